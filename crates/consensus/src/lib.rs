@@ -1,0 +1,1 @@
+//! Binds openraft to the log, the state machine and a transport; gives a replicated KvStore.

@@ -1,0 +1,1 @@
+//! The Postgres wire front end: authentication, messages to and from SQL sessions.

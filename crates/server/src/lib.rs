@@ -1,0 +1,1 @@
+//! Configuration, wiring of a node, admin gRPC and HTTP; the binary rustydb.

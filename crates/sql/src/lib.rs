@@ -1,0 +1,1 @@
+//! Catalog, binding, planning and execution over any KvStore; sessions and their forwarding.

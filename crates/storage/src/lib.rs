@@ -1,0 +1,1 @@
+//! All that touches disk: the write-ahead log and the ordered-key engines. Bytes only, no transactions.

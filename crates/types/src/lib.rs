@@ -1,0 +1,1 @@
+//! The vocabulary: identifiers, positions, values and the order-preserving key codec. No IO.

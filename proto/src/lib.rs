@@ -1,0 +1,1 @@
+//! Code generated from proto/rustydb/v1/*.proto, without a system protoc.
