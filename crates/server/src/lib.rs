@@ -1,1 +1,3 @@
-//! Configuration, wiring of a node, admin gRPC and HTTP; the binary rustydb.
+//! A node: configuration, wiring, HTTP and the commands of the binary `rustydb`.
+
+pub mod config;
