@@ -137,8 +137,10 @@ mod tests {
         );
         check(
             "[listen]\npostgres = \"0.0.0.0:5432\"",
-            &["line 2: listen.postgres: `0.0.0.0:5432` is a wildcard: set listen.advertise_host to the name \
-               under which others reach this node"],
+            &[
+                "line 2: listen.postgres: `0.0.0.0:5432` is a wildcard: set listen.advertise_host to the name \
+               under which others reach this node",
+            ],
         );
         check(
             "[tls]\ncertificate_file = \"a.pem\"",
@@ -148,14 +150,8 @@ mod tests {
             "[[auth.rules]]\nfrom = \"nowhere\"\nmethod = \"trust\"",
             &["line 1: auth.rules: rule 1: `nowhere` is neither `all` nor a network such as 10.0.0.0/8"],
         );
-        check(
-            "[auth]\nrules = []",
-            &["line 2: auth.rules: there is no rule, so that nobody could log in"],
-        );
-        check(
-            "[memory]\nbudget = \"1MiB\"",
-            &["line 2: memory.budget: 1MiB is outside 128MiB to 16TiB"],
-        );
+        check("[auth]\nrules = []", &["line 2: auth.rules: there is no rule, so that nobody could log in"]);
+        check("[memory]\nbudget = \"1MiB\"", &["line 2: memory.budget: 1MiB is outside 128MiB to 16TiB"]);
         check("[node]\ndata_dir = \"\"", &["line 2: node.data_dir: is empty"]);
     }
 

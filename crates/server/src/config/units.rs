@@ -92,7 +92,8 @@ impl FromStr for TimeSpan {
             .find(|(name, _)| *name == unit)
             .map(|(_, micros)| *micros)
             .ok_or_else(|| UnitError::Unit { text: text.to_owned(), units: "us, ms, s, min, h, d" })?;
-        let micros = value.checked_mul(micros).ok_or_else(|| UnitError::TooLarge { text: text.to_owned() })?;
+        let micros =
+            value.checked_mul(micros).ok_or_else(|| UnitError::TooLarge { text: text.to_owned() })?;
         Ok(TimeSpan(Duration::from_micros(micros)))
     }
 }
@@ -178,8 +179,10 @@ impl<T: FromStr<Err = UnitError>> Visitor<'_> for Text<T> {
 
 impl<'de> Deserialize<'de> for TimeSpan {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TimeSpan, D::Error> {
-        deserializer
-            .deserialize_str(Text(std::marker::PhantomData, "a time in quotes with its unit, such as \"50ms\""))
+        deserializer.deserialize_str(Text(
+            std::marker::PhantomData,
+            "a time in quotes with its unit, such as \"50ms\"",
+        ))
     }
 }
 
@@ -191,8 +194,10 @@ impl Serialize for TimeSpan {
 
 impl<'de> Deserialize<'de> for ByteSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
-        deserializer
-            .deserialize_str(Text(std::marker::PhantomData, "a size in quotes with its unit, such as \"64MiB\""))
+        deserializer.deserialize_str(Text(
+            std::marker::PhantomData,
+            "a size in quotes with its unit, such as \"64MiB\"",
+        ))
     }
 }
 

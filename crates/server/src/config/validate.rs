@@ -41,7 +41,9 @@ pub enum ConfigProblem {
         address: String,
     },
     /// A wildcard address cannot be told to others.
-    #[error("`{found}` is a wildcard: set listen.advertise_host to the name under which others reach this node")]
+    #[error(
+        "`{found}` is a wildcard: set listen.advertise_host to the name under which others reach this node"
+    )]
     NoAdvertisedHost {
         /// The key.
         key: &'static str,
