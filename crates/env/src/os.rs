@@ -1,0 +1,163 @@
+//! The operating system as the outside world: tokio, threads and `std::fs`.
+
+mod disk;
+
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+
+use rand::Rng as _;
+
+pub use disk::OsDisk;
+
+use crate::disk::Disk;
+use crate::runtime::{Backend, BoxTask};
+use crate::task::Abort;
+use crate::time::{Instant, WallTime};
+use crate::timer::Sleep;
+
+/// The origin of the monotonic clock. One for the whole process, so that moments taken through different handles
+/// compare; this is why it is a global.
+static ORIGIN: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+
+/// All handles share one disk: it has no state.
+static DISK: LazyLock<Arc<dyn Disk>> = LazyLock::new(|| Arc::new(OsDisk));
+
+pub(crate) struct OsBackend {
+    runtime: Option<tokio::runtime::Handle>,
+}
+
+impl OsBackend {
+    pub(crate) const fn new(runtime: Option<tokio::runtime::Handle>) -> Self {
+        Self { runtime }
+    }
+}
+
+impl Abort for tokio::task::AbortHandle {
+    fn abort(&self) {
+        Self::abort(self);
+    }
+}
+
+/// A thread cannot be aborted.
+struct NoAbort;
+
+impl Abort for NoAbort {
+    fn abort(&self) {}
+}
+
+impl Backend for OsBackend {
+    fn now(&self) -> Instant {
+        Instant::ORIGIN + ORIGIN.elapsed()
+    }
+
+    fn wall_now(&self) -> WallTime {
+        let micros = |duration: std::time::Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
+            Ok(since) => WallTime::from_unix_micros(micros(since)),
+            Err(before) => WallTime::from_unix_micros(-micros(before.duration())),
+        }
+    }
+
+    fn disk(&self) -> &Arc<dyn Disk> {
+        &DISK
+    }
+
+    fn random_u64(&self) -> u64 {
+        rand::rng().next_u64()
+    }
+
+    fn spawn(&self, _name: &'static str, task: BoxTask) -> Arc<dyn Abort> {
+        let handle = match &self.runtime {
+            Some(runtime) => runtime.spawn(task),
+            None => tokio::spawn(task),
+        };
+        Arc::new(handle.abort_handle())
+    }
+
+    fn spawn_dedicated(&self, name: &'static str, task: BoxTask) -> Arc<dyn Abort> {
+        let started = std::thread::Builder::new().name(name.to_owned()).spawn(move || block_on(task));
+        match started {
+            Ok(_detached) => Arc::new(NoAbort),
+            Err(error) => panic!("cannot start thread {name}: {error}"),
+        }
+    }
+
+    fn spawn_blocking(&self, work: Box<dyn FnOnce() + Send>) {
+        match &self.runtime {
+            Some(runtime) => drop(runtime.spawn_blocking(work)),
+            None => drop(tokio::task::spawn_blocking(work)),
+        }
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        let _entered = self.runtime.as_ref().map(tokio::runtime::Handle::enter);
+        let until = (*ORIGIN).checked_add(deadline - Instant::ORIGIN);
+        // tokio takes no moment beyond what the system's clock can represent; a year is as good as never.
+        let until =
+            until.unwrap_or_else(|| std::time::Instant::now() + std::time::Duration::from_secs(31_536_000));
+        Sleep::new(tokio::time::sleep_until(until.into()))
+    }
+
+    fn io_pause(&self) -> Option<Sleep> {
+        None
+    }
+
+    fn trace(&self, _bytes: &[u8]) {}
+
+    fn is_simulated(&self) -> bool {
+        false
+    }
+}
+
+/// Wakes a parked thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs one future on this thread, which sleeps while the future waits.
+fn block_on(mut task: BoxTask) {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut cx = Context::from_waker(&waker);
+    // `unpark` before `park` makes the next `park` return at once, so no wake-up is lost.
+    while let Poll::Pending = task.as_mut().poll(&mut cx) {
+        std::thread::park();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::runtime::Env;
+    use crate::timer::Elapsed;
+
+    #[tokio::test]
+    async fn tasks_threads_and_blocking_work_give_their_results() {
+        let env = Env::os();
+        assert_eq!(env.spawn("task", async { 1 }).await, Ok(1));
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+        let thread = env.spawn_dedicated("thread", async move { receiver.recv().await });
+        sender.send(2).await.unwrap();
+        assert_eq!(thread.await, Ok(Some(2)));
+        assert_eq!(env.blocking(|| 3).await, 3);
+    }
+
+    #[tokio::test]
+    async fn a_timeout_ends_the_wait_and_a_ready_future_wins() {
+        let env = Env::os();
+        let before = env.now();
+        assert_eq!(env.timeout(Duration::from_millis(5), std::future::pending::<()>()).await, Err(Elapsed));
+        assert!(env.now() - before >= Duration::from_millis(5));
+        assert_eq!(env.timeout(Duration::ZERO, async { 7 }).await, Ok(7));
+        assert_eq!(env.timeout(Duration::MAX, async { 8 }).await, Ok(8));
+    }
+}
