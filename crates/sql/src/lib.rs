@@ -1,1 +1,4 @@
 //! Catalog, binding, planning and execution over any KvStore; sessions and their forwarding.
+
+pub mod catalog;
+pub mod system;

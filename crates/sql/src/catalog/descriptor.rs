@@ -1,0 +1,290 @@
+//! Descriptors: what the catalog knows of each object, and how it is written down.
+//!
+//! A stored descriptor is one format byte followed by JSON: the catalog is small, read rarely and changes shape with
+//! every release, so named fields with defaults are worth more than a few saved bytes. A format byte that this
+//! release does not know is refused, never guessed at.
+
+use std::collections::BTreeMap;
+
+use rustydb_types::ids::{ColumnId, Oid};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The format of stored descriptors that this release writes.
+const FORMAT: u8 = 1;
+
+/// A stored catalog row that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DescriptorError {
+    /// The row was written by a release that this one does not know.
+    #[error("catalog row has unknown format {0:?}")]
+    UnknownFormat(Option<u8>),
+    /// The row's content does not parse.
+    #[error("catalog row is malformed")]
+    Malformed(#[from] serde_json::Error),
+}
+
+/// Encodes a catalog or system record.
+///
+/// # Errors
+/// When the record has no JSON form, which only maps with keys other than strings lack.
+pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, DescriptorError> {
+    let mut bytes = vec![FORMAT];
+    serde_json::to_writer(&mut bytes, record)?;
+    Ok(bytes)
+}
+
+/// Decodes a catalog or system record.
+///
+/// # Errors
+/// When the format is unknown or the content malformed.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DescriptorError> {
+    match bytes.split_first() {
+        Some((&FORMAT, body)) => Ok(serde_json::from_slice(body)?),
+        Some((format, _)) => Err(DescriptorError::UnknownFormat(Some(*format))),
+        None => Err(DescriptorError::UnknownFormat(None)),
+    }
+}
+
+/// The number under which the rows of one table or the entries of one index are stored. TRUNCATE and rewriting
+/// changes give a table a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StorageId(u32);
+
+impl StorageId {
+    /// Names a bare number as a storage number.
+    #[must_use]
+    pub const fn new(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// The bare number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl std::fmt::Display for StorageId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// A type as it is stored: PostgreSQL's type identifier and modifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TypeRef {
+    /// `pg_type.oid`.
+    pub oid: u32,
+    /// `pg_attribute.atttypmod`; -1 for none.
+    pub modifier: i32,
+}
+
+/// A schema.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchemaDescriptor {
+    /// `pg_namespace.oid`.
+    pub oid: Oid,
+    /// The schema's name.
+    pub name: String,
+    /// The role that owns it.
+    pub owner: Oid,
+}
+
+/// A column of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnDescriptor {
+    /// Identifies the column in stored rows and is its `attnum`; counts from 1 and is never reused in a table.
+    pub id: ColumnId,
+    /// The column's name.
+    pub name: String,
+    /// The column's type.
+    pub data_type: TypeRef,
+    /// Whether NULL is refused.
+    pub not_null: bool,
+    /// The default as SQL text; bound whenever a plan needs it.
+    #[serde(default)]
+    pub default: Option<String>,
+    /// What rows written before the column existed hold: PostgreSQL's text form of the value, or NULL.
+    #[serde(default)]
+    pub missing: Option<String>,
+}
+
+/// What an index promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IndexKind {
+    /// The primary key: unique, not null, and the key of the stored rows where it was declared with the table.
+    Primary,
+    /// A UNIQUE constraint or a unique index.
+    Unique,
+    /// Any number of rows for each key.
+    Plain,
+}
+
+/// One column of an index key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexKeyColumn {
+    /// Which column of the table.
+    pub column: ColumnId,
+    /// Whether larger values come first.
+    #[serde(default)]
+    pub descending: bool,
+    /// Whether NULLs come first.
+    #[serde(default)]
+    pub nulls_first: bool,
+}
+
+/// An index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexDescriptor {
+    /// `pg_class.oid` of the index.
+    pub oid: Oid,
+    /// The index's name, unique in the schema of its table.
+    pub name: String,
+    /// What it promises.
+    pub kind: IndexKind,
+    /// The key, most significant column first.
+    pub key: Vec<IndexKeyColumn>,
+    /// Where its entries are. The same as the table's when the table's rows are stored by this key.
+    pub storage: StorageId,
+    /// `pg_constraint.oid` when the index belongs to a PRIMARY KEY or UNIQUE constraint, which bears its name.
+    #[serde(default)]
+    pub constraint: Option<Oid>,
+    /// Options given in WITH, kept as written.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+}
+
+impl IndexDescriptor {
+    /// Whether two rows may not share a key without NULLs.
+    #[must_use]
+    pub fn is_unique(&self) -> bool {
+        matches!(self.kind, IndexKind::Primary | IndexKind::Unique)
+    }
+}
+
+/// A table with its columns and indexes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableDescriptor {
+    /// `pg_class.oid`; also the name of the table's lock.
+    pub oid: Oid,
+    /// The schema it is in.
+    pub schema: Oid,
+    /// The table's name.
+    pub name: String,
+    /// The role that owns it.
+    pub owner: Oid,
+    /// Live columns in order of their declaration.
+    pub columns: Vec<ColumnDescriptor>,
+    /// The number that the next added column gets.
+    pub next_column: u32,
+    /// Indexes in order of their creation.
+    pub indexes: Vec<IndexDescriptor>,
+    /// Where the rows are.
+    pub storage: StorageId,
+    /// Columns whose values are the key of the stored rows; empty when rows are stored under hidden row numbers.
+    #[serde(default)]
+    pub row_key: Vec<ColumnId>,
+    /// Options given in WITH, kept as written.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+}
+
+impl TableDescriptor {
+    /// The place of a column among the live columns, by name.
+    #[must_use]
+    pub fn column_index(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// The place of a column among the live columns, by number.
+    #[must_use]
+    pub fn column_index_of(&self, id: ColumnId) -> Option<usize> {
+        self.columns.iter().position(|column| column.id == id)
+    }
+
+    /// The primary key, if there is one.
+    #[must_use]
+    pub fn primary_key(&self) -> Option<&IndexDescriptor> {
+        self.indexes.iter().find(|index| index.kind == IndexKind::Primary)
+    }
+
+    /// Whether an index has no entries of its own because the rows are stored by its key.
+    #[must_use]
+    pub fn is_row_key(&self, index: &IndexDescriptor) -> bool {
+        index.storage == self.storage
+    }
+}
+
+/// What ANALYZE found out about a column.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ColumnStatistics {
+    /// Distinct values: a count when positive, minus a share of the rows when negative, as `pg_stats.n_distinct`.
+    pub distinct: f64,
+    /// The share of rows that hold NULL.
+    pub null_fraction: f64,
+    /// Mean stored size in bytes.
+    pub width: u32,
+}
+
+/// What ANALYZE found out about a table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TableStatistics {
+    /// The number of rows, estimated.
+    pub rows: f64,
+    /// Bytes of the rows, estimated.
+    pub bytes: f64,
+    /// By column number.
+    pub columns: BTreeMap<u32, ColumnStatistics>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> TableDescriptor {
+        TableDescriptor {
+            oid: Oid::new(16_384),
+            schema: Oid::new(2200),
+            name: "accounts".into(),
+            owner: Oid::new(10),
+            columns: vec![ColumnDescriptor {
+                id: ColumnId::new(1),
+                name: "id".into(),
+                data_type: TypeRef { oid: 23, modifier: -1 },
+                not_null: true,
+                default: Some("1".into()),
+                missing: None,
+            }],
+            next_column: 2,
+            indexes: vec![IndexDescriptor {
+                oid: Oid::new(16_385),
+                name: "accounts_pkey".into(),
+                kind: IndexKind::Primary,
+                key: vec![IndexKeyColumn { column: ColumnId::new(1), descending: false, nulls_first: false }],
+                storage: StorageId::new(1),
+                constraint: Some(Oid::new(16_386)),
+                options: BTreeMap::new(),
+            }],
+            storage: StorageId::new(1),
+            row_key: vec![ColumnId::new(1)],
+            options: BTreeMap::from([("fillfactor".into(), "100".into())]),
+        }
+    }
+
+    #[test]
+    fn a_descriptor_survives_being_stored() {
+        let bytes = encode(&table()).unwrap();
+        assert_eq!(decode::<TableDescriptor>(&bytes).unwrap(), table());
+    }
+
+    #[test]
+    fn an_unknown_format_is_refused() {
+        let mut bytes = encode(&table()).unwrap();
+        bytes[0] = 9;
+        assert!(matches!(decode::<TableDescriptor>(&bytes), Err(DescriptorError::UnknownFormat(Some(9)))));
+        assert!(matches!(decode::<TableDescriptor>(&[]), Err(DescriptorError::UnknownFormat(None))));
+        assert!(matches!(decode::<TableDescriptor>(&[FORMAT, b'{']), Err(DescriptorError::Malformed(_))));
+    }
+}

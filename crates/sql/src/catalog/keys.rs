@@ -1,0 +1,100 @@
+//! Keys of the database's key-value store; the map of them is drawn in the parent module.
+
+use rustydb_types::ids::Oid;
+
+use super::descriptor::StorageId;
+
+/// First byte of every catalog key.
+const CATALOG: u8 = 0x01;
+/// First byte of every key of a row or of an index entry.
+const DATA: u8 = 0x02;
+
+/// The row that changes with every committed change of schema.
+pub const VERSION: [u8; 2] = [CATALOG, 0x00];
+/// The row that holds the next object identifier and the next storage number.
+pub const ALLOCATOR: [u8; 2] = [CATALOG, 0x01];
+/// Everything in the catalog, from the first key to the end.
+pub const ALL: (&[u8], &[u8]) = (&[CATALOG], &[CATALOG + 1]);
+
+/// The kinds of catalog rows that belong to one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A schema.
+    Schema = 2,
+    /// A table.
+    Table = 3,
+    /// What ANALYZE found out about a table.
+    Statistics = 4,
+    /// A comment.
+    Comment = 5,
+    /// A dropped storage whose rows are still to be swept.
+    Sweep = 6,
+}
+
+/// The key of the row of one object.
+#[must_use]
+pub fn object(kind: Kind, number: u32) -> Vec<u8> {
+    let mut key = vec![CATALOG, kind as u8];
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// The key of a comment on an object of a class (`pg_class` and so on) or on one of its columns.
+#[must_use]
+pub fn comment(class: u32, object: Oid, sub: u32) -> Vec<u8> {
+    let mut key = vec![CATALOG, Kind::Comment as u8];
+    key.extend_from_slice(&class.to_be_bytes());
+    key.extend_from_slice(&object.get().to_be_bytes());
+    key.extend_from_slice(&sub.to_be_bytes());
+    key
+}
+
+/// All rows of one kind: from the first key to the end.
+#[must_use]
+pub fn kind_range(kind: Kind) -> (Vec<u8>, Vec<u8>) {
+    (vec![CATALOG, kind as u8], vec![CATALOG, kind as u8 + 1])
+}
+
+/// What the keys of one storage begin with.
+#[must_use]
+pub fn storage_prefix(storage: StorageId) -> [u8; 5] {
+    let [a, b, c, d] = storage.get().to_be_bytes();
+    [DATA, a, b, c, d]
+}
+
+/// All keys of one storage: from the first key to the end.
+#[must_use]
+pub fn storage_range(storage: StorageId) -> (Vec<u8>, Vec<u8>) {
+    let start = storage_prefix(storage).to_vec();
+    let end = after_prefix(&start);
+    (start, end)
+}
+
+/// The smallest key that is larger than every key with this prefix. Every prefix used here begins with a small byte,
+/// so there is one; an all-ones prefix gives the empty key.
+#[must_use]
+pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            break;
+        }
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_holds_its_prefix_and_nothing_of_its_neighbour() {
+        let (start, end) = storage_range(StorageId::new(0x00ff_ffff));
+        assert!(start < end);
+        let inside = [storage_prefix(StorageId::new(0x00ff_ffff)).as_slice(), &[0xff; 9]].concat();
+        assert!(start <= inside && inside < end);
+        assert_eq!(end.len(), 2, "carried bytes are cut: {end:?}");
+        assert!(storage_prefix(StorageId::new(0x0100_0000)).as_slice() >= end.as_slice());
+    }
+}

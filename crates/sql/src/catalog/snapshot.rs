@@ -1,0 +1,173 @@
+//! The catalog as one transaction sees it: immutable, shared, indexed by name and number.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use rustydb_types::ids::Oid;
+
+use super::descriptor::{IndexDescriptor, SchemaDescriptor, StorageId, TableDescriptor, TableStatistics};
+
+/// `pg_namespace.oid` of `pg_catalog`.
+pub const PG_CATALOG: Oid = Oid::new(11);
+/// `pg_namespace.oid` of `public`.
+pub const PUBLIC: Oid = Oid::new(2200);
+/// `pg_namespace.oid` of `information_schema`.
+pub const INFORMATION_SCHEMA: Oid = Oid::new(13_201);
+/// `pg_authid.oid` of the role that owns what nobody else owns.
+pub const BOOTSTRAP_ROLE: Oid = Oid::new(10);
+
+/// Everything the catalog says at one catalog version.
+#[derive(Clone, Debug, Default)]
+pub struct CatalogSnapshot {
+    /// The stored bytes of the version row; equal bytes mean the same catalog.
+    version: Vec<u8>,
+    /// By number, built-in schemas included.
+    schemas: BTreeMap<Oid, Arc<SchemaDescriptor>>,
+    /// By number.
+    tables: BTreeMap<Oid, Arc<TableDescriptor>>,
+    /// Number of a table, by schema and name.
+    table_names: HashMap<(Oid, String), Oid>,
+    /// Number of the table of an index, by number of the index.
+    index_tables: BTreeMap<Oid, Oid>,
+    /// Number of an index, by schema and name.
+    index_names: HashMap<(Oid, String), Oid>,
+    /// By number of the table.
+    statistics: BTreeMap<Oid, Arc<TableStatistics>>,
+    /// By class, object and sub-object.
+    comments: BTreeMap<(u32, Oid, u32), String>,
+    /// Dropped storages whose rows are still there.
+    sweeps: Vec<StorageId>,
+}
+
+impl CatalogSnapshot {
+    /// The catalog of a database in which nothing was created: the built-in schemas.
+    #[must_use]
+    pub fn empty(version: Vec<u8>) -> Self {
+        let mut snapshot = Self { version, ..Self::default() };
+        for (oid, name) in
+            [(PG_CATALOG, "pg_catalog"), (INFORMATION_SCHEMA, "information_schema"), (PUBLIC, "public")]
+        {
+            snapshot.add_schema(SchemaDescriptor { oid, name: name.into(), owner: BOOTSTRAP_ROLE });
+        }
+        snapshot
+    }
+
+    /// Adds or replaces a schema.
+    pub fn add_schema(&mut self, schema: SchemaDescriptor) {
+        self.schemas.insert(schema.oid, Arc::new(schema));
+    }
+
+    /// Removes a schema, as the stored mark of a dropped `public` asks.
+    pub fn remove_schema(&mut self, oid: Oid) {
+        self.schemas.remove(&oid);
+    }
+
+    /// Adds a table with its indexes.
+    pub fn add_table(&mut self, table: TableDescriptor) {
+        for index in &table.indexes {
+            self.index_tables.insert(index.oid, table.oid);
+            self.index_names.insert((table.schema, index.name.clone()), index.oid);
+        }
+        self.table_names.insert((table.schema, table.name.clone()), table.oid);
+        self.tables.insert(table.oid, Arc::new(table));
+    }
+
+    /// Sets what ANALYZE found out about a table.
+    pub fn add_statistics(&mut self, table: Oid, statistics: TableStatistics) {
+        self.statistics.insert(table, Arc::new(statistics));
+    }
+
+    /// Sets a comment.
+    pub fn add_comment(&mut self, class: u32, object: Oid, sub: u32, text: String) {
+        self.comments.insert((class, object, sub), text);
+    }
+
+    /// Notes a storage that waits to be swept.
+    pub fn add_sweep(&mut self, storage: StorageId) {
+        self.sweeps.push(storage);
+    }
+
+    /// The stored bytes of the version row; equal bytes mean the same catalog.
+    #[must_use]
+    pub fn version(&self) -> &[u8] {
+        &self.version
+    }
+
+    /// All schemas by number.
+    pub fn schemas(&self) -> impl Iterator<Item = &Arc<SchemaDescriptor>> {
+        self.schemas.values()
+    }
+
+    /// A schema by number.
+    #[must_use]
+    pub fn schema(&self, oid: Oid) -> Option<&Arc<SchemaDescriptor>> {
+        self.schemas.get(&oid)
+    }
+
+    /// A schema by name.
+    #[must_use]
+    pub fn schema_named(&self, name: &str) -> Option<&Arc<SchemaDescriptor>> {
+        self.schemas.values().find(|schema| schema.name == name)
+    }
+
+    /// All tables by number.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<TableDescriptor>> {
+        self.tables.values()
+    }
+
+    /// A table by number.
+    #[must_use]
+    pub fn table(&self, oid: Oid) -> Option<&Arc<TableDescriptor>> {
+        self.tables.get(&oid)
+    }
+
+    /// A table by schema and name.
+    #[must_use]
+    pub fn table_named(&self, schema: Oid, name: &str) -> Option<&Arc<TableDescriptor>> {
+        // A tuple key cannot be borrowed in parts; the clone costs less than the statement that asks.
+        self.tables.get(self.table_names.get(&(schema, name.to_owned()))?)
+    }
+
+    /// An index and its table, by number of the index.
+    #[must_use]
+    pub fn index(&self, oid: Oid) -> Option<(&Arc<TableDescriptor>, &IndexDescriptor)> {
+        let table = self.tables.get(self.index_tables.get(&oid)?)?;
+        Some((table, table.indexes.iter().find(|index| index.oid == oid)?))
+    }
+
+    /// An index and its table, by schema and name.
+    #[must_use]
+    pub fn index_named(&self, schema: Oid, name: &str) -> Option<(&Arc<TableDescriptor>, &IndexDescriptor)> {
+        self.index(*self.index_names.get(&(schema, name.to_owned()))?)
+    }
+
+    /// Whether a relation, table or index, of this name is in the schema: they share one name space.
+    #[must_use]
+    pub fn has_relation(&self, schema: Oid, name: &str) -> bool {
+        let key = (schema, name.to_owned());
+        self.table_names.contains_key(&key) || self.index_names.contains_key(&key)
+    }
+
+    /// What ANALYZE found out about a table.
+    #[must_use]
+    pub fn statistics(&self, table: Oid) -> Option<&Arc<TableStatistics>> {
+        self.statistics.get(&table)
+    }
+
+    /// The comment on an object.
+    #[must_use]
+    pub fn comment(&self, class: u32, object: Oid, sub: u32) -> Option<&str> {
+        self.comments.get(&(class, object, sub)).map(String::as_str)
+    }
+
+    /// All comments: class, object, sub-object, text.
+    pub fn comments(&self) -> impl Iterator<Item = (u32, Oid, u32, &str)> {
+        self.comments.iter().map(|((class, object, sub), text)| (*class, *object, *sub, text.as_str()))
+    }
+
+    /// Dropped storages whose rows are still there.
+    #[must_use]
+    pub fn sweeps(&self) -> &[StorageId] {
+        &self.sweeps
+    }
+}

@@ -1,0 +1,547 @@
+//! Commands that change the system group: a pure decision from the present state to the rows to write.
+//!
+//! [`SystemCommand::decide`] reads a snapshot and answers with the changed rows; the caller writes them in the same
+//! transaction in which the snapshot was read. So every rule is tested without a store.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use rustydb_types::ids::{DatabaseId, GroupId, NodeId, Oid};
+use serde::{Deserialize, Serialize};
+
+use super::record::{
+    COUNTERS, DATABASES, DatabaseRecord, DatabaseState, NODES, NodeRecord, ROLES, RoleRecord, SETTINGS,
+    SystemSnapshot,
+};
+use crate::catalog::descriptor::{DescriptorError, encode};
+use crate::catalog::snapshot::BOOTSTRAP_ROLE;
+
+/// Most databases of a cluster: each is a Raft group, and each group costs every node some work when idle.
+pub const DATABASE_COUNT_MAX: usize = 64;
+
+/// What ALTER ROLE may change; `None` leaves a property as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleChange {
+    /// A new name.
+    pub name: Option<String>,
+    /// See [`RoleRecord::superuser`].
+    pub superuser: Option<bool>,
+    /// See [`RoleRecord::login`].
+    pub login: Option<bool>,
+    /// See [`RoleRecord::create_database`].
+    pub create_database: Option<bool>,
+    /// See [`RoleRecord::create_role`].
+    pub create_role: Option<bool>,
+    /// See [`RoleRecord::verifier`]; `Some(None)` removes it.
+    pub verifier: Option<Option<String>>,
+    /// See [`RoleRecord::connection_limit`].
+    pub connection_limit: Option<i32>,
+}
+
+/// A change of the system group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SystemCommand {
+    /// First content of a new cluster: the bootstrap role, the first database, ready at once, and the first node.
+    /// Repeating it changes nothing.
+    Bootstrap {
+        /// Name of the superuser.
+        role: String,
+        /// Name of the first database.
+        database: String,
+        /// Who forms the cluster.
+        nodes: Vec<NodeRecord>,
+    },
+    /// Records a database as being created, with a group number of its own.
+    CreateDatabase {
+        /// Name of the database.
+        name: String,
+        /// Role that will own it.
+        owner: Oid,
+        /// Nodes that will hold it.
+        replicas: Vec<NodeId>,
+    },
+    /// Records that the group of a database being created serves.
+    DatabaseReady {
+        /// Which database.
+        id: DatabaseId,
+    },
+    /// Records a database as being dropped.
+    DropDatabase {
+        /// Name of the database.
+        name: String,
+    },
+    /// Removes the record of a database whose group is gone from all replicas.
+    DatabaseGone {
+        /// Which database.
+        id: DatabaseId,
+    },
+    /// Gives a database a new name.
+    RenameDatabase {
+        /// Present name.
+        name: String,
+        /// New name.
+        to: String,
+    },
+    /// Changes which nodes hold a database.
+    SetReplicas {
+        /// Which database.
+        id: DatabaseId,
+        /// Nodes that hold it from now on.
+        replicas: Vec<NodeId>,
+    },
+    /// Creates a role.
+    CreateRole {
+        /// Name of the role.
+        name: String,
+        /// Its properties.
+        properties: RoleChange,
+    },
+    /// Changes a role.
+    AlterRole {
+        /// Name of the role.
+        name: String,
+        /// What changes.
+        change: RoleChange,
+    },
+    /// Removes a role. The caller has made sure that it owns nothing in any database.
+    DropRole {
+        /// Name of the role.
+        name: String,
+    },
+    /// Adds a node or changes what is known of it.
+    PutNode {
+        /// The node.
+        node: NodeRecord,
+    },
+    /// Removes a node.
+    RemoveNode {
+        /// Which node.
+        id: NodeId,
+    },
+    /// Sets or removes a setting.
+    SetSetting {
+        /// Name of the setting.
+        name: String,
+        /// Its value; `None` removes it.
+        value: Option<String>,
+    },
+}
+
+/// Why a command was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SystemError {
+    /// 42P04.
+    #[error("database \"{0}\" already exists")]
+    DatabaseExists(String),
+    /// 3D000.
+    #[error("database \"{0}\" does not exist")]
+    NoDatabase(String),
+    /// 55006.
+    #[error("database \"{name}\" is {state}")]
+    DatabaseBusy {
+        /// Which database.
+        name: String,
+        /// What it is doing.
+        state: &'static str,
+    },
+    /// 53400.
+    #[error("a cluster holds at most {DATABASE_COUNT_MAX} databases")]
+    TooManyDatabases,
+    /// 42710.
+    #[error("role \"{0}\" already exists")]
+    RoleExists(String),
+    /// 42704.
+    #[error("role \"{0}\" does not exist")]
+    NoRole(String),
+    /// 2BP01.
+    #[error("role \"{role}\" cannot be dropped because database \"{database}\" depends on it")]
+    RoleOwnsDatabase {
+        /// The role.
+        role: String,
+        /// A database that it owns.
+        database: String,
+    },
+    /// 2BP01.
+    #[error("role \"{0}\" cannot be dropped because it is required by the database system")]
+    RoleRequired(String),
+    /// 42704.
+    #[error("node {0} does not exist")]
+    NoNode(NodeId),
+    /// 2BP01.
+    #[error("node {node} still holds a replica of database \"{database}\"")]
+    NodeHoldsReplica {
+        /// The node.
+        node: NodeId,
+        /// A database that it holds.
+        database: String,
+    },
+    /// XX001.
+    #[error(transparent)]
+    Record(#[from] DescriptorError),
+}
+
+impl SystemError {
+    /// PostgreSQL's SQLSTATE for this refusal.
+    #[must_use]
+    pub fn sqlstate(&self) -> &'static str {
+        match self {
+            Self::DatabaseExists(_) => "42P04",
+            Self::NoDatabase(_) => "3D000",
+            Self::DatabaseBusy { .. } => "55006",
+            Self::TooManyDatabases => "53400",
+            Self::RoleExists(_) => "42710",
+            Self::NoRole(_) | Self::NoNode(_) => "42704",
+            Self::RoleOwnsDatabase { .. } | Self::RoleRequired(_) | Self::NodeHoldsReplica { .. } => "2BP01",
+            Self::Record(_) => "XX001",
+        }
+    }
+}
+
+/// A row to write (`Some`) or to delete (`None`).
+pub type RowChange = (Bytes, Option<Bytes>);
+
+/// The rows that a command changes, collected as it decides.
+struct Changes(BTreeMap<Bytes, Option<Bytes>>);
+
+impl Changes {
+    fn put<T: Serialize>(&mut self, key: Vec<u8>, record: &T) -> Result<(), SystemError> {
+        self.0.insert(key.into(), Some(encode(record)?.into()));
+        Ok(())
+    }
+
+    fn delete(&mut self, key: Vec<u8>) {
+        self.0.insert(key.into(), None);
+    }
+}
+
+fn database_key(id: DatabaseId) -> Vec<u8> {
+    [&[DATABASES][..], &id.get().get().to_be_bytes()].concat()
+}
+
+fn role_key(oid: Oid) -> Vec<u8> {
+    [&[ROLES][..], &oid.get().to_be_bytes()].concat()
+}
+
+fn node_key(id: NodeId) -> Vec<u8> {
+    [&[NODES][..], &id.get().to_be_bytes()].concat()
+}
+
+fn setting_key(name: &str) -> Vec<u8> {
+    [&[SETTINGS][..], name.as_bytes()].concat()
+}
+
+fn apply_role_change(role: &mut RoleRecord, change: &RoleChange) {
+    if let Some(name) = &change.name {
+        role.name.clone_from(name);
+    }
+    if let Some(superuser) = change.superuser {
+        role.superuser = superuser;
+    }
+    if let Some(login) = change.login {
+        role.login = login;
+    }
+    if let Some(create_database) = change.create_database {
+        role.create_database = create_database;
+    }
+    if let Some(create_role) = change.create_role {
+        role.create_role = create_role;
+    }
+    if let Some(verifier) = &change.verifier {
+        role.verifier.clone_from(verifier);
+    }
+    if let Some(limit) = change.connection_limit {
+        role.connection_limit = limit;
+    }
+}
+
+impl SystemCommand {
+    /// The rows that this command changes, given what the system group says now, in order of their keys.
+    ///
+    /// # Errors
+    /// When the command is refused; nothing is to be written then.
+    pub fn decide(&self, now: &SystemSnapshot) -> Result<Vec<RowChange>, SystemError> {
+        let mut changes = Changes(BTreeMap::new());
+        match self {
+            Self::Bootstrap { role, database, nodes } => bootstrap(now, role, database, nodes, &mut changes)?,
+            Self::CreateDatabase { name, owner, replicas } => {
+                if now.database_named(name).is_some() {
+                    return Err(SystemError::DatabaseExists(name.clone()));
+                }
+                if now.databases.len() >= DATABASE_COUNT_MAX {
+                    return Err(SystemError::TooManyDatabases);
+                }
+                let mut counters = now.counters;
+                let record = DatabaseRecord {
+                    id: DatabaseId::new(Oid::new(counters.next_oid)),
+                    name: name.clone(),
+                    group: GroupId::new(counters.next_group),
+                    state: DatabaseState::Creating,
+                    owner: *owner,
+                    replicas: replicas.clone(),
+                };
+                counters.next_oid += 1;
+                counters.next_group += 1;
+                changes.put(vec![COUNTERS], &counters)?;
+                changes.put(database_key(record.id), &record)?;
+            }
+            Self::DatabaseReady { id } => {
+                let mut record = database_by_id(now, *id)?;
+                match record.state {
+                    DatabaseState::Creating => record.state = DatabaseState::Ready,
+                    DatabaseState::Ready => return Ok(Vec::new()),
+                    DatabaseState::Dropping => return Err(busy(&record)),
+                }
+                changes.put(database_key(*id), &record)?;
+            }
+            Self::DropDatabase { name } => {
+                let mut record = database_by_name(now, name)?;
+                if record.state == DatabaseState::Dropping {
+                    return Ok(Vec::new());
+                }
+                record.state = DatabaseState::Dropping;
+                changes.put(database_key(record.id), &record)?;
+            }
+            Self::DatabaseGone { id } => match now.databases.get(id) {
+                None => return Ok(Vec::new()),
+                Some(record) if record.state == DatabaseState::Dropping => changes.delete(database_key(*id)),
+                Some(record) => return Err(busy(record)),
+            },
+            Self::RenameDatabase { name, to } => {
+                let mut record = database_by_name(now, name)?;
+                if now.database_named(to).is_some() {
+                    return Err(SystemError::DatabaseExists(to.clone()));
+                }
+                if record.state != DatabaseState::Ready {
+                    return Err(busy(&record));
+                }
+                record.name.clone_from(to);
+                changes.put(database_key(record.id), &record)?;
+            }
+            Self::SetReplicas { id, replicas } => {
+                let mut record = database_by_id(now, *id)?;
+                record.replicas.clone_from(replicas);
+                changes.put(database_key(*id), &record)?;
+            }
+            Self::CreateRole { .. } | Self::AlterRole { .. } | Self::DropRole { .. } => {
+                self.decide_role(now, &mut changes)?;
+            }
+            Self::PutNode { node } => changes.put(node_key(node.id), node)?,
+            Self::RemoveNode { id } => {
+                if !now.nodes.contains_key(id) {
+                    return Err(SystemError::NoNode(*id));
+                }
+                if let Some(database) = now.databases.values().find(|database| database.replicas.contains(id))
+                {
+                    return Err(SystemError::NodeHoldsReplica { node: *id, database: database.name.clone() });
+                }
+                changes.delete(node_key(*id));
+            }
+            Self::SetSetting { name, value } => match value {
+                Some(value) => changes.put(setting_key(name), &(name, value))?,
+                None => changes.delete(setting_key(name)),
+            },
+        }
+        Ok(changes.0.into_iter().collect())
+    }
+
+    fn decide_role(&self, now: &SystemSnapshot, changes: &mut Changes) -> Result<(), SystemError> {
+        match self {
+            Self::CreateRole { name, properties } => {
+                if now.role_named(name).is_some() {
+                    return Err(SystemError::RoleExists(name.clone()));
+                }
+                let mut counters = now.counters;
+                let mut role = new_role(Oid::new(counters.next_oid), name);
+                apply_role_change(&mut role, properties);
+                counters.next_oid += 1;
+                changes.put(vec![COUNTERS], &counters)?;
+                changes.put(role_key(role.oid), &role)
+            }
+            Self::AlterRole { name, change } => {
+                let mut role =
+                    now.role_named(name).cloned().ok_or_else(|| SystemError::NoRole(name.clone()))?;
+                if let Some(to) = change.name.as_ref().filter(|to| *to != name)
+                    && now.role_named(to).is_some()
+                {
+                    return Err(SystemError::RoleExists(to.clone()));
+                }
+                apply_role_change(&mut role, change);
+                changes.put(role_key(role.oid), &role)
+            }
+            Self::DropRole { name } => {
+                let role = now.role_named(name).ok_or_else(|| SystemError::NoRole(name.clone()))?;
+                if role.oid == BOOTSTRAP_ROLE {
+                    return Err(SystemError::RoleRequired(name.clone()));
+                }
+                if let Some(database) = now.databases.values().find(|database| database.owner == role.oid) {
+                    return Err(SystemError::RoleOwnsDatabase {
+                        role: name.clone(),
+                        database: database.name.clone(),
+                    });
+                }
+                changes.delete(role_key(role.oid));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn bootstrap(
+    now: &SystemSnapshot,
+    role: &str,
+    database: &str,
+    nodes: &[NodeRecord],
+    changes: &mut Changes,
+) -> Result<(), SystemError> {
+    if now.roles.contains_key(&BOOTSTRAP_ROLE) {
+        return Ok(());
+    }
+    let mut superuser = new_role(BOOTSTRAP_ROLE, role);
+    superuser.superuser = true;
+    superuser.login = true;
+    superuser.create_database = true;
+    superuser.create_role = true;
+    changes.put(role_key(BOOTSTRAP_ROLE), &superuser)?;
+    for node in nodes {
+        changes.put(node_key(node.id), node)?;
+    }
+    let mut counters = now.counters;
+    // PostgreSQL's own number of the database `postgres`, which some tools know.
+    let id = DatabaseId::new(Oid::new(5));
+    changes.put(
+        database_key(id),
+        &DatabaseRecord {
+            id,
+            name: database.to_owned(),
+            group: GroupId::new(counters.next_group),
+            state: DatabaseState::Creating,
+            owner: BOOTSTRAP_ROLE,
+            replicas: nodes.iter().map(|node| node.id).collect(),
+        },
+    )?;
+    counters.next_group += 1;
+    changes.put(vec![COUNTERS], &counters)
+}
+
+fn new_role(oid: Oid, name: &str) -> RoleRecord {
+    RoleRecord {
+        oid,
+        name: name.to_owned(),
+        superuser: false,
+        login: false,
+        create_database: false,
+        create_role: false,
+        verifier: None,
+        connection_limit: -1,
+    }
+}
+
+fn busy(record: &DatabaseRecord) -> SystemError {
+    let state = match record.state {
+        DatabaseState::Creating => "being created",
+        DatabaseState::Ready => "in use",
+        DatabaseState::Dropping => "being dropped",
+    };
+    SystemError::DatabaseBusy { name: record.name.clone(), state }
+}
+
+fn database_by_name(now: &SystemSnapshot, name: &str) -> Result<DatabaseRecord, SystemError> {
+    now.database_named(name).cloned().ok_or_else(|| SystemError::NoDatabase(name.to_owned()))
+}
+
+fn database_by_id(now: &SystemSnapshot, id: DatabaseId) -> Result<DatabaseRecord, SystemError> {
+    now.databases.get(&id).cloned().ok_or_else(|| SystemError::NoDatabase(id.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(now: &mut SystemSnapshot, command: &SystemCommand) -> Result<(), SystemError> {
+        for (key, value) in command.decide(now)? {
+            match value {
+                Some(value) => now.absorb(&key, &value)?,
+                None if key[0] == DATABASES => now.databases.retain(|id, _| database_key(*id) != key),
+                None if key[0] == ROLES => now.roles.retain(|oid, _| role_key(*oid) != key),
+                None => now.nodes.retain(|id, _| node_key(*id) != key),
+            }
+        }
+        Ok(())
+    }
+
+    fn bootstrapped() -> SystemSnapshot {
+        let mut now = SystemSnapshot::default();
+        let command = SystemCommand::Bootstrap {
+            role: "postgres".into(),
+            database: "postgres".into(),
+            nodes: Vec::new(),
+        };
+        run(&mut now, &command).unwrap();
+        assert!(command.decide(&now).unwrap().is_empty(), "bootstrapping again changes nothing");
+        now
+    }
+
+    #[test]
+    fn a_group_number_is_never_given_twice() {
+        let mut now = bootstrapped();
+        let create = SystemCommand::CreateDatabase {
+            name: "a".into(),
+            owner: BOOTSTRAP_ROLE,
+            replicas: vec![NodeId::new(1)],
+        };
+        run(&mut now, &create).unwrap();
+        assert!(matches!(run(&mut now, &create), Err(SystemError::DatabaseExists(_))));
+        let first = now.database_named("a").unwrap().clone();
+        run(&mut now, &SystemCommand::DatabaseReady { id: first.id }).unwrap();
+        assert!(matches!(
+            run(&mut now, &SystemCommand::DatabaseGone { id: first.id }),
+            Err(SystemError::DatabaseBusy { .. })
+        ));
+        run(&mut now, &SystemCommand::DropDatabase { name: "a".into() }).unwrap();
+        run(&mut now, &SystemCommand::DatabaseGone { id: first.id }).unwrap();
+        run(&mut now, &create).unwrap();
+        let second = now.database_named("a").unwrap();
+        assert!(second.group > first.group && second.id > first.id);
+    }
+
+    #[test]
+    fn the_number_of_databases_is_bounded() {
+        let mut now = bootstrapped();
+        for number in 1..DATABASE_COUNT_MAX {
+            let name = format!("d{number}");
+            run(
+                &mut now,
+                &SystemCommand::CreateDatabase { name, owner: BOOTSTRAP_ROLE, replicas: Vec::new() },
+            )
+            .unwrap();
+        }
+        let one_more =
+            SystemCommand::CreateDatabase { name: "x".into(), owner: BOOTSTRAP_ROLE, replicas: Vec::new() };
+        assert!(matches!(run(&mut now, &one_more), Err(SystemError::TooManyDatabases)));
+    }
+
+    #[test]
+    fn a_role_that_owns_a_database_stays() {
+        let mut now = bootstrapped();
+        let create = SystemCommand::CreateRole { name: "ann".into(), properties: RoleChange::default() };
+        run(&mut now, &create).unwrap();
+        let ann = now.role_named("ann").unwrap().oid;
+        run(&mut now, &SystemCommand::CreateDatabase { name: "a".into(), owner: ann, replicas: Vec::new() })
+            .unwrap();
+        let drop = SystemCommand::DropRole { name: "ann".into() };
+        assert_eq!(run(&mut now, &drop).unwrap_err().sqlstate(), "2BP01");
+        let verifier = Some(Some("SCRAM-SHA-256$4096:x$y:z".to_owned()));
+        let alter = SystemCommand::AlterRole {
+            name: "ann".into(),
+            change: RoleChange { verifier, ..RoleChange::default() },
+        };
+        run(&mut now, &alter).unwrap();
+        assert!(now.role_named("ann").unwrap().verifier.is_some());
+        assert!(matches!(
+            run(&mut now, &SystemCommand::DropRole { name: "postgres".into() }),
+            Err(SystemError::RoleRequired(_))
+        ));
+    }
+}
