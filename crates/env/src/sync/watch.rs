@@ -114,6 +114,12 @@ impl<T> Sender<T> {
         });
     }
 
+    /// Whether anybody watches.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.shared.control.lock().receivers > 0
+    }
+
     /// Looks at the value.
     #[must_use]
     pub fn borrow(&self) -> Ref<'_, T> {
