@@ -38,6 +38,10 @@ pub struct ClusterConfig {
     /// Empty means that the node waits for `rustydb-cli cluster init` or `rustydb-cli node add`.
     /// Without meaning once the node belongs to a cluster.
     pub join: Vec<String>,
+    /// Interconnect addresses (`host:port`) of members where this node may look for the others at each start;
+    /// default none. Needed only when addresses of several nodes changed while all were down; else the cluster's
+    /// own records suffice.
+    pub peers: Vec<String>,
 }
 
 /// `[listen]`: the three ports of a node.

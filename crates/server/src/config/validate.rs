@@ -174,6 +174,9 @@ impl Config {
         for peer in &self.cluster.join {
             findings.address("cluster.join", peer);
         }
+        for peer in &self.cluster.peers {
+            findings.address("cluster.peers", peer);
+        }
         let listeners = [
             ("listen.postgres", &self.listen.postgres),
             ("listen.interconnect", &self.listen.interconnect),

@@ -1,0 +1,338 @@
+//! Starts the nodes, forms the cluster, tells what happens, stops the nodes.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use rustix::process::Signal;
+use rustydb_proto::v1::{AddNodeRequest, InitClusterRequest, NodeStatusResponse};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::DevError;
+use super::layout::{Layout, LayoutError, Wanted};
+use super::process::{self, Lifetime, NodeClient};
+
+/// Longest wait for a node to answer at all, and for all to serve. A node with much log to read again takes long.
+const START_DEADLINE: Duration = Duration::from_secs(120);
+/// Longest wait for a node to stop by itself; its own deadline is shorter.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(100);
+
+/// A line on standard output; a reader that went away is no reason to stop the cluster.
+fn say(text: &str) {
+    let mut out = std::io::stdout();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+struct Node {
+    number: u16,
+    client: NodeClient,
+    /// The process, if this `dev` started it and it has not ended.
+    child: Option<Child>,
+    /// What it said last; nothing while it does not answer.
+    status: Option<NodeStatusResponse>,
+    /// Whether its death has been told.
+    dead: bool,
+}
+
+struct Cluster {
+    layout: Layout,
+    nodes: Vec<Node>,
+    /// Group name to its leader and term, as told last.
+    leaders: BTreeMap<String, (u64, u64)>,
+    started: Instant,
+    ready: bool,
+}
+
+pub(crate) async fn run(dir: &Path, wanted: Wanted) -> Result<(), DevError> {
+    let layout = Layout::open(dir, wanted)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DevError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(DevError::Signals)?;
+    let mut cluster = Cluster::new(layout)?;
+    let outcome = tokio::select! {
+        biased;
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        outcome = cluster.serve() => outcome,
+    };
+    say("stopping");
+    tokio::select! {
+        biased;
+        _ = interrupt.recv() => cluster.kill(),
+        () = cluster.stop() => {}
+    }
+    say("stopped");
+    outcome
+}
+
+/// Starts one node that is down, waits until it serves, and leaves it running.
+pub(crate) async fn start_one(dir: &Path, number: u16) -> Result<(), DevError> {
+    let Some(mut layout) = Layout::read(dir)? else {
+        return Err(LayoutError::Empty { dir: dir.to_owned() }.into());
+    };
+    // Opening it again makes the paths absolute.
+    layout = Layout::open(layout.dir(), Wanted::default())?;
+    if !layout.node_numbers().contains(&number) {
+        return Err(LayoutError::NoNode { dir: dir.to_owned(), node: number, nodes: layout.nodes }.into());
+    }
+    let client = client(&layout, number)?;
+    if let Some(status) = client.status().await {
+        return Err(DevError::Running { node: number, pid: status.process_id });
+    }
+    let mut child = process::spawn(&layout, number, Lifetime::Own)
+        .map_err(|source| DevError::Spawn { node: number, source })?;
+    let deadline = Instant::now() + START_DEADLINE;
+    while Instant::now() < deadline {
+        if let Ok(Some(_)) = child.try_wait() {
+            return Err(DevError::Start { node: number, reason: process::last_words(&layout, number) });
+        }
+        if client.status().await.is_some_and(|status| status.ready) {
+            say(&format!("node {number} is up: {}", psql_line(&layout, number)));
+            return Ok(());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    let what = format!("starting node {number}");
+    Err(DevError::Deadline { what, seconds: START_DEADLINE.as_secs() })
+}
+
+fn client(layout: &Layout, node: u16) -> Result<NodeClient, DevError> {
+    NodeClient::new(layout, node)
+        .map_err(|error| DevError::Start { node, reason: format!("its address is wrong: {error}") })
+}
+
+fn psql_line(layout: &Layout, node: u16) -> String {
+    let [postgres, ..] = layout.addresses(node);
+    format!("psql postgresql://postgres@{postgres}/postgres")
+}
+
+/// How the CLI is called here: the program beside this one if it was built, else through cargo.
+fn cli_line(layout: &Layout) -> String {
+    let [_, interconnect, _] = layout.addresses(1);
+    let beside = std::env::current_exe().ok().map(|path| path.with_file_name("rustydb-cli"));
+    let program = match beside {
+        Some(path) if path.exists() => path.display().to_string(),
+        _ if std::env::var_os("CARGO").is_some() => "cargo run --release --bin rustydb-cli --".to_owned(),
+        _ => "rustydb-cli".to_owned(),
+    };
+    format!("{program} --host {interconnect} cluster status")
+}
+
+impl Cluster {
+    fn new(layout: Layout) -> Result<Cluster, DevError> {
+        let mut nodes = Vec::new();
+        for number in layout.node_numbers() {
+            let client = client(&layout, number)?;
+            nodes.push(Node { number, client, child: None, status: None, dead: false });
+        }
+        Ok(Cluster { layout, nodes, leaders: BTreeMap::new(), started: Instant::now(), ready: false })
+    }
+
+    async fn serve(&mut self) -> Result<(), DevError> {
+        self.start().await?;
+        self.form().await?;
+        for node in self.layout.node_numbers() {
+            say(&format!("node {node}  {}", psql_line(&self.layout, node)));
+        }
+        say(&format!("try     {}", cli_line(&self.layout)));
+        loop {
+            self.poll().await;
+            self.tell();
+            if !self.ready && self.nodes.iter().all(|node| node.status.as_ref().is_some_and(|s| s.ready)) {
+                self.ready = true;
+                say("ready");
+            }
+            if self.nodes.iter().all(|node| node.dead) {
+                return Err(DevError::AllDied);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Starts every process and waits until each answers.
+    async fn start(&mut self) -> Result<(), DevError> {
+        self.poll().await;
+        for node in &self.nodes {
+            if let Some(status) = &node.status {
+                return Err(DevError::Running { node: node.number, pid: status.process_id });
+            }
+        }
+        for node in &mut self.nodes {
+            let child = process::spawn(&self.layout, node.number, Lifetime::WithParent)
+                .map_err(|source| DevError::Spawn { node: node.number, source })?;
+            node.child = Some(child);
+        }
+        let deadline = Instant::now() + START_DEADLINE;
+        while Instant::now() < deadline {
+            self.poll().await;
+            for node in &mut self.nodes {
+                if let Some(Ok(Some(_))) = node.child.as_mut().map(Child::try_wait) {
+                    let reason = process::last_words(&self.layout, node.number);
+                    return Err(DevError::Start { node: node.number, reason });
+                }
+            }
+            if self.nodes.iter().all(|node| node.status.is_some()) {
+                return Ok(());
+            }
+            tokio::time::sleep(POLL / 4).await;
+        }
+        let silent: Vec<String> = self
+            .nodes
+            .iter()
+            .filter(|node| node.status.is_none())
+            .map(|node| node.number.to_string())
+            .collect();
+        let what = format!("starting node {}", silent.join(", "));
+        Err(DevError::Deadline { what, seconds: START_DEADLINE.as_secs() })
+    }
+
+    /// Forms the cluster at the first start; adds nodes that belong to none at later ones. Every step may be
+    /// repeated, so a start that was cut short is continued by the next one.
+    async fn form(&mut self) -> Result<(), DevError> {
+        let belongs = |node: &Node| node.status.as_ref().is_some_and(|status| !status.cluster_id.is_empty());
+        if !self.nodes.iter().any(belongs)
+            && let Some(first) = self.nodes.first()
+        {
+            let request = InitClusterRequest { superuser_password: String::new() };
+            let answer = first.client.admin().init_cluster(request).await;
+            answer.map_err(|status| refused("the cluster cannot be formed", &status))?;
+        }
+        self.poll().await;
+        let Some(member) = self.nodes.iter().find(|node| belongs(node)).map(|node| node.client.clone())
+        else {
+            let what = "the cluster cannot be formed".to_owned();
+            return Err(DevError::Refused { what, reason: "no node belongs to it".to_owned() });
+        };
+        for node in self.nodes.iter().filter(|node| !belongs(node)) {
+            let [_, interconnect_address, _] = self.layout.addresses(node.number);
+            let expected_node_id = u64::from(node.number);
+            let request = AddNodeRequest { interconnect_address, expected_node_id };
+            let answer = member.admin().add_node(request).await;
+            answer.map_err(|status| refused(&format!("node {} cannot join", node.number), &status))?;
+        }
+        Ok(())
+    }
+
+    async fn poll(&mut self) {
+        let clients: Vec<NodeClient> = self.nodes.iter().map(|node| node.client.clone()).collect();
+        let answers = join_all(clients.iter().map(NodeClient::status)).await;
+        for (node, status) in self.nodes.iter_mut().zip(answers) {
+            node.status = status;
+        }
+    }
+
+    /// One line per event since the last poll.
+    fn tell(&mut self) {
+        let at = self.started.elapsed().as_secs_f64();
+        for node in &mut self.nodes {
+            if let Some(Ok(Some(status))) = node.child.as_mut().map(Child::try_wait) {
+                node.child = None;
+                node.dead = true;
+                let words = if status.code().is_some() {
+                    format!(": {}", process::last_words(&self.layout, node.number))
+                } else {
+                    String::new()
+                };
+                say(&format!("[{at:.1}s] node {} died, {}{words}", node.number, process::describe(status)));
+                say(&format!(
+                    "[{at:.1}s] start it again with: rustydb dev --data {} --start-node {}",
+                    self.layout.dir().display(),
+                    node.number
+                ));
+            }
+            match &node.status {
+                Some(status) if node.dead && status.ready => {
+                    node.dead = false;
+                    say(&format!("[{at:.1}s] node {} is back, process {}", node.number, status.process_id));
+                }
+                // A node that came back by `--start-node` is nobody's child: it is gone when it stops answering
+                // and its process is no more.
+                None if node.child.is_none() && !node.dead && !pid_file_alive(&self.layout, node.number) => {
+                    node.dead = true;
+                    say(&format!("[{at:.1}s] node {} died", node.number));
+                }
+                _ => {}
+            }
+        }
+        let mut leaders: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for status in self.nodes.iter().filter_map(|node| node.status.as_ref()) {
+            for group in status.groups.iter().filter(|group| group.state == "leader") {
+                let found = leaders.entry(group.name.clone()).or_insert((status.node_id, group.term));
+                if group.term > found.1 {
+                    *found = (status.node_id, group.term);
+                }
+            }
+        }
+        for (name, (leader, term)) in leaders {
+            if self.leaders.get(&name).is_none_or(|(told, _)| *told != leader) {
+                let what =
+                    if name == "system" { "the system group".to_owned() } else { format!("database {name}") };
+                say(&format!("[{at:.1}s] node {leader} leads {what} (term {term})"));
+            }
+            self.leaders.insert(name, (leader, term));
+        }
+    }
+
+    /// Asks every node to stop and waits; kills what does not stop in time.
+    async fn stop(&mut self) {
+        let pids = self.pids();
+        for (_, pid) in &pids {
+            process::signal(*pid, Signal::TERM);
+        }
+        let deadline = Instant::now() + STOP_DEADLINE;
+        while Instant::now() < deadline {
+            self.reap();
+            if !pids.iter().any(|(_, pid)| process::is_alive(*pid)) {
+                return;
+            }
+            tokio::time::sleep(POLL / 2).await;
+        }
+        for (node, _) in pids.iter().filter(|(_, pid)| process::is_alive(*pid)) {
+            say(&format!("node {node} did not stop in {} s and is killed", STOP_DEADLINE.as_secs()));
+        }
+        self.kill();
+    }
+
+    fn kill(&mut self) {
+        for (_, pid) in self.pids() {
+            process::signal(pid, Signal::KILL);
+        }
+        for node in &mut self.nodes {
+            if let Some(child) = &mut node.child {
+                let _ = child.wait();
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(Ok(Some(_))) = node.child.as_mut().map(Child::try_wait) {
+                node.child = None;
+            }
+        }
+    }
+
+    /// The processes of all nodes that run, whoever started them.
+    fn pids(&self) -> Vec<(u16, u64)> {
+        let pid = |node: &Node| {
+            let child = node.child.as_ref().map(|child| u64::from(child.id()));
+            child
+                .or_else(|| node.status.as_ref().map(|status| status.process_id))
+                .map(|pid| (node.number, pid))
+        };
+        self.nodes.iter().filter_map(pid).collect()
+    }
+}
+
+/// Whether the process named in a node's pid file lives.
+fn pid_file_alive(layout: &Layout, node: u16) -> bool {
+    let text = std::fs::read_to_string(layout.data_dir(node).join("rustydb.pid")).unwrap_or_default();
+    text.trim().parse().is_ok_and(process::is_alive)
+}
+
+fn refused(what: &str, status: &tonic::Status) -> DevError {
+    DevError::Refused { what: what.to_owned(), reason: status.message().to_owned() }
+}

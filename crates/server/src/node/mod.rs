@@ -1,0 +1,3 @@
+//! A running node.
+
+pub mod reconcile;

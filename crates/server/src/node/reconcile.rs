@@ -1,0 +1,228 @@
+//! What a node must do so that its groups become what the system group says.
+//!
+//! [`plan`] is a plain function from what is recorded and what is there to the next actions. It is asked again
+//! after every change and every few hundred milliseconds, so an action that failed, or a node that died between
+//! any two of them, costs nothing but time: the next plan names what is still missing.
+//!
+//! ```text
+//! recorded          on each replica                              by one node
+//! ----------------  -------------------------------------------  ------------------------------------------
+//! creating          open the group                               initialize it; its leader records `ready`
+//! ready             open the group if it is missing              its leader adds missing replicas
+//! dropping          remove the group and its files               the system leader records it as gone
+//! (no record)       remove a group whose number was given out
+//! ```
+//!
+//! Invariants: group numbers grow and are never reused, so a group below the next number and without a record
+//! was dropped, however old the local replica of the system group is. A group is initialized only while its
+//! database is being created, always with the same members, and the members of a database do not change before
+//! it is ready; so it does not matter who initializes it or how often.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rustydb_sql::system::{DatabaseRecord, DatabaseState, SystemSnapshot};
+use rustydb_types::ids::{DatabaseId, GroupId, NodeId};
+
+/// Most replicas of a database: with more, a commit waits for more disks and survives hardly more.
+pub const REPLICAS_MAX: usize = 7;
+
+/// How long the replicas of a new group wait for the one that should lead it.
+const INITIALIZE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a node sees of one of its groups.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LocalGroup {
+    /// Whether the group has members, or is just an empty replica.
+    pub initialized: bool,
+    /// How long the replica has been open.
+    pub open_for: Duration,
+    /// Whether this node leads it.
+    pub leads: bool,
+    /// Who leads it, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// Its voters.
+    pub voters: BTreeSet<NodeId>,
+    /// Its learners.
+    pub learners: BTreeSet<NodeId>,
+    /// At the leader: members that have all but the last entries.
+    pub caught_up: BTreeSet<NodeId>,
+}
+
+/// One thing to do. Every action may be repeated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Open the replica of a group here.
+    Open(GroupId),
+    /// Give a new group its members.
+    Initialize {
+        /// The group.
+        group: GroupId,
+        /// Its first voters.
+        members: Vec<NodeId>,
+    },
+    /// Remove the replica of a group here, with its files.
+    Remove(GroupId),
+    /// Make a node a learner of a group that this node leads.
+    AddLearner {
+        /// The group.
+        group: GroupId,
+        /// The node.
+        node: NodeId,
+    },
+    /// Make a learner a voter of a group that this node leads.
+    Promote {
+        /// The group.
+        group: GroupId,
+        /// The node.
+        node: NodeId,
+    },
+    /// Hand a group that this node leads to another.
+    Transfer {
+        /// The group.
+        group: GroupId,
+        /// Who leads it next.
+        to: NodeId,
+    },
+    /// Record that a database serves.
+    RecordReady(DatabaseId),
+    /// Record that a dropped database is gone.
+    RecordGone(DatabaseId),
+    /// Record which nodes hold a database.
+    RecordReplicas {
+        /// The database.
+        database: DatabaseId,
+        /// The nodes.
+        replicas: Vec<NodeId>,
+    },
+}
+
+/// Whether leaders may be moved to spread them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Everything has been calm for a while.
+    Allowed,
+    /// Something changed lately.
+    Wait,
+}
+
+/// The next actions of node `me`.
+pub fn plan(
+    me: NodeId,
+    recorded: &SystemSnapshot,
+    groups: &BTreeMap<GroupId, LocalGroup>,
+    balance: Balance,
+) -> Vec<Action> {
+    let mut actions = Vec::new();
+    let leads_system = groups.get(&GroupId::SYSTEM).is_some_and(|group| group.leads);
+    for database in recorded.databases.values() {
+        plan_database(me, database, groups.get(&database.group), leads_system, &mut actions);
+    }
+    let known: BTreeSet<GroupId> = recorded.databases.values().map(|database| database.group).collect();
+    for group in groups.keys().filter(|group| **group != GroupId::SYSTEM && !known.contains(group)) {
+        if group.get() < recorded.counters.next_group {
+            actions.push(Action::Remove(*group));
+        }
+    }
+    if let Some(system) = groups.get(&GroupId::SYSTEM).filter(|system| system.leads) {
+        let members: Vec<NodeId> = recorded.nodes.keys().copied().collect();
+        plan_members(GroupId::SYSTEM, system, &members, &mut actions);
+        let replicas: Vec<NodeId> = members.into_iter().take(REPLICAS_MAX).collect();
+        for database in recorded.databases.values() {
+            if database.state == DatabaseState::Ready && database.replicas != replicas {
+                let (database, replicas) = (database.id, replicas.clone());
+                actions.push(Action::RecordReplicas { database, replicas });
+            }
+        }
+    }
+    if actions.is_empty() && balance == Balance::Allowed {
+        actions.extend(plan_balance(me, groups));
+    }
+    actions
+}
+
+/// The replica that should lead a new group: consecutive groups take consecutive replicas.
+fn first_leader(database: &DatabaseRecord) -> Option<NodeId> {
+    let count = u64::try_from(database.replicas.len()).ok()?;
+    let at = database.group.get().checked_rem(count)?;
+    database.replicas.get(usize::try_from(at).ok()?).copied()
+}
+
+fn plan_database(
+    me: NodeId,
+    database: &DatabaseRecord,
+    local: Option<&LocalGroup>,
+    leads_system: bool,
+    actions: &mut Vec<Action>,
+) {
+    let group = database.group;
+    match (database.state, local) {
+        (DatabaseState::Creating | DatabaseState::Ready, None) => {
+            if database.replicas.contains(&me) {
+                actions.push(Action::Open(group));
+            }
+        }
+        (DatabaseState::Creating, Some(local)) if !local.initialized => {
+            let first = first_leader(database) == Some(me);
+            if database.replicas.contains(&me) && (first || local.open_for >= INITIALIZE_PATIENCE) {
+                actions.push(Action::Initialize { group, members: database.replicas.clone() });
+            }
+        }
+        (DatabaseState::Creating, Some(local)) => {
+            if local.leads {
+                actions.push(Action::RecordReady(database.id));
+            }
+        }
+        (DatabaseState::Ready, Some(local)) => {
+            if local.leads {
+                plan_members(group, local, &database.replicas, actions);
+            }
+        }
+        (DatabaseState::Dropping, Some(_)) => actions.push(Action::Remove(group)),
+        (DatabaseState::Dropping, None) => {
+            if leads_system {
+                actions.push(Action::RecordGone(database.id));
+            }
+        }
+    }
+}
+
+/// One step towards the wanted members: membership changes one by one.
+fn plan_members(group: GroupId, local: &LocalGroup, wanted: &[NodeId], actions: &mut Vec<Action>) {
+    let missing = |node: &&NodeId| !local.voters.contains(node);
+    for node in wanted.iter().filter(missing) {
+        if !local.learners.contains(node) {
+            return actions.push(Action::AddLearner { group, node: *node });
+        }
+        if local.caught_up.contains(node) {
+            return actions.push(Action::Promote { group, node: *node });
+        }
+    }
+}
+
+/// Moves one leadership from this node to the one with the fewest, when that evens them out.
+fn plan_balance(me: NodeId, groups: &BTreeMap<GroupId, LocalGroup>) -> Option<Action> {
+    let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for group in groups.values() {
+        for voter in &group.voters {
+            counts.entry(*voter).or_default();
+        }
+        // While some group has no leader, counting the others says little.
+        *counts.entry(group.leader?).or_default() += 1;
+    }
+    let mine = counts.get(&me).copied().unwrap_or_default();
+    let mut best: Option<(usize, GroupId, NodeId)> = None;
+    for (group, local) in groups.iter().filter(|(_, local)| local.leads) {
+        for to in local.voters.intersection(&local.caught_up).filter(|node| **node != me) {
+            let theirs = counts.get(to).copied().unwrap_or_default();
+            if mine >= theirs + 2 && best.is_none_or(|(fewest, ..)| theirs < fewest) {
+                best = Some((theirs, *group, *to));
+            }
+        }
+    }
+    best.map(|(_, group, to)| Action::Transfer { group, to })
+}
+
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod tests;

@@ -1,0 +1,264 @@
+//! Tests of [`super::plan`]: single decisions, and a model cluster in which nodes act, fail and pause at random.
+
+use rustydb_sql::system::{NodeRecord, SystemCommand};
+use rustydb_types::ids::Oid;
+
+use super::*;
+
+fn node(number: u64) -> NodeId {
+    NodeId::new(number)
+}
+
+fn node_record(number: u64) -> NodeRecord {
+    NodeRecord {
+        id: node(number),
+        name: format!("node-{number}"),
+        pg_address: String::new(),
+        interconnect_address: String::new(),
+        http_address: String::new(),
+        release: String::new(),
+        labels: BTreeMap::new(),
+    }
+}
+
+fn execute(recorded: &mut SystemSnapshot, command: &SystemCommand) {
+    let changes = command.decide(recorded).unwrap();
+    for (key, value) in changes {
+        match value {
+            Some(value) => recorded.absorb(&key, &value).unwrap(),
+            // The only rows that these tests delete are databases.
+            None => recorded.databases.retain(|id, _| !key.ends_with(&id.get().get().to_be_bytes())),
+        }
+    }
+}
+
+/// The cluster as the model keeps it: the true state of each group, and which replicas are open where.
+struct Model {
+    recorded: SystemSnapshot,
+    /// Members of each group that was initialized.
+    members: BTreeMap<GroupId, BTreeSet<NodeId>>,
+    learners: BTreeMap<GroupId, BTreeSet<NodeId>>,
+    leaders: BTreeMap<GroupId, NodeId>,
+    open: BTreeMap<NodeId, BTreeMap<GroupId, u32>>,
+    seed: u64,
+}
+
+impl Model {
+    fn new(nodes: u64, seed: u64) -> Model {
+        let mut recorded = SystemSnapshot::default();
+        let nodes: Vec<NodeRecord> = (1..=nodes).map(node_record).collect();
+        let ids: BTreeSet<NodeId> = nodes.iter().map(|record| record.id).collect();
+        let bootstrap =
+            SystemCommand::Bootstrap { role: "postgres".to_owned(), database: "postgres".to_owned(), nodes };
+        execute(&mut recorded, &bootstrap);
+        Model {
+            recorded,
+            members: BTreeMap::from([(GroupId::SYSTEM, ids.clone())]),
+            learners: BTreeMap::new(),
+            leaders: BTreeMap::from([(GroupId::SYSTEM, node(1))]),
+            open: ids.iter().map(|id| (*id, BTreeMap::from([(GroupId::SYSTEM, 9)]))).collect(),
+            seed,
+        }
+    }
+
+    fn random(&mut self, below: u64) -> u64 {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.seed >> 33) % below
+    }
+
+    fn view(&self, me: NodeId) -> BTreeMap<GroupId, LocalGroup> {
+        let none = BTreeSet::new();
+        let local = |(group, rounds): (&GroupId, &u32)| {
+            let voters = self.members.get(group).unwrap_or(&none).clone();
+            let learners = self.learners.get(group).unwrap_or(&none).clone();
+            let member = voters.contains(&me) || learners.contains(&me);
+            let leader = self.leaders.get(group).copied().filter(|_| member);
+            let opened = |node: &&NodeId| self.open[*node].contains_key(group);
+            let caught_up = voters.union(&learners).filter(opened).copied().collect();
+            let local = LocalGroup {
+                initialized: member,
+                open_for: Duration::from_millis(u64::from(*rounds) * 300),
+                leads: leader == Some(me),
+                leader,
+                voters,
+                learners,
+                caught_up,
+            };
+            (*group, local)
+        };
+        self.open[&me].iter().map(local).collect()
+    }
+
+    /// One round of one node: plans, then carries out a random prefix of the plan, as if it died after it.
+    fn round(&mut self, me: NodeId) -> usize {
+        for rounds in self.open.get_mut(&me).unwrap().values_mut() {
+            *rounds += 1;
+        }
+        let actions = plan(me, &self.recorded, &self.view(me), Balance::Allowed);
+        let count = actions.len();
+        let survived = self.random(u64::try_from(count).unwrap() + 2);
+        for action in actions.into_iter().take(usize::try_from(survived).unwrap()) {
+            self.act(me, action);
+        }
+        count
+    }
+
+    fn act(&mut self, me: NodeId, action: Action) {
+        match action {
+            Action::Open(group) => {
+                self.open.get_mut(&me).unwrap().insert(group, 0);
+            }
+            Action::Initialize { group, members } => {
+                let members: BTreeSet<NodeId> = members.into_iter().collect();
+                let present = self.members.entry(group).or_insert_with(|| members.clone());
+                assert_eq!(*present, members, "initialized twice with different members");
+                self.leaders.entry(group).or_insert(me);
+            }
+            Action::Remove(group) => {
+                assert!(
+                    !self
+                        .recorded
+                        .databases
+                        .values()
+                        .any(|database| database.group == group && database.state != DatabaseState::Dropping),
+                    "removed a group in use"
+                );
+                self.open.get_mut(&me).unwrap().remove(&group);
+                if !self.open.values().any(|open| open.contains_key(&group)) {
+                    self.members.remove(&group);
+                    self.leaders.remove(&group);
+                } else if self.leaders.get(&group) == Some(&me) {
+                    self.leaders.remove(&group);
+                }
+            }
+            Action::AddLearner { group, node } => {
+                self.learners.entry(group).or_default().insert(node);
+            }
+            Action::Promote { group, node } => {
+                assert!(self.learners.get_mut(&group).unwrap().remove(&node));
+                self.members.get_mut(&group).unwrap().insert(node);
+            }
+            Action::Transfer { group, to } => {
+                self.leaders.insert(group, to);
+            }
+            Action::RecordReady(id) => execute(&mut self.recorded, &SystemCommand::DatabaseReady { id }),
+            Action::RecordGone(id) => execute(&mut self.recorded, &SystemCommand::DatabaseGone { id }),
+            Action::RecordReplicas { database: id, replicas } => {
+                execute(&mut self.recorded, &SystemCommand::SetReplicas { id, replicas });
+            }
+        }
+    }
+
+    /// Runs rounds of random nodes until nobody has anything to do.
+    fn settle(&mut self) {
+        for _ in 0..2_000 {
+            let nodes: Vec<NodeId> = self.open.keys().copied().collect();
+            let idle = nodes
+                .iter()
+                .filter(|me| plan(**me, &self.recorded, &self.view(**me), Balance::Allowed).is_empty());
+            // A group that waits for its first leader has nothing to do but is not done.
+            let waiting = |database: &DatabaseRecord| database.state != DatabaseState::Ready;
+            if idle.count() == nodes.len() && !self.recorded.databases.values().any(waiting) {
+                return;
+            }
+            let at = usize::try_from(self.random(u64::try_from(nodes.len()).unwrap())).unwrap();
+            self.round(nodes[at]);
+        }
+        panic!("seed {} does not settle: {:?}", self.seed, self.recorded.databases);
+    }
+
+    fn create(&mut self, name: &str) {
+        let replicas = self.recorded.nodes.keys().copied().collect();
+        let name = name.to_owned();
+        execute(&mut self.recorded, &SystemCommand::CreateDatabase { name, owner: Oid::new(10), replicas });
+    }
+}
+
+#[test]
+fn databases_come_and_go_whatever_node_dies_between_two_actions() {
+    for seed in 0..200 {
+        let mut model = Model::new(3, seed);
+        model.settle();
+        for name in ["a", "b", "c"] {
+            model.create(name);
+            for _ in 0..model.random(10) {
+                let me = node(1 + model.random(3));
+                model.round(me);
+            }
+        }
+        execute(&mut model.recorded, &SystemCommand::DropDatabase { name: "b".to_owned() });
+        model.settle();
+        let names: Vec<&str> = model.recorded.databases.values().map(|database| &*database.name).collect();
+        assert_eq!(names, ["postgres", "a", "c"], "seed {seed}");
+        // system, postgres, a and c are open everywhere; b is nowhere.
+        assert!(model.open.values().all(|open| open.len() == 4), "seed {seed}: {:?}", model.open);
+        let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for leader in model.leaders.values() {
+            *counts.entry(*leader).or_default() += 1;
+        }
+        assert!(counts.values().all(|count| *count <= 2), "seed {seed}: leaders {counts:?}");
+    }
+}
+
+#[test]
+fn a_new_node_becomes_a_replica_of_everything() {
+    for seed in 0..100 {
+        let mut model = Model::new(1, seed);
+        model.create("a");
+        model.settle();
+        for number in 2..=3 {
+            execute(&mut model.recorded, &SystemCommand::PutNode { node: node_record(number) });
+            model.open.insert(node(number), BTreeMap::from([(GroupId::SYSTEM, 9)]));
+        }
+        model.settle();
+        let all: BTreeSet<NodeId> = (1..=3).map(node).collect();
+        assert!(model.members.values().all(|members| *members == all), "seed {seed}: {:?}", model.members);
+    }
+}
+
+#[test]
+fn a_group_without_a_record_goes_only_when_its_number_was_given_out() {
+    let model = Model::new(3, 0);
+    let local = LocalGroup { initialized: true, ..LocalGroup::default() };
+    let groups = BTreeMap::from([(GroupId::new(7), local)]);
+    // This node's replica of the system group has not yet heard of group 7: it stays.
+    assert_eq!(plan(node(1), &model.recorded, &groups, Balance::Wait), [Action::Open(GroupId::new(2))]);
+    let mut later = model.recorded.clone();
+    later.counters.next_group = 8;
+    let actions = plan(node(1), &later, &groups, Balance::Wait);
+    assert_eq!(actions, [Action::Open(GroupId::new(2)), Action::Remove(GroupId::new(7))]);
+}
+
+#[test]
+fn consecutive_groups_start_on_consecutive_nodes() {
+    let mut model = Model::new(3, 0);
+    model.create("a");
+    model.create("b");
+    let first: Vec<Option<NodeId>> = model.recorded.databases.values().map(first_leader).collect();
+    assert_eq!(first, [Some(node(3)), Some(node(1)), Some(node(2))]);
+}
+
+#[test]
+fn leaders_move_only_when_that_evens_them_out() {
+    let voters: BTreeSet<NodeId> = (1..=3).map(node).collect();
+    let group = |leader: u64| LocalGroup {
+        initialized: true,
+        leads: leader == 1,
+        leader: Some(node(leader)),
+        voters: voters.clone(),
+        caught_up: voters.clone(),
+        ..LocalGroup::default()
+    };
+    let two = BTreeMap::from([(GroupId::new(1), group(1)), (GroupId::new(2), group(2))]);
+    assert_eq!(plan_balance(node(1), &two), None);
+    let lopsided = BTreeMap::from([
+        (GroupId::new(1), group(1)),
+        (GroupId::new(2), group(1)),
+        (GroupId::new(3), group(2)),
+    ]);
+    let expected = Action::Transfer { group: GroupId::new(1), to: node(3) };
+    assert_eq!(plan_balance(node(1), &lopsided), Some(expected));
+    let mut unknown = lopsided;
+    unknown.insert(GroupId::new(4), LocalGroup { leader: None, ..group(2) });
+    assert_eq!(plan_balance(node(1), &unknown), None);
+}
