@@ -1,4 +1,6 @@
 //! Catalog, binding, planning and execution over any KvStore; sessions and their forwarding.
 
 pub mod catalog;
+pub mod gateway;
+pub mod session;
 pub mod system;

@@ -1,0 +1,460 @@
+//! What travels between a gateway and the node that runs its session.
+//!
+//! ```text
+//! request frame:   0   part      bytes                     to be continued by the next frame
+//!                  1   messages  frontend messages         a batch; answered by frames that end with `done`
+//!                  2   outcome   RequestId                 answered by `outcome`
+//! response frame:  0   part      bytes                     to be continued by the next frame
+//!                  1   data      backend messages          for the client, at once
+//!                  2   held      backend messages          for the client if and when the commit stands
+//!                  3   done      status, counter, state changes, backend messages
+//!                  4   outcome   1 committed | 0 not committed
+//! both:            255 last part bytes
+//! string: u32 length, UTF-8       numbers: little-endian
+//! ```
+//!
+//! Invariants: `data`, `held` and `done` hold whole messages, so a connection that breaks never cuts a client's
+//! message; the content of one frame is at most [`super::peer::FRAME_SIZE_MAX`] bytes.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use rustydb_types::ids::{Incarnation, RequestId, SessionId};
+
+use super::peer::FRAME_SIZE_MAX;
+use crate::session::TransactionStatus;
+
+/// A frame that cannot be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// It ends too early.
+    #[error("frame is too short")]
+    Truncated,
+    /// A kind, status or flag that this release does not know.
+    #[error("frame has unknown code {0}")]
+    UnknownCode(u8),
+    /// Text that is not UTF-8.
+    #[error("frame holds text that is not UTF-8")]
+    NotUtf8,
+    /// The parts of one frame grow beyond the limit.
+    #[error("frame is larger than {0} bytes")]
+    TooLarge(usize),
+}
+
+/// A setting that a session changed, and its value as SHOW prints it.
+pub type Setting = (String, String);
+
+/// A prepared statement: enough to make it again elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreparedText {
+    /// Its name, never empty: unnamed statements do not outlive a change of place.
+    pub name: String,
+    /// The text of the one statement that it stands for.
+    pub sql: String,
+    /// The types given for its parameters, 0 where they are inferred.
+    pub param_types: Vec<u32>,
+}
+
+/// What a session changed of the state that outlives its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StateChanges {
+    /// New values of settings.
+    pub settings: Vec<Setting>,
+    /// Statements prepared.
+    pub prepared: Vec<PreparedText>,
+    /// Names of statements forgotten.
+    pub deallocated: Vec<String>,
+}
+
+impl StateChanges {
+    /// Whether nothing changed.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.settings.is_empty() && self.prepared.is_empty() && self.deallocated.is_empty()
+    }
+}
+
+/// Everything that makes a session again at another place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionContext {
+    /// The role that logged in.
+    pub user: String,
+    /// The database's name.
+    pub database: String,
+    /// Where the client connects from, for people.
+    pub client_address: String,
+    /// How many request ids the session has used.
+    pub counter: u64,
+    /// Settings that differ from the defaults.
+    pub settings: Vec<Setting>,
+    /// Named prepared statements.
+    pub prepared: Vec<PreparedText>,
+}
+
+/// From a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestFrame {
+    /// Frontend messages.
+    Messages(Bytes),
+    /// Whether this commit took place.
+    Outcome(RequestId),
+}
+
+/// To a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResponseFrame {
+    /// Backend messages for the client.
+    Data(Bytes),
+    /// Backend messages for the client if the commit that now begins stands.
+    Held(Bytes),
+    /// The batch is done.
+    Done {
+        /// Where the session is with its transaction.
+        status: TransactionStatus,
+        /// How many request ids the session has used.
+        counter: u64,
+        /// What else changed.
+        changes: StateChanges,
+        /// The last backend messages for the client.
+        messages: Bytes,
+    },
+    /// Whether the commit asked for took place.
+    Outcome {
+        /// It is committed; otherwise it never will be.
+        committed: bool,
+    },
+}
+
+const PART: u8 = 0;
+const LAST_PART: u8 = 255;
+
+impl RequestFrame {
+    /// Encodes into one or more frames.
+    #[must_use]
+    pub fn encode(&self) -> Vec<Bytes> {
+        let mut out = BytesMut::new();
+        match self {
+            Self::Messages(messages) => {
+                out.put_u8(1);
+                out.put_slice(messages);
+            }
+            Self::Outcome(id) => {
+                out.put_u8(2);
+                out.put_u64_le(id.incarnation.get());
+                out.put_u64_le(id.session.get());
+                out.put_u64_le(id.counter);
+            }
+        }
+        split(out.freeze())
+    }
+
+    /// Decodes what [`Joiner`] has joined.
+    ///
+    /// # Errors
+    /// When it is malformed.
+    pub fn decode(mut bytes: Bytes) -> Result<Self, FrameError> {
+        match read_u8(&mut bytes)? {
+            1 => Ok(Self::Messages(bytes)),
+            2 => Ok(Self::Outcome(RequestId {
+                incarnation: Incarnation::new(read_u64(&mut bytes)?),
+                session: SessionId::new(read_u64(&mut bytes)?),
+                counter: read_u64(&mut bytes)?,
+            })),
+            code => Err(FrameError::UnknownCode(code)),
+        }
+    }
+}
+
+impl ResponseFrame {
+    /// Encodes into one or more frames.
+    #[must_use]
+    pub fn encode(&self) -> Vec<Bytes> {
+        let mut out = BytesMut::new();
+        match self {
+            Self::Data(messages) => {
+                out.put_u8(1);
+                out.put_slice(messages);
+            }
+            Self::Held(messages) => {
+                out.put_u8(2);
+                out.put_slice(messages);
+            }
+            Self::Done { status, counter, changes, messages } => {
+                out.put_u8(3);
+                out.put_u8(status.letter());
+                out.put_u64_le(*counter);
+                put_settings(&mut out, &changes.settings);
+                put_prepared(&mut out, &changes.prepared);
+                put_count(&mut out, changes.deallocated.len());
+                for name in &changes.deallocated {
+                    put_text(&mut out, name);
+                }
+                out.put_slice(messages);
+            }
+            Self::Outcome { committed } => out.put_slice(&[4, u8::from(*committed)]),
+        }
+        split(out.freeze())
+    }
+
+    /// Decodes what [`Joiner`] has joined.
+    ///
+    /// # Errors
+    /// When it is malformed.
+    pub fn decode(mut bytes: Bytes) -> Result<Self, FrameError> {
+        match read_u8(&mut bytes)? {
+            1 => Ok(Self::Data(bytes)),
+            2 => Ok(Self::Held(bytes)),
+            3 => {
+                let letter = read_u8(&mut bytes)?;
+                let status = TransactionStatus::from_letter(letter).ok_or(FrameError::UnknownCode(letter))?;
+                let counter = read_u64(&mut bytes)?;
+                let settings = read_settings(&mut bytes)?;
+                let prepared = read_prepared(&mut bytes)?;
+                let count = read_count(&mut bytes)?;
+                let deallocated = (0..count).map(|_| read_text(&mut bytes)).collect::<Result<_, _>>()?;
+                let changes = StateChanges { settings, prepared, deallocated };
+                Ok(Self::Done { status, counter, changes, messages: bytes })
+            }
+            4 => match read_u8(&mut bytes)? {
+                0 => Ok(Self::Outcome { committed: false }),
+                1 => Ok(Self::Outcome { committed: true }),
+                code => Err(FrameError::UnknownCode(code)),
+            },
+            code => Err(FrameError::UnknownCode(code)),
+        }
+    }
+}
+
+impl SessionContext {
+    /// Encodes for [`super::SessionOpen`].
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        put_text(&mut out, &self.user);
+        put_text(&mut out, &self.database);
+        put_text(&mut out, &self.client_address);
+        out.put_u64_le(self.counter);
+        put_settings(&mut out, &self.settings);
+        put_prepared(&mut out, &self.prepared);
+        out.freeze()
+    }
+
+    /// Decodes.
+    ///
+    /// # Errors
+    /// When it is malformed.
+    pub fn decode(mut bytes: Bytes) -> Result<Self, FrameError> {
+        Ok(Self {
+            user: read_text(&mut bytes)?,
+            database: read_text(&mut bytes)?,
+            client_address: read_text(&mut bytes)?,
+            counter: read_u64(&mut bytes)?,
+            settings: read_settings(&mut bytes)?,
+            prepared: read_prepared(&mut bytes)?,
+        })
+    }
+}
+
+/// Joins the parts of frames.
+#[derive(Debug)]
+pub struct Joiner {
+    parts: BytesMut,
+    size_max: usize,
+}
+
+impl Joiner {
+    /// Joins to at most `size_max` bytes.
+    #[must_use]
+    pub fn new(size_max: usize) -> Self {
+        Self { parts: BytesMut::new(), size_max }
+    }
+
+    /// Takes a frame; gives the whole when this was its last part.
+    ///
+    /// # Errors
+    /// When the whole grows too large.
+    pub fn push(&mut self, mut frame: Bytes) -> Result<Option<Bytes>, FrameError> {
+        let is_last = match frame.first() {
+            Some(&PART) => false,
+            Some(&LAST_PART) => true,
+            _ => return Ok(Some(frame)),
+        };
+        frame.advance(1);
+        if self.parts.len() + frame.len() > self.size_max {
+            return Err(FrameError::TooLarge(self.size_max));
+        }
+        self.parts.put_slice(&frame);
+        Ok(is_last.then(|| self.parts.split().freeze()))
+    }
+}
+
+fn split(mut whole: Bytes) -> Vec<Bytes> {
+    if whole.len() <= FRAME_SIZE_MAX {
+        return vec![whole];
+    }
+    let mut frames = Vec::with_capacity(whole.len() / FRAME_SIZE_MAX + 1);
+    while !whole.is_empty() {
+        let part = whole.split_to(whole.len().min(FRAME_SIZE_MAX));
+        let mut frame = BytesMut::with_capacity(part.len() + 1);
+        frame.put_u8(if whole.is_empty() { LAST_PART } else { PART });
+        frame.put_slice(&part);
+        frames.push(frame.freeze());
+    }
+    frames
+}
+
+fn put_count(out: &mut BytesMut, count: usize) {
+    out.put_u32_le(u32::try_from(count).unwrap_or(u32::MAX));
+}
+
+fn put_text(out: &mut BytesMut, text: &str) {
+    put_count(out, text.len());
+    out.put_slice(text.as_bytes());
+}
+
+fn put_settings(out: &mut BytesMut, settings: &[Setting]) {
+    put_count(out, settings.len());
+    for (name, value) in settings {
+        put_text(out, name);
+        put_text(out, value);
+    }
+}
+
+fn put_prepared(out: &mut BytesMut, prepared: &[PreparedText]) {
+    put_count(out, prepared.len());
+    for statement in prepared {
+        put_text(out, &statement.name);
+        put_text(out, &statement.sql);
+        put_count(out, statement.param_types.len());
+        for oid in &statement.param_types {
+            out.put_u32_le(*oid);
+        }
+    }
+}
+
+fn read_u8(bytes: &mut Bytes) -> Result<u8, FrameError> {
+    bytes.try_get_u8().map_err(|_| FrameError::Truncated)
+}
+
+fn read_u64(bytes: &mut Bytes) -> Result<u64, FrameError> {
+    bytes.try_get_u64_le().map_err(|_| FrameError::Truncated)
+}
+
+fn read_u32(bytes: &mut Bytes) -> Result<u32, FrameError> {
+    bytes.try_get_u32_le().map_err(|_| FrameError::Truncated)
+}
+
+/// Reads a count of items, each of which takes at least four bytes: so a lying count reserves nothing.
+fn read_count(bytes: &mut Bytes) -> Result<usize, FrameError> {
+    let count = usize::try_from(read_u32(bytes)?).map_err(|_| FrameError::Truncated)?;
+    if count > bytes.len() / 4 { Err(FrameError::Truncated) } else { Ok(count) }
+}
+
+fn read_text(bytes: &mut Bytes) -> Result<String, FrameError> {
+    let length = usize::try_from(read_u32(bytes)?).map_err(|_| FrameError::Truncated)?;
+    if length > bytes.len() {
+        return Err(FrameError::Truncated);
+    }
+    String::from_utf8(bytes.split_to(length).to_vec()).map_err(|_| FrameError::NotUtf8)
+}
+
+fn read_settings(bytes: &mut Bytes) -> Result<Vec<Setting>, FrameError> {
+    let count = read_count(bytes)?;
+    (0..count).map(|_| Ok((read_text(bytes)?, read_text(bytes)?))).collect()
+}
+
+fn read_prepared(bytes: &mut Bytes) -> Result<Vec<PreparedText>, FrameError> {
+    let count = read_count(bytes)?;
+    let mut prepared = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (name, sql) = (read_text(bytes)?, read_text(bytes)?);
+        let types = read_count(bytes)?;
+        let param_types = (0..types).map(|_| read_u32(bytes)).collect::<Result<_, _>>()?;
+        prepared.push(PreparedText { name, sql, param_types });
+    }
+    Ok(prepared)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn join(frames: Vec<Bytes>) -> Bytes {
+        let mut joiner = Joiner::new(usize::MAX);
+        let mut whole = None;
+        for frame in frames {
+            assert!(whole.is_none(), "ended early");
+            whole = joiner.push(frame).unwrap();
+        }
+        whole.unwrap()
+    }
+
+    fn prepared() -> Vec<PreparedText> {
+        vec![PreparedText { name: "P_0".into(), sql: "SELECT $1".into(), param_types: vec![0, 23] }]
+    }
+
+    #[test]
+    fn frames_survive_the_way() {
+        let id = RequestId { incarnation: Incarnation::new(1), session: SessionId::new(2), counter: 3 };
+        let request = RequestFrame::Outcome(id);
+        assert_eq!(RequestFrame::decode(join(request.encode())), Ok(request));
+        let done = ResponseFrame::Done {
+            status: TransactionStatus::InBlock,
+            counter: 7,
+            changes: StateChanges {
+                settings: vec![("TimeZone".into(), "UTC".into())],
+                prepared: prepared(),
+                deallocated: vec!["P_1".into()],
+            },
+            messages: Bytes::from_static(b"Z\0\0\0\x05T"),
+        };
+        assert_eq!(ResponseFrame::decode(join(done.encode())), Ok(done));
+        let outcome = ResponseFrame::Outcome { committed: true };
+        assert_eq!(ResponseFrame::decode(join(outcome.encode())), Ok(outcome));
+        let context = SessionContext {
+            user: "ann".into(),
+            database: "db".into(),
+            client_address: "::1".into(),
+            counter: 9,
+            settings: vec![("a".into(), "b".into())],
+            prepared: prepared(),
+        };
+        assert_eq!(SessionContext::decode(context.encode()), Ok(context));
+    }
+
+    #[test]
+    fn large_frames_travel_in_parts_up_to_a_limit() {
+        let data = ResponseFrame::Data(Bytes::from(vec![0; FRAME_SIZE_MAX * 2 + 5]));
+        let frames = data.encode();
+        assert_eq!(frames.len(), 3);
+        assert!(frames.iter().all(|frame| frame.len() <= FRAME_SIZE_MAX + 1));
+        assert_eq!(ResponseFrame::decode(join(frames.clone())), Ok(data));
+        let mut joiner = Joiner::new(FRAME_SIZE_MAX);
+        assert_eq!(joiner.push(frames[0].clone()), Ok(None));
+        assert_eq!(joiner.push(frames[1].clone()), Err(FrameError::TooLarge(FRAME_SIZE_MAX)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_decoders_panic(bytes: Vec<u8>) {
+            let bytes = Bytes::from(bytes);
+            let _ = RequestFrame::decode(bytes.clone());
+            let _ = ResponseFrame::decode(bytes.clone());
+            let _ = SessionContext::decode(bytes);
+        }
+
+        #[test]
+        fn every_cut_of_a_context_is_refused(cut in 0usize..60) {
+            let context = SessionContext {
+                user: "u".into(),
+                database: "d".into(),
+                prepared: prepared(),
+                ..SessionContext::default()
+            };
+            let whole = context.encode();
+            prop_assume!(cut < whole.len());
+            prop_assert!(SessionContext::decode(whole.slice(..cut)).is_err());
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Sessions: what runs a client's statements, at the node that leads the client's database.
+//!
+//! ```text
+//! pg (socket) --Request--> gateway --+-- here --> Session --> txn
+//!            <-Response--            +-- SessionPeer --> Host at the leader: Session --> txn
+//! ```
+//!
+//! [`request`] and [`response`] are the language spoken on all these arrows: the bodies of PostgreSQL's own
+//! messages, so that a row is encoded once and a forwarded request is not encoded at all.
+
+pub mod request;
+pub mod response;
+
+pub use request::{Request, RequestError};
+pub use response::{Format, TransactionStatus};
