@@ -3,4 +3,5 @@
 pub mod catalog;
 pub mod gateway;
 pub mod session;
+pub mod error;
 pub mod system;

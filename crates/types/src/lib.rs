@@ -2,3 +2,8 @@
 
 pub mod ids;
 pub mod position;
+
+pub mod datatype;
+pub mod numeric;
+pub mod value;
+pub mod value_error;
