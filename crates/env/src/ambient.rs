@@ -20,13 +20,11 @@ thread_local! {
 }
 
 /// Puts the former world back when dropped.
-#[allow(dead_code)]
 pub(crate) struct Entered {
     former: Option<Env>,
 }
 
 /// Makes `env` the world of this thread until the guard is dropped.
-#[allow(dead_code)]
 pub(crate) fn enter(env: Env) -> Entered {
     Entered { former: CURRENT.with(|current| current.borrow_mut().replace(env)) }
 }

@@ -23,6 +23,7 @@ pub mod disk;
 mod os;
 pub mod rng;
 mod runtime;
+pub mod sim;
 pub mod sync;
 mod task;
 mod time;

@@ -1,0 +1,405 @@
+//! The executor: tasks, timers, the clock and the source of every choice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+
+use parking_lot::Mutex;
+use rand::{Rng as _, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::backend::SimBackend;
+use super::disk::SimDisk;
+use crate::ambient;
+use crate::rng::below;
+use crate::runtime::{BoxTask, Env};
+use crate::task::Abort;
+
+/// The node of the test itself.
+pub(super) const HARNESS: usize = 0;
+/// Longest time that one poll is taken to last.
+const POLL_NANOS_MAX: u64 = 2_000;
+/// Largest drift of a node's monotonic clock, in parts per million either way.
+const DRIFT_PPM_MAX: i64 = 200;
+
+/// Everything but the disks, behind one lock that is never held while a task runs.
+pub(super) struct Core {
+    state: Mutex<State>,
+}
+
+struct State {
+    rng: ChaCha8Rng,
+    now_nanos: u64,
+    trace: u64,
+    step_count: u64,
+    next_task: u64,
+    next_timer: u64,
+    tasks: BTreeMap<u64, Task>,
+    ready: Vec<u64>,
+    timers: BTreeMap<(u64, u64), Waker>,
+    nodes: Vec<Node>,
+}
+
+struct Task {
+    node: usize,
+    epoch: u64,
+    /// Absent while it is being polled.
+    future: Option<BoxTask>,
+    /// Whether it is in the ready list, or held because its node is paused.
+    queued: bool,
+    aborted: bool,
+}
+
+struct Node {
+    epoch: u64,
+    paused: bool,
+    drift_ppm: i64,
+    wall_offset_micros: i64,
+    disk: SimDisk,
+    /// Tasks that became ready while the node was paused.
+    held: BTreeSet<u64>,
+}
+
+/// Makes its task ready.
+struct TaskWaker {
+    core: Weak<Core>,
+    task: u64,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(core) = self.core.upgrade() {
+            core.make_ready(self.task);
+        }
+    }
+}
+
+/// Ends its task.
+struct TaskAbort {
+    core: Weak<Core>,
+    task: u64,
+}
+
+impl Abort for TaskAbort {
+    fn abort(&self) {
+        if let Some(core) = self.core.upgrade() {
+            core.abort(self.task);
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn new(seed: u64) -> Arc<Core> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let harness = Node {
+            epoch: 0,
+            paused: false,
+            drift_ppm: 0,
+            wall_offset_micros: 0,
+            disk: SimDisk::new(rng.next_u64()),
+            held: BTreeSet::new(),
+        };
+        Arc::new(Core {
+            state: Mutex::new(State {
+                rng,
+                now_nanos: 1_000_000,
+                trace: seed,
+                step_count: 0,
+                next_task: 0,
+                next_timer: 0,
+                tasks: BTreeMap::new(),
+                ready: Vec::new(),
+                timers: BTreeMap::new(),
+                nodes: vec![harness],
+            }),
+        })
+    }
+
+    pub(super) fn add_node(&self) -> usize {
+        let mut state = self.state.lock();
+        let disk = SimDisk::new(state.rng.next_u64());
+        let random = state.rng.next_u64();
+        let width = DRIFT_PPM_MAX.unsigned_abs() * 2 + 1;
+        let drift_ppm = i64::try_from(below(random, width)).unwrap_or(0) - DRIFT_PPM_MAX;
+        state.nodes.push(Node {
+            epoch: 0,
+            paused: false,
+            drift_ppm,
+            wall_offset_micros: 0,
+            disk,
+            held: BTreeSet::new(),
+        });
+        state.nodes.len() - 1
+    }
+
+    pub(super) fn disk(&self, node: usize) -> SimDisk {
+        self.state.lock().nodes[node].disk.clone()
+    }
+
+    pub(super) fn epoch(&self, node: usize) -> u64 {
+        self.state.lock().nodes[node].epoch
+    }
+
+    pub(super) fn now_nanos(&self) -> u64 {
+        self.state.lock().now_nanos
+    }
+
+    /// The monotonic clock of `node`: the true one, running a little fast or slow.
+    pub(super) fn node_now_nanos(&self, node: usize) -> u64 {
+        let state = self.state.lock();
+        drifted(state.now_nanos, state.nodes[node].drift_ppm)
+    }
+
+    /// The true moment at which the clock of `node` shows `nanos`.
+    pub(super) fn true_nanos(&self, node: usize, nanos: u64) -> u64 {
+        let drift_ppm = self.state.lock().nodes[node].drift_ppm;
+        let scaled = u128::from(nanos) * 1_000_000;
+        let rate = u128::try_from(1_000_000 + i128::from(drift_ppm)).unwrap_or(1_000_000);
+        u64::try_from(scaled.div_ceil(rate)).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn wall_micros(&self, node: usize) -> i64 {
+        /// 2026-01-01 00:00:00 UTC, the birthday of every simulated world.
+        const BIRTHDAY_MICROS: i64 = 1_767_225_600_000_000;
+        let state = self.state.lock();
+        let since = i64::try_from(state.now_nanos / 1_000).unwrap_or(i64::MAX / 2);
+        BIRTHDAY_MICROS + since + state.nodes[node].wall_offset_micros
+    }
+
+    pub(super) fn set_wall_offset(&self, node: usize, micros: i64) {
+        self.state.lock().nodes[node].wall_offset_micros = micros;
+    }
+
+    pub(super) fn random_u64(&self) -> u64 {
+        self.state.lock().rng.next_u64()
+    }
+
+    pub(super) fn trace_hash(&self) -> u64 {
+        self.state.lock().trace
+    }
+
+    pub(super) fn step_count(&self) -> u64 {
+        self.state.lock().step_count
+    }
+
+    pub(super) fn trace(&self, node: usize, bytes: &[u8]) {
+        let mut state = self.state.lock();
+        let mut hash = mix(state.trace, node as u64 ^ (bytes.len() as u64) << 8);
+        for chunk in bytes.chunks(8) {
+            let mut word = [0_u8; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            hash = mix(hash, u64::from_le_bytes(word));
+        }
+        state.trace = hash;
+    }
+
+    pub(super) fn spawn(self: &Arc<Self>, node: usize, epoch: u64, future: BoxTask) -> Arc<dyn Abort> {
+        let mut state = self.state.lock();
+        state.next_task += 1;
+        let task = state.next_task;
+        if state.nodes[node].epoch == epoch {
+            state
+                .tasks
+                .insert(task, Task { node, epoch, future: Some(future), queued: false, aborted: false });
+            state.make_ready(task);
+        } else {
+            // The incarnation is dead; its task is dropped unstarted, outside the lock.
+            drop(state);
+            drop(future);
+        }
+        Arc::new(TaskAbort { core: Arc::downgrade(self), task })
+    }
+
+    fn make_ready(&self, task: u64) {
+        self.state.lock().make_ready(task);
+    }
+
+    fn abort(self: &Arc<Self>, task: u64) {
+        let removed = {
+            let mut state = self.state.lock();
+            match state.tasks.get_mut(&task) {
+                // It is being polled right now: it ends when the poll does.
+                Some(found) if found.future.is_none() => {
+                    found.aborted = true;
+                    None
+                }
+                Some(_) => state.tasks.remove(&task),
+                None => None,
+            }
+        };
+        if let Some(removed) = removed {
+            self.drop_task(removed);
+        }
+    }
+
+    /// Drops a task within its own world, since destructors may look at clock or disk.
+    fn drop_task(self: &Arc<Self>, task: Task) {
+        let env = Env::from_backend(Arc::new(SimBackend::of_epoch(self, task.node, task.epoch)));
+        let _entered = ambient::enter(env);
+        drop(task.future);
+    }
+
+    pub(super) fn add_timer(&self, at_nanos: u64, waker: Waker) -> (u64, u64) {
+        let mut state = self.state.lock();
+        state.next_timer += 1;
+        let key = (at_nanos, state.next_timer);
+        state.timers.insert(key, waker);
+        key
+    }
+
+    pub(super) fn renew_timer(&self, key: (u64, u64), waker: &Waker) {
+        if let Some(found) = self.state.lock().timers.get_mut(&key) {
+            found.clone_from(waker);
+        }
+    }
+
+    pub(super) fn remove_timer(&self, key: (u64, u64)) {
+        let removed = self.state.lock().timers.remove(&key);
+        drop(removed);
+    }
+
+    pub(super) fn crash(self: &Arc<Self>, node: usize) {
+        let (dead, disk) = {
+            let mut state = self.state.lock();
+            state.nodes[node].epoch += 1;
+            state.nodes[node].paused = false;
+            state.nodes[node].held.clear();
+            let ids: Vec<u64> = state
+                .tasks
+                .iter()
+                .filter(|(_, task)| task.node == node && task.future.is_some())
+                .map(|(id, _)| *id)
+                .collect();
+            let dead: Vec<Task> = ids.into_iter().filter_map(|id| state.tasks.remove(&id)).collect();
+            for task in state.tasks.values_mut().filter(|task| task.node == node) {
+                task.aborted = true;
+            }
+            (dead, state.nodes[node].disk.clone())
+        };
+        // The disk dies first, so that no destructor writes to it.
+        disk.crash();
+        for task in dead {
+            self.drop_task(task);
+        }
+    }
+
+    pub(super) fn set_paused(&self, node: usize, paused: bool) {
+        let mut state = self.state.lock();
+        state.nodes[node].paused = paused;
+        if !paused {
+            let held = std::mem::take(&mut state.nodes[node].held);
+            state.ready.extend(held);
+        }
+    }
+
+    pub(super) fn drop_all_tasks(self: &Arc<Self>) {
+        loop {
+            let task = self.state.lock().tasks.pop_first();
+            match task {
+                Some((_, task)) => self.drop_task(task),
+                None => return,
+            }
+        }
+    }
+
+    /// Polls one task or moves time to the next timer. False when neither is possible.
+    pub(super) fn step(self: &Arc<Self>) -> bool {
+        let Some((id, node, epoch, mut future)) = self.take_ready() else {
+            return self.fire_next_timer();
+        };
+        let env = Env::from_backend(Arc::new(SimBackend::of_epoch(self, node, epoch)));
+        let waker = Waker::from(Arc::new(TaskWaker { core: Arc::downgrade(self), task: id }));
+        let ended = {
+            let _entered = ambient::enter(env);
+            let poll = future.as_mut().poll(&mut Context::from_waker(&waker));
+            poll == Poll::Ready(())
+        };
+        let finished = {
+            let mut state = self.state.lock();
+            match state.tasks.get_mut(&id) {
+                Some(task) if !ended && !task.aborted => {
+                    task.future = Some(future);
+                    None
+                }
+                _ => {
+                    state.tasks.remove(&id);
+                    Some(future)
+                }
+            }
+        };
+        if let Some(future) = finished {
+            self.drop_task(Task { node, epoch, future: Some(future), queued: false, aborted: true });
+        }
+        true
+    }
+
+    fn take_ready(&self) -> Option<(u64, usize, u64, BoxTask)> {
+        let mut state = self.state.lock();
+        loop {
+            let count = state.ready.len() as u64;
+            if count == 0 {
+                return None;
+            }
+            let random = state.rng.next_u64();
+            let choice = usize::try_from(below(random, count)).unwrap_or(0);
+            let id = state.ready.swap_remove(choice);
+            let Some(task) = state.tasks.get_mut(&id) else { continue };
+            let node = task.node;
+            if state.nodes[node].paused {
+                state.nodes[node].held.insert(id);
+                continue;
+            }
+            let Some(task) = state.tasks.get_mut(&id) else { continue };
+            task.queued = false;
+            let epoch = task.epoch;
+            let Some(future) = task.future.take() else { continue };
+            let random = state.rng.next_u64();
+            state.now_nanos += 1 + below(random, POLL_NANOS_MAX);
+            state.step_count += 1;
+            state.trace = mix(mix(state.trace, id), state.now_nanos);
+            return Some((id, node, epoch, future));
+        }
+    }
+
+    fn fire_next_timer(&self) -> bool {
+        let due = {
+            let mut state = self.state.lock();
+            let Some((&(first, _), _)) = state.timers.first_key_value() else { return false };
+            state.now_nanos = state.now_nanos.max(first);
+            let after = (state.now_nanos.saturating_add(1), 0);
+            let later = state.timers.split_off(&after);
+            std::mem::replace(&mut state.timers, later)
+        };
+        for (_, waker) in due {
+            waker.wake();
+        }
+        true
+    }
+}
+
+impl State {
+    fn make_ready(&mut self, id: u64) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        if !task.queued {
+            task.queued = true;
+            self.ready.push(id);
+        }
+    }
+}
+
+fn drifted(nanos: u64, drift_ppm: i64) -> u64 {
+    let rate = u128::try_from(1_000_000 + i128::from(drift_ppm)).unwrap_or(1_000_000);
+    u64::try_from(u128::from(nanos) * rate / 1_000_000).unwrap_or(u64::MAX)
+}
+
+/// One round of a 64-bit mixer (the finaliser of splitmix64).
+fn mix(hash: u64, word: u64) -> u64 {
+    let mut mixed = hash.rotate_left(23) ^ word.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
