@@ -1,0 +1,311 @@
+//! Opening: read all segments in order, check every byte that was written, rebuild what the groups were.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use rustydb_env::{Disk, Env, OpenMode};
+use rustydb_types::ids::GroupId;
+use rustydb_types::position::LogPosition;
+
+use super::config::LogConfig;
+use super::error::LogError;
+use super::frame::Frame;
+use super::group::{GroupState, Location};
+use super::ledger::{GroupLedger, Ledger};
+use super::queue::{OpenSegment, Shared, State};
+use super::record::{self, Record};
+use super::segment::{self, SEGMENT_HEADER_BYTES, SegmentEnd, SegmentHeader, SegmentId};
+use super::space::{self, Spares};
+use super::writer::{self, Current, Writer};
+
+/// The first segment of a new log is small, so that it can be zero-filled at once without a start being slow.
+const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
+/// The file whose lock says that a process uses the folder.
+const LOCK_FILE: &str = "LOCK";
+
+/// A segment file and its header.
+struct Found {
+    path: PathBuf,
+    header: SegmentHeader,
+}
+
+/// What replaying has found so far.
+#[derive(Default)]
+pub(super) struct Replay {
+    pub(super) ledger: Ledger,
+    entries: BTreeMap<GroupId, VecDeque<(LogPosition, Location)>>,
+}
+
+/// Opens the log in a folder.
+pub(super) fn open(env: &Env, dir: &Path, config: LogConfig) -> Result<(Shared, Writer), LogError> {
+    let disk = env.disk();
+    let at_dir = |error| LogError::io(dir, error);
+    disk.create_dir_all(dir).map_err(at_dir)?;
+    let lock = disk.lock_exclusive(&dir.join(LOCK_FILE)).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => LogError::Locked { path: dir.to_owned() },
+        _ => at_dir(error),
+    })?;
+    let (found, spares) = inspect(&**disk, dir, &config)?;
+    let mut replay = Replay::default();
+    let mut segments = BTreeMap::new();
+    let mut current = None;
+    for (number, segment) in found.iter().enumerate() {
+        let bytes = read_all(&**disk, segment)?;
+        let next = found.get(number + 1);
+        let end = replay.segment(&bytes, segment, number == 0, next.map(|next| &next.header))?;
+        let file = disk.open(&segment.path, OpenMode::ReadWrite).map_err(at_dir)?;
+        if next.is_none() {
+            let (end, leftovers_end) = end;
+            repair(&segment.path, &*file, &bytes, end, leftovers_end)?;
+            current = Some(Current {
+                header: segment.header,
+                path: segment.path.clone(),
+                file: std::sync::Arc::clone(&file),
+                end,
+            });
+        }
+        let seed = segment.header.seed();
+        let size_bytes = segment.header.size_bytes;
+        segments
+            .insert(segment.header.id, OpenSegment { path: segment.path.clone(), file, seed, size_bytes });
+    }
+    if let Some((group, _)) = replay.ledger.groups.iter().find(|(_, group)| group.misses_entries()) {
+        let path = found.first().map_or_else(|| dir.to_owned(), |first| first.path.clone());
+        let detail = format!("entries of group {group} lie in a segment before this one, which is missing");
+        return Err(LogError::Corrupt { path, offset: 0, detail });
+    }
+    let current = match current {
+        Some(current) => current,
+        None => {
+            let current = first_segment(env, dir, &config, &spares).map_err(at_dir)?;
+            segments.insert(current.header.id, current.open());
+            current
+        }
+    };
+    let Replay { ledger, entries } = replay;
+    let groups = rebuild(&ledger, entries);
+    let state = State::new(groups, segments);
+    let shared = Shared::new(env, dir.to_owned(), config, state, spares);
+    Ok((shared, Writer::new(current, ledger, lock)))
+}
+
+/// The groups as readers see them.
+fn rebuild(
+    ledger: &Ledger,
+    mut entries: BTreeMap<GroupId, VecDeque<(LogPosition, Location)>>,
+) -> BTreeMap<GroupId, GroupState> {
+    let mut groups = BTreeMap::new();
+    for (id, group) in &ledger.groups {
+        let mut points = group.points.clone();
+        let entries = entries.remove(id).unwrap_or_default();
+        if !entries.is_empty() {
+            points.last = None;
+        }
+        let mut state = GroupState::new(points);
+        for (position, location) in entries {
+            state.recovered(position, location);
+        }
+        assert_eq!(state.points.last, group.points.last, "two ways to replay the log of group {id} differ");
+        groups.insert(*id, state);
+    }
+    groups
+}
+
+/// Finds segments and spares, and removes spares that are of no use.
+fn inspect(disk: &dyn Disk, dir: &Path, config: &LogConfig) -> Result<(Vec<Found>, Spares), LogError> {
+    let at_dir = |error| LogError::io(dir, error);
+    let mut found: Vec<Found> = Vec::new();
+    let mut spares = VecDeque::new();
+    for path in disk.list(dir).map_err(at_dir)? {
+        if space::is_spare(&path) {
+            let file = disk.open(&path, OpenMode::Read).map_err(at_dir)?;
+            if file.len().map_err(at_dir)? == u64::from(config.segment_bytes)
+                && spares.len() < config.spare_count
+            {
+                spares.push_back(path);
+            } else {
+                disk.remove_file(&path).map_err(at_dir)?;
+            }
+            continue;
+        }
+        let Some(id) = SegmentId::of_path(&path) else { continue };
+        let at_path = |error| LogError::io(&path, error);
+        let file = disk.open(&path, OpenMode::Read).map_err(at_path)?;
+        let mut bytes = vec![0u8; SEGMENT_HEADER_BYTES];
+        let corrupt = |detail: String| LogError::Corrupt { path: path.clone(), offset: 0, detail };
+        let len = file.len().map_err(at_path)?;
+        if len < SEGMENT_HEADER_BYTES as u64 {
+            return Err(corrupt("shorter than its header".to_owned()));
+        }
+        file.read_at(0, &mut bytes).map_err(at_path)?;
+        let header = SegmentHeader::decode(&path, &bytes)?;
+        if len != header.size_bytes {
+            return Err(corrupt(format!("{len} bytes long, its header says {}", header.size_bytes)));
+        }
+        if let Some(before) = found.last().filter(|before| before.header.id.0.checked_add(1) != Some(id.0)) {
+            let before = before.header.id.0;
+            return Err(corrupt(format!("follows segment {before:x}: one between them is missing")));
+        }
+        found.push(Found { path, header });
+    }
+    Ok((found, Spares::new(spares)))
+}
+
+fn read_all(disk: &dyn Disk, segment: &Found) -> Result<Vec<u8>, LogError> {
+    let at_path = |error| LogError::io(&segment.path, error);
+    let file = disk.open(&segment.path, OpenMode::Read).map_err(at_path)?;
+    let mut bytes = vec![0u8; usize::try_from(segment.header.size_bytes).unwrap_or(0)];
+    file.read_at(0, &mut bytes).map_err(at_path)?;
+    Ok(bytes)
+}
+
+/// Wipes what a crash left behind the end, and makes what is before it durable: a process that was killed may
+/// have left it in the page cache only, and the next batch will claim that it had been synced.
+fn repair(
+    path: &Path,
+    file: &dyn rustydb_env::File,
+    bytes: &[u8],
+    end: u64,
+    leftovers_end: u64,
+) -> Result<(), LogError> {
+    let at_path = |error| LogError::io(path, error);
+    if leftovers_end > end {
+        let count = usize::try_from(leftovers_end.min(bytes.len() as u64) - end).unwrap_or(0);
+        tracing::info!(?path, end, bytes = count, "log: torn tail of a crash removed");
+        file.write_at(end, &vec![0u8; count]).map_err(at_path)?;
+    }
+    file.sync_data().map_err(at_path)
+}
+
+/// Begins a log that has no segment yet.
+fn first_segment(env: &Env, dir: &Path, config: &LogConfig, spares: &Spares) -> io::Result<Current> {
+    let path = spares.new_path(dir);
+    let size_bytes = u64::from(config.segment_bytes).min(FIRST_SEGMENT_BYTES);
+    let file = space::create(&**env.disk(), &path, size_bytes)?;
+    space::fill_now(&*file, size_bytes)?;
+    writer::begin(env, dir, &path, SegmentId(1), 0, &Ledger::default())
+}
+
+impl Replay {
+    /// Replays one segment; returns its end and how far leftovers of a crash reach beyond it.
+    fn segment(
+        &mut self,
+        bytes: &[u8],
+        segment: &Found,
+        oldest: bool,
+        next: Option<&SegmentHeader>,
+    ) -> Result<(u64, u64), LogError> {
+        let corrupt =
+            |offset: u64, detail: String| LogError::Corrupt { path: segment.path.clone(), offset, detail };
+        let seed = segment.header.seed();
+        let mut checkpoint = Checkpoint { oldest, seen: 0, ended: false };
+        let end = segment::walk(bytes, seed, |offset, frame| {
+            let record = Record::decode(&frame);
+            let record =
+                record.ok_or_else(|| corrupt(offset, format!("unknown record kind {}", frame.kind)))?;
+            let location = locate(segment.header.id, offset, &frame);
+            self.record(&mut checkpoint, record::group_of(&frame), record, location)
+                .map_err(|detail| corrupt(offset, detail))
+        })?;
+        if !checkpoint.ended {
+            return Err(corrupt(end, "the checkpoint at its start is damaged".to_owned()));
+        }
+        match next {
+            Some(next) if next.previous_end == end => Ok((end, end)),
+            Some(next) => {
+                let written = next.previous_end;
+                Err(corrupt(end, format!("a damaged frame; frames were written up to byte {written}")))
+            }
+            None => match segment::classify(bytes, seed, end) {
+                SegmentEnd::Clean { end } => Ok((end, end)),
+                SegmentEnd::Torn { end, leftovers_end } => Ok((end, leftovers_end)),
+                SegmentEnd::Corrupt { offset, later } => Err(corrupt(
+                    offset,
+                    format!("a damaged frame with a later batch behind it, at byte {later}"),
+                )),
+            },
+        }
+    }
+
+    /// Replays one record.
+    fn record(
+        &mut self,
+        checkpoint: &mut Checkpoint,
+        group: GroupId,
+        record: Record<'_>,
+        location: Location,
+    ) -> Result<(), String> {
+        if checkpoint.ended == matches!(record, Record::Checkpoint(_) | Record::CheckpointEnd { .. }) {
+            return Err("a record on the wrong side of the checkpoint's end".to_owned());
+        }
+        match record {
+            Record::Checkpoint(points) => {
+                checkpoint.seen += 1;
+                if checkpoint.oldest {
+                    self.ledger.groups.insert(group, GroupLedger::from_checkpoint(points));
+                } else if !self.ledger.groups.get_mut(&group).is_some_and(|known| known.agrees(&points)) {
+                    return Err(format!("the checkpoint of group {group} differs from what is before it"));
+                }
+            }
+            Record::CheckpointEnd { group_count } => {
+                checkpoint.ended = true;
+                if group_count != checkpoint.seen || group_count != self.ledger.groups.len() as u64 {
+                    return Err(format!(
+                        "the checkpoint is of {group_count} groups, not of as many as there are"
+                    ));
+                }
+            }
+            Record::Entry { position, .. } => {
+                let known = self.ledger.group(group);
+                if let Some(expected) = known.expected().filter(|expected| *expected != position.index) {
+                    return Err(format!("entry {position} of group {group} where {expected} was due"));
+                }
+                known.entry(position, location.segment);
+                self.entries.entry(group).or_default().push_back((position, location));
+            }
+            Record::Vote(vote) => {
+                self.ledger.group(group).points.vote = Some(Bytes::copy_from_slice(vote));
+            }
+            Record::Committed(committed) => {
+                self.ledger.group(group).points.committed = Some(Bytes::copy_from_slice(committed));
+            }
+            Record::Truncate { keep } => {
+                self.ledger.group(group).truncate(keep);
+                let entries = self.entries.entry(group).or_default();
+                while entries.back().is_some_and(|(last, _)| keep.is_none_or(|keep| last.index > keep)) {
+                    entries.pop_back();
+                }
+            }
+            Record::Purge { through, opaque } => {
+                self.ledger.group(group).purge(through, Bytes::copy_from_slice(opaque));
+                let entries = self.entries.entry(group).or_default();
+                while entries.front().is_some_and(|(first, _)| first.index <= through.index) {
+                    entries.pop_front();
+                }
+            }
+            Record::Remove => {
+                self.ledger.groups.remove(&group);
+                self.entries.remove(&group);
+            }
+            Record::Close => {}
+        }
+        Ok(())
+    }
+}
+
+/// How far the checkpoint at the start of a segment is read.
+struct Checkpoint {
+    /// It is the first there is: nothing to compare it with.
+    oldest: bool,
+    /// Groups so far.
+    seen: u64,
+    ended: bool,
+}
+
+/// Where a frame lies. Segments are below 4 GiB, which their header's reader has seen to by reading them whole.
+fn locate(segment: SegmentId, offset: u64, frame: &Frame<'_>) -> Location {
+    let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Location { segment, offset: narrow(offset), size: narrow(frame.size as u64) }
+}

@@ -1,0 +1,237 @@
+//! Bytes that are not what was written: torn tails are cut, everything else is refused.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::super::frame;
+use super::super::record::Record;
+use super::super::segment::{self, SEGMENT_HEADER_BYTES, SegmentEnd, SegmentHeader};
+use super::*;
+
+/// A log of several batches; returns the folder and the entries of its one group.
+async fn written(size: usize, batches: u64) -> (tempfile::TempDir, Vec<LogEntry>) {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let one = log.group(group(1));
+    for batch in 0..batches {
+        append(&one, entries(1, batch * 3..batch * 3 + 3, size)).await.unwrap();
+    }
+    let all = all(&one);
+    log.close().await;
+    (dir, all)
+}
+
+fn first_file(dir: &tempfile::TempDir) -> PathBuf {
+    dir.path().join("0000000000000001.log")
+}
+
+/// Offsets of all frames, and the end.
+fn frames(bytes: &[u8]) -> (Vec<u64>, u64) {
+    let header = SegmentHeader::decode(std::path::Path::new("x"), bytes).unwrap();
+    let mut offsets = Vec::new();
+    let end = segment::walk(bytes, header.seed(), |offset, _| {
+        offsets.push(offset);
+        Ok::<(), ()>(())
+    });
+    (offsets, end.unwrap())
+}
+
+/// A log cut off at any byte of its last batch opens with the entries that are whole, in the right state, and can
+/// be written again.
+#[tokio::test]
+async fn a_tail_torn_at_any_byte_is_cut_and_the_log_goes_on() {
+    let (dir, all_entries) = written(30, 4).await;
+    let path = first_file(&dir);
+    let bytes = fs::read(&path).unwrap();
+    let (offsets, _) = frames(&bytes);
+    // The last frame says that the log was closed; before it lies the last batch of three entries.
+    let batch_start = usize::try_from(offsets[offsets.len() - 4]).unwrap();
+    let batch_end = usize::try_from(offsets[offsets.len() - 1]).unwrap();
+    for cut in batch_start..batch_end {
+        let mut torn = bytes.clone();
+        torn[cut..].fill(0);
+        fs::write(&path, &torn).unwrap();
+        let log = open(dir.path());
+        let one = log.group(group(1));
+        let kept = all(&one);
+        let whole = offsets.iter().filter(|offset| **offset <= cut as u64).count();
+        assert!(kept.len() >= 9 && all_entries.starts_with(&kept), "cut at {cut}: {} entries", kept.len());
+        assert!(kept.len() + 3 >= whole - 1, "cut at {cut}: {} of {whole} frames", kept.len());
+        let next = kept.len() as u64;
+        append(&one, vec![entry(2, next, 10)]).await.unwrap();
+        log.close().await;
+        drop((log, one));
+        let log = open(dir.path());
+        let again = all(&log.group(group(1)));
+        assert_eq!(again.len() as u64, next + 1);
+        assert_eq!(again.last(), Some(&entry(2, next, 10)));
+        log.close().await;
+    }
+}
+
+/// The pages of one write may reach the disk in any order: a hole in the last batch with whole frames of the same
+/// batch behind it is a torn tail, and those frames never come back.
+#[tokio::test]
+async fn a_hole_in_the_last_batch_is_a_torn_tail() {
+    let (dir, all_entries) = written(30, 4).await;
+    let path = first_file(&dir);
+    let mut bytes = fs::read(&path).unwrap();
+    let (offsets, end) = frames(&bytes);
+    let hole = usize::try_from(offsets[offsets.len() - 4]).unwrap();
+    let close = usize::try_from(offsets[offsets.len() - 1]).unwrap();
+    bytes[close..usize::try_from(end).unwrap()].fill(0);
+    bytes[hole + 26] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let log = open(dir.path());
+    let one = log.group(group(1));
+    assert_eq!(all(&one), all_entries[..9]);
+    // A new frame of exactly the size of the lost one ends where an old whole frame began.
+    append(&one, vec![entry(2, 9, 30)]).await.unwrap();
+    log.close().await;
+    drop((log, one));
+    let log = open(dir.path());
+    assert_eq!(all(&log.group(group(1))).len(), 10);
+}
+
+#[tokio::test]
+async fn damage_before_the_last_batch_is_refused_and_nothing_is_cut() {
+    let (dir, _) = written(30, 4).await;
+    let path = first_file(&dir);
+    let bytes = fs::read(&path).unwrap();
+    let (offsets, _) = frames(&bytes);
+    for offset in &offsets[..offsets.len() - 1] {
+        let mut damaged = bytes.clone();
+        damaged[usize::try_from(*offset).unwrap() + 9] ^= 0x10;
+        fs::write(&path, &damaged).unwrap();
+        let refused = Log::open(&Env::os(), dir.path(), small());
+        assert!(matches!(refused, Err(LogError::Corrupt { .. })), "frame at {offset}: {refused:?}");
+        assert_eq!(fs::read(&path).unwrap(), damaged);
+    }
+}
+
+#[tokio::test]
+async fn missing_shortened_and_foreign_files_are_refused() {
+    let (dir, _) = written(4000, 12).await;
+    let name = |number: u32| dir.path().join(format!("{number:016x}.log"));
+    assert!(name(3).exists());
+    let first = fs::read(name(1)).unwrap();
+    let second = fs::read(name(2)).unwrap();
+    let refused = |why: &str| {
+        let result = Log::open(&Env::os(), dir.path(), small());
+        let Err(error) = result else { panic!("opened with {why}") };
+        assert!(error.to_string().contains(why), "{error}");
+    };
+    fs::remove_file(name(2)).unwrap();
+    refused("missing");
+    fs::write(name(2), &first).unwrap();
+    refused("differs from the file's name");
+    fs::write(name(2), &second[..second.len() - 1]).unwrap();
+    refused("its header says");
+    fs::write(name(2), [0u8; 10]).unwrap();
+    refused("shorter");
+    let mut later = second.clone();
+    later[8] = 2;
+    fs::write(name(2), &later).unwrap();
+    refused("checksum");
+    fs::write(name(2), &second).unwrap();
+    fs::rename(name(1), dir.path().join("elsewhere")).unwrap();
+    refused("which is missing");
+    fs::write(name(1), &first).unwrap();
+    let mut damaged = first.clone();
+    let (offsets, _) = frames(&first);
+    damaged[usize::try_from(*offsets.last().unwrap()).unwrap() + 30] ^= 1;
+    fs::write(name(1), &damaged).unwrap();
+    refused("frames were written up to");
+    fs::write(name(1), &first).unwrap();
+    open(dir.path());
+}
+
+/// A log of 64 KiB, full of frames of several batches.
+fn full_segment() -> (SegmentHeader, Vec<u8>) {
+    let id = segment::SegmentId(3);
+    let header = SegmentHeader { id, salt: 0x1234_5678_9abc_def0, previous_end: 0, size_bytes: 64 << 10 };
+    let mut bytes = header.encode().to_vec();
+    let mut at = 0;
+    let mut batch = SEGMENT_HEADER_BYTES;
+    while bytes.len() < 64 << 10 {
+        if at % 5 == 0 {
+            batch = bytes.len();
+        }
+        let room = (64 << 10) - bytes.len() - frame::FRAME_HEADER_BYTES;
+        let mut body = vec![u8::try_from(at % 256).unwrap(); (100 + at % 61).min(room)];
+        // No room may be left that holds no frame.
+        if room - body.len() < 2 * frame::FRAME_HEADER_BYTES {
+            body.resize(room, 7);
+        }
+        let offset = bytes.len() as u64;
+        let head = (1, u32::try_from(batch).unwrap(), 2);
+        frame::encode(&mut bytes, header.seed(), offset, head, &[&body]);
+        at += 1;
+    }
+    assert_eq!(bytes.len(), 64 << 10);
+    (header, bytes)
+}
+
+/// All 524,288 flips: the header or the frame that holds the bit no longer validates, so the walk ends before it.
+#[test]
+fn every_flipped_bit_of_64_kib_is_detected() {
+    let (header, mut bytes) = full_segment();
+    let path = std::path::Path::new("0000000000000003.log");
+    for bit in 0..SEGMENT_HEADER_BYTES * 8 {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        assert!(SegmentHeader::decode(path, &bytes).is_err(), "bit {bit} of the header");
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+    let (mut offsets, end) = frames(&bytes);
+    assert_eq!(end, 64 << 10);
+    offsets.push(end);
+    let mut flips = SEGMENT_HEADER_BYTES * 8;
+    for pair in offsets.windows(2) {
+        let (start, end) = (usize::try_from(pair[0]).unwrap(), usize::try_from(pair[1]).unwrap());
+        for bit in start * 8..end * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(frame::decode(&bytes[start..], header.seed(), pair[0]), None, "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            flips += 1;
+        }
+    }
+    assert_eq!(flips, 524_288);
+}
+
+/// A flip in any batch but the last is corruption, in the last a torn tail; sampled, since each look reads on to
+/// the end.
+#[test]
+fn a_flipped_bit_is_corruption_unless_in_the_last_batch() {
+    let (header, mut bytes) = full_segment();
+    let (offsets, _) = frames(&bytes);
+    let last_batch = {
+        let last = *offsets.last().unwrap();
+        let rest = &bytes[usize::try_from(last).unwrap()..];
+        frame::decode(rest, header.seed(), last).unwrap().batch
+    };
+    for bit in (SEGMENT_HEADER_BYTES * 8..bytes.len() * 8).step_by(1009) {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let end = segment::walk(&bytes, header.seed(), |_, _| Ok::<(), ()>(())).unwrap();
+        let found = segment::classify(&bytes, header.seed(), end);
+        if bit / 8 < last_batch as usize {
+            assert!(matches!(found, SegmentEnd::Corrupt { .. }), "bit {bit}: {found:?}");
+        } else {
+            assert!(matches!(found, SegmentEnd::Torn { .. }), "bit {bit}: {found:?}");
+        }
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+}
+
+#[test]
+fn frames_do_not_validate_elsewhere() {
+    let (header, bytes) = full_segment();
+    let (offsets, _) = frames(&bytes);
+    let start = usize::try_from(offsets[3]).unwrap();
+    let here = frame::decode(&bytes[start..], header.seed(), offsets[3]).unwrap();
+    assert!(Record::decode(&here).is_some());
+    assert_eq!(frame::decode(&bytes[start..], header.seed(), offsets[3] + 8), None);
+    let reused = SegmentHeader { salt: header.salt ^ 1, ..header };
+    assert_eq!(frame::decode(&bytes[start..], reused.seed(), offsets[3]), None);
+    let other = SegmentHeader { id: segment::SegmentId(4), ..header };
+    assert_eq!(frame::decode(&bytes[start..], other.seed(), offsets[3]), None);
+}
