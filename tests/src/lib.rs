@@ -1,1 +1,4 @@
-//! Whole-cluster simulation, process tests, SQL logic tests and the tidy test. Nothing depends on it.
+//! Tests of whole clusters: real processes that are started, killed and asked, and the simulated cluster.
+
+pub mod cluster;
+pub mod load;

@@ -1,3 +1,4 @@
 //! A running node.
 
+pub mod http;
 pub mod reconcile;

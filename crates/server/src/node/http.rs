@@ -1,0 +1,250 @@
+//! HTTP for load balancers and monitoring: `/health`, `/ready`, `/metrics`.
+//!
+//! `/health` answers as long as the process lives. `/ready` is 503 with the reason until the node can serve SQL,
+//! and names the state of every group. `/metrics` is Prometheus' text format. Nothing here changes anything.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use axum::{Router, serve};
+use rustydb_env::sync::Signal;
+use rustydb_proto::v1::{GroupStatus, NodeStatusResponse};
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+/// What the pages show; asked for at each request.
+pub trait StatusSource: Send + Sync + 'static {
+    /// The node's own view of itself.
+    fn status(&self) -> NodeStatusResponse;
+    /// Further figures: name with unit, what it means, value.
+    fn figures(&self) -> Vec<Figure>;
+}
+
+/// One figure of the node as a whole.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Figure {
+    /// `rustydb_<crate>_<noun>_<unit>`; a counter ends in `_total`.
+    pub name: &'static str,
+    /// What it means.
+    pub help: &'static str,
+    /// Its value now.
+    pub value: f64,
+}
+
+/// Serves the pages until told to stop. A request that hangs is dropped at the stop after one second.
+pub async fn run(listener: TcpListener, source: Arc<dyn StatusSource>, stopping: Signal) {
+    let router = Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(source);
+    let stop = stopping.clone();
+    let server = serve(listener, router).with_graceful_shutdown(async move { stop.wait().await });
+    let cut = async {
+        stopping.wait().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    tokio::select! {
+        biased;
+        outcome = server => if let Err(error) = outcome {
+            tracing::error!(%error, "the HTTP server ended");
+        },
+        () = cut => {}
+    }
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    uptime_seconds: u64,
+    version: String,
+}
+
+async fn health(State(source): State<Arc<dyn StatusSource>>) -> Json<Health> {
+    let status = source.status();
+    Json(Health { status: "ok", uptime_seconds: status.uptime_seconds, version: status.version })
+}
+
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+    node: u64,
+    groups: Vec<ReadyGroup>,
+}
+
+#[derive(Serialize)]
+struct ReadyGroup {
+    name: String,
+    state: String,
+    leader: Option<u64>,
+    last_applied: u64,
+    commit_index: u64,
+}
+
+async fn ready(State(source): State<Arc<dyn StatusSource>>) -> Response {
+    let status = source.status();
+    let code = if status.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let group = |group: GroupStatus| ReadyGroup {
+        name: group.name,
+        state: group.state,
+        leader: Some(group.leader_id).filter(|leader| *leader != 0),
+        last_applied: group.last_applied,
+        commit_index: group.commit_index,
+    };
+    let body = Ready {
+        ready: status.ready,
+        reason: status.not_ready_reason,
+        node: status.node_id,
+        groups: status.groups.into_iter().map(group).collect(),
+    };
+    (code, Json(body)).into_response()
+}
+
+async fn metrics(State(source): State<Arc<dyn StatusSource>>) -> Response {
+    let text = prometheus(&source.status(), &source.figures());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// A figure of a group: name, what it means, and where it is.
+type GroupFigure = (&'static str, &'static str, fn(&GroupStatus) -> u64);
+
+const GROUP_FIGURES: &[GroupFigure] = &[
+    ("rustydb_consensus_term", "Term of the group.", |group| group.term),
+    ("rustydb_consensus_leader", "1 on the node that leads the group.", |group| {
+        u64::from(group.state == "leader")
+    }),
+    ("rustydb_consensus_leader_known", "1 while the node knows who leads the group.", |group| {
+        u64::from(group.leader_id != 0)
+    }),
+    ("rustydb_consensus_last_log_index", "Last entry in the node's log.", |group| group.last_log_index),
+    ("rustydb_consensus_commit_index", "Last entry known to be committed.", |group| group.commit_index),
+    ("rustydb_consensus_last_applied_index", "Last entry applied here.", |group| group.last_applied),
+    ("rustydb_consensus_uncommitted_entries", "Entries proposed and not yet committed.", |group| {
+        group.uncommitted_entries
+    }),
+    ("rustydb_consensus_voters", "Voters of the group.", |group| {
+        u64::try_from(group.voters.len()).unwrap_or(u64::MAX)
+    }),
+];
+
+/// The page in Prometheus' text format.
+fn prometheus(status: &NodeStatusResponse, figures: &[Figure]) -> String {
+    let mut text = String::new();
+    let own = [
+        Figure {
+            name: "rustydb_server_ready",
+            help: "1 while the node serves SQL.",
+            value: f64::from(u8::from(status.ready)),
+        },
+        Figure {
+            name: "rustydb_server_uptime_seconds",
+            help: "Time since the process started.",
+            value: status.uptime_seconds as f64,
+        },
+    ];
+    for figure in own.iter().chain(figures) {
+        heading(&mut text, figure.name, figure.help);
+        let _ = writeln!(text, "{} {}", figure.name, figure.value);
+    }
+    for (name, help, value) in GROUP_FIGURES {
+        heading(&mut text, name, help);
+        for group in &status.groups {
+            let _ = writeln!(text, "{name}{{database=\"{}\"}} {}", escape(&group.name), value(group));
+        }
+    }
+    text
+}
+
+fn heading(text: &mut String, name: &str, help: &str) {
+    let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+/// A label's value: a database's name may hold anything.
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    struct Fixed(bool);
+
+    impl StatusSource for Fixed {
+        fn status(&self) -> NodeStatusResponse {
+            let group = GroupStatus {
+                group_id: 2,
+                name: "a\"b".to_owned(),
+                state: "leader".to_owned(),
+                leader_id: 1,
+                term: 3,
+                ..GroupStatus::default()
+            };
+            NodeStatusResponse {
+                node_id: 1,
+                version: "1.2.3".to_owned(),
+                uptime_seconds: 7,
+                ready: self.0,
+                not_ready_reason: if self.0 { "" } else { "no leader" }.to_owned(),
+                groups: vec![group],
+                ..NodeStatusResponse::default()
+            }
+        }
+
+        fn figures(&self) -> Vec<Figure> {
+            vec![Figure { name: "rustydb_pg_connections", help: "Open connections.", value: 4.0 }]
+        }
+    }
+
+    async fn fetch(ready: bool, path: &str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = Signal::default();
+        let server = tokio::spawn(run(listener, Arc::new(Fixed(ready)), stop.clone()));
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        stop.set();
+        server.await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn health_has_its_three_fields() {
+        let answer = fetch(false, "/health").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.ends_with(r#"{"status":"ok","uptime_seconds":7,"version":"1.2.3"}"#), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn ready_is_503_with_the_reason_until_the_node_serves() {
+        let answer = fetch(false, "/ready").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains(r#""reason":"no leader""#), "{answer}");
+        let answer = fetch(true, "/ready").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn metrics_are_prometheus_text() {
+        let answer = fetch(true, "/metrics").await;
+        assert!(
+            answer.contains("# TYPE rustydb_pg_connections gauge\nrustydb_pg_connections 4\n"),
+            "{answer}"
+        );
+        assert!(answer.contains("rustydb_consensus_term{database=\"a\\\"b\"} 3\n"), "{answer}");
+        assert!(answer.contains("rustydb_server_ready 1\n"), "{answer}");
+    }
+}
