@@ -3,7 +3,7 @@
 //! ```text
 //! DATA/lock              held by the one process that uses the folder
 //! DATA/rustydb.pid       its process id, for people and scripts
-//! DATA/identity.json     {"format":1,"cluster_id":"…","node_id":1,"incarnation":7,"engine":"redb"}
+//! DATA/identity.json     {"format":1,"cluster_id":"…","founder":true,"node_id":1,"incarnation":7,"engine":"redb"}
 //! DATA/log/              the write-ahead log of all groups
 //! DATA/groups/           the engine's files, one set per group
 //! ```
@@ -31,6 +31,7 @@ const FORMAT: u32 = 1;
 struct Record {
     format: u32,
     cluster_id: Option<String>,
+    founder: bool,
     node_id: u64,
     incarnation: u64,
     engine: EngineChoice,
@@ -113,6 +114,15 @@ pub enum IdentityError {
     },
 }
 
+/// What part a node has in the beginning of its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// It forms the cluster.
+    Founder,
+    /// It is taken in.
+    Joiner,
+}
+
 /// A locked data folder and whose it is.
 #[derive(Debug)]
 pub struct DataFolder {
@@ -149,7 +159,7 @@ impl DataFolder {
             None if disk.exists(&dir.join("log")).map_err(failed("cannot be read"))? => {
                 return Err(IdentityError::Nameless { dir: dir.to_owned() });
             }
-            None => Record { format: FORMAT, cluster_id: None, node_id: node.get(), incarnation: 0, engine },
+            None => Record { format: FORMAT, cluster_id: None, founder: false, node_id: node.get(), incarnation: 0, engine },
         };
         if record.node_id != node.get() {
             let (found, configured) = (record.node_id, node.get());
@@ -175,6 +185,11 @@ impl DataFolder {
         self.record.cluster_id.as_deref()
     }
 
+    /// Whether this node formed its cluster. A founder that died while it did so goes on when it starts again.
+    pub fn is_founder(&self) -> bool {
+        self.record.founder
+    }
+
     /// Which life of the node this is, counted from 1.
     pub fn incarnation(&self) -> Incarnation {
         Incarnation::new(self.record.incarnation)
@@ -184,7 +199,7 @@ impl DataFolder {
     ///
     /// # Errors
     /// It belongs to another cluster, or cannot be written.
-    pub fn adopt(&mut self, cluster_id: &str) -> Result<(), IdentityError> {
+    pub fn adopt(&mut self, cluster_id: &str, part: Part) -> Result<(), IdentityError> {
         match &self.record.cluster_id {
             Some(present) if present == cluster_id => return Ok(()),
             Some(present) => {
@@ -194,6 +209,7 @@ impl DataFolder {
             None => {}
         }
         self.record.cluster_id = Some(cluster_id.to_owned());
+        self.record.founder = part == Part::Founder;
         self.write().map_err(|source| IdentityError::Io {
             dir: self.dir.clone(),
             action: "identity cannot be written",
@@ -265,12 +281,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut folder = open(dir.path(), 1).unwrap();
         assert_eq!((folder.incarnation(), folder.cluster_id()), (Incarnation::new(1), None));
-        folder.adopt("c1").unwrap();
-        folder.adopt("c1").unwrap();
-        assert!(matches!(folder.adopt("c2"), Err(IdentityError::OtherCluster { .. })));
+        folder.adopt("c1", Part::Founder).unwrap();
+        folder.adopt("c1", Part::Joiner).unwrap();
+        assert!(matches!(folder.adopt("c2", Part::Joiner), Err(IdentityError::OtherCluster { .. })));
         drop(folder);
         let folder = open(dir.path(), 1).unwrap();
         assert_eq!((folder.incarnation(), folder.cluster_id()), (Incarnation::new(2), Some("c1")));
+        assert!(folder.is_founder());
     }
 
     #[test]
