@@ -159,7 +159,14 @@ impl DataFolder {
             None if disk.exists(&dir.join("log")).map_err(failed("cannot be read"))? => {
                 return Err(IdentityError::Nameless { dir: dir.to_owned() });
             }
-            None => Record { format: FORMAT, cluster_id: None, founder: false, node_id: node.get(), incarnation: 0, engine },
+            None => Record {
+                format: FORMAT,
+                cluster_id: None,
+                founder: false,
+                node_id: node.get(),
+                incarnation: 0,
+                engine,
+            },
         };
         if record.node_id != node.get() {
             let (found, configured) = (record.node_id, node.get());

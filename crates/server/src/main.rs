@@ -39,6 +39,18 @@ enum Command {
         /// Configuration file.
         file: PathBuf,
     },
+    /// The write-ahead log, for people.
+    #[command(subcommand)]
+    Log(LogCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum LogCommand {
+    /// Prints the records of a segment file; the log may be in use.
+    Dump {
+        /// A file under DATA/log.
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -95,6 +107,27 @@ fn main() -> ExitCode {
             }
             Err(code) => code,
         },
+        Command::Log(LogCommand::Dump { file }) => dump(&file),
+    }
+}
+
+fn dump(file: &std::path::Path) -> ExitCode {
+    use std::io::Write;
+    match rustydb_storage::log::dump(&rustydb_env::Env::os(), file) {
+        Ok(lines) => {
+            let mut out = std::io::stdout().lock();
+            for line in lines {
+                // A reader that has seen enough is no failure.
+                if writeln!(out, "{line}").is_err() {
+                    break;
+                }
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("rustydb: {error}");
+            ExitCode::from(FAILED)
+        }
     }
 }
 

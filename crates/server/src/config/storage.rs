@@ -39,7 +39,8 @@ impl Default for StorageConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// Size of a segment file; default 64MiB, range 1MiB to 1GiB. Segments are the unit of purging.
+    /// Size of a segment file; default 64MiB, range 8MiB to 1GiB. Segments are the unit of purging, and an entry takes
+    /// at most half of one.
     pub segment_size: ByteSize,
     /// Free disk space below which writes are refused with 53100 while reads go on; default 256MiB.
     /// It leaves room to recover in.

@@ -222,7 +222,7 @@ impl Config {
     fn validate_resources(&self, findings: &mut Findings) {
         let (least, most) = (TimeSpan::from_millis(100), TimeSpan::from_secs(3600));
         findings.range("storage.flush_interval", self.storage.flush_interval, least, most);
-        let (least, most) = (ByteSize::from_mib(1), ByteSize::from_mib(1 << 10));
+        let (least, most) = (ByteSize::from_mib(8), ByteSize::from_mib(1 << 10));
         findings.range("log.segment_size", self.log.segment_size, least, most);
         let (least, most) = (ByteSize::from_mib(16), ByteSize::from_mib(1 << 20));
         findings.range("log.disk_reserve", self.log.disk_reserve, least, most);
