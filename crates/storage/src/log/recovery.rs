@@ -117,19 +117,9 @@ fn rebuild(
 fn inspect(disk: &dyn Disk, dir: &Path, config: &LogConfig) -> Result<(Vec<Found>, Spares), LogError> {
     let at_dir = |error| LogError::io(dir, error);
     let mut found: Vec<Found> = Vec::new();
-    let mut spares = VecDeque::new();
-    for path in disk.list(dir).map_err(at_dir)? {
-        if space::is_spare(&path) {
-            let file = disk.open(&path, OpenMode::Read).map_err(at_dir)?;
-            if file.len().map_err(at_dir)? == u64::from(config.segment_bytes)
-                && spares.len() < config.spare_count
-            {
-                spares.push_back(path);
-            } else {
-                disk.remove_file(&path).map_err(at_dir)?;
-            }
-            continue;
-        }
+    let paths = disk.list(dir).map_err(at_dir)?;
+    for path in paths.iter().filter(|path| !space::is_spare(path)) {
+        let path = path.clone();
         let Some(id) = SegmentId::of_path(&path) else { continue };
         let at_path = |error| LogError::io(&path, error);
         let file = disk.open(&path, OpenMode::Read).map_err(at_path)?;
@@ -150,7 +140,29 @@ fn inspect(disk: &dyn Disk, dir: &Path, config: &LogConfig) -> Result<(Vec<Found
         }
         found.push(Found { path, header });
     }
+    let mut spares = VecDeque::new();
+    for path in paths.into_iter().filter(|path| space::is_spare(path)) {
+        let useful = is_useful_spare(disk, &path, &found, config).map_err(at_dir)?;
+        if useful && spares.len() < config.spare_count {
+            spares.push_back(path);
+        } else {
+            disk.remove_file(&path).map_err(at_dir)?;
+        }
+    }
     Ok((found, Spares::new(spares)))
+}
+
+/// Whether a spare can become a segment: it has the right size, and is not a second name of a segment, which some
+/// file systems leave behind when the power fails during a rename.
+fn is_useful_spare(disk: &dyn Disk, path: &Path, found: &[Found], config: &LogConfig) -> io::Result<bool> {
+    let file = disk.open(path, OpenMode::Read)?;
+    if file.len()? != u64::from(config.segment_bytes) {
+        return Ok(false);
+    }
+    let mut bytes = vec![0u8; SEGMENT_HEADER_BYTES];
+    file.read_at(0, &mut bytes)?;
+    let Ok(header) = SegmentHeader::decode(path, &bytes) else { return Ok(true) };
+    Ok(!found.iter().any(|segment| segment.header == header))
 }
 
 fn read_all(disk: &dyn Disk, segment: &Found) -> Result<Vec<u8>, LogError> {

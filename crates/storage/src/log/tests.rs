@@ -1,6 +1,8 @@
 //! Tests of the log.
 
+mod crash;
 mod damage;
+mod faults;
 mod operations;
 
 use std::path::Path;

@@ -13,7 +13,7 @@ use super::error::LogError;
 use super::frame::{self, frame_size};
 use super::group::{Cached, Location};
 use super::handle::Completion;
-use super::ledger::Ledger;
+use super::ledger::{GroupLedger, Ledger};
 use super::queue::{OpenSegment, Request, Shared, Submission};
 use super::record::{self, ENTRY_PREFIX_BYTES};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};
@@ -212,7 +212,8 @@ impl Writer {
     /// Checks that entries continue what is written and reserves the segments that they need.
     fn admit(&mut self, shared: &Shared, group: GroupId, entries: &[Cached]) -> Result<(), LogError> {
         let Some(first) = entries.first() else { return Ok(()) };
-        let expected = self.ledger.group(group).expected();
+        // Looking must not create the group: the ledger holds only what frames say.
+        let expected = self.ledger.groups.get(&group).and_then(GroupLedger::expected);
         if let Some(expected) = expected.filter(|expected| *expected != first.entry.index) {
             // Those before them in the queue were refused.
             return Err(LogError::Gap { group, expected, found: first.entry.index });

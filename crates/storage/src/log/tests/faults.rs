@@ -1,0 +1,156 @@
+//! A disk that is full or fails.
+
+use std::time::Duration;
+
+use rustydb_env::sim::{DiskFaults, SimNode, Simulation};
+
+use super::super::LogErrorKind;
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn world() -> (Simulation, SimNode) {
+    let simulation = Simulation::new(11);
+    let node = simulation.add_node();
+    (simulation, node)
+}
+
+fn open_in(simulation: &Simulation, node: SimNode, config: LogConfig) -> Result<Log, LogError> {
+    Log::open(&simulation.env(node), Path::new("/log"), config)
+}
+
+fn wait<T: Send + 'static>(simulation: &Simulation, future: impl Future<Output = T> + Send + 'static) -> T {
+    simulation.block_on(LIMIT, future).unwrap()
+}
+
+#[test]
+fn a_full_disk_refuses_appends_takes_votes_and_recovers_when_space_is_freed() {
+    let (simulation, node) = world();
+    let disk = simulation.disk(node);
+    disk.set_faults(DiskFaults { capacity_bytes: Some(400 << 10), ..DiskFaults::default() });
+    let config = LogConfig { reserve_bytes: 100 << 10, ..small() };
+    let log = open_in(&simulation, node, config).unwrap();
+    let one = log.group(group(1));
+    let filling = one.clone();
+    let (written, error) = wait(&simulation, async move {
+        for at in 0..10_000 {
+            if let Err(error) = append(&filling, vec![entry(1, at, 1000)]).await {
+                return (at, error);
+            }
+        }
+        panic!("a disk of 400 KiB took ten megabytes");
+    });
+    assert_eq!(error.kind(), LogErrorKind::DiskFull);
+    assert!(log.is_full() && log.stats().full);
+    assert_eq!(one.state().last, Some(position(1, written - 1)));
+    let voting = one.clone();
+    wait(&simulation, async move {
+        done(|completion| voting.save_vote(Bytes::from_static(b"while full"), completion)).await.unwrap();
+        done(|completion| voting.purge_through(position(1, 20), Bytes::new(), completion)).await.unwrap();
+    });
+    assert_eq!(one.read(index(30)..index(31), 1).unwrap(), vec![entry(1, 30, 1000)]);
+    disk.set_faults(DiskFaults::default());
+    assert!(!log.is_full());
+    let again = one.clone();
+    wait(&simulation, async move { append(&again, vec![entry(1, written, 1000)]).await.unwrap() });
+    drop((log, one));
+    simulation.crash(node);
+    let log = open_in(&simulation, node, config).unwrap();
+    let one = log.group(group(1));
+    assert_eq!(one.state().vote.as_deref(), Some(&b"while full"[..]));
+    assert_eq!(all(&one).len() as u64, written + 1 - 21);
+}
+
+/// Without a reserve the log finds out when it needs a segment: the append is refused as a whole.
+#[test]
+fn an_append_that_finds_no_segment_leaves_nothing_behind() {
+    let (simulation, node) = world();
+    let capacity = DiskFaults { capacity_bytes: Some(200 << 10), ..DiskFaults::default() };
+    simulation.disk(node).set_faults(capacity);
+    let log = open_in(&simulation, node, small()).unwrap();
+    let one = log.group(group(1));
+    let filling = one.clone();
+    let written = wait(&simulation, async move {
+        let mut at = 0;
+        loop {
+            match append(&filling, entries(1, at..at + 7, 3000)).await {
+                Ok(()) => at += 7,
+                Err(error) => {
+                    assert_eq!(error.kind(), LogErrorKind::DiskFull);
+                    assert_eq!(filling.state().last.map(|last| last.index.get() + 1), Some(at));
+                    return at;
+                }
+            }
+        }
+    });
+    assert!(written > 7);
+    assert_eq!(all(&one), entries(1, 0..written, 3000));
+    simulation.disk(node).set_faults(DiskFaults::default());
+    let again = one.clone();
+    wait(&simulation, async move { append(&again, entries(2, written..written + 7, 3000)).await.unwrap() });
+    drop((log, one));
+    simulation.crash(node);
+    let log = open_in(&simulation, node, small()).unwrap();
+    assert_eq!(all(&log.group(group(1))).len() as u64, written + 7);
+}
+
+#[test]
+fn a_failed_sync_or_write_poisons_the_log_for_good() {
+    let sync = DiskFaults { sync_errors_ppm: 1_000_000, ..DiskFaults::default() };
+    let write = DiskFaults { write_errors_ppm: 1_000_000, ..DiskFaults::default() };
+    for faults in [sync, write] {
+        let (simulation, node) = world();
+        let log = open_in(&simulation, node, small()).unwrap();
+        let one = log.group(group(1));
+        let writing = one.clone();
+        wait(&simulation, async move { append(&writing, entries(1, 0..3, 10)).await.unwrap() });
+        simulation.disk(node).set_faults(faults);
+        let writing = one.clone();
+        let error =
+            wait(&simulation, async move { append(&writing, entries(1, 3..4, 10)).await.unwrap_err() });
+        assert!(matches!(error, LogError::Poisoned { .. }), "{error}");
+        simulation.disk(node).set_faults(DiskFaults::default());
+        let voting = one.clone();
+        let error = wait(&simulation, async move {
+            done(|completion| voting.save_vote(Bytes::new(), completion)).await.unwrap_err()
+        });
+        assert_eq!(error.kind(), LogErrorKind::Fatal);
+        let closing = log.clone();
+        wait(&simulation, async move { closing.close().await });
+        drop((log, one));
+        simulation.crash(node);
+        let log = open_in(&simulation, node, small()).unwrap();
+        assert!(all(&log.group(group(1))).starts_with(&entries(1, 0..3, 10)));
+    }
+}
+
+#[test]
+fn a_bit_that_flips_at_rest_is_found_by_reading_and_by_opening() {
+    let (simulation, node) = world();
+    let log = open_in(&simulation, node, small()).unwrap();
+    let one = log.group(group(1));
+    let writing = one.clone();
+    wait(&simulation, async move {
+        for at in 0..60 {
+            append(&writing, vec![entry(1, at, 200)]).await.unwrap();
+        }
+    });
+    assert!(simulation.disk(node).flip_bit(Path::new("/log/0000000000000001.log"), 300, 3));
+    let error = one.read(index(0)..index(5), 10_000).unwrap_err();
+    assert!(matches!(error, LogError::Corrupt { .. }), "{error}");
+    assert_eq!(one.read(index(50)..index(51), 1).unwrap(), vec![entry(1, 50, 200)]);
+    drop((log, one));
+    simulation.crash(node);
+    let error = open_in(&simulation, node, small()).unwrap_err();
+    assert!(matches!(error, LogError::Corrupt { .. }), "{error}");
+}
+
+#[test]
+fn unreadable_files_are_an_error_of_the_device() {
+    let (simulation, node) = world();
+    drop(open_in(&simulation, node, small()).unwrap());
+    simulation.crash(node);
+    simulation.disk(node).set_faults(DiskFaults { read_errors_ppm: 1_000_000, ..DiskFaults::default() });
+    let error = open_in(&simulation, node, small()).unwrap_err();
+    assert!(matches!(error, LogError::Io { .. }), "{error}");
+}
