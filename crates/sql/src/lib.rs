@@ -1,6 +1,7 @@
 //! Catalog, binding, planning and execution over any KvStore; sessions and their forwarding.
 
 pub mod catalog;
+pub mod copy;
 pub mod gateway;
 pub mod session;
 pub mod error;
