@@ -11,7 +11,7 @@ use bytes::Bytes;
 use openraft::EntryPayload;
 use prost::Message;
 use rustydb_proto::v1;
-use rustydb_types::{ids::NodeId, position::LogPosition};
+use rustydb_types::position::LogPosition;
 
 use crate::type_config::{
     Command, Entry, LogId, Member, Membership, Payload, SnapshotMeta, StoredMembership, Vote, position_of,
@@ -165,18 +165,13 @@ pub fn decode_log_id(bytes: &Bytes) -> Result<LogId, CodecError> {
 /// A vote as a message.
 #[must_use]
 pub fn vote_to_wire(vote: &Vote) -> v1::RaftVote {
-    v1::RaftVote {
-        term: vote.leader_id.term,
-        node: vote.leader_id.voted_for.get(),
-        committed: vote.committed,
-    }
+    v1::RaftVote { term: vote.leader_id.term, node: vote.leader_id.voted_for, committed: vote.committed }
 }
 
 /// A vote from a message.
 #[must_use]
 pub fn vote_from_wire(vote: &v1::RaftVote) -> Vote {
-    let node = NodeId::new(vote.node);
-    if vote.committed { Vote::new_committed(vote.term, node) } else { Vote::new(vote.term, node) }
+    if vote.committed { Vote::new_committed(vote.term, vote.node) } else { Vote::new(vote.term, vote.node) }
 }
 
 /// A vote that a message must have.
@@ -207,20 +202,16 @@ fn encode_membership(membership: &Membership) -> v1::RaftMembership {
         configurations: membership
             .get_joint_config()
             .iter()
-            .map(|voters| v1::RaftVoters { nodes: voters.iter().map(|node| node.get()).collect() })
+            .map(|voters| v1::RaftVoters { nodes: voters.iter().copied().collect() })
             .collect(),
-        nodes: membership.nodes().map(|(node, _)| node.get()).collect(),
+        nodes: membership.nodes().map(|(node, _)| *node).collect(),
     }
 }
 
 fn decode_membership(message: &v1::RaftMembership) -> Result<Membership, CodecError> {
-    let configurations: Vec<BTreeSet<NodeId>> = message
-        .configurations
-        .iter()
-        .map(|voters| voters.nodes.iter().copied().map(NodeId::new).collect())
-        .collect();
-    let nodes: BTreeMap<NodeId, Member> =
-        message.nodes.iter().copied().map(|node| (NodeId::new(node), Member)).collect();
+    let configurations: Vec<BTreeSet<u64>> =
+        message.configurations.iter().map(|voters| voters.nodes.iter().copied().collect()).collect();
+    let nodes: BTreeMap<u64, Member> = message.nodes.iter().copied().map(|node| (node, Member)).collect();
     Membership::new(configurations, nodes)
         .map_err(|error| CodecError::Membership { reason: error.to_string() })
 }
@@ -311,13 +302,11 @@ mod tests {
             any::<bool>(),
         )
             .prop_map(|(voters, learners, joint)| {
-                let voters: BTreeSet<NodeId> = voters.into_iter().map(NodeId::new).collect();
-                let learners: BTreeSet<NodeId> = learners.into_iter().map(NodeId::new).collect();
                 let mut configurations = vec![voters.clone()];
                 if joint && !learners.is_empty() {
                     configurations.push(learners.clone());
                 }
-                let nodes: BTreeMap<NodeId, Member> =
+                let nodes: BTreeMap<u64, Member> =
                     voters.iter().chain(&learners).map(|node| (*node, Member)).collect();
                 Membership::new(configurations, nodes).expect("all voters are members")
             })
@@ -334,7 +323,7 @@ mod tests {
 
         #[test]
         fn votes_and_positions_survive(term in any::<u64>(), node in any::<u64>(), committed in any::<bool>()) {
-            let vote = if committed { Vote::new_committed(term, NodeId::new(node)) } else { Vote::new(term, NodeId::new(node)) };
+            let vote = if committed { Vote::new_committed(term, node) } else { Vote::new(term, node) };
             prop_assert_eq!(decode_vote(&encode_vote(&vote)), Ok(vote));
             let log_id = LogId::new_term_index(term, node);
             prop_assert_eq!(decode_log_id(&encode_log_id(&log_id)), Ok(log_id));

@@ -1,10 +1,39 @@
-//! Binds openraft to the log, the state machine and a transport; gives a replicated `KvStore`.
+//! Binds openraft to the log, the state machine and a transport; gives replicated groups.
+//!
+//! ```text
+//!   KvStore ── RaftProposer ──► openraft ──► LogStore ──► storage::log (one per node)
+//!                                  │  ▲
+//!             Machine ◄── apply ───┘  └── network ── Calls ── Transport (port) ~~~ other nodes
+//! ```
+//!
+//! The only crate that names openraft. Invariants: at most one leader per term and group; entries reach the machine
+//! in log order, each once; no proposal is acknowledged before a majority of the voters has it on disk; nothing is
+//! read by a lease that another leader could contradict; `purged <= flushed <= applied <= committed <= last`.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod codec;
+pub mod config;
+pub mod error;
+pub mod group;
+pub mod groups;
+pub mod log_store;
+pub mod loopback;
+pub mod machine;
+pub mod model;
 pub mod node_state;
+pub mod proposer;
 pub mod quorum;
 pub mod runtime;
+pub mod state_machine;
 pub mod transport;
 pub mod type_config;
 
 mod calls;
+mod network;
+mod snapshot;
+
+pub use config::ConsensusConfig;
+pub use error::ConsensusError;
+pub use group::{Group, RaftStatus};
+pub use groups::{Groups, GroupsParts, MachineFactory};

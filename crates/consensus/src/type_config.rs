@@ -10,7 +10,7 @@ use bytes::Bytes;
 use openraft::raft::responder::Responder;
 use openraft::{OptionalSend, RaftTypeConfig};
 use rustydb_types::{
-    ids::{LogIndex, NodeId, Term},
+    ids::{LogIndex, Term},
     position::LogPosition,
 };
 
@@ -23,12 +23,13 @@ pub struct TypeConfig;
 impl RaftTypeConfig for TypeConfig {
     type D = Command;
     type R = ();
-    type NodeId = NodeId;
+    // A bare number here only: openraft's storage suite builds node ids from integers.
+    type NodeId = u64;
     type Node = Member;
     type Term = u64;
-    type LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>;
+    type LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>;
     type Vote = openraft::impls::Vote<Self::LeaderId>;
-    type Payload = openraft::EntryPayload<Command, NodeId, Member>;
+    type Payload = openraft::EntryPayload<Command, u64, Member>;
     type Entry = openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
     type AsyncRuntime = EnvRuntime;
     type Responder<T>
@@ -51,7 +52,7 @@ pub type Entry = openraft::alias::EntryOf<TypeConfig>;
 /// What an entry carries.
 pub type Payload = openraft::alias::PayloadOf<TypeConfig>;
 /// Voters and learners of a group.
-pub type Membership = openraft::Membership<NodeId, Member>;
+pub type Membership = openraft::Membership<u64, Member>;
 /// A membership with the entry that brought it.
 pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 /// What a snapshot holds.

@@ -1,0 +1,452 @@
+//! All Raft groups of a node: many groups, one log, one transport.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use openraft::{
+    Raft,
+    errors::RaftError,
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, VoteRequest,
+    },
+};
+use parking_lot::{Mutex, RwLock};
+use rustydb_env::{Env, TaskGroup};
+use rustydb_proto::v1::{self, RaftFrame, raft_frame::Body, raft_refusal::Reason};
+use rustydb_storage::log::Log;
+use rustydb_types::ids::{GroupId, NodeId};
+use tokio::sync::mpsc;
+
+use crate::{
+    calls::Calls,
+    codec,
+    config::ConsensusConfig,
+    error::ConsensusError,
+    group::{Group, GroupParts},
+    log_store::LogStore,
+    machine::{Machine, MachineError},
+    network::NetworkFactory,
+    proposer::RaftProposer,
+    runtime::{BoxFuture, poll_once},
+    snapshot::{Piece, Receiver},
+    state_machine::{MachineCell, StateMachine},
+    transport::{FrameSink, Inbound, Lane, Transport},
+    type_config::TypeConfig,
+};
+
+/// Requests of one peer that are worked on at one time; beyond, they are refused as busy.
+const REQUESTS_PER_PEER_MAX: usize = 4096;
+
+/// Opens and removes the state machines of groups.
+pub trait MachineFactory: Send + Sync + 'static {
+    /// Opens the state machine of a group, empty when there was none. `proposer` is where its transactions go.
+    ///
+    /// # Errors
+    /// The group cannot be opened.
+    fn open(&self, group: GroupId, proposer: &Arc<RaftProposer>) -> Result<Box<dyn Machine>, MachineError>;
+
+    /// Deletes the state of a group that is not open. Deleting what is not there changes nothing.
+    ///
+    /// # Errors
+    /// Something is left; it may be tried again.
+    fn remove(&self, group: GroupId) -> Result<(), MachineError>;
+}
+
+/// What the groups of a node are made of.
+pub struct GroupsParts {
+    /// Clock, tasks, randomness.
+    pub env: Env,
+    /// Timing and bounds.
+    pub config: ConsensusConfig,
+    /// The node's log.
+    pub log: Log,
+    /// The way to the other nodes.
+    pub transport: Arc<dyn Transport>,
+    /// The state machines.
+    pub machines: Arc<dyn MachineFactory>,
+    /// This node.
+    pub node: NodeId,
+}
+
+/// All groups of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Groups {
+    inner: Arc<GroupsInner>,
+}
+
+struct GroupsInner {
+    env: Env,
+    config: Arc<ConsensusConfig>,
+    log: Log,
+    calls: Arc<Calls>,
+    machines: Arc<dyn MachineFactory>,
+    node: NodeId,
+    groups: RwLock<BTreeMap<GroupId, Group>>,
+    /// Numbers that were used and are not used again.
+    removed: Mutex<BTreeSet<GroupId>>,
+    /// Only one group is opened or removed at a time.
+    changing: tokio::sync::Mutex<()>,
+    /// Transfers of snapshots into this node, one per group.
+    receiving: Mutex<BTreeMap<GroupId, (u64, mpsc::Sender<Piece>)>>,
+    /// Requests in work, per peer.
+    working: Mutex<BTreeMap<NodeId, usize>>,
+    tasks: TaskGroup,
+}
+
+impl Groups {
+    /// The groups of a node, none of them open yet.
+    #[must_use]
+    pub fn new(parts: GroupsParts) -> Self {
+        let GroupsParts { env, config, log, transport, machines, node } = parts;
+        let tasks = TaskGroup::new(&env);
+        let inner = GroupsInner {
+            env,
+            config: Arc::new(config),
+            log,
+            calls: Calls::new(transport),
+            machines,
+            node,
+            groups: RwLock::default(),
+            removed: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+            receiving: Mutex::default(),
+            working: Mutex::default(),
+            tasks,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.inner.node
+    }
+
+    /// An open group.
+    #[must_use]
+    pub fn get(&self, group: GroupId) -> Option<Group> {
+        self.inner.groups.read().get(&group).cloned()
+    }
+
+    /// All open groups.
+    #[must_use]
+    pub fn all(&self) -> Vec<Group> {
+        self.inner.groups.read().values().cloned().collect()
+    }
+
+    /// Groups that have something in the log: those to open after a restart.
+    #[must_use]
+    pub fn in_log(&self) -> Vec<GroupId> {
+        self.inner.log.groups()
+    }
+
+    /// Opens a group: what is in its log and committed is applied again before this returns, so nothing older than
+    /// what was seen before a restart can be read. Opening an open group gives that one. A group without members
+    /// waits for [`Group::initialize`] or for a leader that adds this node.
+    ///
+    /// # Errors
+    /// The state or the log cannot be opened.
+    pub async fn open_group(&self, id: GroupId) -> Result<Group, ConsensusError> {
+        let _changing = self.inner.changing.lock().await;
+        if let Some(group) = self.get(id) {
+            return Ok(group);
+        }
+        if self.inner.removed.lock().contains(&id) {
+            return Err(ConsensusError::Removed { group: id });
+        }
+        let inner = &self.inner;
+        let proposer = RaftProposer::new(&inner.config);
+        let machine = inner.machines.open(id, &proposer)?;
+        let cell = MachineCell::new(machine);
+        let log = LogStore::new(inner.log.group(id), inner.config.append_bytes_max);
+        let now = inner.env.now();
+        let elections_from = if log.has_voted() { now + inner.config.leader_lease() } else { now };
+        let mut config = inner.config.to_openraft(format!("group {id}"));
+        config.enable_elect = false;
+        let network = NetworkFactory {
+            node: inner.node,
+            group: id,
+            calls: inner.calls.clone(),
+            config: inner.config.clone(),
+        };
+        let stopped = |reason: String| ConsensusError::Stopped { group: id, reason };
+        let config = config.validate().map_err(|error| stopped(error.to_string()))?;
+        let machine = StateMachine::new(cell.clone());
+        let raft = Raft::new(inner.node.get(), Arc::new(config), network, log, machine)
+            .await
+            .map_err(|fatal| stopped(fatal.to_string()))?;
+        let group = Group::start(GroupParts {
+            id,
+            node: inner.node,
+            env: inner.env.clone(),
+            config: inner.config.clone(),
+            raft,
+            cell,
+            proposer,
+            elections_from,
+        });
+        inner.groups.write().insert(id, group.clone());
+        Ok(group)
+    }
+
+    /// Opens a group and gives it its first members, unless it has some.
+    ///
+    /// # Errors
+    /// As [`Groups::open_group`] and [`Group::initialize`].
+    pub async fn create_group(
+        &self,
+        id: GroupId,
+        members: &BTreeSet<NodeId>,
+    ) -> Result<Group, ConsensusError> {
+        let group = self.open_group(id).await?;
+        group.initialize(members).await?;
+        Ok(group)
+    }
+
+    /// Ends a group at this node and deletes its log and state. Its number is not used again. Removing what is not
+    /// there changes nothing.
+    ///
+    /// # Errors
+    /// The state is not wholly deleted; it may be tried again.
+    pub async fn remove_group(&self, id: GroupId) -> Result<(), ConsensusError> {
+        let _changing = self.inner.changing.lock().await;
+        self.inner.removed.lock().insert(id);
+        let group = self.inner.groups.write().remove(&id);
+        self.inner.receiving.lock().remove(&id);
+        if let Some(group) = group {
+            group.shutdown(self.inner.config.change_timeout).await;
+        }
+        let (done, removed) = tokio::sync::oneshot::channel();
+        self.inner.log.remove_group(id, Box::new(move |result| drop(done.send(result))));
+        match removed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(ConsensusError::Stopped { group: id, reason: error.to_string() }),
+            Err(_) => {
+                return Err(ConsensusError::Stopped { group: id, reason: "the log has stopped".to_owned() });
+            }
+        }
+        self.inner.machines.remove(id)?;
+        Ok(())
+    }
+
+    /// Ends all groups: leadership is handed over first.
+    pub async fn shutdown(&self, deadline: Duration) {
+        let groups: Vec<Group> = std::mem::take(&mut *self.inner.groups.write()).into_values().collect();
+        let stopping = groups.iter().map(|group| group.shutdown(deadline));
+        futures_util::future::join_all(stopping).await;
+        self.inner.tasks.shutdown(deadline).await;
+    }
+}
+
+/// What a request comes to.
+type Handled = BoxFuture<Result<Body, (Reason, String)>>;
+
+impl GroupsInner {
+    /// The work that a request asks for; openraft hears of it in the order of the calls.
+    fn handle(&self, group: &Group, body: Body) -> Result<Handled, (Reason, String)> {
+        let malformed = |error: codec::CodecError| (Reason::Malformed, error.to_string());
+        let raft = group.handle().raft().clone();
+        Ok(match body {
+            Body::Append(append) => {
+                let request = append_request(append).map_err(malformed)?;
+                let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
+                Box::pin(async move {
+                    match raft.append_entries(request).await {
+                        Ok(answer) => Ok(append_answer(answer, last)),
+                        Err(error) => Err(stopped(error)),
+                    }
+                })
+            }
+            Body::Vote(vote) => {
+                if !group.takes_part_in_elections() {
+                    return Err((Reason::WaitingOutLease, String::new()));
+                }
+                let request = vote_request(&vote).map_err(malformed)?;
+                Box::pin(async move {
+                    let answer =
+                        if vote.pre_vote { raft.pre_vote(request).await } else { raft.vote(request).await };
+                    let answer = answer.map_err(stopped)?;
+                    Ok(Body::VoteAnswer(v1::RaftVoteAnswer {
+                        vote: Some(codec::vote_to_wire(&answer.vote)),
+                        granted: answer.vote_granted,
+                        last: answer.last_log_id.as_ref().map(codec::log_id_to_wire),
+                    }))
+                })
+            }
+            Body::Transfer(transfer) => {
+                if !group.takes_part_in_elections() {
+                    return Err((Reason::WaitingOutLease, String::new()));
+                }
+                let from =
+                    codec::required_vote("transfer", transfer.from_leader.as_ref()).map_err(malformed)?;
+                let last = transfer.last.as_ref().map(codec::log_id_from_wire);
+                let request = TransferLeaderRequest::new(from, transfer.to, last);
+                Box::pin(async move {
+                    let refusal = match raft.handle_transfer_leader(request).await {
+                        Ok(Ok(())) => None,
+                        Ok(Err(TransferLeaderError::VoteChanged { actual, .. })) => {
+                            Some(v1::raft_transfer_answer::Refusal::VoteChanged(codec::vote_to_wire(&actual)))
+                        }
+                        Ok(Err(TransferLeaderError::LogNotFlushed { actual, .. })) => {
+                            Some(v1::raft_transfer_answer::Refusal::LogNotFlushed(v1::RaftLogNotFlushed {
+                                actual: actual.as_ref().map(codec::log_id_to_wire),
+                            }))
+                        }
+                        Err(error) => return Err((Reason::Stopped, error.to_string())),
+                    };
+                    Ok(Body::TransferAnswer(v1::RaftTransferAnswer { refusal }))
+                })
+            }
+            _ => return Err((Reason::Malformed, "not a request".to_owned())),
+        })
+    }
+
+    /// Passes a piece of a snapshot to the one that takes it in.
+    fn snapshot_piece(&self, group: &Group, piece: Piece) -> Result<(), (Reason, String)> {
+        let transfer = piece.chunk.transfer;
+        let mut receiving = self.receiving.lock();
+        if piece.chunk.number == 0 {
+            let (sender, receiver) = mpsc::channel(self.config.snapshot_window);
+            let taking = Receiver {
+                env: self.env.clone(),
+                group: group.id().get(),
+                raft: group.handle().clone(),
+                cell: group.cell().clone(),
+                idle_timeout: self.config.snapshot_timeout,
+            };
+            self.tasks.spawn("snapshot", taking.run(receiver));
+            // An unfinished earlier transfer ends with its sender.
+            receiving.insert(group.id(), (transfer, sender));
+        }
+        match receiving.get(&group.id()) {
+            Some((present, sender)) if *present == transfer => sender
+                .try_send(piece)
+                .map_err(|_| (Reason::Busy, "the transfer ended or is behind".to_owned())),
+            _ => Err((Reason::Malformed, "no such transfer".to_owned())),
+        }
+    }
+
+    fn begin_work(&self, peer: NodeId) -> bool {
+        let mut working = self.working.lock();
+        let count = working.entry(peer).or_default();
+        if *count >= REQUESTS_PER_PEER_MAX {
+            return false;
+        }
+        *count += 1;
+        true
+    }
+
+    fn end_work(&self, peer: NodeId) {
+        if let Some(count) = self.working.lock().get_mut(&peer) {
+            *count = count.saturating_sub(1);
+        }
+    }
+}
+
+fn stopped(error: RaftError<TypeConfig>) -> (Reason, String) {
+    (Reason::Stopped, error.to_string())
+}
+
+fn refusal(frame_group: u64, call: u64, (reason, message): (Reason, String)) -> RaftFrame {
+    let body = Body::Refusal(v1::RaftRefusal { reason: reason.into(), message });
+    RaftFrame { group: frame_group, call, body: Some(body) }
+}
+
+fn append_request(append: v1::RaftAppend) -> Result<AppendEntriesRequest<TypeConfig>, codec::CodecError> {
+    let vote = codec::required_vote("append", append.vote.as_ref())?;
+    let entries = append.entries.into_iter().map(codec::entry_from_wire).collect::<Result<Vec<_>, _>>()?;
+    Ok(AppendEntriesRequest {
+        vote,
+        prev_log_id: append.previous.as_ref().map(codec::log_id_from_wire),
+        entries,
+        leader_commit: append.leader_commit.as_ref().map(codec::log_id_from_wire),
+    })
+}
+
+fn append_answer(answer: AppendEntriesResponse<TypeConfig>, last: Option<crate::type_config::LogId>) -> Body {
+    use v1::raft_append_answer::Result as Outcome;
+    let matched = |last: Option<crate::type_config::LogId>| {
+        Outcome::Matched(v1::RaftMatched { last: last.as_ref().map(codec::log_id_to_wire) })
+    };
+    let result = match answer {
+        AppendEntriesResponse::Success => matched(last),
+        AppendEntriesResponse::PartialSuccess(last) => matched(last),
+        AppendEntriesResponse::Conflict => Outcome::Conflict(v1::RaftConflict {}),
+        AppendEntriesResponse::HigherVote(vote) => Outcome::HigherVote(codec::vote_to_wire(&vote)),
+    };
+    Body::AppendAnswer(v1::RaftAppendAnswer { result: Some(result) })
+}
+
+fn vote_request(vote: &v1::RaftVoteRequest) -> Result<VoteRequest<TypeConfig>, codec::CodecError> {
+    let mut request = VoteRequest::new(
+        codec::required_vote("vote request", vote.vote.as_ref())?,
+        vote.last.as_ref().map(codec::log_id_from_wire),
+    );
+    request.leadership_transfer = vote.leadership_transfer;
+    Ok(request)
+}
+
+impl Inbound for Groups {
+    fn request(&self, from: NodeId, frame: RaftFrame, answers: &Arc<dyn FrameSink>) {
+        let RaftFrame { group: number, call, body } = frame;
+        // An answer that is not taken is lost like one on the wire: the sender's deadline deals with it.
+        let refuse = |why: (Reason, String)| {
+            let _lost = answers.send(refusal(number, call, why));
+        };
+        let Some(group) = self.get(GroupId::new(number)) else {
+            return refuse((Reason::UnknownGroup, String::new()));
+        };
+        let body = match body {
+            Some(Body::Snapshot(chunk)) => {
+                let piece = Piece { call, chunk, answers: answers.clone() };
+                if let Err(why) = self.inner.snapshot_piece(&group, piece) {
+                    refuse(why);
+                }
+                return;
+            }
+            Some(body) => body,
+            None => return refuse((Reason::Malformed, "an empty frame".to_owned())),
+        };
+        let mut work = match self.inner.handle(&group, body) {
+            Ok(work) => work,
+            Err(why) => return refuse(why),
+        };
+        if !self.inner.begin_work(from) {
+            return refuse((Reason::Busy, String::new()));
+        }
+        let inner = self.inner.clone();
+        let answers = answers.clone();
+        let finish = move |inner: &GroupsInner, result: Result<Body, (Reason, String)>| {
+            inner.end_work(from);
+            let frame = match result {
+                Ok(body) => RaftFrame { group: number, call, body: Some(body) },
+                Err(why) => refusal(number, call, why),
+            };
+            let _lost = answers.send(frame);
+        };
+        // The first poll puts the request into openraft's queue, here and now: so requests stay in order.
+        match poll_once(&mut work) {
+            Poll::Ready(result) => finish(&inner, result),
+            Poll::Pending => {
+                let task = async move {
+                    let result = work.await;
+                    finish(&inner, result);
+                };
+                // It ends with openraft's answer, which comes in any case, if only because the group stops.
+                drop(self.inner.env.spawn("request", task));
+            }
+        }
+    }
+
+    fn answer(&self, from: NodeId, frame: RaftFrame) {
+        self.inner.calls.answer(from, frame);
+    }
+
+    fn lost(&self, peer: NodeId, lane: Lane) {
+        self.inner.calls.lost(peer, lane);
+    }
+}

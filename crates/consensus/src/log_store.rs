@@ -1,0 +1,257 @@
+//! openraft's log storage over one group of the node's log.
+//!
+//! Everything that is written goes to the log thread in the order in which openraft says it, and is answered from
+//! there once it is durable; nothing here waits for a disk but a vote, a truncation, and a read of what the tail
+//! cache has lost.
+
+use std::{fmt::Debug, io, ops::Bound, ops::RangeBounds};
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use openraft::{
+    LogState, OptionalSend, RaftLogReader,
+    storage::{IOFlushed, RaftLogStorage},
+};
+use rustydb_storage::log::{GroupLog, LogEntry, LogError};
+use rustydb_types::{
+    ids::{LogIndex, Term},
+    position::LogPosition,
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    codec,
+    type_config::{Entry, LogId, TypeConfig, Vote, log_id_of, position_of},
+};
+
+/// The log of one group, as openraft sees it.
+#[derive(Clone)]
+pub struct LogStore {
+    log: GroupLog,
+    read_bytes_max: usize,
+}
+
+fn io_error(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::other(error)
+}
+
+/// An entry as the log keeps it.
+fn entry_to_log(entry: &Entry) -> LogEntry {
+    LogEntry {
+        index: LogIndex::new(entry.log_id.index),
+        term: Term::new(entry.log_id.leader_id.term),
+        body: codec::encode_payload(&entry.payload),
+    }
+}
+
+/// An entry as openraft wants it.
+fn entry_from_log(entry: LogEntry) -> Result<Entry, io::Error> {
+    Ok(Entry {
+        log_id: log_id_of(LogPosition::new(entry.term, entry.index)),
+        payload: codec::decode_payload(entry.body).map_err(io_error)?,
+    })
+}
+
+impl LogStore {
+    /// Over `log`, reading pieces of about `read_bytes_max`.
+    #[must_use]
+    pub fn new(log: GroupLog, read_bytes_max: usize) -> Self {
+        Self { log, read_bytes_max }
+    }
+
+    /// Whether this group has ever voted here: then this is a restart.
+    #[must_use]
+    pub fn has_voted(&self) -> bool {
+        self.log.state().vote.is_some()
+    }
+
+    /// The part of a range that the log holds.
+    fn held(&self, range: &impl RangeBounds<u64>) -> (u64, u64) {
+        let first = self.log.first_index().get();
+        let end = self.log.state().last.map_or(first, |position| position.index.get() + 1);
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(before) => before.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let stop = match range.end_bound() {
+            Bound::Included(last) => last.saturating_add(1),
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        (start.max(first), stop.min(end))
+    }
+
+    /// Reads from `start`, at least one entry, at most about the size of a piece.
+    fn read_piece(&self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        let range = LogIndex::new(start)..LogIndex::new(end);
+        let entries = self.log.read(range, self.read_bytes_max).map_err(io_error)?;
+        entries.into_iter().map(entry_from_log).collect()
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let (mut start, end) = self.held(&range);
+        let mut entries = Vec::new();
+        while start < end {
+            let piece = self.read_piece(start, end)?;
+            let Some(last) = piece.last() else {
+                return Err(io::Error::other(format!("the log has no entry at {start}")));
+            };
+            start = last.log_id.index + 1;
+            entries.extend(piece);
+        }
+        Ok(entries)
+    }
+
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        // Piece by piece, so that a long backlog is never in memory at once.
+        let (start, end) = self.held(&range);
+        let reader = self.clone();
+        let pieces = stream::unfold((reader, start, end), |(reader, start, end)| async move {
+            if start >= end {
+                return None;
+            }
+            let piece = reader.read_piece(start, end);
+            let next = match &piece {
+                Ok(entries) => entries.last().map_or(end, |last| last.log_id.index + 1),
+                Err(_) => end,
+            };
+            let items: Vec<Result<Entry, io::Error>> = match piece {
+                Ok(entries) => entries.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            };
+            Some((stream::iter(items), (reader, next, end)))
+        });
+        futures_util::StreamExt::flatten(pieces)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        let vote = self.log.state().vote;
+        vote.map(|bytes| codec::decode_vote(&bytes)).transpose().map_err(io_error)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.read_piece(start, end)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let state = self.log.state();
+        let last_purged_log_id = state.purged.as_ref().map(|(position, _)| log_id_of(*position));
+        let last_log_id = state.last.map(log_id_of).or(last_purged_log_id);
+        Ok(LogState { last_purged_log_id, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self::LogReader {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let (done, saved) = oneshot::channel();
+        self.log.save_vote(codec::encode_vote(vote), Box::new(move |result| drop(done.send(result))));
+        finished(saved).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        if let Some(committed) = committed {
+            self.log.save_committed(codec::encode_log_id(&committed));
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        let committed = self.log.state().committed;
+        committed.map(|bytes| codec::decode_log_id(&bytes)).transpose().map_err(io_error)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        self.log.ready().await;
+        let entries: Vec<LogEntry> = entries.into_iter().map(|entry| entry_to_log(&entry)).collect();
+        self.log.append(entries, Box::new(move |result| callback.io_completed(result.map_err(io_error))));
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let (done, truncated) = oneshot::channel();
+        let last = last_log_id.map(|log_id| LogIndex::new(log_id.index));
+        self.log.truncate_after(last, Box::new(move |result| drop(done.send(result))));
+        finished(truncated).await
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        // Nobody waits: an entry that is purged twice after a crash does no harm. A failure stops the log, and with
+        // it the next append.
+        self.log.purge_through(position_of(&log_id), Bytes::new(), Box::new(|_stopped| ()));
+        Ok(())
+    }
+}
+
+/// Waits for the log thread.
+async fn finished(done: oneshot::Receiver<Result<(), LogError>>) -> Result<(), io::Error> {
+    match done.await {
+        Ok(result) => result.map_err(io_error),
+        Err(_) => Err(io::Error::other("the log has stopped")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::StorageError;
+    use openraft::testing::log::{StoreBuilder, Suite};
+    use rustydb_env::Env;
+    use rustydb_storage::log::{Log, LogConfig};
+    use rustydb_types::ids::GroupId;
+
+    use super::*;
+    use crate::{
+        model::{ModelCell, ModelMachine},
+        state_machine::{MachineCell, StateMachine},
+    };
+
+    /// A log in a folder of its own.
+    struct OnDisk;
+
+    impl StoreBuilder<TypeConfig, LogStore, StateMachine, (tempfile::TempDir, Log)> for OnDisk {
+        async fn build(
+            &self,
+        ) -> Result<((tempfile::TempDir, Log), LogStore, StateMachine), StorageError<TypeConfig>> {
+            let folder = tempfile::tempdir().unwrap();
+            let log = Log::open(
+                &Env::os(),
+                folder.path(),
+                LogConfig { segment_bytes: 1 << 20, reserve_bytes: 1 << 20, ..LogConfig::default() },
+            )
+            .unwrap();
+            let store = LogStore::new(log.group(GroupId::new(7)), 4096);
+            let machine =
+                StateMachine::new(MachineCell::new(Box::new(ModelMachine::with_gaps(ModelCell::default()))));
+            Ok(((folder, log), store, machine))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn openrafts_own_suite_passes() {
+        Suite::test_all(OnDisk).await.unwrap();
+    }
+}

@@ -1,0 +1,122 @@
+//! The port to the state machine: what applies the entries of a group.
+//!
+//! Implemented by the transactional store, and by small models in tests and simulations.
+//!
+//! Invariants that an implementation keeps: `flushed <= applied`; the applied position and the membership are kept
+//! atomically with the state, so that after a crash they name exactly the state that is there.
+
+use bytes::Bytes;
+use rustydb_types::{
+    ids::{NodeId, Term},
+    position::LogPosition,
+};
+
+/// Up to where a state has applied its group's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The last applied entry.
+    pub position: Option<LogPosition>,
+    /// The last applied membership, opaque to the state machine; empty when there was none.
+    pub membership: Bytes,
+}
+
+/// What an entry carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApplyPayload {
+    /// A leader's first entry: changes nothing.
+    Blank,
+    /// A new membership, to be kept as [`Applied::membership`].
+    Membership(Bytes),
+    /// A decided transaction.
+    Command(Bytes),
+}
+
+/// One entry to apply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApplyEntry {
+    /// Its place.
+    pub position: LogPosition,
+    /// What it carries.
+    pub payload: ApplyPayload,
+}
+
+/// Who leads, told to the state machine so that it opens or closes for writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leadership {
+    /// This node, and this term's blank entry is applied: everything of earlier terms is, too.
+    Leader {
+        /// The term it leads.
+        term: Term,
+    },
+    /// Not this node, or not yet.
+    Follower {
+        /// Who does, if known.
+        leader: Option<NodeId>,
+    },
+}
+
+/// The state machine cannot go on; its node must stop.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("state machine: {reason}")]
+pub struct MachineError {
+    /// What happened.
+    pub reason: String,
+}
+
+/// A state machine.
+pub trait Machine: Send + 'static {
+    /// Up to where the state has applied the log.
+    fn applied(&self) -> Applied;
+
+    /// Applies entries in their order. They follow what is applied without a gap.
+    ///
+    /// # Errors
+    /// Fatal: the state cannot be trusted any more.
+    fn apply(&mut self, entries: &[ApplyEntry]) -> Result<(), MachineError>;
+
+    /// Up to where the state survives a crash. The log is purged no further.
+    fn flushed(&self) -> Option<LogPosition>;
+
+    /// A handle to the present state. Makes it durable first, so that [`Machine::flushed`] reaches it.
+    ///
+    /// # Errors
+    /// Fatal.
+    fn snapshot(&mut self) -> Result<Box<dyn MachineSnapshot>, MachineError>;
+
+    /// Begins to take in a snapshot beside the present state, which stays as it is until
+    /// [`MachineInstaller::finish`].
+    ///
+    /// # Errors
+    /// The state is unchanged.
+    fn installer(&mut self) -> Result<Box<dyn MachineInstaller>, MachineError>;
+
+    /// Who leads, whenever that changes.
+    fn leadership(&self, leadership: Leadership);
+}
+
+/// A state at one moment, pinned until dropped.
+pub trait MachineSnapshot: Send {
+    /// The moment.
+    fn applied(&self) -> &Applied;
+
+    /// The next piece of at most about so many bytes; [`None`] at the end.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    fn next_chunk(&mut self, bytes_max: usize) -> Result<Option<Bytes>, MachineError>;
+}
+
+/// Takes in a snapshot.
+pub trait MachineInstaller: Send {
+    /// Takes the next piece.
+    ///
+    /// # Errors
+    /// The piece is none, or there is no room. Nothing of the present state has changed.
+    fn write_chunk(&mut self, chunk: &[u8]) -> Result<(), MachineError>;
+
+    /// Replaces the present state by what was taken in, in one durable step.
+    ///
+    /// # Errors
+    /// Fatal.
+    fn finish(self: Box<Self>, applied: Applied) -> Result<(), MachineError>;
+}

@@ -1,0 +1,383 @@
+//! openraft's network over [`Calls`]: requests out, answers in, with deadlines and a window.
+//!
+//! Appends are pipelined: up to a window of them is on its way before the first is answered. Their answers come in
+//! any order and are handed to openraft in the order of the requests.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{Stream, StreamExt};
+use openraft::{
+    OptionalSend,
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
+    network::{RPCOption, RPCTypes, RaftNetworkFactory, v2::RaftNetworkV2},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+        TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
+};
+use rustydb_env::{Sleep, ambient};
+use rustydb_proto::v1::{self, raft_frame::Body};
+use rustydb_types::ids::{GroupId, NodeId};
+
+use crate::{
+    calls::{Call, Calls},
+    codec,
+    config::ConsensusConfig,
+    runtime::BoxFuture,
+    snapshot,
+    state_machine::{Snapshot, SnapshotData},
+    transport::Lane,
+    type_config::{LogId, Member, TypeConfig, Vote},
+};
+
+type RpcError = RPCError<TypeConfig>;
+
+/// Makes the network of one group.
+#[derive(Clone)]
+pub(crate) struct NetworkFactory {
+    pub(crate) node: NodeId,
+    pub(crate) group: GroupId,
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) config: Arc<ConsensusConfig>,
+}
+
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = Network;
+
+    async fn new_client(&mut self, target: u64, _node: &Member) -> Network {
+        Network { to: NodeId::new(target), factory: self.clone() }
+    }
+}
+
+/// One member of a group, as another sees it.
+pub(crate) struct Network {
+    pub(crate) to: NodeId,
+    pub(crate) factory: NetworkFactory,
+}
+
+impl Network {
+    fn unreachable(error: &(impl std::error::Error + 'static)) -> RpcError {
+        RPCError::Unreachable(Unreachable::new(error))
+    }
+
+    fn timeout(&self, action: RPCTypes, timeout: Duration) -> RpcError {
+        let (id, target) = (self.factory.node.get(), self.to.get());
+        RPCError::Timeout(Timeout { action, id, target, timeout })
+    }
+
+    pub(crate) fn start(&self, lane: Lane, body: Body) -> Result<Call, RpcError> {
+        self.factory
+            .calls
+            .start(self.to, lane, self.factory.group, body)
+            .map_err(|error| Self::unreachable(&error))
+    }
+
+    /// One request, one answer.
+    async fn call(&self, action: RPCTypes, body: Body, deadline: Duration) -> Result<Body, RpcError> {
+        let call = self.start(Lane::Consensus, body)?;
+        match ambient::timeout(deadline, call).await {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(lost)) => Err(RPCError::Network(NetworkError::new(&lost))),
+            Err(_) => Err(self.timeout(action, deadline)),
+        }
+    }
+
+    async fn ask_for_vote(
+        &self,
+        request: VoteRequest<TypeConfig>,
+        option: &RPCOption,
+        pre_vote: bool,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let body = Body::Vote(v1::RaftVoteRequest {
+            vote: Some(codec::vote_to_wire(&request.vote)),
+            last: request.last_log_id.as_ref().map(codec::log_id_to_wire),
+            leadership_transfer: request.leadership_transfer,
+            pre_vote,
+        });
+        match self.call(RPCTypes::Vote, body, option.soft_ttl()).await? {
+            Body::VoteAnswer(answer) => {
+                let vote = codec::required_vote("vote answer", answer.vote.as_ref()).map_err(unreadable)?;
+                let last = answer.last.as_ref().map(codec::log_id_from_wire);
+                Ok(VoteResponse::new(vote, last, answer.granted))
+            }
+            other => Err(unexpected(other)),
+        }
+    }
+}
+
+/// An answer that does not decode.
+pub(crate) fn unreadable(error: codec::CodecError) -> RpcError {
+    RPCError::Network(NetworkError::new(&error))
+}
+
+/// A refusal, or an answer of another kind.
+pub(crate) fn unexpected(body: Body) -> RpcError {
+    match body {
+        Body::Refusal(refusal) => {
+            let reason = refusal.reason();
+            let text = format!("refused: {} {}", reason.as_str_name(), refusal.message);
+            match reason {
+                // Asking again at once is of no use.
+                v1::raft_refusal::Reason::UnknownGroup
+                | v1::raft_refusal::Reason::Stopped
+                | v1::raft_refusal::Reason::Busy
+                | v1::raft_refusal::Reason::DiskFull => RPCError::Unreachable(Unreachable::from_string(text)),
+                _ => RPCError::Network(NetworkError::from_string(text)),
+            }
+        }
+        _ => RPCError::Network(NetworkError::from_string("an answer of another kind")),
+    }
+}
+
+fn append_body(request: &AppendEntriesRequest<TypeConfig>) -> Body {
+    Body::Append(v1::RaftAppend {
+        vote: Some(codec::vote_to_wire(&request.vote)),
+        previous: request.prev_log_id.as_ref().map(codec::log_id_to_wire),
+        entries: request.entries.iter().map(codec::entry_to_wire).collect(),
+        leader_commit: request.leader_commit.as_ref().map(codec::log_id_to_wire),
+    })
+}
+
+fn append_result(body: Body, previous: Option<LogId>) -> Result<StreamAppendResult<TypeConfig>, RpcError> {
+    let Body::AppendAnswer(answer) = body else { return Err(unexpected(body)) };
+    match answer.result {
+        Some(v1::raft_append_answer::Result::Matched(matched)) => {
+            Ok(Ok(matched.last.as_ref().map(codec::log_id_from_wire)))
+        }
+        Some(v1::raft_append_answer::Result::Conflict(_)) => match previous {
+            Some(previous) => Ok(Err(StreamAppendError::Conflict(previous))),
+            None => Err(RPCError::Network(NetworkError::from_string("a conflict at the start of the log"))),
+        },
+        Some(v1::raft_append_answer::Result::HigherVote(vote)) => {
+            Ok(Err(StreamAppendError::HigherVote(codec::vote_from_wire(&vote))))
+        }
+        None => Err(RPCError::Network(NetworkError::from_string("an append answer without a result"))),
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Network {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+        let previous = request.prev_log_id;
+        let body = self.call(RPCTypes::AppendEntries, append_body(&request), option.soft_ttl()).await?;
+        append_result(body, previous).map(AppendEntriesResponse::from)
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> Pin<
+        Box<
+            dyn Future<
+                    Output = Result<
+                        Pin<
+                            Box<
+                                dyn Stream<Item = Result<StreamAppendResult<TypeConfig>, RpcError>>
+                                    + Send
+                                    + 's,
+                            >,
+                        >,
+                        RpcError,
+                    >,
+                > + Send
+                + 's,
+        >,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let stream = AppendStream {
+            network: self,
+            input: Some(input),
+            unanswered: VecDeque::new(),
+            deadline: None,
+            matched: None,
+            failed: None,
+        };
+        Box::pin(async move {
+            let stream: Pin<Box<dyn Stream<Item = _> + Send + 's>> = Box::pin(stream);
+            Ok(stream)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.ask_for_vote(request, &option, false).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.ask_for_vote(request, &option, true).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let cancel: BoxFuture<ReplicationClosed> = Box::pin(cancel);
+        snapshot::send(self, vote, snapshot, cancel).await
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        let body = Body::Transfer(v1::RaftTransfer {
+            from_leader: Some(codec::vote_to_wire(request.from_leader())),
+            to: *request.to_node_id(),
+            last: request.last_log_id().map(codec::log_id_to_wire),
+        });
+        let answer = match self.call(RPCTypes::TransferLeader, body, option.soft_ttl()).await? {
+            Body::TransferAnswer(answer) => answer,
+            other => return Err(unexpected(other)),
+        };
+        Ok(match answer.refusal {
+            None => Ok(()),
+            Some(v1::raft_transfer_answer::Refusal::VoteChanged(vote)) => {
+                Err(TransferLeaderError::VoteChanged {
+                    expected: *request.from_leader(),
+                    actual: codec::vote_from_wire(&vote),
+                })
+            }
+            Some(v1::raft_transfer_answer::Refusal::LogNotFlushed(refusal)) => {
+                Err(TransferLeaderError::LogNotFlushed {
+                    expected: request.last_log_id().copied(),
+                    actual: refusal.actual.as_ref().map(codec::log_id_from_wire),
+                })
+            }
+        })
+    }
+}
+
+/// An append on its way.
+struct Unanswered {
+    call: Call,
+    previous: Option<LogId>,
+}
+
+/// Requests of openraft, sent as they come, and their answers in the same order.
+///
+/// Polled by one task: it takes requests while the window has room, then waits for the oldest answer. An answer
+/// other than a match, a broken connection or a deadline ends the stream.
+struct AppendStream<'s, S> {
+    network: &'s Network,
+    input: Option<S>,
+    unanswered: VecDeque<Unanswered>,
+    /// Of the oldest unanswered request.
+    deadline: Option<Sleep>,
+    /// The last entry that the peer said it has, on this stream.
+    matched: Option<LogId>,
+    /// A request that could not be sent: told after the answers to those before it.
+    failed: Option<RpcError>,
+}
+
+impl<S> AppendStream<'_, S>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+{
+    /// Sends what openraft has for us and the window takes.
+    fn poll_input(&mut self, context: &mut Context<'_>) {
+        while self.unanswered.len() < self.network.factory.config.append_window {
+            let Some(input) = &mut self.input else { return };
+            match input.poll_next_unpin(context) {
+                Poll::Pending => return,
+                Poll::Ready(None) => self.input = None,
+                Poll::Ready(Some(request)) => {
+                    let previous = request.prev_log_id;
+                    match self.network.start(Lane::Consensus, append_body(&request)) {
+                        Ok(call) => self.unanswered.push_back(Unanswered { call, previous }),
+                        Err(error) => {
+                            self.input = None;
+                            self.failed = Some(error);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells a peer that has other entries from one that got our requests out of order: it said it has an entry
+    /// and then, to a later request, that it has not. openraft takes the latter for a log that was wiped.
+    fn judge(
+        &mut self,
+        result: Result<StreamAppendResult<TypeConfig>, RpcError>,
+    ) -> Result<StreamAppendResult<TypeConfig>, RpcError> {
+        match &result {
+            Ok(Ok(matched)) => self.matched = self.matched.max(*matched),
+            Ok(Err(StreamAppendError::Conflict(at))) if Some(*at) <= self.matched => {
+                return Err(RPCError::Network(NetworkError::from_string("requests arrived out of order")));
+            }
+            _ => {}
+        }
+        result
+    }
+
+    fn end(&mut self) {
+        self.input = None;
+        self.unanswered.clear();
+        self.deadline = None;
+    }
+}
+
+impl<S> Stream for AppendStream<'_, S>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+{
+    type Item = Result<StreamAppendResult<TypeConfig>, RpcError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        this.poll_input(context);
+        let Some(oldest) = this.unanswered.front_mut() else {
+            return match this.failed.take() {
+                Some(error) => Poll::Ready(Some(Err(error))),
+                None if this.input.is_none() => Poll::Ready(None),
+                None => Poll::Pending,
+            };
+        };
+        if let Poll::Ready(answer) = Pin::new(&mut oldest.call).poll(context) {
+            let previous = oldest.previous;
+            this.unanswered.pop_front();
+            this.deadline = None;
+            let result = match answer {
+                Ok(body) => append_result(body, previous),
+                Err(lost) => Err(RPCError::Network(NetworkError::new(&lost))),
+            };
+            let result = this.judge(result);
+            if !matches!(result, Ok(Ok(_))) {
+                this.end();
+            }
+            return Poll::Ready(Some(result));
+        }
+        let timeout = this.network.factory.config.append_timeout;
+        let deadline = this.deadline.get_or_insert_with(|| ambient::sleep(timeout));
+        if Pin::new(deadline).poll(context).is_ready() {
+            this.end();
+            return Poll::Ready(Some(Err(this.network.timeout(RPCTypes::AppendEntries, timeout))));
+        }
+        Poll::Pending
+    }
+}
