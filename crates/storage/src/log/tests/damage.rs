@@ -85,6 +85,8 @@ async fn a_hole_in_the_last_batch_is_a_torn_tail() {
     let log = open(dir.path());
     let one = log.group(group(1));
     assert_eq!(all(&one), all_entries[..9]);
+    let wiped = fs::read(&path).unwrap();
+    assert!(wiped[hole..close].iter().all(|byte| *byte == 0), "whole frames of the torn batch are wiped");
     // A new frame of exactly the size of the lost one ends where an old whole frame began.
     append(&one, vec![entry(2, 9, 30)]).await.unwrap();
     log.close().await;
@@ -234,4 +236,32 @@ fn frames_do_not_validate_elsewhere() {
     assert_eq!(frame::decode(&bytes[start..], reused.seed(), offsets[3]), None);
     let other = SegmentHeader { id: segment::SegmentId(4), ..header };
     assert_eq!(frame::decode(&bytes[start..], other.seed(), offsets[3]), None);
+}
+
+/// A frame left over from before a crash that happens to begin where a new batch ends does not continue it.
+#[test]
+fn a_left_over_frame_does_not_continue_a_newer_batch() {
+    let id = segment::SegmentId(1);
+    let header = SegmentHeader { id, salt: 5, previous_end: 0, size_bytes: 4096 };
+    let mut bytes = header.encode().to_vec();
+    let put = |bytes: &mut Vec<u8>, batch: u64| {
+        let offset = bytes.len() as u64;
+        frame::encode(bytes, header.seed(), offset, (1, u32::try_from(batch).unwrap(), 2), &[b"body"]);
+        offset
+    };
+    let first = put(&mut bytes, 64);
+    let old_batch = put(&mut bytes, first);
+    let new_batch = put(&mut bytes, start_of(3));
+    let stale = put(&mut bytes, old_batch);
+    bytes.resize(4096, 0);
+    let (offsets, end) = frames(&bytes);
+    assert_eq!(offsets, vec![first, old_batch, new_batch]);
+    assert_eq!(end, stale);
+    let found = segment::classify(&bytes, header.seed(), end);
+    assert!(matches!(found, SegmentEnd::Torn { leftovers_end, .. } if leftovers_end > stale), "{found:?}");
+}
+
+/// Where the frame of this number begins, counted from 1, when all have four bytes of body.
+fn start_of(number: u64) -> u64 {
+    64 + (number - 1) * frame::frame_size(4) as u64
 }

@@ -154,3 +154,32 @@ fn unreadable_files_are_an_error_of_the_device() {
     let error = open_in(&simulation, node, small()).unwrap_err();
     assert!(matches!(error, LogError::Io { .. }), "{error}");
 }
+
+/// A killed process leaves its last writes in the page cache; whoever opens the log acts on them, so opening makes
+/// them durable first.
+#[test]
+fn what_opening_finds_is_durable() {
+    for seed in 0..20 {
+        let simulation = Simulation::new(seed);
+        let (killed, heir) = (simulation.add_node(), simulation.add_node());
+        let log = open_in(&simulation, killed, small()).unwrap();
+        let one = log.group(group(1));
+        one.save_committed(Bytes::from_static(b"never synced"));
+        simulation.run_for(Duration::from_secs(1));
+        let name = Path::new("/log/0000000000000001.log");
+        let cached = simulation.disk(killed).content(name).unwrap();
+        let disk = simulation.env(heir);
+        let disk = disk.disk();
+        disk.create_dir_all(Path::new("/log")).unwrap();
+        let file = disk.open(name, rustydb_env::OpenMode::CreateNew).unwrap();
+        file.allocate(0, cached.len() as u64).unwrap();
+        file.sync_all().unwrap();
+        disk.sync_dir(Path::new("/log")).unwrap();
+        file.write_at(0, &cached).unwrap();
+        let found = open_in(&simulation, heir, small()).unwrap().group(group(1)).state();
+        assert_eq!(found.committed.as_deref(), Some(&b"never synced"[..]));
+        simulation.crash(heir);
+        let again = open_in(&simulation, heir, small()).unwrap().group(group(1)).state();
+        assert_eq!(again, found, "seed {seed}");
+    }
+}
