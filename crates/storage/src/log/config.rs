@@ -21,6 +21,25 @@ pub struct LogConfig {
 }
 
 impl LogConfig {
+    /// The smallest segment.
+    pub const SEGMENT_BYTES_MIN: u32 = 16 << 10;
+    /// The largest segment.
+    pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
+
+    /// What is wrong with it, if anything.
+    pub(super) const fn fault(&self) -> Option<&'static str> {
+        if self.segment_bytes < Self::SEGMENT_BYTES_MIN || self.segment_bytes > Self::SEGMENT_BYTES_MAX {
+            return Some("segment_bytes is not between 16 KiB and 1 GiB");
+        }
+        if !self.segment_bytes.is_multiple_of(4096) {
+            return Some("segment_bytes is not a multiple of 4 KiB");
+        }
+        if self.spare_count == 0 || self.queue_bytes_max == 0 || self.batch_bytes_max == 0 {
+            return Some("spare_count, queue_bytes_max and batch_bytes_max must not be zero");
+        }
+        None
+    }
+
     /// The largest body of an entry: half a segment, so that it always fits behind a checkpoint.
     #[must_use]
     pub const fn entry_bytes_max(&self) -> usize {

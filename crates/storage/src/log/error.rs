@@ -55,6 +55,12 @@ pub enum LogError {
         /// The version that is known.
         supported: u32,
     },
+    /// A size that the log cannot work with.
+    #[error("log: {fault}")]
+    InvalidConfig {
+        /// Which.
+        fault: &'static str,
+    },
     /// Another process uses the folder.
     #[error("log: folder {path:?} is in use by another process")]
     Locked {
@@ -120,6 +126,7 @@ impl LogError {
             | Self::Corrupt { .. }
             | Self::UnknownFormat { .. }
             | Self::Locked { .. }
+            | Self::InvalidConfig { .. }
             | Self::Closed => LogErrorKind::Fatal,
         }
     }

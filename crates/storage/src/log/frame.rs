@@ -11,6 +11,8 @@ use super::segment::{SEGMENT_HEADER_BYTES, SegmentSeed};
 
 /// Bytes before the body.
 pub(super) const FRAME_HEADER_BYTES: usize = 24;
+/// Kinds of records are numbered from 1 to below this.
+const KIND_LIMIT: u8 = 32;
 /// Frames begin at multiples of this.
 pub(super) const FRAME_ALIGNMENT: usize = 8;
 
@@ -89,10 +91,14 @@ pub(super) fn decode(bytes: &[u8], seed: SegmentSeed, offset: u64) -> Option<Fra
     let batch = u32_at(header, 16);
     // The cheap refusals first: what follows the end of a recycled segment is old frames, one after the other.
     let kind = *header.get(20)?;
-    if kind == 0 || header.get(21..24)? != [0, 0, 0] {
+    if kind == 0 || kind >= KIND_LIMIT || header.get(21..24)? != [0, 0, 0] {
         return None;
     }
-    if u64::from(batch) > offset || (batch as usize) < SEGMENT_HEADER_BYTES {
+    let batch_start = batch as usize;
+    if u64::from(batch) > offset
+        || batch_start < SEGMENT_HEADER_BYTES
+        || !batch_start.is_multiple_of(FRAME_ALIGNMENT)
+    {
         return None;
     }
     let size = frame_size(body_bytes);

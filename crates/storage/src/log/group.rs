@@ -113,7 +113,8 @@ impl GroupState {
     /// Entries behind `keep` are gone.
     pub(super) fn truncate(&mut self, keep: Option<LogIndex>) {
         // Keeping more than there is keeps all.
-        let end = keep.map_or(self.first, |keep| keep.next().max(self.first)).min(self.next().max(self.first));
+        let end =
+            keep.map_or(self.first, |keep| keep.next().max(self.first)).min(self.next().max(self.first));
         self.written.truncate(distance(self.first, end));
         while self.tail.back().is_some_and(|cached| cached.entry.index >= end) {
             self.tail.pop_back();

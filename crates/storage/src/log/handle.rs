@@ -146,6 +146,15 @@ impl Log {
         }
     }
 
+    /// Ends when a write or sync has failed, with the error: stop the node then. Never ends while all is well.
+    ///
+    /// Cancel-safe. Holds the log open.
+    pub async fn failed(&self) -> LogError {
+        let shared = &self.handle.shared;
+        shared.failed.wait().await;
+        shared.state.lock().poisoned.clone().unwrap_or(LogError::Closed)
+    }
+
     /// Takes no more submissions, waits until all before are written and the folder is free for another process.
     pub async fn close(&self) {
         self.handle.shared.close();

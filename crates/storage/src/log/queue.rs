@@ -88,6 +88,8 @@ pub(super) struct Shared {
     pub(super) spares: Spares,
     /// Set while there is no room for more entries.
     pub(super) full: AtomicBool,
+    /// Set when the log is poisoned.
+    pub(super) failed: Signal,
     /// Set when the log thread has ended and the folder is free again.
     pub(super) ended: Signal,
     /// True while the queue is below its bound.
@@ -147,6 +149,7 @@ impl Shared {
             state: Mutex::new(state),
             spares,
             full: AtomicBool::new(false),
+            failed: Signal::default(),
             ended: Signal::default(),
             open,
         }

@@ -40,6 +40,9 @@ pub(super) struct Replay {
 
 /// Opens the log in a folder.
 pub(super) fn open(env: &Env, dir: &Path, config: LogConfig) -> Result<(Shared, Writer), LogError> {
+    if let Some(fault) = config.fault() {
+        return Err(LogError::InvalidConfig { fault });
+    }
     let disk = env.disk();
     let at_dir = |error| LogError::io(dir, error);
     disk.create_dir_all(dir).map_err(at_dir)?;

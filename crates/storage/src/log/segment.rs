@@ -213,3 +213,25 @@ pub(super) fn classify(bytes: &[u8], seed: SegmentSeed, end: u64) -> SegmentEnd 
         SegmentEnd::Clean { end }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_format_is_named_and_not_called_corrupt() {
+        let header = SegmentHeader { id: SegmentId(7), salt: 1, previous_end: 99, size_bytes: 4096 };
+        let path = SegmentId(7).path(Path::new("/log"));
+        let mut bytes = header.encode();
+        assert_eq!(SegmentHeader::decode(&path, &bytes).unwrap(), header);
+        assert_eq!(SegmentId::of_path(&path), Some(SegmentId(7)));
+        bytes[8] = 2;
+        let checksum = header_checksum(&bytes);
+        bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
+        let refused = SegmentHeader::decode(&path, &bytes);
+        assert!(
+            matches!(refused, Err(LogError::UnknownFormat { found: 2, supported: 1, .. })),
+            "{refused:?}"
+        );
+    }
+}

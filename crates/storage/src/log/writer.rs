@@ -131,6 +131,7 @@ impl Writer {
         tracing::error!(path = ?self.current.path, %error, "log: write or sync failed, the log stops");
         let error = LogError::Poisoned { source: Arc::new(error) };
         shared.state.lock().poisoned = Some(error.clone());
+        shared.failed.set();
         self.failure = Some(error);
         self.buffer.clear();
         self.placed.clear();

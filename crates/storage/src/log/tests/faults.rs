@@ -109,6 +109,9 @@ fn a_failed_sync_or_write_poisons_the_log_for_good() {
         let error =
             wait(&simulation, async move { append(&writing, entries(1, 3..4, 10)).await.unwrap_err() });
         assert!(matches!(error, LogError::Poisoned { .. }), "{error}");
+        let watching = log.clone();
+        let told = wait(&simulation, async move { watching.failed().await });
+        assert_eq!(told.to_string(), error.to_string());
         simulation.disk(node).set_faults(DiskFaults::default());
         let voting = one.clone();
         let error = wait(&simulation, async move {
@@ -182,4 +185,30 @@ fn what_opening_finds_is_durable() {
         let again = open_in(&simulation, heir, small()).unwrap().group(group(1)).state();
         assert_eq!(again, found, "seed {seed}");
     }
+}
+
+/// Nothing drains the queue of a simulated log while the simulation stands still.
+#[test]
+fn beyond_four_times_the_bound_appends_are_refused_and_votes_are_not() {
+    let (simulation, node) = world();
+    let config = LogConfig { queue_bytes_max: 1000, ..small() };
+    let log = open_in(&simulation, node, config).unwrap();
+    let one = log.group(group(1));
+    for at in 0..4 {
+        one.append(vec![entry(1, at, 1000)], Box::new(|result| result.unwrap()));
+    }
+    let (sender, refused) = oneshot::channel();
+    one.append(vec![entry(1, 4, 10)], Box::new(move |result| drop(sender.send(result))));
+    let (sender, vote) = oneshot::channel();
+    one.save_vote(Bytes::from_static(b"v"), Box::new(move |result| drop(sender.send(result))));
+    simulation.pause(node);
+    let waiting = one.clone();
+    let env = simulation.harness();
+    let early = wait(&simulation, async move { env.timeout(Duration::from_secs(1), waiting.ready()).await });
+    assert!(early.is_err(), "the queue is beyond its bound");
+    simulation.resume(node);
+    let error = wait(&simulation, refused).unwrap().unwrap_err();
+    assert!(matches!(error, LogError::Overloaded { .. }) && error.kind() == LogErrorKind::Retry, "{error}");
+    wait(&simulation, vote).unwrap().unwrap();
+    wait(&simulation, async move { one.ready().await });
 }

@@ -189,13 +189,6 @@ async fn the_queue_has_a_bound_and_ready_waits_for_it() {
     for answer in answers {
         answer.await.unwrap().unwrap();
     }
-    let (sender, receiver) = oneshot::channel();
-    one.save_vote(Bytes::from_static(b"fills the queue"), Box::new(|_| ()));
-    one.append(vec![entry(1, 50, 5)], Box::new(move |result| drop(sender.send(result))));
-    let refused = receiver.await.unwrap();
-    if let Err(error) = refused {
-        assert_eq!(error.kind(), LogErrorKind::Retry);
-    }
 }
 
 #[tokio::test]
@@ -221,5 +214,18 @@ async fn a_dump_names_every_frame() {
         ["segment 1", "checkpoint end, 0 groups", "group 4", "entry 2-0 [5 bytes", "vote [1", "closed"]
     {
         assert!(lines.contains(expected), "no {expected:?} in\n{lines}");
+    }
+}
+
+#[test]
+fn sizes_that_cannot_work_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for config in [
+        LogConfig { segment_bytes: 4096, ..small() },
+        LogConfig { segment_bytes: 100_001, ..small() },
+        LogConfig { spare_count: 0, ..small() },
+    ] {
+        let error = one_error(Log::open(&Env::os(), dir.path(), config));
+        assert!(matches!(error, LogError::InvalidConfig { .. }), "{error}");
     }
 }
