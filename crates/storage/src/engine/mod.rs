@@ -24,6 +24,8 @@ mod sled;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod crash;
 
 use std::ops::ControlFlow;
 use std::path::Path;
