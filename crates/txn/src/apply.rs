@@ -1,0 +1,293 @@
+//! Apply: what a committed log entry does to the state, equally on every replica.
+//!
+//! Nothing here depends on a clock, on randomness, on the order of a hash map or on who leads. An entry is skipped,
+//! everywhere alike, when its header names another term than its place in the log, when its sequence is not the
+//! last plus one, or when its request was answered before. An entry that cannot be understood, or that overwrites
+//! another version than it names, stops the node.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use rustydb_types::ids::Version;
+use rustydb_types::position::LogPosition;
+
+use crate::core::Core;
+use crate::entry::{Entry, EntryError, EntryKind};
+use crate::error::ApplyError;
+use crate::feed::Change;
+use crate::hash;
+use crate::layer::{LayerSet, staged_key};
+use crate::machine::{ApplyEntry, ApplyPayload};
+use crate::sequencer::Resolution;
+use crate::staged::StagedTxn;
+
+/// What apply keeps from batch to batch.
+#[derive(Debug, Default)]
+pub(crate) struct ApplyState {
+    /// The last entry applied.
+    pub(crate) position: Option<LogPosition>,
+    /// The same as consensus encodes it.
+    pub(crate) opaque: Bytes,
+    /// The last membership, as consensus encodes it, with the position it came with.
+    pub(crate) membership: Option<Bytes>,
+    /// The last sequence applied.
+    pub(crate) sequence: Version,
+    /// The sum over all live rows.
+    pub(crate) rows_hash: u128,
+    /// Set by a fatal error: nothing is applied any more.
+    pub(crate) stopped: bool,
+}
+
+/// What a batch has gathered and not yet published.
+#[derive(Default)]
+struct Batch {
+    versions: Vec<(Bytes, Version, Option<Bytes>)>,
+    /// The newest of them by key.
+    newest: HashMap<Bytes, (Version, Option<Bytes>)>,
+    staged: Vec<(Bytes, Option<Bytes>)>,
+    resolved: Vec<(Version, Version)>,
+    resolutions: Vec<Resolution>,
+    changes: Vec<Change>,
+}
+
+impl Core {
+    /// Applies entries in order.
+    pub(crate) fn apply_entries(&self, entries: &[ApplyEntry]) -> Result<(), ApplyError> {
+        let mut guard = self.apply.lock();
+        if guard.stopped {
+            return Err(ApplyError::Stopped);
+        }
+        let result = self.apply_locked(&mut guard, entries);
+        if result.is_err() {
+            guard.stopped = true;
+        }
+        drop(guard);
+        if result.is_err() {
+            self.stopping.set();
+        }
+        result
+    }
+
+    fn apply_locked(&self, state: &mut ApplyState, entries: &[ApplyEntry]) -> Result<(), ApplyError> {
+        let mut batch = Batch::default();
+        let mut set = self.layers.current();
+        let feeds = self.feed.has_subscribers();
+        for entry in entries {
+            if let Some(applied) = state.position
+                && applied.index >= entry.position.index
+            {
+                return Err(ApplyError::OutOfOrder { position: entry.position, applied });
+            }
+            match &entry.payload {
+                ApplyPayload::Blank => {}
+                ApplyPayload::Membership(membership) => state.membership = Some(membership.clone()),
+                ApplyPayload::Command(command) => {
+                    let decoded = decode(entry.position, command)?;
+                    let staged = matches!(decoded.header.kind, EntryKind::Stage | EntryKind::CommitStaged);
+                    self.apply_command(state, &set, &mut batch, entry.position, decoded, feeds)?;
+                    if staged {
+                        // What follows must find the provisional rows.
+                        state.position = Some(entry.position);
+                        self.publish(state, &mut batch);
+                        set = self.layers.current();
+                    }
+                }
+            }
+            state.position = Some(entry.position);
+            state.opaque = entry.opaque_position.clone();
+        }
+        self.publish(state, &mut batch);
+        Ok(())
+    }
+
+    fn apply_command(
+        &self,
+        state: &mut ApplyState,
+        set: &LayerSet,
+        batch: &mut Batch,
+        position: LogPosition,
+        entry: Entry,
+        feeds: bool,
+    ) -> Result<(), ApplyError> {
+        let header = entry.header;
+        let commits = matches!(header.kind, EntryKind::Commit | EntryKind::CommitStaged);
+        let in_order = header.term == position.term && header.sequence == state.sequence.next();
+        let applied = in_order && !(commits && self.outcomes.read().refuses(&header.request));
+        batch.resolutions.push(Resolution {
+            term: header.term,
+            version: header.sequence,
+            attempt: header.attempt,
+            applied,
+        });
+        if !applied {
+            return Ok(());
+        }
+        match header.kind {
+            EntryKind::Commit => self.apply_commit(state, set, batch, position, &entry)?,
+            EntryKind::Fence => {}
+            EntryKind::Stage => {
+                let staged = if entry.staged == Version::ZERO { header.sequence } else { entry.staged };
+                if entry.staged == Version::ZERO {
+                    let opened = StagedTxn::new(header.term);
+                    self.staged.table.write().rows.insert(staged, opened);
+                }
+                self.apply_staged(set, batch, position, staged, &entry)?;
+            }
+            EntryKind::CommitStaged => {
+                self.apply_staged(set, batch, position, entry.staged, &entry)?;
+                let mut table = self.staged.table.write();
+                if let Some(txn) = table.rows.get_mut(&entry.staged) {
+                    txn.committed = Some(header.sequence);
+                    state.rows_hash = state.rows_hash.wrapping_add(txn.hash_at(header.sequence));
+                }
+                batch.resolved.push((entry.staged, header.sequence));
+            }
+            EntryKind::AbortStaged => {
+                let mut table = self.staged.table.write();
+                if table.rows.get(&entry.staged).is_some_and(|txn| txn.committed.is_none()) {
+                    table.rows.remove(&entry.staged);
+                    table.garbage.insert(entry.staged);
+                }
+            }
+        }
+        self.record_outcome(&entry);
+        state.sequence = header.sequence;
+        if header.kind == EntryKind::CommitStaged {
+            self.feed.lag_all();
+        } else if feeds && header.kind == EntryKind::Commit {
+            let (writes, attachments) = (entry.writes, entry.attachments);
+            batch.changes.push(Change { version: header.sequence, writes, attachments });
+        }
+        Ok(())
+    }
+
+    fn record_outcome(&self, entry: &Entry) {
+        let sequence = entry.header.sequence;
+        let mut outcomes = self.outcomes.write();
+        match entry.header.kind {
+            EntryKind::Commit | EntryKind::CommitStaged => {
+                outcomes.record(&entry.header.request, sequence, sequence);
+            }
+            EntryKind::Fence if !outcomes.refuses(&entry.header.request) => {
+                outcomes.record(&entry.header.request, Version::ZERO, sequence);
+            }
+            _ => {}
+        }
+    }
+
+    fn apply_commit(
+        &self,
+        state: &mut ApplyState,
+        set: &LayerSet,
+        batch: &mut Batch,
+        position: LogPosition,
+        entry: &Entry,
+    ) -> Result<(), ApplyError> {
+        let sequence = entry.header.sequence;
+        for write in &entry.writes {
+            let found = current(set, batch, &write.key)?;
+            check_base(position, write.base, found.as_ref())?;
+            if let Some((version, value)) = &found {
+                state.rows_hash = state.rows_hash.wrapping_sub(hash::row(&write.key, *version, value));
+            }
+            if let Some(value) = &write.value {
+                state.rows_hash = state.rows_hash.wrapping_add(hash::row(&write.key, sequence, value));
+            }
+            batch.versions.push((write.key.clone(), sequence, write.value.clone()));
+            batch.newest.insert(write.key.clone(), (sequence, write.value.clone()));
+        }
+        Ok(())
+    }
+
+    fn apply_staged(
+        &self,
+        set: &LayerSet,
+        batch: &mut Batch,
+        position: LogPosition,
+        staged: Version,
+        entry: &Entry,
+    ) -> Result<(), ApplyError> {
+        let mut table = self.staged.table.write();
+        let txn = table
+            .rows
+            .get_mut(&staged)
+            .filter(|txn| txn.committed.is_none())
+            .ok_or(ApplyError::UnknownStaged { position, staged })?;
+        let mut here: HashMap<&Bytes, &Option<Bytes>> = HashMap::new();
+        for write in &entry.writes {
+            let earlier = match here.get(&write.key) {
+                Some(value) => Some((*value).clone()),
+                None => set.get_staged(staged, &write.key)?,
+            };
+            match earlier {
+                Some(Some(value)) => {
+                    txn.content = txn.content.wrapping_sub(hash::content(&write.key, &value));
+                    txn.place = txn.place.wrapping_sub(hash::place(&write.key));
+                }
+                Some(None) => {}
+                None => {
+                    txn.rows += 1;
+                    let found = current(set, batch, &write.key)?;
+                    check_base(position, write.base, found.as_ref())?;
+                    if let Some((version, value)) = &found {
+                        txn.replaced = txn.replaced.wrapping_add(hash::row(&write.key, *version, value));
+                    }
+                }
+            }
+            if let Some(value) = &write.value {
+                txn.content = txn.content.wrapping_add(hash::content(&write.key, value));
+                txn.place = txn.place.wrapping_add(hash::place(&write.key));
+            }
+            here.insert(&write.key, &write.value);
+            batch.staged.push((staged_key(staged, &write.key), write.value.clone()));
+        }
+        Ok(())
+    }
+
+    /// Makes what the batch has gathered visible, and tells those who wait for it.
+    fn publish(&self, state: &mut ApplyState, batch: &mut Batch) {
+        let batch = std::mem::take(batch);
+        let set = self.layers.current();
+        let keys: Vec<Bytes> = batch.newest.into_keys().collect();
+        set.active.extend(batch.versions, batch.staged, batch.resolved);
+        self.layers.publish(state.sequence);
+        self.overlay.applied(&keys, state.sequence);
+        self.resolved(&batch.resolutions, state.sequence);
+        if !batch.changes.is_empty() {
+            self.feed.publish(batch.changes);
+        }
+        let sequence = state.sequence;
+        self.applied.send_if_modified(|applied| std::mem::replace(applied, sequence) != sequence);
+        if set.active.size_bytes() >= self.config.flush_size_bytes {
+            self.layers.freeze();
+            self.flush_wanted.notify_one();
+        }
+    }
+}
+
+fn decode(position: LogPosition, command: &Bytes) -> Result<Entry, ApplyError> {
+    Entry::decode(command).map_err(|error| match error {
+        EntryError::Version(version) => ApplyError::UnknownVersion { position, version },
+        EntryError::Kind(kind) => ApplyError::UnknownKind { position, kind },
+        EntryError::Damaged(what) => ApplyError::Damaged { position, what },
+    })
+}
+
+/// The live row at a key, with what the batch has done so far.
+fn current(set: &LayerSet, batch: &Batch, key: &Bytes) -> Result<Option<(Version, Bytes)>, ApplyError> {
+    if let Some((version, value)) = batch.newest.get(key) {
+        return Ok(value.clone().map(|value| (*version, value)));
+    }
+    let found = set.get(key, Version::MAX, &[])?;
+    Ok(found.and_then(|found| Some((found.version, found.value?))))
+}
+
+/// A row may be overwritten only by who has seen it. An absent row and a tombstone are both version zero.
+fn check_base(
+    position: LogPosition,
+    expected: Version,
+    found: Option<&(Version, Bytes)>,
+) -> Result<(), ApplyError> {
+    let found = found.map_or(Version::ZERO, |(version, _)| *version);
+    if found == expected { Ok(()) } else { Err(ApplyError::WrongVersion { position, expected, found }) }
+}

@@ -1,0 +1,61 @@
+//! Bounds and intervals of one store.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How one store behaves. Internal: the server carves the figures from its own configuration.
+#[derive(Clone, Debug)]
+pub struct KvConfig {
+    /// The folder of the store: engine files and the pointer to the current one. Created if absent.
+    pub dir: PathBuf,
+    /// Bytes of new versions at which the active generation is frozen and flushed.
+    pub flush_size_bytes: usize,
+    /// Age at which a generation is frozen and flushed whatever its size.
+    pub flush_interval: Duration,
+    /// Bytes of versions not yet flushed at which applying flushes in place, so that memory stays bounded when
+    /// the disk is slower than the log.
+    pub unflushed_size_bytes_max: usize,
+    /// Bytes of flushed generations that old snapshots may keep alive; beyond it the oldest snapshot is given up.
+    pub snapshot_size_bytes_max: usize,
+    /// Entries numbered and not yet applied at which commits wait.
+    pub window_entries_max: usize,
+    /// Bytes of such entries at which commits wait.
+    pub window_size_bytes_max: usize,
+    /// How long a commit waits for room in the window before it is refused.
+    pub window_wait: Duration,
+    /// How long a commit waits to be applied before its outcome is called unknown.
+    pub commit_wait: Duration,
+    /// Row and table locks held or waited for in all.
+    pub locks_max: usize,
+    /// Bytes of one transaction's writes held in memory.
+    pub transaction_size_bytes_max: usize,
+    /// Bytes of buffered writes at which `flush_if_large` stages a chunk.
+    pub stage_size_bytes: usize,
+    /// Key ranges that one SERIALIZABLE transaction remembers before it coarsens them.
+    pub read_ranges_max: usize,
+    /// Bytes of recently written keys kept to validate SERIALIZABLE transactions.
+    pub validation_size_bytes_max: usize,
+}
+
+impl KvConfig {
+    /// The figures of a node with the default memory budget.
+    #[must_use]
+    pub fn new(dir: PathBuf) -> KvConfig {
+        KvConfig {
+            dir,
+            flush_size_bytes: 64 << 20,
+            flush_interval: Duration::from_secs(3),
+            unflushed_size_bytes_max: 192 << 20,
+            snapshot_size_bytes_max: 128 << 20,
+            window_entries_max: 100_000,
+            window_size_bytes_max: 100_000_000,
+            window_wait: Duration::from_secs(5),
+            commit_wait: Duration::from_secs(30),
+            locks_max: 2_000_000,
+            transaction_size_bytes_max: 256 << 20,
+            stage_size_bytes: 1 << 20,
+            read_ranges_max: 4096,
+            validation_size_bytes_max: 16 << 20,
+        }
+    }
+}

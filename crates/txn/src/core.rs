@@ -1,0 +1,177 @@
+//! What all parts of one store share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use rustydb_env::Env;
+use rustydb_env::sync::{Signal, watch};
+use rustydb_types::ids::{NodeId, Term, Version};
+use rustydb_types::position::LogPosition;
+
+use crate::apply::ApplyState;
+use crate::config::KvConfig;
+use crate::error::TxnError;
+use crate::feed::Feed;
+use crate::layer::{Found, Layers};
+use crate::locks::{LockTable, TxnId};
+use crate::outcomes::OutcomeTable;
+use crate::overlay::Overlay;
+use crate::proposer::Proposer;
+use crate::sequencer::Sequencer;
+use crate::staged::StagedIndex;
+use crate::stores::Stores;
+
+/// Who leads the group, as far as this node knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authority {
+    /// This node, in this term.
+    Here {
+        /// The term.
+        term: Term,
+    },
+    /// Another node.
+    At(NodeId),
+    /// Nobody that this node knows of.
+    Unknown,
+}
+
+/// One store. Reached by transactions, by apply and by the flush.
+pub(crate) struct Core {
+    pub(crate) env: Env,
+    pub(crate) config: KvConfig,
+    pub(crate) layers: Arc<Layers>,
+    pub(crate) overlay: Overlay,
+    pub(crate) locks: Arc<LockTable>,
+    pub(crate) sequencer: Sequencer,
+    pub(crate) registry: Registry,
+    pub(crate) outcomes: RwLock<OutcomeTable>,
+    pub(crate) staged: StagedIndex,
+    pub(crate) apply: Mutex<ApplyState>,
+    pub(crate) stores: Stores,
+    /// The position up to which the engine has everything. Held by whoever flushes or installs.
+    pub(crate) flushed: Mutex<Option<LogPosition>>,
+    pub(crate) proposer: Arc<dyn Proposer>,
+    pub(crate) authority: watch::Sender<Authority>,
+    pub(crate) applied: watch::Sender<Version>,
+    pub(crate) feed: Feed,
+    /// Wakes the flush before its interval is over.
+    pub(crate) flush_wanted: tokio::sync::Notify,
+    pub(crate) stopping: Signal,
+}
+
+impl Core {
+    pub(crate) fn not_leader(&self) -> TxnError {
+        let leader = match *self.authority.borrow() {
+            Authority::At(node) => Some(node),
+            _ => None,
+        };
+        TxnError::NotLeader { leader }
+    }
+
+    /// The newest numbered version of a key. `noted` learns how far in flight it was.
+    pub(crate) fn newest(&self, key: &[u8], noted: &AtomicU64) -> Result<Option<Found>, TxnError> {
+        if let Some(found) = self.overlay.get(key, Version::MAX, noted) {
+            return Ok(Some(found));
+        }
+        Ok(self.layers.current().get(key, Version::MAX, &self.overlay.staged_visible(Version::MAX))?)
+    }
+}
+
+/// Why an open transaction can go no further.
+const ALIVE: u8 = 0;
+const REFUSED: u8 = 1;
+const DEPOSED: u8 = 2;
+
+/// What the sequencer knows of an open transaction.
+#[derive(Debug)]
+pub(crate) struct TxnShared {
+    pub(crate) id: TxnId,
+    /// The leadership in which the transaction began.
+    pub(crate) term: Term,
+    /// The version of its present snapshot.
+    pub(crate) pinned: AtomicU64,
+    /// The highest version in flight that it has read.
+    pub(crate) read_through: AtomicU64,
+    ended: AtomicU8,
+}
+
+impl TxnShared {
+    pub(crate) const fn new(id: TxnId, term: Term) -> TxnShared {
+        let (pinned, read_through) = (AtomicU64::new(0), AtomicU64::new(0));
+        TxnShared { id, term, pinned, read_through, ended: AtomicU8::new(ALIVE) }
+    }
+
+    /// Whether the transaction may go on.
+    pub(crate) fn check(&self) -> Result<(), TxnError> {
+        let reason = match self.ended.load(Ordering::Acquire) {
+            ALIVE => return Ok(()),
+            REFUSED => "a commit that this transaction had read was refused",
+            _ => "the leader changed",
+        };
+        Err(TxnError::Serialization { reason })
+    }
+
+    fn end(&self, how: u8) {
+        let _earlier = self.ended.compare_exchange(ALIVE, how, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+/// The open read-write transactions.
+#[derive(Default)]
+pub(crate) struct Registry {
+    inner: Mutex<RegistryInner>,
+    /// Counts refusals, so that a snapshot taken beside one is taken again.
+    refusals: AtomicU64,
+}
+
+#[derive(Default)]
+struct RegistryInner {
+    next: TxnId,
+    open: BTreeMap<TxnId, Arc<TxnShared>>,
+}
+
+impl Registry {
+    pub(crate) fn next_id(&self) -> TxnId {
+        let mut inner = self.inner.lock();
+        inner.next += 1;
+        inner.next
+    }
+
+    pub(crate) fn open(&self, term: Term) -> Arc<TxnShared> {
+        let mut inner = self.inner.lock();
+        inner.next += 1;
+        let shared = Arc::new(TxnShared::new(inner.next, term));
+        inner.open.insert(shared.id, Arc::clone(&shared));
+        shared
+    }
+
+    pub(crate) fn close(&self, id: TxnId) {
+        self.inner.lock().open.remove(&id);
+    }
+
+    pub(crate) fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::SeqCst)
+    }
+
+    /// Ends every transaction that may have read a version from `from` on.
+    pub(crate) fn refuse_from(&self, from: Version) {
+        self.refusals.fetch_add(1, Ordering::SeqCst);
+        for shared in self.inner.lock().open.values() {
+            let pinned = shared.pinned.load(Ordering::SeqCst);
+            let read = shared.read_through.load(Ordering::SeqCst);
+            if pinned.max(read) >= from.get() {
+                shared.end(REFUSED);
+            }
+        }
+    }
+
+    /// Ends every open transaction: the leadership is over.
+    pub(crate) fn depose(&self) {
+        self.refusals.fetch_add(1, Ordering::SeqCst);
+        for shared in std::mem::take(&mut self.inner.lock().open).into_values() {
+            shared.end(DEPOSED);
+        }
+    }
+}

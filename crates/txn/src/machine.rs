@@ -1,0 +1,233 @@
+//! The state machine: the side of a store that consensus drives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustydb_env::{Env, TaskGroup};
+use rustydb_storage::engine::EngineError;
+use rustydb_types::ids::{NodeId, Term, Version};
+use rustydb_types::position::LogPosition;
+
+use crate::core::{Authority, Core};
+use crate::error::ApplyError;
+use crate::hash;
+use crate::layer::{ROWS, decode_row};
+use crate::snapshot::{SnapshotInstaller, SnapshotReader};
+
+/// A log entry to be applied.
+#[derive(Clone, Debug)]
+pub struct ApplyEntry {
+    /// Its place in the log.
+    pub position: LogPosition,
+    /// The same as consensus encodes it; kept with the state and given back by [`StateMachine::applied`].
+    pub opaque_position: Bytes,
+    /// What it says.
+    pub payload: ApplyPayload,
+}
+
+/// What a log entry says.
+#[derive(Clone, Debug)]
+pub enum ApplyPayload {
+    /// Nothing: a new leader's first entry.
+    Blank,
+    /// Consensus's own; kept with the state.
+    Membership(Bytes),
+    /// An entry as the sequencer proposed it.
+    Command(Bytes),
+}
+
+/// How far the state is. All of it is kept in one engine batch with the rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The last entry applied.
+    pub position: Option<LogPosition>,
+    /// The same as consensus encoded it; empty before the first.
+    pub opaque_position: Bytes,
+    /// The last membership applied.
+    pub membership: Option<Bytes>,
+    /// The last commit applied.
+    pub version: Version,
+}
+
+/// Who leads, as consensus knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leadership {
+    /// This node, in this term, and this term's blank entry is applied.
+    Leader {
+        /// The term.
+        term: Term,
+    },
+    /// Another node, or nobody known.
+    Follower {
+        /// The other node.
+        leader: Option<NodeId>,
+    },
+}
+
+/// Applies the log to one store. Owned by consensus; dropping it ends the store's background work.
+pub struct StateMachine {
+    core: Arc<Core>,
+    tasks: TaskGroup,
+}
+
+impl StateMachine {
+    pub(crate) fn new(core: Arc<Core>, env: &Env) -> StateMachine {
+        let tasks = TaskGroup::new(env);
+        tasks.spawn("txn-flush", flush_loop(Arc::clone(&core), tasks.stopping()));
+        StateMachine { core, tasks }
+    }
+
+    /// How far the state is.
+    #[must_use]
+    pub fn applied(&self) -> Applied {
+        let state = self.core.apply.lock();
+        Applied {
+            position: state.position,
+            opaque_position: state.opaque.clone(),
+            membership: state.membership.clone(),
+            version: state.sequence,
+        }
+    }
+
+    /// Applies entries, in log order. Memory work, save where the engine is read for a row that is overwritten,
+    /// or where the disk lags so far behind that the flush has to be done first.
+    ///
+    /// # Errors
+    /// [`ApplyError`]: the node must stop. Nothing is applied after it.
+    pub fn apply(&mut self, entries: &[ApplyEntry]) -> Result<(), ApplyError> {
+        if self.core.layers.unflushed_size_bytes() >= self.core.config.unflushed_size_bytes_max {
+            match self.core.flush() {
+                // The log is on the same disk and refuses new entries; what is committed must still be applied.
+                Ok(_) | Err(ApplyError::Storage(EngineError::DiskFull { .. })) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.core.apply_entries(entries)
+    }
+
+    /// The position up to which the log may be purged: everything up to it is durable without the log.
+    #[must_use]
+    pub fn flushed(&self) -> Option<LogPosition> {
+        *self.core.flushed.lock()
+    }
+
+    /// Makes everything applied durable.
+    ///
+    /// # Errors
+    /// [`ApplyError::Storage`].
+    pub async fn flush(&self) -> Result<Option<LogPosition>, ApplyError> {
+        let core = Arc::clone(&self.core);
+        self.core.env.blocking(move || core.flush().map(|_| ())).await?;
+        Ok(self.flushed())
+    }
+
+    /// Flushes and pins the state for a follower or a backup: see [`SnapshotReader`].
+    ///
+    /// # Errors
+    /// [`ApplyError::Storage`].
+    pub async fn snapshot(&self) -> Result<SnapshotReader, ApplyError> {
+        let core = Arc::clone(&self.core);
+        let flushed = self.core.env.blocking(move || core.flush()).await?;
+        SnapshotReader::new(flushed.view)
+    }
+
+    /// Begins to fill a new store: see [`SnapshotInstaller`].
+    ///
+    /// # Errors
+    /// [`ApplyError`] when the new store cannot be created.
+    pub fn installer(&self) -> Result<SnapshotInstaller, ApplyError> {
+        SnapshotInstaller::new(Arc::clone(&self.core))
+    }
+
+    /// Tells the store who leads. For a leader: call it when the blank entry of its term is applied.
+    pub fn leadership(&self, leadership: Leadership) {
+        let authority = match leadership {
+            Leadership::Leader { term } => Authority::Here { term },
+            Leadership::Follower { leader: Some(node) } => Authority::At(node),
+            Leadership::Follower { leader: None } => Authority::Unknown,
+        };
+        self.core.lead(authority);
+        if let Leadership::Leader { .. } = leadership {
+            self.core.abort_staged();
+        }
+    }
+
+    /// The state hash: equal on every replica at the same applied position.
+    #[must_use]
+    pub fn state_hash(&self) -> u128 {
+        let state = self.core.apply.lock();
+        let outcomes = self.core.outcomes.read().hash();
+        let staged = self.core.staged.table.read().hash();
+        state.rows_hash.wrapping_add(outcomes).wrapping_add(staged)
+    }
+
+    /// Computes the share of the rows anew from everything stored, and compares. Blocks for as long as reading
+    /// everything takes.
+    ///
+    /// # Errors
+    /// [`ApplyError::Storage`].
+    pub fn recompute_hash(&self) -> Result<bool, ApplyError> {
+        let flushed = self.core.flush()?;
+        let picture = crate::meta::load(&*flushed.view)?;
+        let resolved = picture.staged.resolved();
+        let mut sum = rehash_rows(&*flushed.view)?;
+        // Rows of committed staged transactions may still be provisional in the view: their share is known.
+        for (id, version) in &resolved {
+            if let Some(txn) = picture.staged.rows.get(id) {
+                sum = sum.wrapping_add(txn.hash_at(*version));
+            }
+        }
+        Ok(sum == picture.state.rows_hash)
+    }
+
+    /// Ends the background work.
+    pub async fn shutdown(self, deadline: Duration) {
+        self.core.stopping.set();
+        self.core.lead(Authority::Unknown);
+        self.tasks.shutdown(deadline).await;
+    }
+}
+
+fn rehash_rows(view: &dyn rustydb_storage::engine::EngineView) -> Result<u128, ApplyError> {
+    let mut sum = 0_u128;
+    let mut readable = true;
+    let (all, forward) =
+        (rustydb_storage::engine::KeyRange::ALL, rustydb_storage::engine::Direction::Forward);
+    view.scan(ROWS, all, forward, &mut |key, row| {
+        match decode_row(row) {
+            Some((version, value)) => sum = sum.wrapping_add(hash::row(key, version, value)),
+            None => readable = false,
+        }
+        std::ops::ControlFlow::Continue(())
+    })?;
+    if readable { Ok(sum) } else { Err(ApplyError::Stored { what: "row" }) }
+}
+
+async fn flush_loop(core: Arc<Core>, stopping: rustydb_env::sync::Signal) {
+    loop {
+        tokio::select! {
+            biased;
+            () = stopping.wait() => return,
+            () = core.stopping.wait() => return,
+            () = core.flush_wanted.notified() => {}
+            () = core.env.sleep(core.config.flush_interval) => {}
+        }
+        if core.layers.unflushed_size_bytes() == 0 && core.apply.lock().position == *core.flushed.lock() {
+            continue;
+        }
+        let flushing = Arc::clone(&core);
+        match core.env.blocking(move || flushing.flush()).await {
+            Ok(_) | Err(ApplyError::Stopped) => {}
+            Err(ApplyError::Storage(EngineError::DiskFull { path, .. })) => {
+                tracing::warn!(path = %path.display(), "the disk is too full to flush; trying again");
+            }
+            Err(error) => {
+                tracing::error!(%error, "the flush failed; the store stops");
+                core.apply.lock().stopped = true;
+                core.stopping.set();
+                return;
+            }
+        }
+    }
+}

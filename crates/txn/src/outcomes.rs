@@ -1,0 +1,207 @@
+//! What became of commits: one row per session, part of the replicated state.
+//!
+//! A session commits one thing at a time under rising counters, so its last outcome is all that can be asked for.
+//! A commit under a counter that is not above the recorded one is refused at apply: it was fenced, or it is a
+//! second copy. Rows are dropped by their place in the order of commits: when they are older than
+//! [`HORIZON`] commits, or when there are more than [`ROWS_MAX`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use rustydb_types::ids::{Incarnation, RequestId, SessionId, Version};
+
+use crate::entry::Reader;
+use crate::hash;
+
+/// Commits after which an outcome is forgotten.
+const HORIZON: u64 = 4_000_000;
+/// Outcomes kept at most.
+const ROWS_MAX: usize = 100_000;
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is committed, at this version.
+    Committed(Version),
+    /// It is not committed and never will be.
+    NotCommitted,
+}
+
+/// A session of a node's life.
+pub(crate) type SessionKey = (Incarnation, SessionId);
+
+/// The last outcome of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OutcomeRow {
+    /// The counter of the commit.
+    pub(crate) counter: u64,
+    /// The version it was committed at; zero for a fence.
+    pub(crate) committed: Version,
+    /// The sequence of the entry that recorded this.
+    pub(crate) recorded: Version,
+}
+
+impl OutcomeRow {
+    pub(crate) fn encode(&self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        let fields = [self.counter, self.committed.get(), self.recorded.get()];
+        for (place, field) in bytes.chunks_exact_mut(8).zip(fields) {
+            place.copy_from_slice(&field.to_le_bytes());
+        }
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &Bytes) -> Option<OutcomeRow> {
+        let mut reader = Reader::new(bytes);
+        let row = OutcomeRow {
+            counter: reader.u64()?,
+            committed: Version::new(reader.u64()?),
+            recorded: Version::new(reader.u64()?),
+        };
+        reader.is_at_end().then_some(row)
+    }
+}
+
+/// A session as a stored key.
+pub(crate) fn encode_key(key: SessionKey) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(16);
+    bytes.put_u64(key.0.get());
+    bytes.put_u64(key.1.get());
+    bytes.freeze()
+}
+
+pub(crate) fn decode_key(bytes: &[u8]) -> Option<SessionKey> {
+    let (incarnation, session) = bytes.split_first_chunk::<8>()?;
+    let session: [u8; 8] = session.try_into().ok()?;
+    Some((Incarnation::new(u64::from_be_bytes(*incarnation)), SessionId::new(u64::from_be_bytes(session))))
+}
+
+/// Whether a request id names somebody.
+pub(crate) fn is_named(request: &RequestId) -> bool {
+    request.incarnation.get() != 0 || request.session.get() != 0 || request.counter != 0
+}
+
+/// All outcomes, with what changed since the last flush and the sum of their shares of the state hash.
+#[derive(Debug, Default)]
+pub(crate) struct OutcomeTable {
+    rows: BTreeMap<SessionKey, OutcomeRow>,
+    by_age: BTreeSet<(Version, SessionKey)>,
+    dirty: BTreeSet<SessionKey>,
+    hash: u128,
+}
+
+impl OutcomeTable {
+    pub(crate) fn get(&self, request: &RequestId) -> Option<&OutcomeRow> {
+        self.rows.get(&(request.incarnation, request.session))
+    }
+
+    /// Whether a commit under this request must be refused.
+    pub(crate) fn refuses(&self, request: &RequestId) -> bool {
+        is_named(request) && self.get(request).is_some_and(|row| row.counter >= request.counter)
+    }
+
+    /// What is known of a request.
+    pub(crate) fn outcome(&self, request: &RequestId) -> Option<Outcome> {
+        let row = self.get(request)?;
+        match row.counter.cmp(&request.counter) {
+            std::cmp::Ordering::Less => None,
+            std::cmp::Ordering::Equal if row.committed > Version::ZERO => {
+                Some(Outcome::Committed(row.committed))
+            }
+            _ => Some(Outcome::NotCommitted),
+        }
+    }
+
+    /// Records an outcome and drops those that are too old.
+    pub(crate) fn record(&mut self, request: &RequestId, committed: Version, recorded: Version) {
+        if is_named(request) {
+            let key = (request.incarnation, request.session);
+            self.insert(key, OutcomeRow { counter: request.counter, committed, recorded });
+            self.dirty.insert(key);
+        }
+        while let Some((age, key)) = self.by_age.first().copied() {
+            let expired = age.get().saturating_add(HORIZON) < recorded.get();
+            if !expired && self.rows.len() <= ROWS_MAX {
+                break;
+            }
+            self.remove(key);
+            self.dirty.insert(key);
+        }
+    }
+
+    /// Puts in a row as it was stored.
+    pub(crate) fn insert(&mut self, key: SessionKey, row: OutcomeRow) {
+        self.remove(key);
+        self.by_age.insert((row.recorded, key));
+        self.hash = self.hash.wrapping_add(hash::outcome(&encode_key(key), &row));
+        self.rows.insert(key, row);
+    }
+
+    fn remove(&mut self, key: SessionKey) {
+        if let Some(former) = self.rows.remove(&key) {
+            self.by_age.remove(&(former.recorded, key));
+            self.hash = self.hash.wrapping_sub(hash::outcome(&encode_key(key), &former));
+        }
+    }
+
+    /// What changed since the last call: rows, or `None` for those that are gone.
+    pub(crate) fn take_dirty(&mut self) -> Vec<(SessionKey, Option<OutcomeRow>)> {
+        std::mem::take(&mut self.dirty).into_iter().map(|key| (key, self.rows.get(&key).copied())).collect()
+    }
+
+    /// Puts back what was taken and could not be written.
+    pub(crate) fn mark_dirty(&mut self, keys: impl Iterator<Item = SessionKey>) {
+        self.dirty.extend(keys);
+    }
+
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&SessionKey, &OutcomeRow)> {
+        self.rows.iter()
+    }
+
+    pub(crate) const fn hash(&self) -> u128 {
+        self.hash
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(session: u64, counter: u64) -> RequestId {
+        RequestId { incarnation: Incarnation::new(1), session: SessionId::new(session), counter }
+    }
+
+    #[test]
+    fn a_fence_refuses_a_late_original_and_a_commit_its_copy() {
+        let mut table = OutcomeTable::default();
+        table.record(&request(1, 5), Version::new(10), Version::new(10));
+        assert!(table.refuses(&request(1, 5)));
+        assert!(!table.refuses(&request(1, 6)));
+        assert_eq!(table.outcome(&request(1, 5)), Some(Outcome::Committed(Version::new(10))));
+        assert_eq!(table.outcome(&request(1, 6)), None);
+        table.record(&request(1, 6), Version::ZERO, Version::new(11));
+        assert_eq!(table.outcome(&request(1, 6)), Some(Outcome::NotCommitted));
+        assert!(table.refuses(&request(1, 6)));
+    }
+
+    #[test]
+    fn old_outcomes_expire_by_the_order_of_commits() {
+        let mut table = OutcomeTable::default();
+        table.record(&request(1, 1), Version::new(1), Version::new(1));
+        assert_ne!(table.hash(), 0);
+        let nobody = request(0, 0);
+        let nobody = RequestId { incarnation: Incarnation::new(0), ..nobody };
+        table.record(&nobody, Version::new(HORIZON + 2), Version::new(HORIZON + 2));
+        assert_eq!(table.get(&request(1, 1)), None);
+        assert_eq!(table.hash(), 0);
+        assert_eq!(table.take_dirty(), vec![((Incarnation::new(1), SessionId::new(1)), None)]);
+    }
+
+    #[test]
+    fn rows_and_keys_survive_the_round_trip() {
+        let row = OutcomeRow { counter: 3, committed: Version::new(4), recorded: Version::new(5) };
+        assert_eq!(OutcomeRow::decode(&Bytes::copy_from_slice(&row.encode())), Some(row));
+        let key = (Incarnation::new(7), SessionId::new(8));
+        assert_eq!(decode_key(&encode_key(key)), Some(key));
+    }
+}

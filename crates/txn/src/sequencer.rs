@@ -1,0 +1,522 @@
+//! The sequencer: gives each commit its place in the order, at the leader.
+//!
+//! ```text
+//!   Closed -- leadership --> Open{term} -- refusal --> Draining{term} -- all resolved --> Open{term}
+//!      ^------------------------ leadership lost, from anywhere -------------------------'
+//! ```
+//!
+//! A commit is validated against what is applied and what is in flight, numbered (term, sequence), put into the
+//! overlay and proposed, all under one lock, so that proposals leave in the order of their numbers. The commit's
+//! locks may be released from then on.
+//!
+//! Every proposal is resolved once: by the apply of its entry (applied, or skipped), by the proposer's refusal, or
+//! by the end of the leadership. After a refusal nothing is numbered until all that was sent is resolved; then
+//! numbering goes on from the applied sequence. A proposal is never retried. An entry carries the number of its
+//! attempt, so that a straggler which takes the place of a later proposal is not mistaken for it.
+//!
+//! Bounds: entries and bytes in flight; at the bound commits wait for room, with a deadline, then fail.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustydb_types::ids::{Incarnation, RequestId, SessionId, Term, Version};
+use tokio::sync::oneshot;
+
+use crate::core::{Authority, Core, TxnShared};
+use crate::entry::{EntryBuilder, EntryKind, Numbering};
+use crate::error::{ProposeError, TxnError};
+use crate::outcomes::{SessionKey, is_named};
+use crate::proposer::Proposal;
+use crate::validation::{ReadSet, RecentWrites};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// This node does not lead.
+    Closed,
+    /// Commits are numbered.
+    Open { term: Term },
+    /// A proposal was refused; waiting for the rest to be resolved.
+    Draining { term: Term },
+}
+
+/// Entries that nobody asks the outcome of.
+pub(crate) const NOBODY: RequestId =
+    RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
+
+/// What a commit's answer is sent through.
+pub(crate) type CommitAnswer = oneshot::Receiver<Result<Version, TxnError>>;
+
+struct InFlight {
+    attempt: u64,
+    request: RequestId,
+    size_bytes: usize,
+    answer: oneshot::Sender<Result<Version, TxnError>>,
+}
+
+struct State {
+    phase: Phase,
+    /// The next sequence to give out.
+    next: Version,
+    attempts: u64,
+    in_flight: BTreeMap<Version, InFlight>,
+    size_bytes: usize,
+    /// The highest counter in flight of each session.
+    sessions: HashMap<SessionKey, u64>,
+    /// Who waits for a version to be applied.
+    settling: BTreeMap<Version, Vec<oneshot::Sender<Result<(), TxnError>>>>,
+    /// Who waits for room, or for the end of draining.
+    room: VecDeque<oneshot::Sender<()>>,
+    recent: RecentWrites,
+}
+
+/// See the module.
+pub(crate) struct Sequencer {
+    state: Mutex<State>,
+}
+
+/// A write as the sequencer needs it.
+#[derive(Clone, Debug)]
+pub(crate) struct PreparedWrite {
+    pub(crate) key: Bytes,
+    pub(crate) base: Version,
+    pub(crate) value: Option<Bytes>,
+}
+
+/// A transaction that wants its place.
+pub(crate) struct Submission {
+    pub(crate) kind: EntryKind,
+    pub(crate) request: RequestId,
+    /// `None` once it was numbered.
+    pub(crate) entry: Option<EntryBuilder>,
+    pub(crate) writes: Vec<PreparedWrite>,
+    /// The staged transaction that it commits.
+    pub(crate) staged: Version,
+    /// The transaction, if it is one.
+    pub(crate) shared: Option<Arc<TxnShared>>,
+    /// How often the layers had been flushed when the first base was read.
+    pub(crate) flushes: u64,
+    /// Snapshot and read ranges of a SERIALIZABLE transaction.
+    pub(crate) reads: Option<(Version, ReadSet)>,
+    /// Key ranges of chunks written earlier, for the validation of others.
+    pub(crate) written_ranges: Vec<(Bytes, Bytes)>,
+}
+
+impl Submission {
+    /// An entry that is no transaction's commit.
+    pub(crate) fn bare(kind: EntryKind, request: RequestId, entry: EntryBuilder) -> Submission {
+        Submission {
+            kind,
+            request,
+            entry: Some(entry),
+            writes: Vec::new(),
+            staged: Version::ZERO,
+            shared: None,
+            flushes: 0,
+            reads: None,
+            written_ranges: Vec::new(),
+        }
+    }
+}
+
+/// What came of a submission.
+pub(crate) enum Submitted {
+    /// It has its place; the answer comes when it is resolved.
+    Numbered(CommitAnswer),
+    /// There is no room; try again after this.
+    Wait(oneshot::Receiver<()>),
+}
+
+/// How an entry of this node's was resolved by apply.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resolution {
+    pub(crate) term: Term,
+    pub(crate) version: Version,
+    pub(crate) attempt: u64,
+    pub(crate) applied: bool,
+}
+
+type Answers = Vec<(oneshot::Sender<Result<Version, TxnError>>, Result<Version, TxnError>)>;
+
+/// Told once what became of a proposal, even if the callback is dropped.
+struct ProposalGuard {
+    core: Weak<Core>,
+    version: Version,
+    attempt: u64,
+    told: bool,
+}
+
+impl ProposalGuard {
+    fn tell(&mut self, result: Result<(), ProposeError>) {
+        self.told = true;
+        if let (Err(error), Some(core)) = (result, self.core.upgrade()) {
+            core.proposal_failed(self.version, self.attempt, error);
+        }
+    }
+}
+
+impl Drop for ProposalGuard {
+    fn drop(&mut self) {
+        if !self.told {
+            self.tell(Err(ProposeError::Unknown));
+        }
+    }
+}
+
+impl Sequencer {
+    pub(crate) fn new(applied: Version) -> Sequencer {
+        Sequencer {
+            state: Mutex::new(State {
+                phase: Phase::Closed,
+                next: applied.next(),
+                attempts: 0,
+                in_flight: BTreeMap::new(),
+                size_bytes: 0,
+                sessions: HashMap::new(),
+                settling: BTreeMap::new(),
+                room: VecDeque::new(),
+                recent: RecentWrites::default(),
+            }),
+        }
+    }
+
+    /// Entries and bytes in flight.
+    pub(crate) fn in_flight(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.in_flight.len(), state.size_bytes)
+    }
+
+    /// Changes the record of recent writes, between two commits.
+    pub(crate) fn with_recent<T>(&self, change: impl FnOnce(&mut RecentWrites, Version) -> T) -> T {
+        let mut state = self.state.lock();
+        let last = state.next.previous().unwrap_or(Version::ZERO);
+        change(&mut state.recent, last)
+    }
+}
+
+impl State {
+    fn waiter(&mut self, bound: usize) -> Result<oneshot::Receiver<()>, TxnError> {
+        self.room.retain(|waiter| !waiter.is_closed());
+        if self.room.len() >= bound {
+            return Err(TxnError::Overloaded { what: "commits that wait" });
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.room.push_back(sender);
+        Ok(receiver)
+    }
+
+    fn take(&mut self, version: Version) -> Option<InFlight> {
+        let taken = self.in_flight.remove(&version)?;
+        self.size_bytes = self.size_bytes.saturating_sub(taken.size_bytes);
+        let key = (taken.request.incarnation, taken.request.session);
+        if self.sessions.get(&key).is_some_and(|counter| *counter == taken.request.counter) {
+            self.sessions.remove(&key);
+        }
+        Some(taken)
+    }
+
+    fn wake_room(&mut self) {
+        for waiter in self.room.drain(..) {
+            let _gone = waiter.send(());
+        }
+    }
+}
+
+impl Core {
+    /// Opens a read-write transaction, bound to the present leadership.
+    pub(crate) fn open_transaction(&self) -> Result<Arc<TxnShared>, TxnError> {
+        let state = self.sequencer.state.lock();
+        match state.phase {
+            Phase::Closed => {
+                drop(state);
+                Err(if self.stopping.is_set() { TxnError::Stopped } else { self.not_leader() })
+            }
+            Phase::Open { term } | Phase::Draining { term } => Ok(self.registry.open(term)),
+        }
+    }
+
+    /// Gives a submission its place, or says what to wait for.
+    pub(crate) fn submit(self: &Arc<Core>, submission: &mut Submission) -> Result<Submitted, TxnError> {
+        let mut guard = self.sequencer.state.lock();
+        let state = &mut *guard;
+        let term = match state.phase {
+            Phase::Open { term } => term,
+            Phase::Draining { .. } => {
+                return state.waiter(self.config.window_entries_max).map(Submitted::Wait);
+            }
+            Phase::Closed => {
+                drop(guard);
+                return Err(self.not_leader());
+            }
+        };
+        let size_bytes = submission.entry.as_ref().map_or(0, EntryBuilder::size_bytes);
+        let full = state.in_flight.len() >= self.config.window_entries_max
+            || (state.size_bytes + size_bytes > self.config.window_size_bytes_max
+                && !state.in_flight.is_empty());
+        if full {
+            return state.waiter(self.config.window_entries_max).map(Submitted::Wait);
+        }
+        self.validate(state, submission, term)?;
+        let version = state.next;
+        state.attempts += 1;
+        let attempt = state.attempts;
+        let Some(entry) = submission.entry.take() else { return Err(TxnError::Stopped) };
+        let commit_time_us = self.env.wall_now().unix_micros();
+        let entry = entry.number(Numbering { term, sequence: version, attempt, commit_time_us });
+        let (answer, receiver) = oneshot::channel();
+        self.enter(state, submission, version);
+        state
+            .in_flight
+            .insert(version, InFlight { attempt, request: submission.request, size_bytes, answer });
+        state.size_bytes += size_bytes;
+        state.next = version.next();
+        let mut told = ProposalGuard { core: Arc::downgrade(self), version, attempt, told: false };
+        let done = Box::new(move |result| told.tell(result));
+        if let Err(error) = self.proposer.propose(Proposal { term, entry, done }) {
+            // Nothing was numbered behind it yet, so the refusal costs only this one and who read it meanwhile.
+            let failed = state.take(version);
+            self.refuse(state, version);
+            self.reopen_if_drained(state);
+            drop(guard);
+            drop(failed);
+            return Err(self.propose_error(error));
+        }
+        Ok(Submitted::Numbered(receiver))
+    }
+
+    fn validate(&self, state: &mut State, submission: &mut Submission, term: Term) -> Result<(), TxnError> {
+        if let Some(shared) = &submission.shared {
+            shared.check()?;
+            if shared.term != term {
+                return Err(TxnError::Serialization { reason: "the leader changed" });
+            }
+        }
+        let request = submission.request;
+        if is_named(&request) && matches!(submission.kind, EntryKind::Commit | EntryKind::CommitStaged) {
+            let key = (request.incarnation, request.session);
+            let in_flight = state.sessions.get(&key).is_some_and(|counter| *counter >= request.counter);
+            if in_flight || self.outcomes.read().refuses(&request) {
+                return Err(TxnError::Serialization { reason: "the request was answered before" });
+            }
+        }
+        self.validate_bases(submission)?;
+        if let Some((snapshot, reads)) = &mut submission.reads
+            && !state.recent.is_valid(*snapshot, reads)
+        {
+            return Err(TxnError::Serialization { reason: "what was read has changed" });
+        }
+        Ok(())
+    }
+
+    /// Each write must replace the version that it was computed from. Locks see to that; this holds where a lock
+    /// was forgotten. What was flushed meanwhile is looked up in the engine too.
+    fn validate_bases(&self, submission: &Submission) -> Result<(), TxnError> {
+        let noted = std::sync::atomic::AtomicU64::new(0);
+        let set = self.layers.current();
+        let flushed = self.layers.flushes() != submission.flushes;
+        for write in &submission.writes {
+            let newest = match self.overlay.get(&write.key, Version::MAX, &noted) {
+                Some(found) => Some(found),
+                None if flushed => {
+                    set.get(&write.key, Version::MAX, &self.overlay.staged_visible(Version::MAX))?
+                }
+                None => match set.get_recent(&write.key, Version::MAX) {
+                    Some(found) => Some(found),
+                    None => continue,
+                },
+            };
+            let newest = newest.map_or(Version::ZERO, |found| found.live_version());
+            if newest != write.base {
+                return Err(TxnError::Serialization { reason: "a concurrent update" });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a numbered commit visible to what comes after it.
+    fn enter(&self, state: &mut State, submission: &Submission, version: Version) {
+        if is_named(&submission.request) {
+            let key = (submission.request.incarnation, submission.request.session);
+            state.sessions.insert(key, submission.request.counter);
+        }
+        let point = submission.writes.iter().map(|write| (write.key.clone(), write.key.clone()));
+        match submission.kind {
+            EntryKind::Commit => {
+                state.recent.record(version, point, self.config.validation_size_bytes_max);
+                let writes = submission.writes.iter().map(|write| (write.key.clone(), write.value.clone()));
+                self.overlay.number(version, writes);
+            }
+            EntryKind::CommitStaged => {
+                let ranges = submission.written_ranges.iter().cloned();
+                state.recent.record(version, point.chain(ranges), self.config.validation_size_bytes_max);
+                let writes = submission.writes.iter().map(|write| (write.key.clone(), write.value.clone()));
+                self.overlay.number_staged(version, submission.staged, writes);
+            }
+            EntryKind::Stage | EntryKind::Fence | EntryKind::AbortStaged => self.overlay.number(version, []),
+        }
+    }
+
+    /// Drops everything from `from` on, and everyone who has read it.
+    fn refuse(&self, state: &mut State, from: Version) {
+        if let Phase::Open { term } = state.phase {
+            state.phase = Phase::Draining { term };
+        }
+        self.overlay.drop_from(from);
+        state.recent.drop_from(from);
+        self.registry.refuse_from(from);
+        for waiter in state.settling.split_off(&from).into_values().flatten() {
+            let reason = "a commit that this transaction had read was refused";
+            let _gone = waiter.send(Err(TxnError::Serialization { reason }));
+        }
+    }
+
+    fn reopen_if_drained(&self, state: &mut State) {
+        if let Phase::Draining { term } = state.phase
+            && state.in_flight.is_empty()
+        {
+            let applied = self.layers.applied();
+            state.next = applied.next();
+            self.overlay.clear(applied);
+            state.phase = Phase::Open { term };
+            state.wake_room();
+        }
+    }
+
+    /// Translates a refusal for the one whose entry it was.
+    fn propose_error(&self, error: ProposeError) -> TxnError {
+        match error {
+            ProposeError::NotLeader { .. } => self.not_leader(),
+            ProposeError::Refused => TxnError::Serialization { reason: "the proposal was refused" },
+            ProposeError::Overloaded => TxnError::Overloaded { what: "proposals" },
+            ProposeError::Unknown => TxnError::UnknownOutcome,
+            ProposeError::DiskFull => TxnError::DiskFull,
+        }
+    }
+
+    fn proposal_failed(&self, version: Version, attempt: u64, error: ProposeError) {
+        let answer = {
+            let mut guard = self.sequencer.state.lock();
+            let state = &mut *guard;
+            if state.in_flight.get(&version).is_none_or(|it| it.attempt != attempt) {
+                return;
+            }
+            let failed = state.take(version);
+            self.refuse(state, version);
+            self.reopen_if_drained(state);
+            failed
+        };
+        if let Some(failed) = answer {
+            let _gone = failed.answer.send(Err(self.propose_error(error)));
+        }
+    }
+
+    /// Learns from apply what became of entries, and that everything up to `applied` is visible.
+    pub(crate) fn resolved(&self, resolutions: &[Resolution], applied: Version) {
+        let mut answers: Answers = Vec::with_capacity(resolutions.len());
+        let settled = {
+            let mut guard = self.sequencer.state.lock();
+            let state = &mut *guard;
+            let mut refused: Option<Version> = None;
+            if let Phase::Open { term } | Phase::Draining { term } = state.phase {
+                for resolution in resolutions.iter().filter(|it| it.term == term) {
+                    let Some(mine) = state.in_flight.get(&resolution.version) else { continue };
+                    let is_mine = mine.attempt == resolution.attempt;
+                    if is_mine && let Some(taken) = state.take(resolution.version) {
+                        let skipped = TxnError::Serialization { reason: "a commit before it was refused" };
+                        let answer = if resolution.applied { Ok(resolution.version) } else { Err(skipped) };
+                        answers.push((taken.answer, answer));
+                    }
+                    // Skipped, or its place was taken by a straggler: what is numbered from here on cannot hold.
+                    if is_mine != resolution.applied {
+                        refused =
+                            Some(refused.map_or(resolution.version, |from| from.min(resolution.version)));
+                    }
+                }
+            }
+            if let Some(from) = refused {
+                self.refuse(state, from);
+            }
+            if state.phase == Phase::Closed {
+                state.next = applied.next();
+            }
+            let later = state.settling.split_off(&applied.next());
+            let settled = std::mem::replace(&mut state.settling, later);
+            self.reopen_if_drained(state);
+            if !answers.is_empty() {
+                state.wake_room();
+            }
+            settled
+        };
+        for (sender, answer) in answers {
+            let _gone = sender.send(answer);
+        }
+        for waiter in settled.into_values().flatten() {
+            let _gone = waiter.send(Ok(()));
+        }
+    }
+
+    /// What to wait for until `version` is applied; `None` if it is.
+    pub(crate) fn settling(
+        &self,
+        version: Version,
+        shared: &TxnShared,
+    ) -> Result<Option<oneshot::Receiver<Result<(), TxnError>>>, TxnError> {
+        let mut state = self.sequencer.state.lock();
+        shared.check()?;
+        if version <= self.layers.applied() {
+            return Ok(None);
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.settling.entry(version).or_default().push(sender);
+        Ok(Some(receiver))
+    }
+
+    /// A new leader's first entries: what earlier leaders left staged is dropped.
+    pub(crate) fn abort_staged(self: &Arc<Core>) {
+        let open: Vec<Version> = self.staged.table.read().open().map(|(id, _)| id).collect();
+        for id in open {
+            let entry = EntryBuilder::new(EntryKind::AbortStaged, NOBODY, id, &[]);
+            let mut submission = Submission::bare(EntryKind::AbortStaged, NOBODY, entry);
+            submission.staged = id;
+            // If this one is refused, so is the leadership; the next leader does it.
+            let _unawaited = self.submit(&mut submission);
+        }
+    }
+
+    /// Begins or ends a leadership. Everything in flight is unknown from then on, all locks are forgotten and all
+    /// open transactions end.
+    pub(crate) fn lead(&self, authority: Authority) {
+        let (in_flight, settling) = {
+            let mut guard = self.sequencer.state.lock();
+            let state = &mut *guard;
+            let phase = match authority {
+                Authority::Here { term } => Phase::Open { term },
+                _ => Phase::Closed,
+            };
+            if phase == Phase::Closed && state.phase == Phase::Closed {
+                drop(guard);
+                let _unwatched = self.authority.send(authority);
+                return;
+            }
+            let applied = self.layers.applied();
+            state.phase = phase;
+            state.next = applied.next();
+            state.size_bytes = 0;
+            state.sessions.clear();
+            state.recent = RecentWrites::default();
+            self.overlay.clear(applied);
+            self.registry.depose();
+            self.locks.clear();
+            state.wake_room();
+            (std::mem::take(&mut state.in_flight), std::mem::take(&mut state.settling))
+        };
+        for lost in in_flight.into_values() {
+            let _gone = lost.answer.send(Err(TxnError::UnknownOutcome));
+        }
+        for waiter in settling.into_values().flatten() {
+            let _gone = waiter.send(Err(TxnError::Serialization { reason: "the leader changed" }));
+        }
+        let _unwatched = self.authority.send(authority);
+    }
+}

@@ -1,0 +1,193 @@
+//! Snapshots for other replicas: read from a pinned view, written into a new store.
+//!
+//! ```text
+//!   chunk   := row*            whole rows only
+//!   row     := space u8, key length u32, value length u32, key, value
+//!   end     := row with space 255 and empty key; its value is the count of rows, u64, and the format, u8
+//! ```
+//!
+//! A snapshot is what the engine holds after a flush: current rows, outcomes, staged transactions, the applied
+//! position with the membership. No history. Memory on both sides is one chunk.
+//! The record of the applied position is written last and durably, so an unfinished install is an empty store; the
+//! pointer to the store in use is flipped after that.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use rustydb_storage::engine::{Direction, Durability, Engine, EngineView, KeyRange, Space};
+
+use crate::core::Core;
+use crate::entry::Reader;
+use crate::error::ApplyError;
+use crate::layer::{META, OUTCOMES, ROWS, STAGED, STAGED_TABLE};
+use crate::machine::Applied;
+use crate::meta::{self, APPLIED_KEY};
+
+/// Rows, then what explains them.
+const SPACES: [Space; 5] = [ROWS, STAGED, STAGED_TABLE, OUTCOMES, META];
+const END: u8 = 255;
+const FORMAT_VERSION: u8 = 1;
+
+/// Streams the state of one applied position.
+pub struct SnapshotReader {
+    view: Arc<dyn EngineView>,
+    applied: Applied,
+    /// Index into [`SPACES`] and the key to go on from.
+    place: Option<(usize, Bytes)>,
+    rows: u64,
+}
+
+impl SnapshotReader {
+    pub(crate) fn new(view: Arc<dyn EngineView>) -> Result<SnapshotReader, ApplyError> {
+        let state = meta::load(&*view)?.state;
+        let applied = Applied {
+            position: state.position,
+            opaque_position: state.opaque,
+            membership: state.membership,
+            version: state.sequence,
+        };
+        Ok(SnapshotReader { view, applied, place: Some((0, Bytes::new())), rows: 0 })
+    }
+
+    /// The position of the snapshot and what goes with it.
+    #[must_use]
+    pub const fn applied(&self) -> &Applied {
+        &self.applied
+    }
+
+    /// The next chunk, of about `max_bytes`, or `None` after the last. Reads the disk.
+    ///
+    /// # Errors
+    /// [`ApplyError::Storage`].
+    pub fn next_chunk(&mut self, max_bytes: usize) -> Result<Option<Bytes>, ApplyError> {
+        let Some((mut index, mut from)) = self.place.take() else { return Ok(None) };
+        let mut chunk = BytesMut::new();
+        while let Some(space) = SPACES.get(index) {
+            let mut stopped = None;
+            let range = KeyRange { start: &from, end: None };
+            self.view.scan(*space, range, Direction::Forward, &mut |key, value| {
+                put_row(&mut chunk, space.get(), key, value);
+                self.rows += 1;
+                if chunk.len() < max_bytes {
+                    return ControlFlow::Continue(());
+                }
+                let mut next = BytesMut::from(key);
+                next.put_u8(0);
+                stopped = Some(next.freeze());
+                ControlFlow::Break(())
+            })?;
+            if let Some(next) = stopped {
+                self.place = Some((index, next));
+                return Ok(Some(chunk.freeze()));
+            }
+            index += 1;
+            from = Bytes::new();
+        }
+        let mut end = BytesMut::new();
+        end.put_u64_le(self.rows);
+        end.put_u8(FORMAT_VERSION);
+        put_row(&mut chunk, END, &[], &end);
+        Ok(Some(chunk.freeze()))
+    }
+}
+
+fn put_row(chunk: &mut BytesMut, space: u8, key: &[u8], value: &[u8]) {
+    let size = |slice: &[u8]| u32::try_from(slice.len()).unwrap_or(u32::MAX);
+    chunk.put_u8(space);
+    chunk.put_u32_le(size(key));
+    chunk.put_u32_le(size(value));
+    chunk.put_slice(key);
+    chunk.put_slice(value);
+}
+
+/// Fills a new store from chunks and puts it in the place of the present one. Dropping it before
+/// [`finish`](SnapshotInstaller::finish) leaves everything as it was.
+pub struct SnapshotInstaller {
+    core: Arc<Core>,
+    number: u64,
+    engine: Arc<dyn Engine>,
+    applied: Option<Bytes>,
+    rows: u64,
+    ended: bool,
+}
+
+const DAMAGED: ApplyError = ApplyError::Stored { what: "snapshot" };
+
+impl SnapshotInstaller {
+    pub(crate) fn new(core: Arc<Core>) -> Result<SnapshotInstaller, ApplyError> {
+        let (number, engine) = core.stores.create()?;
+        Ok(SnapshotInstaller { core, number, engine, applied: None, rows: 0, ended: false })
+    }
+
+    /// Writes one chunk, as [`SnapshotReader::next_chunk`] gave it, in order. Blocks for the disk.
+    ///
+    /// # Errors
+    /// [`ApplyError`] when the chunk does not decode or the disk fails; drop the installer then.
+    pub fn write_chunk(&mut self, chunk: &Bytes) -> Result<(), ApplyError> {
+        let mut reader = Reader::new(chunk);
+        let mut rows = Vec::new();
+        while !reader.is_at_end() {
+            let (space, key, value) = read_row(&mut reader).filter(|_| !self.ended).ok_or(DAMAGED)?;
+            if space == END {
+                let mut end = Reader::new(&value);
+                let count = end.u64();
+                self.ended = count == Some(self.rows) && end.u8() == Some(FORMAT_VERSION);
+                if !self.ended {
+                    return Err(DAMAGED);
+                }
+                continue;
+            }
+            self.rows += 1;
+            let space = SPACES.iter().copied().find(|known| known.get() == space).ok_or(DAMAGED)?;
+            if space == META && key == APPLIED_KEY {
+                self.applied = Some(value);
+            } else {
+                rows.push((space, key, value));
+            }
+        }
+        self.engine.write(Durability::Buffered, &mut |writer| {
+            rows.iter().try_for_each(|(space, key, value)| writer.put(*space, key, value))
+        })?;
+        Ok(())
+    }
+
+    /// Makes the new store durable and flips to it. Open snapshots of the former state end with
+    /// [`SnapshotTooOld`](crate::TxnError::SnapshotTooOld). Blocks for the disk.
+    ///
+    /// # Errors
+    /// [`ApplyError`] when the snapshot is incomplete (the former state stays), or the disk fails.
+    pub fn finish(self) -> Result<Applied, ApplyError> {
+        let applied = self.applied.filter(|_| self.ended).ok_or(DAMAGED)?;
+        self.engine.write(Durability::Synced, &mut |writer| writer.put(META, APPLIED_KEY, &applied))?;
+        let core = self.core;
+        let mut flushed = core.flushed.lock();
+        let mut state = core.apply.lock();
+        let view = self.engine.view()?;
+        let loaded = meta::load(&*view)?;
+        core.stores.switch(self.number, Arc::clone(&self.engine))?;
+        let resolved = loaded.staged.resolved();
+        *core.outcomes.write() = loaded.outcomes;
+        *core.staged.table.write() = loaded.staged;
+        core.layers.replace(view, loaded.state.sequence, resolved);
+        *state = loaded.state;
+        *flushed = state.position;
+        core.resolved(&[], state.sequence);
+        core.feed.lag_all();
+        let sequence = state.sequence;
+        core.applied.send_modify(|applied| *applied = sequence);
+        Ok(Applied {
+            position: state.position,
+            opaque_position: state.opaque.clone(),
+            membership: state.membership.clone(),
+            version: state.sequence,
+        })
+    }
+}
+
+fn read_row(reader: &mut Reader<'_>) -> Option<(u8, Bytes, Bytes)> {
+    let space = reader.u8()?;
+    let key_size = usize::try_from(reader.u32()?).ok()?;
+    let value_size = usize::try_from(reader.u32()?).ok()?;
+    Some((space, reader.take(key_size)?, reader.take(value_size)?))
+}

@@ -1,0 +1,165 @@
+//! The store: the waist between how commits become durable and everything that uses them.
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use rustydb_env::Env;
+use rustydb_env::sync::{Signal, watch};
+use rustydb_types::ids::{RequestId, Version};
+
+use crate::config::KvConfig;
+use crate::core::{Authority, Core, Registry};
+use crate::entry::{EntryBuilder, EntryKind};
+use crate::error::{ApplyError, TxnError};
+use crate::feed::{Feed, FeedSubscriber};
+use crate::layer::Layers;
+use crate::locks::LockTable;
+use crate::machine::StateMachine;
+use crate::meta;
+use crate::outcomes::Outcome;
+use crate::overlay::Overlay;
+use crate::proposer::Proposer;
+use crate::sequencer::{Sequencer, Submission};
+use crate::staged::StagedIndex;
+use crate::stores::{EngineOpener, Stores};
+use crate::transaction::{Access, Transaction, TxnOptions};
+
+/// A transactional, multi-version, ordered key-value store. Cheap to clone.
+#[derive(Clone)]
+pub struct KvStore {
+    core: Arc<Core>,
+}
+
+impl std::fmt::Debug for KvStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KvStore").field("dir", &self.core.config.dir).finish_non_exhaustive()
+    }
+}
+
+/// Figures for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KvStats {
+    /// Entries numbered and not yet applied.
+    pub in_flight_entries: usize,
+    /// Bytes of such entries.
+    pub in_flight_size_bytes: usize,
+    /// Bytes of versions that only memory has.
+    pub unflushed_size_bytes: usize,
+    /// Bytes of versions that old snapshots keep in memory.
+    pub retained_size_bytes: usize,
+    /// Locks held and waited for.
+    pub locks: usize,
+    /// Bytes of the engine's files.
+    pub file_size_bytes: u64,
+}
+
+impl KvStore {
+    /// Opens the store in `config.dir`, with the state that was last flushed; the log brings the rest. The state
+    /// machine goes to whoever drives the log.
+    ///
+    /// # Errors
+    /// [`ApplyError`] when the files cannot be opened or read. Blocks for the disk.
+    pub fn open(
+        env: &Env,
+        config: KvConfig,
+        opener: EngineOpener,
+        proposer: Arc<dyn Proposer>,
+    ) -> Result<(KvStore, StateMachine), ApplyError> {
+        let stores = Stores::open(env, config.dir.clone(), opener)?;
+        let view = stores.engine().view()?;
+        let loaded = meta::load(&*view)?;
+        let applied = loaded.state.sequence;
+        let layers = Layers::new(view, applied, loaded.staged.resolved());
+        let overlay = Overlay::default();
+        overlay.clear(applied);
+        let core = Arc::new(Core {
+            env: env.clone(),
+            locks: LockTable::new(config.locks_max),
+            layers,
+            overlay,
+            sequencer: Sequencer::new(applied),
+            registry: Registry::default(),
+            outcomes: RwLock::new(loaded.outcomes),
+            staged: StagedIndex { table: RwLock::new(loaded.staged) },
+            flushed: Mutex::new(loaded.state.position),
+            apply: Mutex::new(loaded.state),
+            stores,
+            proposer,
+            authority: watch::channel(Authority::Unknown).0,
+            applied: watch::channel(applied).0,
+            feed: Feed::default(),
+            flush_wanted: tokio::sync::Notify::new(),
+            stopping: Signal::default(),
+            config,
+        });
+        let machine = StateMachine::new(Arc::clone(&core), env);
+        Ok((KvStore { core }, machine))
+    }
+
+    /// Who leads, to look at and to watch.
+    #[must_use]
+    pub fn authority(&self) -> watch::Receiver<Authority> {
+        self.core.authority.subscribe()
+    }
+
+    /// The version up to which everything is applied here, to look at and to watch.
+    #[must_use]
+    pub fn applied_changes(&self) -> watch::Receiver<Version> {
+        self.core.applied.subscribe()
+    }
+
+    /// Subscribes to committed changes from now on. `bound` changes wait for the subscriber at most; beyond that
+    /// it is told that it lagged.
+    #[must_use]
+    pub fn changes(&self, bound: usize) -> FeedSubscriber {
+        self.core.feed.subscribe(bound)
+    }
+
+    /// Begins a transaction. Does not suspend at a leader that holds its lease.
+    ///
+    /// # Errors
+    /// [`TxnError::NotLeader`] for read-write elsewhere than at the leader, and for linearizable reads where no
+    /// leader can be asked; [`TxnError::Stopped`].
+    pub async fn begin(&self, options: TxnOptions) -> Result<Transaction, TxnError> {
+        if self.core.stopping.is_set() {
+            return Err(TxnError::Stopped);
+        }
+        if options.access != Access::ReadLocal {
+            self.core.linearize().await?;
+        }
+        Transaction::open(&self.core, options)
+    }
+
+    /// What became of the commit under `request`. A fence is committed first, so that an original which comes
+    /// later is refused: the answer is final.
+    ///
+    /// # Errors
+    /// [`TxnError::NotLeader`]; [`TxnError::UnknownOutcome`] when the fence itself got lost: ask again.
+    pub async fn outcome(&self, request: RequestId) -> Result<Outcome, TxnError> {
+        self.core.linearize().await?;
+        let known = self.core.outcomes.read().outcome(&request);
+        if let Some(outcome) = known {
+            return Ok(outcome);
+        }
+        let entry = EntryBuilder::new(EntryKind::Fence, request, Version::ZERO, &[]);
+        let mut fence = Submission::bare(EntryKind::Fence, request, entry);
+        let answer = self.core.submit_waiting(&mut fence).await?;
+        self.core.answer(answer).await?;
+        let outcome = self.core.outcomes.read().outcome(&request);
+        outcome.ok_or(TxnError::UnknownOutcome)
+    }
+
+    /// Figures for metrics.
+    #[must_use]
+    pub fn stats(&self) -> KvStats {
+        let (in_flight_entries, in_flight_size_bytes) = self.core.sequencer.in_flight();
+        KvStats {
+            in_flight_entries,
+            in_flight_size_bytes,
+            unflushed_size_bytes: self.core.layers.unflushed_size_bytes(),
+            retained_size_bytes: self.core.layers.retained_size_bytes(),
+            locks: self.core.locks.len(),
+            file_size_bytes: self.core.stores.engine().stats().file_size_bytes,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The commit.
+
+use std::sync::atomic::Ordering;
+
+use rustydb_types::ids::Version;
+
+use super::Transaction;
+use crate::core::Core;
+use crate::entry::{EntryBuilder, EntryKind};
+use crate::error::TxnError;
+use crate::proposer::Linearize;
+use crate::sequencer::{CommitAnswer, Submission, Submitted};
+
+/// Proof of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommitReceipt {
+    /// The version of the commit; for a transaction without writes, that of its snapshot.
+    pub version: Version,
+}
+
+impl Transaction {
+    /// Commits. When it returns `Ok`, the writes are durable on a majority and applied here, and everything that
+    /// the transaction read is certain.
+    ///
+    /// # Errors
+    /// [`TxnError::UnknownOutcome`] when the commit was proposed and its fate is not known; any other error means
+    /// that nothing was or will be committed.
+    ///
+    /// # Cancellation
+    /// Before the commit has its place in the order: rolled back. After: committed or not; ask for the outcome.
+    pub async fn commit(mut self) -> Result<CommitReceipt, TxnError> {
+        if self.own.is_empty() && self.attachments.is_empty() {
+            self.release_locks();
+            self.settle_reads().await?;
+            return Ok(CommitReceipt { version: self.pin.version() });
+        }
+        let mut submission = self.submission();
+        let answer = self.core.submit_waiting(&mut submission).await?;
+        // The place is taken: who waits for the locks sees these writes. The answer waits for the disk.
+        self.release_locks();
+        let version = self.core.answer(answer).await?;
+        self.core.settled_with(version, self.shared.read_through.load(Ordering::SeqCst));
+        Ok(CommitReceipt { version })
+    }
+
+    /// Gives a large transaction the chance to hand on what it has buffered; call it between the rows of bulk
+    /// work, where waiting is allowed.
+    ///
+    /// # Errors
+    /// [`TxnError::TooLarge`] at the bound of what a transaction may hold in memory.
+    pub async fn flush_if_large(&mut self) -> Result<(), TxnError> {
+        let (size_bytes, bound_bytes) = (self.own.size_bytes(), self.core.config.transaction_size_bytes_max);
+        if size_bytes > bound_bytes { Err(TxnError::TooLarge { size_bytes, bound_bytes }) } else { Ok(()) }
+    }
+
+    fn submission(&mut self) -> Submission {
+        let mut entry =
+            EntryBuilder::new(EntryKind::Commit, self.options.request, Version::ZERO, &self.attachments);
+        let writes: Vec<_> = self.own.prepared().collect();
+        for write in &writes {
+            entry.write(&write.key, write.base, write.value.as_deref());
+        }
+        let snapshot = self.pin.version();
+        let reads = self.reads.as_ref().map(|reads| {
+            let bound = self.core.config.read_ranges_max;
+            (snapshot, std::mem::replace(&mut *reads.lock(), crate::validation::ReadSet::new(bound)))
+        });
+        Submission {
+            kind: EntryKind::Commit,
+            request: self.options.request,
+            entry: Some(entry),
+            writes,
+            staged: Version::ZERO,
+            shared: Some(std::sync::Arc::clone(&self.shared)),
+            flushes: self.flushes,
+            reads,
+            written_ranges: Vec::new(),
+        }
+    }
+}
+
+impl Core {
+    /// Submits, waiting for room as long as the configuration allows.
+    pub(crate) async fn submit_waiting(
+        self: &std::sync::Arc<Core>,
+        submission: &mut Submission,
+    ) -> Result<CommitAnswer, TxnError> {
+        let deadline = self.env.now() + self.config.window_wait;
+        loop {
+            match self.submit(submission)? {
+                Submitted::Numbered(answer) => return Ok(answer),
+                Submitted::Wait(room) => {
+                    if self.env.timeout_at(deadline, room).await.is_err() {
+                        return Err(TxnError::Overloaded { what: "commits in flight" });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for the answer to a numbered entry.
+    pub(crate) async fn answer(&self, answer: CommitAnswer) -> Result<Version, TxnError> {
+        match self.env.timeout(self.config.commit_wait, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) | Err(_) => Err(TxnError::UnknownOutcome),
+        }
+    }
+
+    /// A commit comes after everything it has read: what is applied up to it includes that.
+    #[expect(clippy::unused_self, reason = "an invariant of this store")]
+    pub(crate) fn settled_with(&self, version: Version, read_through: u64) {
+        assert!(read_through < version.get(), "a commit was numbered before something that it had read");
+    }
+
+    pub(crate) async fn linearize(&self) -> Result<(), TxnError> {
+        match self.proposer.linearize() {
+            Linearize::Now => Ok(()),
+            Linearize::Wait(wait) => match self.env.timeout(self.config.commit_wait, wait).await {
+                Ok(result) => result,
+                Err(_) => Err(self.not_leader()),
+            },
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! A transaction: reads of a snapshot, buffered writes, locks, one commit.
+
+mod commit;
+mod locking;
+mod own;
+mod read;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustydb_types::ids::{RequestId, Version};
+
+use crate::core::{Core, TxnShared};
+use crate::entry::{Attachment, KEY_SIZE_MAX};
+use crate::error::TxnError;
+use crate::layer::Pin;
+use crate::locks::{LockTarget, Mode, RowLock};
+use crate::validation::ReadSet;
+
+pub use commit::CommitReceipt;
+pub use locking::RowLockOutcome;
+use own::OwnWrites;
+pub use own::SavepointId;
+
+/// What a transaction is kept apart from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isolation {
+    /// Each statement has a snapshot of its own.
+    ReadCommitted,
+    /// One snapshot; a row changed since cannot be written (snapshot isolation).
+    RepeatableRead,
+    /// One snapshot; nothing that was read may have changed at the commit.
+    Serializable,
+}
+
+/// What a transaction may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read and write, at the leader.
+    ReadWrite,
+    /// Read what is applied, linearizably.
+    ReadOnly,
+    /// Read what this replica has applied, however old that is.
+    ReadLocal,
+}
+
+/// How a transaction is begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TxnOptions {
+    /// See [`Isolation`].
+    pub isolation: Isolation,
+    /// See [`Access`].
+    pub access: Access,
+    /// Under which name the outcome of the commit can be asked for. All zero: it cannot. Of one session the
+    /// counters must rise; a commit under one that is not above the last is refused.
+    pub request: RequestId,
+}
+
+/// A locked row.
+#[derive(Clone, Copy, Debug)]
+struct LockedRow {
+    /// The newest live version when the lock was granted, which cannot change while it is held.
+    base: Version,
+}
+
+/// An open transaction. Dropping it rolls back.
+pub struct Transaction {
+    core: Arc<Core>,
+    options: TxnOptions,
+    shared: Arc<TxnShared>,
+    pin: Pin,
+    /// Whether the snapshot has been read from: the first statement takes a new one.
+    used: bool,
+    command: u32,
+    own: OwnWrites,
+    /// Locks in the order of asking, which is the order of release.
+    held: Vec<LockTarget>,
+    locked: HashMap<Bytes, LockedRow>,
+    reads: Option<Mutex<ReadSet>>,
+    attachments: Vec<Attachment>,
+    /// Flushes of the layers when the transaction began.
+    flushes: u64,
+}
+
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transaction")
+            .field("id", &self.shared.id)
+            .field("options", &self.options)
+            .field("snapshot", &self.pin.version())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Transaction {
+    pub(crate) fn open(core: &Arc<Core>, options: TxnOptions) -> Result<Transaction, TxnError> {
+        let writes = options.access == Access::ReadWrite;
+        let shared = if writes {
+            core.open_transaction()?
+        } else {
+            Arc::new(TxnShared::new(core.registry.next_id(), rustydb_types::ids::Term::new(0)))
+        };
+        let serializable = writes && options.isolation == Isolation::Serializable;
+        let flushes = core.layers.flushes();
+        if serializable {
+            core.sequencer.with_recent(|recent, last| recent.start(last));
+        }
+        let pin = take_pin(core, &shared, writes);
+        if serializable {
+            core.sequencer.with_recent(|recent, _| recent.opened(pin.version()));
+        }
+        Ok(Transaction {
+            core: Arc::clone(core),
+            options,
+            shared,
+            pin,
+            used: false,
+            command: 1,
+            own: OwnWrites::default(),
+            held: Vec::new(),
+            locked: HashMap::new(),
+            reads: serializable.then(|| Mutex::new(ReadSet::new(core.config.read_ranges_max))),
+            attachments: Vec::new(),
+            flushes,
+        })
+    }
+
+    /// How the transaction was begun.
+    #[must_use]
+    pub const fn options(&self) -> &TxnOptions {
+        &self.options
+    }
+
+    /// The version that the transaction's present snapshot sees.
+    #[must_use]
+    pub fn snapshot(&self) -> Version {
+        self.pin.version()
+    }
+
+    /// Whether something was written.
+    #[must_use]
+    pub fn has_writes(&self) -> bool {
+        !self.own.is_empty()
+    }
+
+    fn can_write(&self) -> bool {
+        self.options.access == Access::ReadWrite
+    }
+
+    /// Begins a statement. What the statements before it wrote becomes readable; what it writes itself does not
+    /// (`get_latest` aside). With READ COMMITTED it takes a new snapshot.
+    pub fn begin_statement(&mut self) {
+        self.command = self.command.saturating_add(1);
+        if self.options.isolation == Isolation::ReadCommitted || !self.used {
+            let former = self.pin.version();
+            self.pin = take_pin(&self.core, &self.shared, self.can_write());
+            if self.reads.is_some() {
+                let snapshot = self.pin.version();
+                self.core.sequencer.with_recent(|recent, _| {
+                    recent.opened(snapshot);
+                    recent.closed(former);
+                });
+            }
+        }
+        self.used = true;
+    }
+
+    /// Writes a row. The caller should hold its row lock; where it does not, the lock is taken if it is free.
+    ///
+    /// # Errors
+    /// [`TxnError::ReadOnly`]; [`TxnError::LockNotAvailable`] when the lock was not taken before and is not free;
+    /// [`TxnError::Serialization`] when the row is newer than the snapshot (REPEATABLE READ and above);
+    /// [`TxnError::TooLarge`] at the bound of the transaction or of a key.
+    pub fn put(&mut self, key: Bytes, value: Bytes) -> Result<(), TxnError> {
+        self.write(key, Some(value))
+    }
+
+    /// Deletes a row; as [`put`](Transaction::put).
+    ///
+    /// # Errors
+    /// As [`put`](Transaction::put).
+    pub fn delete(&mut self, key: Bytes) -> Result<(), TxnError> {
+        self.write(key, None)
+    }
+
+    fn write(&mut self, key: Bytes, value: Option<Bytes>) -> Result<(), TxnError> {
+        if !self.can_write() {
+            return Err(TxnError::ReadOnly);
+        }
+        if key.len() > KEY_SIZE_MAX {
+            return Err(TxnError::TooLarge { size_bytes: key.len(), bound_bytes: KEY_SIZE_MAX });
+        }
+        self.shared.check()?;
+        let base = match self.locked.get(&key) {
+            Some(row) => row.base,
+            None => self.lock_for_write(&key)?,
+        };
+        let bound_bytes = self.core.config.transaction_size_bytes_max;
+        if self.own.size_bytes() > bound_bytes {
+            return Err(TxnError::TooLarge { size_bytes: self.own.size_bytes(), bound_bytes });
+        }
+        self.own.write(key, base, value, self.command);
+        Ok(())
+    }
+
+    fn lock_for_write(&mut self, key: &Bytes) -> Result<Version, TxnError> {
+        let target = LockTarget::Row(key.clone());
+        match self.core.locks.acquire(self.shared.id, &target, Mode::row(RowLock::ForUpdate), false)? {
+            crate::locks::Acquired::Granted => self.held.push(target),
+            crate::locks::Acquired::Held | crate::locks::Acquired::Wait(_) => {}
+        }
+        let (base, changed) = self.base_of(key)?;
+        if changed && self.options.isolation != Isolation::ReadCommitted {
+            return Err(TxnError::Serialization { reason: "a concurrent update" });
+        }
+        self.locked.insert(key.clone(), LockedRow { base });
+        Ok(base)
+    }
+
+    /// Makes data ride with the commit in the change feed.
+    pub fn attach(&mut self, attachment: Attachment) {
+        self.attachments.push(attachment);
+    }
+
+    /// Marks a place to go back to.
+    pub fn savepoint(&mut self) -> SavepointId {
+        self.own.savepoint()
+    }
+
+    /// Undoes every write since the savepoint, which stays open; those opened after it are gone. Locks stay.
+    ///
+    /// # Errors
+    /// [`TxnError::NoSuchSavepoint`].
+    pub fn rollback_to(&mut self, savepoint: SavepointId) -> Result<(), TxnError> {
+        self.own.rollback_to(savepoint)
+    }
+
+    /// Forgets a savepoint and those opened after it; the writes stay.
+    ///
+    /// # Errors
+    /// [`TxnError::NoSuchSavepoint`].
+    pub fn release(&mut self, savepoint: SavepointId) -> Result<(), TxnError> {
+        self.own.release(savepoint)
+    }
+
+    /// Ends the transaction; nothing of it remains.
+    pub fn rollback(self) {
+        drop(self);
+    }
+
+    fn release_locks(&mut self) {
+        if !self.held.is_empty() {
+            self.core.locks.release(self.shared.id, &self.held);
+            self.held.clear();
+        }
+        self.locked.clear();
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        self.release_locks();
+        if self.can_write() {
+            self.core.registry.close(self.shared.id);
+        }
+        if self.reads.is_some() {
+            let snapshot = self.pin.version();
+            self.core.sequencer.with_recent(|recent, _| recent.closed(snapshot));
+        }
+    }
+}
+
+/// A snapshot of the numbered state for a transaction that writes, of the applied state for one that reads.
+/// A refusal beside it lowers what is numbered; then it is taken again.
+fn take_pin(core: &Arc<Core>, shared: &TxnShared, numbered: bool) -> Pin {
+    loop {
+        let refusals = core.registry.refusals();
+        let pin = core.layers.pin(numbered.then(|| core.overlay.numbered()));
+        shared.pinned.store(pin.version().get(), Ordering::SeqCst);
+        if core.registry.refusals() == refusals {
+            return pin;
+        }
+    }
+}

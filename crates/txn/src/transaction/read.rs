@@ -1,0 +1,142 @@
+//! Reads: the transaction's own writes, then what is in flight, then the snapshot.
+
+use bytes::Bytes;
+use rustydb_types::ids::Version;
+
+use super::{Access, Transaction};
+use crate::error::TxnError;
+use crate::layer::{Limits, ScanBounds, ScanChunk, ScanRequest, merge};
+
+impl Transaction {
+    /// The value at `key` in the snapshot of the present statement.
+    ///
+    /// # Errors
+    /// [`TxnError::SnapshotTooOld`], [`TxnError::Storage`]; [`TxnError::Serialization`] when what was read before
+    /// was refused.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, TxnError> {
+        if let Some(own) = self.own.get(key, self.command) {
+            return Ok(own);
+        }
+        if let Some(reads) = &self.reads {
+            reads.lock().add_key(key);
+        }
+        self.get_snapshot(key)
+    }
+
+    /// The values at several keys, in their order.
+    ///
+    /// # Errors
+    /// As [`get`](Transaction::get).
+    pub fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, TxnError> {
+        keys.iter().map(|key| self.get(key)).collect()
+    }
+
+    /// The newest value at `key`, whatever the snapshot: the last own write, else the newest numbered version.
+    /// For the check of a row after its lock was granted.
+    ///
+    /// # Errors
+    /// As [`get`](Transaction::get).
+    pub fn get_latest(&self, key: &[u8]) -> Result<Option<Bytes>, TxnError> {
+        if let Some(own) = self.own.latest(key) {
+            return Ok(own);
+        }
+        if let Some(reads) = &self.reads {
+            reads.lock().add_key(key);
+        }
+        if !self.can_write() {
+            return self.get_snapshot(key);
+        }
+        self.shared.check()?;
+        Ok(self.core.newest(key, &self.shared.read_through)?.and_then(|found| found.value))
+    }
+
+    pub(super) fn get_snapshot(&self, key: &[u8]) -> Result<Option<Bytes>, TxnError> {
+        let at = self.pin.version();
+        let mut extra = Vec::new();
+        if self.can_write() {
+            self.shared.check()?;
+            if let Some(found) = self.core.overlay.get(key, at, &self.shared.read_through) {
+                return Ok(found.value);
+            }
+            extra = self.core.overlay.staged_visible(at);
+        }
+        Ok(self.pin.read(|set| set.get(key, at, &extra))?.and_then(|found| found.value))
+    }
+
+    /// A chunk of rows in order of key. It is empty only when the range has no more rows.
+    ///
+    /// # Errors
+    /// As [`get`](Transaction::get).
+    pub fn scan(&self, request: ScanRequest) -> Result<ScanChunk, TxnError> {
+        let mut bounds = ScanBounds::new(request.start, request.end, request.direction);
+        let mut limits = Limits { rows: request.max_rows.max(1), bytes: request.max_bytes.max(1) };
+        loop {
+            if bounds.is_empty() {
+                return Ok(ScanChunk::default());
+            }
+            let chunk = self.scan_once(&bounds, limits)?;
+            if let Some(reads) = &self.reads {
+                let (start, end) = match (bounds.direction, chunk.rest()) {
+                    (_, None) => (bounds.start.clone(), bounds.end.clone()),
+                    (rustydb_storage::engine::Direction::Forward, Some((next, _))) => {
+                        (bounds.start.clone(), Some(next))
+                    }
+                    (rustydb_storage::engine::Direction::Backward, Some((_, next))) => {
+                        (next, bounds.end.clone())
+                    }
+                };
+                reads.lock().add_range(start, end);
+            }
+            match chunk.rest() {
+                Some((start, end)) if chunk.is_empty() => {
+                    // Only deleted rows so far: go on in larger steps.
+                    bounds = ScanBounds::new(start, end, bounds.direction);
+                    limits.rows = (limits.rows.saturating_mul(4)).min(4096);
+                }
+                _ => return Ok(chunk),
+            }
+        }
+    }
+
+    fn scan_once(&self, bounds: &ScanBounds, limits: Limits) -> Result<ScanChunk, TxnError> {
+        let at = self.pin.version();
+        let mut runs = vec![self.own.run(bounds, self.command, limits)];
+        let mut extra = Vec::new();
+        if self.can_write() {
+            self.shared.check()?;
+            runs.push(self.core.overlay.run(bounds, at, limits, &self.shared.read_through));
+            extra = self.core.overlay.staged_visible(at);
+        }
+        let (layers, engine) = self.pin.read(|set| set.runs(bounds, at, &extra, limits))?;
+        runs.extend(layers);
+        Ok(merge(bounds, &runs, engine, limits))
+    }
+
+    /// Waits until everything that was read is certain: what was in flight is applied, and this node was the
+    /// leader (or this replica up to date) when it was read. Call it before rows go to the client.
+    ///
+    /// # Errors
+    /// [`TxnError::Serialization`] when something that was read was refused; [`TxnError::NotLeader`];
+    /// [`TxnError::UnknownOutcome`] is never returned: nothing was committed here.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub async fn settle_reads(&mut self) -> Result<(), TxnError> {
+        if self.can_write() {
+            self.shared.check()?;
+            let through = self.shared.read_through.load(std::sync::atomic::Ordering::SeqCst);
+            if let Some(settled) = self.core.settling(Version::new(through), &self.shared)? {
+                match self.core.env.timeout(self.core.config.commit_wait, settled).await {
+                    Ok(Ok(result)) => result?,
+                    Ok(Err(_)) => return Err(TxnError::Stopped),
+                    Err(_) => return Err(TxnError::Overloaded { what: "commits that were read" }),
+                }
+            }
+        }
+        if self.options.access == Access::ReadLocal {
+            return Ok(());
+        }
+        self.core.linearize().await?;
+        self.shared.check()
+    }
+}

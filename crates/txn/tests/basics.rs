@@ -1,0 +1,257 @@
+//! One store over a local proposer: what a transaction sees, and what stays of it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustydb_env::Env;
+use rustydb_storage::engine::EngineKind;
+use rustydb_txn::{
+    Access, Direction, FeedEvent, Isolation, KvConfig, KvStore, LocalKv, LockWait, Outcome, RowLock,
+    RowLockOutcome, ScanRequest, Transaction, TxnError, TxnOptions,
+};
+use rustydb_types::ids::{Incarnation, RequestId, SessionId};
+
+const NOBODY: RequestId =
+    RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
+
+fn options(isolation: Isolation, access: Access) -> TxnOptions {
+    TxnOptions { isolation, access, request: NOBODY }
+}
+
+fn local(dir: &tempfile::TempDir, delay_ms: u64) -> LocalKv {
+    LocalKv::in_memory(&Env::os(), dir.path().into(), Duration::from_millis(delay_ms)).unwrap()
+}
+
+async fn writer(kv: &KvStore, isolation: Isolation) -> Transaction {
+    kv.begin(options(isolation, Access::ReadWrite)).await.unwrap()
+}
+
+async fn set(
+    txn: &mut Transaction,
+    key: &'static str,
+    value: &'static str,
+) -> Result<RowLockOutcome, TxnError> {
+    let outcome = txn.lock_row(key.as_bytes(), RowLock::ForUpdate, LockWait::NoWait).await?;
+    txn.put(key.into(), value.into())?;
+    Ok(outcome)
+}
+
+async fn put_all(kv: &KvStore, rows: &[(&'static str, &'static str)]) {
+    let mut txn = writer(kv, Isolation::ReadCommitted).await;
+    for (key, value) in rows {
+        set(&mut txn, key, value).await.unwrap();
+    }
+    txn.commit().await.unwrap();
+}
+
+async fn read(kv: &KvStore, key: &str) -> Option<Bytes> {
+    let txn = kv.begin(options(Isolation::ReadCommitted, Access::ReadOnly)).await.unwrap();
+    txn.get(key.as_bytes()).unwrap()
+}
+
+fn all(txn: &Transaction, direction: Direction, max_rows: usize) -> Vec<(String, String)> {
+    let mut rows = Vec::new();
+    let mut range = Some((Bytes::new(), Bytes::new()));
+    while let Some((start, end)) = range {
+        let chunk = txn.scan(ScanRequest { start, end, direction, max_bytes: 1 << 16, max_rows }).unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        rows.extend(chunk.iter().map(|(key, value)| (text(key), text(value))));
+        range = chunk.rest();
+    }
+    rows
+}
+
+#[tokio::test]
+async fn a_commit_is_read_by_the_next_transaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir, 0);
+    put_all(&local.kv(), &[("a", "1"), ("b", "2")]).await;
+    assert_eq!(read(&local.kv(), "a").await, Some("1".into()));
+    let mut txn = writer(&local.kv(), Isolation::ReadCommitted).await;
+    txn.delete("a".into()).unwrap();
+    txn.commit().await.unwrap();
+    assert_eq!(read(&local.kv(), "a").await, None);
+}
+
+#[tokio::test]
+async fn a_rolled_back_write_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir, 0);
+    let mut txn = writer(&local.kv(), Isolation::ReadCommitted).await;
+    set(&mut txn, "a", "1").await.unwrap();
+    txn.rollback();
+    assert_eq!(read(&local.kv(), "a").await, None);
+    put_all(&local.kv(), &[("a", "2")]).await;
+}
+
+#[tokio::test]
+async fn locks_are_released_at_numbering_and_the_next_writer_reads_what_is_in_flight() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir, 50);
+    let kv = local.kv();
+    put_all(&kv, &[("a", "0")]).await;
+    let mut first = writer(&kv, Isolation::ReadCommitted).await;
+    set(&mut first, "a", "1").await.unwrap();
+    let committing = tokio::spawn(first.commit());
+    tokio::task::yield_now().await;
+    // The first commit is in flight: its lock is free and its write is read by writers, not by readers.
+    let mut second = writer(&kv, Isolation::ReadCommitted).await;
+    assert_eq!(second.get(b"a").unwrap(), Some("1".into()));
+    assert_eq!(set(&mut second, "a", "2").await.unwrap(), RowLockOutcome::Unchanged);
+    assert_eq!(read(&kv, "a").await, Some("0".into()));
+    assert!(!committing.is_finished());
+    second.settle_reads().await.unwrap();
+    assert_eq!(read(&kv, "a").await, Some("1".into()));
+    committing.await.unwrap().unwrap();
+    second.commit().await.unwrap();
+    assert_eq!(read(&kv, "a").await, Some("2".into()));
+}
+
+#[tokio::test]
+async fn read_committed_is_told_that_a_row_changed_and_repeatable_read_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir, 0);
+    let kv = local.kv();
+    put_all(&kv, &[("a", "0"), ("b", "0")]).await;
+    let mut committed = writer(&kv, Isolation::ReadCommitted).await;
+    committed.begin_statement();
+    let mut repeatable = writer(&kv, Isolation::RepeatableRead).await;
+    repeatable.begin_statement();
+    put_all(&kv, &[("a", "1")]).await;
+    assert_eq!(set(&mut committed, "a", "2").await.unwrap(), RowLockOutcome::Changed);
+    assert_eq!(committed.get(b"a").unwrap(), Some("0".into()));
+    assert_eq!(committed.get_latest(b"a").unwrap(), Some("2".into()));
+    drop(committed);
+    assert_eq!(repeatable.get(b"a").unwrap(), Some("0".into()));
+    assert!(matches!(set(&mut repeatable, "a", "3").await, Err(TxnError::Serialization { .. })));
+    assert_eq!(set(&mut repeatable, "b", "3").await.unwrap(), RowLockOutcome::Unchanged);
+}
+
+#[tokio::test]
+async fn scans_merge_own_writes_generations_and_engine_in_both_directions() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = KvConfig::new(dir.path().into());
+    config.flush_size_bytes = 1;
+    config.flush_interval = Duration::from_millis(1);
+    let local =
+        LocalKv::with_engine(&Env::os(), config, EngineKind::Memory, 1 << 20, Duration::ZERO).unwrap();
+    let kv = local.kv();
+    put_all(&kv, &[("a", "1"), ("b", "1"), ("c", "1"), ("d", "1"), ("e", "1")]).await;
+    while kv.stats().unflushed_size_bytes > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    put_all(&kv, &[("b", "2"), ("f", "2")]).await;
+    let mut txn = writer(&kv, Isolation::ReadCommitted).await;
+    txn.begin_statement();
+    txn.delete("c".into()).unwrap();
+    txn.put("bb".into(), "own".into()).unwrap();
+    txn.begin_statement();
+    let expected: Vec<(String, String)> =
+        [("a", "1"), ("b", "2"), ("bb", "own"), ("d", "1"), ("e", "1"), ("f", "2")]
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .into();
+    let mut reversed = expected.clone();
+    reversed.reverse();
+    for max_rows in [1, 2, 3, 100] {
+        assert_eq!(all(&txn, Direction::Forward, max_rows), expected, "{max_rows} rows a chunk");
+        assert_eq!(all(&txn, Direction::Backward, max_rows), reversed, "{max_rows} rows a chunk");
+    }
+}
+
+#[tokio::test]
+async fn write_skew_is_refused_by_serializable() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir, 0);
+    let kv = local.kv();
+    put_all(&kv, &[("a", "1"), ("b", "1")]).await;
+    let mut first = writer(&kv, Isolation::Serializable).await;
+    let mut second = writer(&kv, Isolation::Serializable).await;
+    first.get(b"b").unwrap();
+    second.get(b"a").unwrap();
+    set(&mut first, "a", "0").await.unwrap();
+    set(&mut second, "b", "0").await.unwrap();
+    first.commit().await.unwrap();
+    assert!(matches!(second.commit().await, Err(TxnError::Serialization { .. })));
+}
+
+#[tokio::test]
+async fn the_outcome_of_a_request_is_known_and_a_fence_refuses_a_late_original() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir, 0);
+    let kv = local.kv();
+    let request =
+        |counter| RequestId { incarnation: Incarnation::new(1), session: SessionId::new(2), counter };
+    let named = |counter| TxnOptions {
+        request: request(counter),
+        ..options(Isolation::ReadCommitted, Access::ReadWrite)
+    };
+    let mut txn = kv.begin(named(1)).await.unwrap();
+    set(&mut txn, "a", "1").await.unwrap();
+    let receipt = txn.commit().await.unwrap();
+    assert_eq!(kv.outcome(request(1)).await.unwrap(), Outcome::Committed(receipt.version));
+    let mut late = kv.begin(named(2)).await.unwrap();
+    set(&mut late, "a", "2").await.unwrap();
+    assert_eq!(kv.outcome(request(2)).await.unwrap(), Outcome::NotCommitted);
+    assert!(matches!(late.commit().await, Err(TxnError::Serialization { .. })));
+    assert_eq!(read(&kv, "a").await, Some("1".into()));
+}
+
+#[tokio::test]
+async fn the_feed_tells_commits_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir, 0);
+    let kv = local.kv();
+    let mut feed = kv.changes(10);
+    put_all(&kv, &[("a", "1")]).await;
+    put_all(&kv, &[("a", "2")]).await;
+    for expected in ["1", "2"] {
+        let FeedEvent::Change(change) = feed.next().await else { panic!("lagged") };
+        assert_eq!(change.writes[0].value, Some(expected.into()));
+    }
+}
+
+#[tokio::test]
+async fn flushed_commits_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = KvConfig::new(dir.path().into());
+    config.flush_interval = Duration::from_millis(1);
+    let open = || {
+        LocalKv::with_engine(&Env::os(), config.clone(), EngineKind::Redb, 1 << 20, Duration::ZERO).unwrap()
+    };
+    let local = open();
+    put_all(&local.kv(), &[("a", "1"), ("b", "2")]).await;
+    while local.kv().stats().unflushed_size_bytes > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    local.shutdown(Duration::from_secs(1)).await;
+    let local = open();
+    assert_eq!(read(&local.kv(), "a").await, Some("1".into()));
+    put_all(&local.kv(), &[("a", "3")]).await;
+    assert_eq!(read(&local.kv(), "a").await, Some("3".into()));
+}
+
+#[tokio::test]
+async fn a_waiting_lock_is_granted_when_its_holder_commits_and_times_out_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir, 0);
+    let kv = local.kv();
+    let mut first = writer(&kv, Isolation::ReadCommitted).await;
+    set(&mut first, "a", "1").await.unwrap();
+    let mut second = writer(&kv, Isolation::ReadCommitted).await;
+    second.begin_statement();
+    let lock = RowLock::ForUpdate;
+    assert!(matches!(second.lock_row(b"a", lock, LockWait::NoWait).await, Err(TxnError::LockNotAvailable)));
+    let skipped = second.lock_row(b"a", lock, LockWait::SkipLocked).await.unwrap();
+    assert_eq!(skipped, RowLockOutcome::Skipped);
+    let short = LockWait::For(Duration::from_millis(5));
+    assert!(matches!(second.lock_row(b"a", lock, short).await, Err(TxnError::LockTimeout)));
+    let waiting = tokio::spawn(async move {
+        let outcome = second.lock_row(b"a", lock, LockWait::Forever).await;
+        (second, outcome)
+    });
+    tokio::task::yield_now().await;
+    first.commit().await.unwrap();
+    let (second, outcome) = waiting.await.unwrap();
+    assert_eq!(outcome.unwrap(), RowLockOutcome::Changed);
+    assert_eq!(second.get_latest(b"a").unwrap(), Some("1".into()));
+}
