@@ -3,7 +3,12 @@
 pub mod ids;
 pub mod position;
 
+pub mod binary;
 pub mod datatype;
+pub mod datetime;
+pub mod keycodec;
 pub mod numeric;
+pub mod rowcodec;
+pub mod text;
 pub mod value;
 pub mod value_error;
