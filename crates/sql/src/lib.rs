@@ -2,7 +2,8 @@
 
 pub mod catalog;
 pub mod copy;
-pub mod gateway;
-pub mod session;
 pub mod error;
+pub mod gateway;
+pub mod pgcatalog;
+pub mod session;
 pub mod system;

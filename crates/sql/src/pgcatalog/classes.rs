@@ -1,0 +1,466 @@
+//! Relations about tables, indexes, columns and constraints.
+
+use rustydb_types::datatype::{BaseType, DataType};
+use rustydb_types::ids::Oid;
+use rustydb_types::value::{ArrayValue, Value};
+
+use super::relation::Rows;
+use super::{definition, facts, shape};
+use crate::catalog::virtual_table::VirtualContext;
+use crate::catalog::{ColumnDescriptor, IndexDescriptor, IndexKind, TableDescriptor, snapshot};
+
+/// `pg_am.oid` of tables.
+const HEAP: u32 = 2;
+/// `pg_am.oid` of indexes.
+const BTREE: u32 = 403;
+/// Bytes in a page, as the estimates count them.
+const PAGE_BYTES: f64 = 8192.0;
+
+/// A text-like value.
+pub(super) fn text(text: impl AsRef<str>) -> Value {
+    Value::text(text)
+}
+
+/// A number of an object.
+pub(super) fn oid(oid: Oid) -> Value {
+    Value::Oid(oid.get())
+}
+
+/// A count that fits everywhere where PostgreSQL's limits hold.
+pub(super) fn int2(number: usize) -> Value {
+    Value::Int2(i16::try_from(number).unwrap_or(i16::MAX))
+}
+
+/// Whether NULL is refused in the column.
+pub(super) fn is_not_null(table: &TableDescriptor, column: &ColumnDescriptor) -> bool {
+    column.not_null
+        || table.primary_key().is_some_and(|key| key.key.iter().any(|part| part.column == column.id))
+}
+
+/// `attnum` of a column.
+pub(super) fn attnum(column: rustydb_types::ids::ColumnId) -> i16 {
+    i16::try_from(column.get()).unwrap_or(i16::MAX)
+}
+
+/// Names of the tables' schemas; a table never outlives its schema.
+pub(super) fn schema_name<'a>(context: &VirtualContext<'a>, schema: Oid) -> &'a str {
+    context.catalog.schema(schema).map_or("", |schema| schema.name.as_str())
+}
+
+/// Every index with its table, in the order of the tables.
+pub(super) fn indexes<'a>(
+    context: &VirtualContext<'a>,
+) -> impl Iterator<Item = (&'a TableDescriptor, &'a IndexDescriptor)> {
+    context.catalog.tables().flat_map(|table| table.indexes.iter().map(move |index| (&**table, index)))
+}
+
+/// `pg_namespace`
+pub(super) fn pg_namespace(context: &VirtualContext<'_>) -> Rows {
+    let row = |schema: &crate::catalog::SchemaDescriptor| {
+        vec![oid(schema.oid), text(&schema.name), oid(schema.owner), Value::Null]
+    };
+    context.catalog.schemas().map(|schema| row(schema)).collect()
+}
+
+/// What differs between rows of `pg_class`.
+struct Class<'a> {
+    oid: u32,
+    name: &'a str,
+    schema: Oid,
+    owner: Oid,
+    access_method: u32,
+    file: u32,
+    pages: i32,
+    tuples: f32,
+    has_index: bool,
+    kind: &'static str,
+    columns: usize,
+    identity: &'static str,
+    options: Value,
+}
+
+impl Class<'_> {
+    fn row(self) -> Vec<Value> {
+        let no = Value::Bool(false);
+        vec![
+            Value::Oid(self.oid),
+            text(self.name),
+            oid(self.schema),
+            Value::Oid(0), // reltype
+            Value::Oid(0), // reloftype
+            oid(self.owner),
+            Value::Oid(self.access_method),
+            Value::Oid(self.file),
+            Value::Oid(0), // reltablespace
+            Value::Int4(self.pages),
+            Value::Float4(self.tuples),
+            Value::Int4(0), // relallvisible
+            Value::Oid(0),  // reltoastrelid
+            Value::Bool(self.has_index),
+            no.clone(), // relisshared
+            text("p"),  // relpersistence
+            text(self.kind),
+            int2(self.columns),
+            Value::Int2(0),    // relchecks
+            no.clone(),        // relhasrules
+            no.clone(),        // relhastriggers
+            no.clone(),        // relhassubclass
+            no.clone(),        // relrowsecurity
+            no.clone(),        // relforcerowsecurity
+            Value::Bool(true), // relispopulated
+            text(self.identity),
+            no,            // relispartition
+            Value::Oid(0), // relrewrite
+            Value::Oid(0), // relfrozenxid
+            Value::Oid(0), // relminmxid
+            Value::Null,   // relacl
+            self.options,
+            Value::Null, // relpartbound
+        ]
+    }
+}
+
+fn options(options: &std::collections::BTreeMap<String, String>) -> Value {
+    if options.is_empty() {
+        return Value::Null;
+    }
+    let words = options.iter().map(|(name, value)| text(format!("{name}={value}"))).collect();
+    Value::array(BaseType::Text, words)
+}
+
+/// `pg_class`
+pub(super) fn pg_class(context: &VirtualContext<'_>) -> Rows {
+    let mut rows = Rows::new();
+    for relation in context.registry.iter() {
+        let kind = shape::find(relation.schema(), relation.name()).map_or("v", |shape| shape.kind);
+        let class = Class {
+            oid: relation.oid(),
+            name: relation.name(),
+            schema: virtual_schema(context, relation.schema()),
+            owner: snapshot::BOOTSTRAP_ROLE,
+            access_method: if kind == "r" { HEAP } else { 0 },
+            file: 0,
+            pages: 0,
+            tuples: -1.0,
+            has_index: false,
+            kind,
+            columns: relation.columns().len(),
+            identity: "n",
+            options: Value::Null,
+        };
+        rows.push(class.row());
+    }
+    for table in context.catalog.tables() {
+        let statistics = context.catalog.statistics(table.oid);
+        let bytes = statistics.map_or(0.0, |statistics| statistics.bytes);
+        let class = Class {
+            oid: table.oid.get(),
+            name: &table.name,
+            schema: table.schema,
+            owner: table.owner,
+            access_method: HEAP,
+            file: table.storage.get(),
+            pages: (bytes / PAGE_BYTES).ceil() as i32,
+            tuples: statistics.map_or(-1.0, |statistics| statistics.rows as f32),
+            has_index: !table.indexes.is_empty(),
+            kind: "r",
+            columns: table.columns.iter().map(|column| column.id.get() as usize).max().unwrap_or(0),
+            identity: "d",
+            options: options(&table.options),
+        };
+        rows.push(class.row());
+    }
+    for (table, index) in indexes(context) {
+        let tuples = context.catalog.statistics(table.oid).map_or(0.0, |statistics| statistics.rows as f32);
+        let class = Class {
+            oid: index.oid.get(),
+            name: &index.name,
+            schema: table.schema,
+            owner: table.owner,
+            access_method: BTREE,
+            file: index.storage.get(),
+            pages: 1,
+            tuples,
+            has_index: false,
+            kind: "i",
+            columns: index.key.len(),
+            identity: "n",
+            options: options(&index.options),
+        };
+        rows.push(class.row());
+    }
+    rows
+}
+
+fn virtual_schema(context: &VirtualContext<'_>, name: &str) -> Oid {
+    context.catalog.schema_named(name).map_or(snapshot::PG_CATALOG, |schema| schema.oid)
+}
+
+/// What differs between rows of `pg_attribute`.
+struct Attribute<'a> {
+    relation: u32,
+    name: &'a str,
+    data_type: DataType,
+    type_oid: u32,
+    number: i16,
+    not_null: bool,
+    has_default: bool,
+    has_missing: bool,
+}
+
+impl Attribute<'_> {
+    fn row(self) -> Vec<Value> {
+        let facts = facts::of_type(self.type_oid);
+        vec![
+            Value::Oid(self.relation),
+            text(self.name),
+            Value::Oid(self.type_oid),
+            Value::Int4(-1), // attstattarget
+            Value::Int2(self.data_type.base.len()),
+            Value::Int2(self.number),
+            Value::Int4(i32::from(
+                self.data_type.base.category() == rustydb_types::datatype::Category::Array,
+            )),
+            Value::Int4(-1), // attcacheoff
+            Value::Int4(self.data_type.modifier),
+            Value::Bool(facts.by_value),
+            text(facts.align),
+            text(facts.storage),
+            text(""), // attcompression
+            Value::Bool(self.not_null),
+            Value::Bool(self.has_default),
+            Value::Bool(self.has_missing),
+            text(""),           // attidentity
+            text(""),           // attgenerated
+            Value::Bool(false), // attisdropped
+            Value::Bool(true),  // attislocal
+            Value::Int4(0),     // attinhcount
+            Value::Oid(facts.collation),
+            Value::Null, // attacl
+            Value::Null, // attoptions
+            Value::Null, // attfdwoptions
+            Value::Null, // attmissingval
+        ]
+    }
+}
+
+/// The type of a stored column; one that this release does not know counts as text.
+pub(super) fn column_type(column: &ColumnDescriptor) -> DataType {
+    DataType::from_oid(column.data_type.oid, column.data_type.modifier).unwrap_or(DataType::TEXT)
+}
+
+/// `pg_attribute`
+pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
+    let mut rows = Rows::new();
+    for relation in context.registry.iter() {
+        let not_null = shape::find(relation.schema(), relation.name()).map(|shape| shape.not_null.as_slice());
+        for (place, column) in relation.columns().iter().enumerate() {
+            let attribute = Attribute {
+                relation: relation.oid(),
+                name: column.name,
+                data_type: column.data_type,
+                type_oid: column.data_type.oid(),
+                number: i16::try_from(place + 1).unwrap_or(i16::MAX),
+                not_null: not_null.and_then(|flags| flags.get(place)).copied().unwrap_or(false),
+                has_default: false,
+                has_missing: false,
+            };
+            rows.push(attribute.row());
+        }
+    }
+    for table in context.catalog.tables() {
+        for column in &table.columns {
+            let attribute = Attribute {
+                relation: table.oid.get(),
+                name: &column.name,
+                data_type: column_type(column),
+                type_oid: column.data_type.oid,
+                number: attnum(column.id),
+                not_null: is_not_null(table, column),
+                has_default: column.default.is_some(),
+                has_missing: column.missing.is_some(),
+            };
+            rows.push(attribute.row());
+        }
+        for index in &table.indexes {
+            for (place, part) in index.key.iter().enumerate() {
+                let Some(column) = table.column_index_of(part.column).and_then(|at| table.columns.get(at))
+                else {
+                    continue;
+                };
+                let attribute = Attribute {
+                    relation: index.oid.get(),
+                    name: &column.name,
+                    data_type: column_type(column),
+                    type_oid: column.data_type.oid,
+                    number: i16::try_from(place + 1).unwrap_or(i16::MAX),
+                    not_null: false,
+                    has_default: false,
+                    has_missing: false,
+                };
+                rows.push(attribute.row());
+            }
+        }
+    }
+    rows
+}
+
+/// `pg_attrdef`. Defaults are part of their columns and have no identifiers; the number given here is made of the
+/// table's and the column's, and lies above those that objects get.
+pub(super) fn pg_attrdef(context: &VirtualContext<'_>) -> Rows {
+    let mut rows = Rows::new();
+    for table in context.catalog.tables() {
+        for column in &table.columns {
+            let Some(default) = &column.default else { continue };
+            let number = (table.oid.get().wrapping_mul(2048).wrapping_add(column.id.get())) | (1 << 31);
+            rows.push(vec![
+                Value::Oid(number),
+                oid(table.oid),
+                Value::Int2(attnum(column.id)),
+                text(definition::default_text(default, column_type(column))),
+            ]);
+        }
+    }
+    rows
+}
+
+/// `pg_index`
+pub(super) fn pg_index(context: &VirtualContext<'_>) -> Rows {
+    let vector = |element, values: Vec<Value>| Value::Array(Box::new(ArrayValue::vector(element, values)));
+    let mut rows = Rows::new();
+    for (table, index) in indexes(context) {
+        let types: Vec<u32> = (index.key.iter())
+            .map(|part| {
+                let column = table.column_index_of(part.column).and_then(|place| table.columns.get(place));
+                column.map_or(0, |column| column.data_type.oid)
+            })
+            .collect();
+        let keys = index.key.iter().map(|part| Value::Int2(attnum(part.column))).collect();
+        let collations = types.iter().map(|ty| Value::Oid(facts::of_type(*ty).collation)).collect();
+        let classes = types.iter().map(|ty| Value::Oid(facts::operator_class(*ty))).collect();
+        let flags = (index.key.iter())
+            .map(|part| Value::Int2(i16::from(part.descending) | i16::from(part.nulls_first) << 1))
+            .collect();
+        let (yes, no) = (Value::Bool(true), Value::Bool(false));
+        rows.push(vec![
+            oid(index.oid),
+            oid(table.oid),
+            int2(index.key.len()),
+            int2(index.key.len()),
+            Value::Bool(index.is_unique()),
+            no.clone(), // indnullsnotdistinct
+            Value::Bool(index.kind == IndexKind::Primary),
+            no.clone(),  // indisexclusion
+            yes.clone(), // indimmediate
+            no.clone(),  // indisclustered
+            yes.clone(), // indisvalid
+            no.clone(),  // indcheckxmin
+            yes.clone(), // indisready
+            yes,         // indislive
+            no,          // indisreplident
+            vector(BaseType::Int2, keys),
+            vector(BaseType::Oid, collations),
+            vector(BaseType::Oid, classes),
+            vector(BaseType::Int2, flags),
+            Value::Null, // indexprs
+            Value::Null, // indpred
+        ]);
+    }
+    rows
+}
+
+/// `pg_constraint`
+pub(super) fn pg_constraint(context: &VirtualContext<'_>) -> Rows {
+    let mut rows = Rows::new();
+    for (table, index) in indexes(context) {
+        let Some(constraint) = index.constraint else { continue };
+        let keys = index.key.iter().map(|part| Value::Int2(attnum(part.column))).collect();
+        let mut row = vec![
+            oid(constraint),
+            text(&index.name),
+            oid(table.schema),
+            text(if index.kind == IndexKind::Primary { "p" } else { "u" }),
+            Value::Bool(false), // condeferrable
+            Value::Bool(false), // condeferred
+            Value::Bool(true),  // convalidated
+            oid(table.oid),
+            Value::Oid(0), // contypid
+            oid(index.oid),
+            Value::Oid(0),     // conparentid
+            Value::Oid(0),     // confrelid
+            text(" "),         // confupdtype
+            text(" "),         // confdeltype
+            text(" "),         // confmatchtype
+            Value::Bool(true), // conislocal
+            Value::Int4(0),    // coninhcount
+            Value::Bool(true), // connoinherit
+            Value::array(BaseType::Int2, keys),
+        ];
+        // confkey, conpfeqop, conppeqop, conffeqop, confdelsetcols, conexclop, conbin: only other constraints have them.
+        row.resize(26, Value::Null);
+        rows.push(row);
+    }
+    rows
+}
+
+/// `pg_description`
+pub(super) fn pg_description(context: &VirtualContext<'_>) -> Rows {
+    (context.catalog.comments())
+        .map(|(class, object, sub, comment)| {
+            let sub = i32::try_from(sub).unwrap_or(i32::MAX);
+            vec![oid(object), Value::Oid(class), Value::Int4(sub), text(comment)]
+        })
+        .collect()
+}
+
+/// `pg_tables`
+pub(super) fn pg_tables(context: &VirtualContext<'_>) -> Rows {
+    let owner = |oid| context.system.roles.get(&oid).map_or(Value::Null, |role| text(&role.name));
+    let row = |schema: &str, name: &str, owner, indexed| {
+        let no = Value::Bool(false);
+        vec![text(schema), text(name), owner, Value::Null, Value::Bool(indexed), no.clone(), no.clone(), no]
+    };
+    let stored = context.catalog.tables().map(|table| {
+        row(schema_name(context, table.schema), &table.name, owner(table.owner), !table.indexes.is_empty())
+    });
+    let system = (context.registry.iter())
+        .filter(|relation| {
+            shape::find(relation.schema(), relation.name()).is_some_and(|shape| shape.kind == "r")
+        })
+        .map(|relation| row(relation.schema(), relation.name(), owner(snapshot::BOOTSTRAP_ROLE), false));
+    stored.chain(system).collect()
+}
+
+/// `pg_indexes`
+pub(super) fn pg_indexes(context: &VirtualContext<'_>) -> Rows {
+    indexes(context)
+        .map(|(table, index)| {
+            let schema = schema_name(context, table.schema);
+            let definition = definition::index(table, index, Some(schema));
+            vec![text(schema), text(&table.name), text(&index.name), Value::Null, text(definition)]
+        })
+        .collect()
+}
+
+/// `pg_stats`: what ANALYZE found out. Values and histograms are not kept.
+pub(super) fn pg_stats(context: &VirtualContext<'_>) -> Rows {
+    let mut rows = Rows::new();
+    for table in context.catalog.tables() {
+        let Some(statistics) = context.catalog.statistics(table.oid) else { continue };
+        for column in &table.columns {
+            let Some(found) = statistics.columns.get(&column.id.get()) else { continue };
+            let mut row = vec![
+                text(schema_name(context, table.schema)),
+                text(&table.name),
+                text(&column.name),
+                Value::Bool(false),
+                Value::Float4(found.null_fraction as f32),
+                Value::Int4(i32::try_from(found.width).unwrap_or(i32::MAX)),
+                Value::Float4(found.distinct as f32),
+            ];
+            row.resize(14, Value::Null);
+            rows.push(row);
+        }
+    }
+    rows
+}

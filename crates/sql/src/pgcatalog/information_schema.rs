@@ -1,0 +1,395 @@
+//! The views of the SQL standard's information schema.
+
+use rustydb_types::datatype::{BaseType, DataType};
+use rustydb_types::ids::Oid;
+use rustydb_types::value::Value;
+
+use super::classes::{attnum, column_type, indexes, is_not_null, schema_name, text};
+use super::relation::Rows;
+use super::{cluster, definition, facts, shape};
+use crate::catalog::virtual_table::VirtualContext;
+use crate::catalog::{IndexKind, TableDescriptor};
+
+/// Octets that a string without a declared length may have, as PostgreSQL reports it.
+const OCTETS_MAX: i32 = 1 << 30;
+/// Most octets of one character in UTF-8.
+const OCTETS_OF_CHARACTER: i32 = 4;
+
+/// What computes the rows of a view; `None` for views that are always empty.
+pub(super) fn source_of(name: &str) -> Option<fn(&VirtualContext<'_>) -> Rows> {
+    Some(match name {
+        "character_sets" => character_sets,
+        "check_constraints" => check_constraints,
+        "collations" => collations,
+        "columns" => columns,
+        "constraint_column_usage" => constraint_column_usage,
+        "constraint_table_usage" => constraint_table_usage,
+        "enabled_roles" => enabled_roles,
+        "information_schema_catalog_name" => catalog_name,
+        "key_column_usage" => key_column_usage,
+        "schemata" => schemata,
+        "table_constraints" => table_constraints,
+        "tables" => tables,
+        _ => return None,
+    })
+}
+
+fn yes_or_no(yes: bool) -> Value {
+    text(if yes { "YES" } else { "NO" })
+}
+
+fn catalog_name(context: &VirtualContext<'_>) -> Rows {
+    vec![vec![text(context.database)]]
+}
+
+fn character_sets(context: &VirtualContext<'_>) -> Rows {
+    let utf8 = text("UTF8");
+    vec![vec![
+        Value::Null,
+        Value::Null,
+        utf8.clone(),
+        text("UCS"),
+        utf8,
+        text(context.database),
+        Value::Null,
+        Value::Null,
+    ]]
+}
+
+fn collations(context: &VirtualContext<'_>) -> Rows {
+    let row = |name| vec![text(context.database), text("pg_catalog"), text(name), text("NO PAD")];
+    ["default", "C", "POSIX"].into_iter().map(row).collect()
+}
+
+fn enabled_roles(context: &VirtualContext<'_>) -> Rows {
+    let all = cluster::is_superuser(context);
+    (context.system.roles.values())
+        .filter(|role| all || role.name == context.user)
+        .map(|role| vec![text(&role.name)])
+        .collect()
+}
+
+fn role_name(context: &VirtualContext<'_>, role: Oid) -> Value {
+    context.system.roles.get(&role).map_or(Value::Null, |role| text(&role.name))
+}
+
+fn schemata(context: &VirtualContext<'_>) -> Rows {
+    (context.catalog.schemas())
+        .map(|schema| {
+            let mut row = vec![text(context.database), text(&schema.name), role_name(context, schema.owner)];
+            row.resize(7, Value::Null);
+            row
+        })
+        .collect()
+}
+
+fn tables(context: &VirtualContext<'_>) -> Rows {
+    let row = |schema: &str, name: &str, view: bool, insertable: bool| {
+        vec![
+            text(context.database),
+            text(schema),
+            text(name),
+            text(if view { "VIEW" } else { "BASE TABLE" }),
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            yes_or_no(insertable),
+            yes_or_no(false),
+            Value::Null,
+        ]
+    };
+    let system = context.registry.iter().map(|relation| {
+        let shape = shape::find(relation.schema(), relation.name());
+        row(relation.schema(), relation.name(), shape.is_none_or(|shape| shape.kind == "v"), false)
+    });
+    let stored = context
+        .catalog
+        .tables()
+        .map(|table| row(schema_name(context, table.schema), &table.name, false, true));
+    system.chain(stored).collect()
+}
+
+/// What `information_schema.columns` derives from a type.
+#[derive(Default)]
+struct TypeColumns {
+    characters: Option<i32>,
+    octets: Option<i32>,
+    precision: Option<i32>,
+    radix: Option<i32>,
+    scale: Option<i32>,
+    datetime: Option<i32>,
+}
+
+fn type_columns(data_type: DataType) -> TypeColumns {
+    let mut shown = TypeColumns::default();
+    match data_type.base {
+        BaseType::Text => shown.octets = Some(OCTETS_MAX),
+        BaseType::Varchar | BaseType::Bpchar => {
+            shown.characters = data_type.length().and_then(|length| i32::try_from(length).ok());
+            shown.octets =
+                shown.characters.map_or(Some(OCTETS_MAX), |length| length.checked_mul(OCTETS_OF_CHARACTER));
+        }
+        BaseType::Int2 | BaseType::Int4 | BaseType::Int8 => {
+            shown.precision = Some(i32::from(data_type.base.len()) * 8);
+            (shown.radix, shown.scale) = (Some(2), Some(0));
+        }
+        BaseType::Float4 => (shown.precision, shown.radix) = (Some(24), Some(2)),
+        BaseType::Float8 => (shown.precision, shown.radix) = (Some(53), Some(2)),
+        BaseType::Numeric => {
+            shown.radix = Some(10);
+            if let Some(modifier) = data_type.numeric_modifier() {
+                shown.precision = Some(i32::from(modifier.precision));
+                shown.scale = Some(i32::from(modifier.scale));
+            }
+        }
+        BaseType::Date => shown.datetime = Some(0),
+        BaseType::Time | BaseType::Timestamp | BaseType::Timestamptz | BaseType::Interval => {
+            shown.datetime =
+                Some(data_type.time_precision().and_then(|digits| i32::try_from(digits).ok()).unwrap_or(6));
+        }
+        _ => {}
+    }
+    shown
+}
+
+/// A column as `information_schema.columns` shows it.
+struct Column<'a> {
+    schema: &'a str,
+    table: &'a str,
+    name: &'a str,
+    number: i16,
+    default: Value,
+    nullable: bool,
+    data_type: DataType,
+    updatable: bool,
+}
+
+impl Column<'_> {
+    fn row(self, database: &str) -> Vec<Value> {
+        let shown = type_columns(self.data_type);
+        let number = |value: Option<i32>| value.map_or(Value::Null, Value::Int4);
+        let collation = facts::shown_collation(facts::of_type(self.data_type.oid()).collation);
+        let is_array =
+            self.data_type.base.element().is_some() && self.data_type.base.type_name().starts_with('_');
+        let name = if is_array { "ARRAY" } else { self.data_type.base.sql_name() };
+        let in_collation = |part: &str| if collation.is_some() { text(part) } else { Value::Null };
+        vec![
+            text(database),
+            text(self.schema),
+            text(self.table),
+            text(self.name),
+            Value::Int4(i32::from(self.number)),
+            self.default,
+            yes_or_no(self.nullable),
+            text(name),
+            number(shown.characters),
+            number(shown.octets),
+            number(shown.precision),
+            number(shown.radix),
+            number(shown.scale),
+            number(shown.datetime),
+            Value::Null, // interval_type
+            Value::Null, // interval_precision
+            Value::Null, // character_set_catalog
+            Value::Null, // character_set_schema
+            Value::Null, // character_set_name
+            in_collation(database),
+            in_collation("pg_catalog"),
+            collation.map_or(Value::Null, text),
+            Value::Null, // domain_catalog
+            Value::Null, // domain_schema
+            Value::Null, // domain_name
+            text(database),
+            text("pg_catalog"),
+            text(self.data_type.base.type_name()),
+            Value::Null,                   // scope_catalog
+            Value::Null,                   // scope_schema
+            Value::Null,                   // scope_name
+            Value::Null,                   // maximum_cardinality
+            text(self.number.to_string()), // dtd_identifier
+            yes_or_no(false),              // is_self_referencing
+            yes_or_no(false),              // is_identity
+            Value::Null,                   // identity_generation
+            Value::Null,                   // identity_start
+            Value::Null,                   // identity_increment
+            Value::Null,                   // identity_maximum
+            Value::Null,                   // identity_minimum
+            yes_or_no(false),              // identity_cycle
+            text("NEVER"),                 // is_generated
+            Value::Null,                   // generation_expression
+            yes_or_no(self.updatable),
+        ]
+    }
+}
+
+fn columns(context: &VirtualContext<'_>) -> Rows {
+    let mut rows = Rows::new();
+    for relation in context.registry.iter() {
+        let not_null = shape::find(relation.schema(), relation.name()).map(|shape| shape.not_null.as_slice());
+        for (place, column) in relation.columns().iter().enumerate() {
+            let shown = Column {
+                schema: relation.schema(),
+                table: relation.name(),
+                name: column.name,
+                number: i16::try_from(place + 1).unwrap_or(i16::MAX),
+                default: Value::Null,
+                nullable: !not_null.and_then(|flags| flags.get(place)).copied().unwrap_or(false),
+                data_type: column.data_type,
+                updatable: false,
+            };
+            rows.push(shown.row(context.database));
+        }
+    }
+    for table in context.catalog.tables() {
+        for column in &table.columns {
+            let data_type = column_type(column);
+            let default = column.default.as_ref();
+            let shown = Column {
+                schema: schema_name(context, table.schema),
+                table: &table.name,
+                name: &column.name,
+                number: attnum(column.id),
+                default: default
+                    .map_or(Value::Null, |default| text(definition::default_text(default, data_type))),
+                nullable: !is_not_null(table, column),
+                data_type,
+                updatable: true,
+            };
+            rows.push(shown.row(context.database));
+        }
+    }
+    rows
+}
+
+/// The name under which the standard shows a column's NOT NULL.
+fn not_null_name(table: &TableDescriptor, number: i16) -> String {
+    format!("{}_{}_{number}_not_null", table.schema, table.oid)
+}
+
+fn table_constraints(context: &VirtualContext<'_>) -> Rows {
+    let row = |table: &TableDescriptor, name: &str, kind: &str, distinct: Value| {
+        let schema = schema_name(context, table.schema);
+        vec![
+            text(context.database),
+            text(schema),
+            text(name),
+            text(context.database),
+            text(schema),
+            text(&table.name),
+            text(kind),
+            yes_or_no(false),
+            yes_or_no(false),
+            yes_or_no(true),
+            distinct,
+        ]
+    };
+    let mut rows = Rows::new();
+    for (table, index) in indexes(context).filter(|(_, index)| index.constraint.is_some()) {
+        rows.push(match index.kind {
+            IndexKind::Primary => row(table, &index.name, "PRIMARY KEY", Value::Null),
+            _ => row(table, &index.name, "UNIQUE", yes_or_no(true)),
+        });
+    }
+    for table in context.catalog.tables() {
+        for column in table.columns.iter().filter(|column| is_not_null(table, column)) {
+            rows.push(row(table, &not_null_name(table, attnum(column.id)), "CHECK", Value::Null));
+        }
+    }
+    rows
+}
+
+fn check_constraints(context: &VirtualContext<'_>) -> Rows {
+    let mut rows = Rows::new();
+    for table in context.catalog.tables() {
+        for column in table.columns.iter().filter(|column| is_not_null(table, column)) {
+            rows.push(vec![
+                text(context.database),
+                text(schema_name(context, table.schema)),
+                text(not_null_name(table, attnum(column.id))),
+                text(format!("{} IS NOT NULL", column.name)),
+            ]);
+        }
+    }
+    rows
+}
+
+/// Each key column of each constraint: its table's schema, table, column, constraint, place from 1.
+fn keys<'a>(context: &VirtualContext<'a>) -> Vec<(&'a str, &'a str, &'a str, &'a str, usize)> {
+    let mut keys = Vec::new();
+    for (table, index) in indexes(context).filter(|(_, index)| index.constraint.is_some()) {
+        for (place, part) in index.key.iter().enumerate() {
+            let column = table.column_index_of(part.column).and_then(|place| table.columns.get(place));
+            let Some(column) = column else { continue };
+            let schema = schema_name(context, table.schema);
+            keys.push((schema, table.name.as_str(), column.name.as_str(), index.name.as_str(), place + 1));
+        }
+    }
+    keys
+}
+
+fn key_column_usage(context: &VirtualContext<'_>) -> Rows {
+    let database = || text(context.database);
+    (keys(context).into_iter())
+        .map(|(schema, table, column, constraint, place)| {
+            vec![
+                database(),
+                text(schema),
+                text(constraint),
+                database(),
+                text(schema),
+                text(table),
+                text(column),
+                Value::Int4(i32::try_from(place).unwrap_or(i32::MAX)),
+                Value::Null,
+            ]
+        })
+        .collect()
+}
+
+fn constraint_column_usage(context: &VirtualContext<'_>) -> Rows {
+    let database = || text(context.database);
+    (keys(context).into_iter())
+        .map(|(schema, table, column, constraint, _)| {
+            vec![
+                database(),
+                text(schema),
+                text(table),
+                text(column),
+                database(),
+                text(schema),
+                text(constraint),
+            ]
+        })
+        .collect()
+}
+
+/// The view names tables that a constraint refers to, which PostgreSQL also fills for keys of the table itself.
+fn constraint_table_usage(context: &VirtualContext<'_>) -> Rows {
+    let database = || text(context.database);
+    indexes(context)
+        .filter(|(_, index)| index.constraint.is_some())
+        .map(|(table, index)| {
+            let schema = schema_name(context, table.schema);
+            vec![database(), text(schema), text(&table.name), database(), text(schema), text(&index.name)]
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_described_as_the_standard_asks() {
+        let shown = type_columns(DataType::varchar(40));
+        assert_eq!((shown.characters, shown.octets), (Some(40), Some(160)));
+        let shown = type_columns(DataType::numeric(12, 2));
+        assert_eq!((shown.precision, shown.radix, shown.scale), (Some(12), Some(10), Some(2)));
+        let shown = type_columns(DataType::INT8);
+        assert_eq!((shown.precision, shown.radix, shown.scale), (Some(64), Some(2), Some(0)));
+        assert_eq!(type_columns(DataType { base: BaseType::Timestamp, modifier: 3 }).datetime, Some(3));
+        assert_eq!(type_columns(DataType::DATE).datetime, Some(0));
+    }
+}
