@@ -1,1 +1,7 @@
-//! The Postgres wire front end: authentication, messages to and from SQL sessions.
+//! The Postgres wire front end.
+
+pub mod access;
+pub mod metrics;
+pub mod scram;
+pub mod startup;
+pub mod tls;
