@@ -11,5 +11,10 @@
 pub mod request;
 pub mod response;
 
+pub mod interrupt;
+pub mod settings;
+pub mod sink;
+pub mod statement;
+
 pub use request::{Request, RequestError};
 pub use response::{Format, TransactionStatus};
