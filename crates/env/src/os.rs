@@ -3,7 +3,7 @@
 mod disk;
 
 use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::thread::Thread;
 
 use rand::Rng as _;
@@ -128,7 +128,7 @@ fn block_on(mut task: BoxTask) {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut cx = Context::from_waker(&waker);
     // `unpark` before `park` makes the next `park` return at once, so no wake-up is lost.
-    while let Poll::Pending = task.as_mut().poll(&mut cx) {
+    while task.as_mut().poll(&mut cx).is_pending() {
         std::thread::park();
     }
 }

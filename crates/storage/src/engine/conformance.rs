@@ -16,6 +16,9 @@ const ROWS: Space = Space::new(0);
 const META: Space = Space::new(7);
 const CACHE_SIZE_BYTES: usize = 1 << 20;
 
+/// What a space holds.
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// An engine in a folder of its own that can be closed and opened again.
 struct Fixture {
     kind: EngineKind,
@@ -238,8 +241,8 @@ fn apply_to_engine(writer: &mut dyn EngineWriter, change: &Change) -> Result<(),
 fn check_against_model(kind: EngineKind, steps: &[Step]) {
     let fixture = Fixture::new(kind);
     let mut engine = fixture.open();
-    let mut model = BTreeMap::new();
-    let mut views: Vec<(Arc<dyn EngineView>, BTreeMap<Vec<u8>, Vec<u8>>)> = Vec::new();
+    let mut model = Rows::new();
+    let mut views: Vec<(Arc<dyn EngineView>, Rows)> = Vec::new();
     for step in steps {
         match step {
             Step::Batch(changes) => {

@@ -261,6 +261,7 @@ impl Shared {
                 );
             } else {
                 tracing::info!(available, "log: disk has room again");
+                self.spares.poke();
             }
         }
     }

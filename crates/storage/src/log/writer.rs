@@ -120,9 +120,10 @@ impl Writer {
         if self.unchecked_bytes >= SPACE_CHECK_BYTES {
             self.unchecked_bytes = 0;
             shared.check_space();
-        }
-        if shared.spares.is_short() && !shared.is_full() {
-            shared.spares.poke();
+            // Tried again at a pace, since a quota may refuse a spare while the disk has room.
+            if shared.spares.is_short() {
+                shared.spares.poke();
+            }
         }
     }
 

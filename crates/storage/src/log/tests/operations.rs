@@ -229,3 +229,18 @@ fn sizes_that_cannot_work_are_refused() {
         assert!(matches!(error, LogError::InvalidConfig { .. }), "{error}");
     }
 }
+
+/// The first segment is smaller than the others; an entry too large for it goes into the second.
+#[tokio::test]
+async fn an_entry_larger_than_the_first_segment_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig { segment_bytes: 16 << 20, ..small() };
+    let log = Log::open(&Env::os(), dir.path(), config).unwrap();
+    let one = log.group(group(1));
+    append(&one, vec![entry(1, 0, 10), entry(1, 1, 8 << 20), entry(1, 2, 8 << 20)]).await.unwrap();
+    let written = all(&one);
+    log.close().await;
+    let log = Log::open(&Env::os(), dir.path(), config).unwrap();
+    assert_eq!(all(&log.group(group(1))), written);
+    assert_eq!(written.len(), 3);
+}
