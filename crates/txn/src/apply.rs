@@ -6,6 +6,7 @@
 //! another version than it names, stops the node.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rustydb_types::ids::Version;
@@ -52,7 +53,7 @@ struct Batch {
 
 impl Core {
     /// Applies entries in order.
-    pub(crate) fn apply_entries(&self, entries: &[ApplyEntry]) -> Result<(), ApplyError> {
+    pub(crate) fn apply_entries(self: &Arc<Core>, entries: &[ApplyEntry]) -> Result<(), ApplyError> {
         let mut guard = self.apply.lock();
         if guard.stopped {
             return Err(ApplyError::Stopped);
@@ -68,7 +69,11 @@ impl Core {
         result
     }
 
-    fn apply_locked(&self, state: &mut ApplyState, entries: &[ApplyEntry]) -> Result<(), ApplyError> {
+    fn apply_locked(
+        self: &Arc<Core>,
+        state: &mut ApplyState,
+        entries: &[ApplyEntry],
+    ) -> Result<(), ApplyError> {
         let mut batch = Batch::default();
         let mut set = self.layers.current();
         let feeds = self.feed.has_subscribers();
@@ -245,7 +250,7 @@ impl Core {
     }
 
     /// Makes what the batch has gathered visible, and tells those who wait for it.
-    fn publish(&self, state: &mut ApplyState, batch: &mut Batch) {
+    fn publish(self: &Arc<Core>, state: &mut ApplyState, batch: &mut Batch) {
         let batch = std::mem::take(batch);
         let set = self.layers.current();
         let keys: Vec<Bytes> = batch.newest.into_keys().collect();

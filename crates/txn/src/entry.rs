@@ -281,6 +281,10 @@ impl<'a> Reader<'a> {
         self.take(size)
     }
 
+    pub(crate) const fn position(&self) -> usize {
+        self.at
+    }
+
     pub(crate) fn is_at_end(&self) -> bool {
         self.at == self.bytes.len()
     }

@@ -154,10 +154,6 @@ impl OutcomeTable {
         self.dirty.extend(keys);
     }
 
-    pub(crate) fn rows(&self) -> impl Iterator<Item = (&SessionKey, &OutcomeRow)> {
-        self.rows.iter()
-    }
-
     pub(crate) const fn hash(&self) -> u128 {
         self.hash
     }

@@ -49,6 +49,9 @@ impl fmt::Debug for Linearize {
 }
 
 /// Makes commits durable and ordered.
+///
+/// A proposal whose fate is [`ProposeError::Unknown`] may be in the log, but only ahead of everything that is
+/// proposed after that was said.
 pub trait Proposer: Send + Sync + 'static {
     /// Takes an entry. Called in order, under the sequencer's lock: it must not block, and must not call `done`
     /// before it returns.

@@ -11,7 +11,8 @@
 //!
 //! Every proposal is resolved once: by the apply of its entry (applied, or skipped), by the proposer's refusal, or
 //! by the end of the leadership. After a refusal nothing is numbered until all that was sent is resolved; then
-//! numbering goes on from the applied sequence. A proposal is never retried. An entry carries the number of its
+//! numbering goes on from the applied sequence. Where a proposal got lost, a barrier is proposed first and waited
+//! for: whatever the log holds of what was sent before stands ahead of it. A proposal is never retried. An entry carries the number of its
 //! attempt, so that a straggler which takes the place of a later proposal is not mistaken for it.
 //!
 //! Bounds: entries and bytes in flight; at the bound commits wait for room, with a deadline, then fail.
@@ -69,6 +70,10 @@ struct State {
     /// Who waits for room, or for the end of draining.
     room: VecDeque<oneshot::Sender<()>>,
     recent: RecentWrites,
+    /// Whether a proposal of this leadership got lost, so that its entry may be in the log.
+    uncertain: bool,
+    /// Whether such an entry may have been applied since numbering stopped, unknown to `recent`.
+    unrecorded: bool,
 }
 
 /// See the module.
@@ -177,6 +182,8 @@ impl Sequencer {
                 settling: BTreeMap::new(),
                 room: VecDeque::new(),
                 recent: RecentWrites::default(),
+                uncertain: false,
+                unrecorded: false,
             }),
         }
     }
@@ -276,6 +283,7 @@ impl Core {
         if let Err(error) = self.proposer.propose(Proposal { term, entry, done }) {
             // Nothing was numbered behind it yet, so the refusal costs only this one and who read it meanwhile.
             let failed = state.take(version);
+            state.uncertain |= error == ProposeError::Unknown;
             self.refuse(state, version);
             self.reopen_if_drained(state);
             drop(guard);
@@ -371,16 +379,51 @@ impl Core {
         }
     }
 
-    fn reopen_if_drained(&self, state: &mut State) {
-        if let Phase::Draining { term } = state.phase
-            && state.in_flight.is_empty()
-        {
-            let applied = self.layers.applied();
-            state.next = applied.next();
-            self.overlay.clear(applied);
+    /// Opens again once all that was sent is resolved. If something got lost, its entry may still be in the log,
+    /// ahead of all that is proposed from now on; so a barrier goes first, and numbering waits for it.
+    fn reopen_if_drained(self: &Arc<Core>, state: &mut State) {
+        let Phase::Draining { term } = state.phase else { return };
+        if !state.in_flight.is_empty() {
+            return;
+        }
+        let applied = self.layers.applied();
+        state.next = applied.next();
+        self.overlay.clear(applied);
+        if state.uncertain {
+            state.unrecorded = true;
+            self.send_barrier(state, term);
+        } else {
+            if std::mem::take(&mut state.unrecorded) {
+                // What was lost was dropped from the record, and may have been applied all the same.
+                state.recent.forget_through(applied);
+            }
             state.phase = Phase::Open { term };
             state.wake_room();
         }
+    }
+
+    fn send_barrier(self: &Arc<Core>, state: &mut State, term: Term) {
+        let version = state.next;
+        state.attempts += 1;
+        let attempt = state.attempts;
+        let commit_time_us = self.env.wall_now().unix_micros();
+        let entry = EntryBuilder::new(EntryKind::Fence, NOBODY, Version::ZERO, &[]);
+        let size_bytes = entry.size_bytes();
+        let entry = entry.number(Numbering { term, sequence: version, attempt, commit_time_us });
+        let mut told = ProposalGuard { core: Arc::downgrade(self), version, attempt, told: false };
+        let done = Box::new(move |result| told.tell(result));
+        if self.proposer.propose(Proposal { term, entry, done }).is_ok() {
+            state.uncertain = false;
+            let (answer, _nobody_waits) = oneshot::channel();
+            state.in_flight.insert(version, InFlight { attempt, request: NOBODY, size_bytes, answer });
+            state.size_bytes += size_bytes;
+            state.next = version.next();
+        }
+    }
+
+    /// Tries again to open after a barrier that was refused at once. Called now and then.
+    pub(crate) fn retry_drained(self: &Arc<Core>) {
+        self.reopen_if_drained(&mut self.sequencer.state.lock());
     }
 
     /// Translates a refusal for the one whose entry it was.
@@ -394,7 +437,7 @@ impl Core {
         }
     }
 
-    fn proposal_failed(&self, version: Version, attempt: u64, error: ProposeError) {
+    fn proposal_failed(self: &Arc<Core>, version: Version, attempt: u64, error: ProposeError) {
         let answer = {
             let mut guard = self.sequencer.state.lock();
             let state = &mut *guard;
@@ -402,6 +445,7 @@ impl Core {
                 return;
             }
             let failed = state.take(version);
+            state.uncertain |= error == ProposeError::Unknown;
             self.refuse(state, version);
             self.reopen_if_drained(state);
             failed
@@ -412,7 +456,7 @@ impl Core {
     }
 
     /// Learns from apply what became of entries, and that everything up to `applied` is visible.
-    pub(crate) fn resolved(&self, resolutions: &[Resolution], applied: Version) {
+    pub(crate) fn resolved(self: &Arc<Core>, resolutions: &[Resolution], applied: Version) {
         let mut answers: Answers = Vec::with_capacity(resolutions.len());
         let settled = {
             let mut guard = self.sequencer.state.lock();
@@ -504,7 +548,8 @@ impl Core {
             state.next = applied.next();
             state.size_bytes = 0;
             state.sessions.clear();
-            state.recent = RecentWrites::default();
+            state.recent.reset();
+            (state.uncertain, state.unrecorded) = (false, false);
             self.overlay.clear(applied);
             self.registry.depose();
             self.locks.clear();

@@ -110,6 +110,8 @@ pub struct SnapshotInstaller {
     applied: Option<Bytes>,
     rows: u64,
     ended: bool,
+    /// The beginning of a row whose end comes with the next piece.
+    carried: BytesMut,
 }
 
 const DAMAGED: ApplyError = ApplyError::Stored { what: "snapshot" };
@@ -117,18 +119,36 @@ const DAMAGED: ApplyError = ApplyError::Stored { what: "snapshot" };
 impl SnapshotInstaller {
     pub(crate) fn new(core: Arc<Core>) -> Result<SnapshotInstaller, ApplyError> {
         let (number, engine) = core.stores.create()?;
-        Ok(SnapshotInstaller { core, number, engine, applied: None, rows: 0, ended: false })
+        Ok(SnapshotInstaller {
+            core,
+            number,
+            engine,
+            applied: None,
+            rows: 0,
+            ended: false,
+            carried: BytesMut::new(),
+        })
     }
 
-    /// Writes one chunk, as [`SnapshotReader::next_chunk`] gave it, in order. Blocks for the disk.
+    /// Writes the next piece of what [`SnapshotReader::next_chunk`] gave, in order, cut anywhere. Blocks for the
+    /// disk.
     ///
     /// # Errors
     /// [`ApplyError`] when the chunk does not decode or the disk fails; drop the installer then.
-    pub fn write_chunk(&mut self, chunk: &Bytes) -> Result<(), ApplyError> {
-        let mut reader = Reader::new(chunk);
+    pub fn write_chunk(&mut self, piece: &[u8]) -> Result<(), ApplyError> {
+        self.carried.put_slice(piece);
+        let chunk = self.carried.split().freeze();
+        let mut reader = Reader::new(&chunk);
         let mut rows = Vec::new();
         while !reader.is_at_end() {
-            let (space, key, value) = read_row(&mut reader).filter(|_| !self.ended).ok_or(DAMAGED)?;
+            if self.ended {
+                return Err(DAMAGED);
+            }
+            let before = reader.position();
+            let Some((space, key, value)) = read_row(&mut reader) else {
+                self.carried = BytesMut::from(chunk.get(before..).unwrap_or_default());
+                break;
+            };
             if space == END {
                 let mut end = Reader::new(&value);
                 let count = end.u64();
@@ -158,7 +178,7 @@ impl SnapshotInstaller {
     /// # Errors
     /// [`ApplyError`] when the snapshot is incomplete (the former state stays), or the disk fails.
     pub fn finish(self) -> Result<Applied, ApplyError> {
-        let applied = self.applied.filter(|_| self.ended).ok_or(DAMAGED)?;
+        let applied = self.applied.filter(|_| self.ended && self.carried.is_empty()).ok_or(DAMAGED)?;
         self.engine.write(Durability::Synced, &mut |writer| writer.put(META, APPLIED_KEY, &applied))?;
         let core = self.core;
         let mut flushed = core.flushed.lock();

@@ -12,9 +12,6 @@ use rustydb_types::ids::{Term, Version};
 
 use crate::entry::Reader;
 
-/// Staged transactions that may be open at once in one group.
-pub(crate) const STAGED_MAX: usize = 64;
-
 /// What is known of a staged transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StagedTxn {

@@ -97,6 +97,8 @@ pub(crate) struct RecentWrites {
     open: BTreeMap<Version, usize>,
     /// SERIALIZABLE transactions that are open and have no snapshot yet.
     starting: usize,
+    /// Counts leaderships: what a transaction of an earlier one says no longer counts.
+    epoch: u64,
 }
 
 impl RecentWrites {
@@ -104,24 +106,44 @@ impl RecentWrites {
         !self.open.is_empty() || self.starting > 0
     }
 
-    /// From now on writes are recorded; `last` is the highest version numbered so far.
-    pub(crate) fn start(&mut self, last: Version) {
+    /// Forgets everything at a change of leadership.
+    pub(crate) fn reset(&mut self) {
+        *self = RecentWrites { epoch: self.epoch + 1, ..RecentWrites::default() };
+    }
+
+    /// From now on writes are recorded; `last` is the highest version numbered so far. Returns the epoch, by which
+    /// the transaction names itself from then on.
+    pub(crate) fn start(&mut self, last: Version) -> u64 {
         if !self.is_recording() {
             self.commits.clear();
             self.size_bytes = 0;
             self.floor = last;
         }
         self.starting += 1;
+        self.epoch
     }
 
     /// The transaction that started has its snapshot.
-    pub(crate) fn opened(&mut self, snapshot: Version) {
+    pub(crate) fn opened(&mut self, epoch: u64, snapshot: Version) {
+        if epoch != self.epoch {
+            return;
+        }
         self.starting = self.starting.saturating_sub(1);
         *self.open.entry(snapshot).or_default() += 1;
     }
 
+    /// The transaction has taken another snapshot in place of its first.
+    pub(crate) fn moved(&mut self, epoch: u64, from: Version, to: Version) {
+        self.starting += usize::from(epoch == self.epoch);
+        self.opened(epoch, to);
+        self.closed(epoch, from);
+    }
+
     /// A transaction with this snapshot has ended.
-    pub(crate) fn closed(&mut self, snapshot: Version) {
+    pub(crate) fn closed(&mut self, epoch: u64, snapshot: Version) {
+        if epoch != self.epoch {
+            return;
+        }
         if let Some(count) = self.open.get_mut(&snapshot) {
             *count -= 1;
             if *count == 0 {
@@ -165,6 +187,11 @@ impl RecentWrites {
         }
     }
 
+    /// The record up to here is not complete: who has an older snapshot is refused.
+    pub(crate) fn forget_through(&mut self, version: Version) {
+        self.floor = self.floor.max(version);
+    }
+
     /// Forgets what was refused.
     pub(crate) fn drop_from(&mut self, from: Version) {
         while self.commits.back().is_some_and(|(version, _)| *version >= from) {
@@ -204,7 +231,7 @@ mod tests {
     fn a_written_key_within_a_read_range_refuses() {
         let mut writes = RecentWrites::default();
         writes.start(Version::new(5));
-        writes.opened(Version::new(5));
+        writes.opened(0, Version::new(5));
         writes.record(Version::new(6), [key("m")].into_iter(), 1000);
         let mut reads = ReadSet::new(10);
         reads.add_range("a".into(), Some("m".into()));
@@ -235,7 +262,7 @@ mod tests {
     fn beyond_the_bound_old_snapshots_are_refused() {
         let mut writes = RecentWrites::default();
         writes.start(Version::ZERO);
-        writes.opened(Version::ZERO);
+        writes.opened(0, Version::ZERO);
         for version in 1..100 {
             writes.record(Version::new(version), [key("x")].into_iter(), 1000);
         }
@@ -243,8 +270,23 @@ mod tests {
         reads.add_key(b"never written");
         assert!(!writes.is_valid(Version::ZERO, &mut reads));
         assert!(writes.is_valid(Version::new(99), &mut reads));
-        writes.closed(Version::ZERO);
+        writes.closed(0, Version::ZERO);
         assert!(writes.commits.is_empty());
+    }
+
+    #[test]
+    fn the_end_of_a_transaction_of_an_earlier_leadership_changes_nothing() {
+        let mut writes = RecentWrites::default();
+        let former = writes.start(Version::ZERO);
+        writes.opened(former, Version::ZERO);
+        writes.reset();
+        let present = writes.start(Version::ZERO);
+        writes.opened(present, Version::ZERO);
+        writes.record(Version::new(1), [key("x")].into_iter(), 1000);
+        writes.closed(former, Version::ZERO);
+        let mut reads = ReadSet::new(8);
+        reads.add_key(b"x");
+        assert!(!writes.is_valid(Version::ZERO, &mut reads));
     }
 
     #[test]

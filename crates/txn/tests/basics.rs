@@ -255,3 +255,95 @@ async fn a_waiting_lock_is_granted_when_its_holder_commits_and_times_out_otherwi
     assert_eq!(outcome.unwrap(), RowLockOutcome::Changed);
     assert_eq!(second.get_latest(b"a").unwrap(), Some("1".into()));
 }
+
+#[tokio::test]
+async fn no_dirty_write_and_no_dirty_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir, 0);
+    let kv = local.kv();
+    put_all(&kv, &[("a", "0")]).await;
+    let mut first = writer(&kv, Isolation::ReadCommitted).await;
+    set(&mut first, "a", "1").await.unwrap();
+    let mut second = writer(&kv, Isolation::ReadCommitted).await;
+    second.begin_statement();
+    assert_eq!(second.get(b"a").unwrap(), Some("0".into()));
+    assert!(matches!(set(&mut second, "a", "2").await, Err(TxnError::LockNotAvailable)));
+    assert!(matches!(second.put("a".into(), "2".into()), Err(TxnError::LockNotAvailable)));
+}
+
+#[tokio::test]
+async fn no_lost_update_under_repeatable_read_even_for_a_deleted_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir, 0);
+    let kv = local.kv();
+    put_all(&kv, &[("a", "0")]).await;
+    let mut first = writer(&kv, Isolation::RepeatableRead).await;
+    first.begin_statement();
+    assert_eq!(first.get(b"a").unwrap(), Some("0".into()));
+    let mut second = writer(&kv, Isolation::ReadCommitted).await;
+    second.delete("a".into()).unwrap();
+    second.commit().await.unwrap();
+    assert!(matches!(set(&mut first, "a", "1").await, Err(TxnError::Serialization { .. })));
+}
+
+#[tokio::test]
+async fn a_phantom_refuses_serializable_and_is_invisible_to_repeatable_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir, 0);
+    let kv = local.kv();
+    let mut serializable = writer(&kv, Isolation::Serializable).await;
+    let mut repeatable = writer(&kv, Isolation::RepeatableRead).await;
+    for txn in [&mut serializable, &mut repeatable] {
+        txn.begin_statement();
+        assert!(all(txn, Direction::Forward, 10).is_empty());
+    }
+    put_all(&kv, &[("m", "1")]).await;
+    assert!(all(&repeatable, Direction::Forward, 10).is_empty());
+    set(&mut repeatable, "r", "1").await.unwrap();
+    repeatable.commit().await.unwrap();
+    set(&mut serializable, "s", "1").await.unwrap();
+    assert!(matches!(serializable.commit().await, Err(TxnError::Serialization { .. })));
+}
+
+/// Fekete, O'Neil, O'Neil (2004): a reader must not see a state that no serial order has.
+#[tokio::test]
+async fn no_read_only_anomaly_under_serializable() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir, 0);
+    let kv = local.kv();
+    put_all(&kv, &[("checking", "0"), ("savings", "0")]).await;
+    let mut withdraw = writer(&kv, Isolation::Serializable).await;
+    withdraw.begin_statement();
+    withdraw.get(b"checking").unwrap();
+    withdraw.get(b"savings").unwrap();
+    let mut deposit = writer(&kv, Isolation::Serializable).await;
+    deposit.begin_statement();
+    deposit.get(b"savings").unwrap();
+    set(&mut deposit, "savings", "20").await.unwrap();
+    deposit.commit().await.unwrap();
+    let reader = kv.begin(options(Isolation::Serializable, Access::ReadOnly)).await.unwrap();
+    assert_eq!(reader.get(b"savings").unwrap(), Some("20".into()));
+    assert_eq!(reader.get(b"checking").unwrap(), Some("0".into()));
+    set(&mut withdraw, "checking", "-11").await.unwrap();
+    assert!(matches!(withdraw.commit().await, Err(TxnError::Serialization { .. })));
+}
+
+#[tokio::test]
+async fn old_snapshots_are_given_up_when_they_hold_too_much() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = KvConfig::new(dir.path().into());
+    config.flush_interval = Duration::from_millis(1);
+    config.snapshot_size_bytes_max = 0;
+    let local =
+        LocalKv::with_engine(&Env::os(), config, EngineKind::Memory, 1 << 20, Duration::ZERO).unwrap();
+    let kv = local.kv();
+    let old = kv.begin(options(Isolation::RepeatableRead, Access::ReadOnly)).await.unwrap();
+    put_all(&kv, &[("a", "1")]).await;
+    let gone = async {
+        while !matches!(old.get(b"a"), Err(TxnError::SnapshotTooOld)) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+    assert_eq!(read(&kv, "a").await, Some("1".into()));
+}

@@ -67,11 +67,6 @@ impl Pin {
         let set = set.as_ref().ok_or(TxnError::SnapshotTooOld)?;
         Ok(read(set)?)
     }
-
-    /// The set itself, for background work.
-    pub(crate) fn set(&self) -> Result<Arc<LayerSet>, TxnError> {
-        self.cell.set.read().clone().ok_or(TxnError::SnapshotTooOld)
-    }
 }
 
 impl Layers {

@@ -1,11 +1,10 @@
 //! One consistent stack of generations over an engine view.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use rustydb_storage::engine::{Direction, EngineError, EngineView, KeyRange};
+use rustydb_storage::engine::{EngineError, EngineView};
 use rustydb_types::ids::Version;
 
 use super::generation::{Generation, chain_at, staged_key};
@@ -184,16 +183,6 @@ impl LayerSet {
         })?;
         runs.push(run);
         Ok(())
-    }
-
-    /// Calls `visit` with every stored row of the engine view in a range. For background work.
-    pub(crate) fn visit_engine(
-        &self,
-        space: rustydb_storage::engine::Space,
-        start: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), EngineError> {
-        self.view.scan(space, KeyRange { start, end: None }, Direction::Forward, visit)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustydb_types::ids::Version;
 
 /// The strength of a row lock, weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,8 +74,6 @@ pub enum LockWait {
 pub(crate) enum LockTarget {
     Table(TableLockId),
     Row(Bytes),
-    /// A staged transaction, which holds all rows that it wrote provisionally: others wait for its end.
-    Staged(Version),
 }
 
 /// A mode of either kind, as a bit in a mask; the kind follows from the target.
@@ -104,9 +101,6 @@ const ROW_CONFLICTS: [u8; 4] = [
 ];
 
 impl Mode {
-    pub(crate) const EXCLUSIVE_STAGED: Mode = Mode(3);
-    pub(crate) const WAIT_FOR_STAGED: Mode = Mode(0);
-
     pub(crate) const fn row(lock: RowLock) -> Mode {
         Mode(lock as u8)
     }
@@ -123,7 +117,7 @@ impl Mode {
     pub(crate) fn excludes(self, target: &LockTarget) -> u8 {
         let table: &[u8] = match target {
             LockTarget::Table(_) => &TABLE_CONFLICTS,
-            LockTarget::Row(_) | LockTarget::Staged(_) => &ROW_CONFLICTS,
+            LockTarget::Row(_) => &ROW_CONFLICTS,
         };
         table.get(usize::from(self.0)).copied().unwrap_or(u8::MAX)
     }

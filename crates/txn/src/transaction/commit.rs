@@ -14,7 +14,7 @@ use crate::sequencer::{CommitAnswer, Submission, Submitted};
 /// Proof of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommitReceipt {
-    /// The version of the commit; for a transaction without writes, that of its snapshot.
+    /// The version of the commit; for a transaction without writes, one at which all that it read holds.
     pub version: Version,
 }
 
@@ -32,7 +32,10 @@ impl Transaction {
         if self.own.is_empty() && self.attachments.is_empty() {
             self.release_locks();
             self.settle_reads().await?;
-            return Ok(CommitReceipt { version: self.pin.version() });
+            // A snapshot may name versions in flight. What was read of them is applied by now; the others may yet be
+            // refused and their numbers given to other commits.
+            let version = self.pin.version().min(self.core.layers.applied());
+            return Ok(CommitReceipt { version });
         }
         let mut submission = self.submission();
         let answer = self.core.submit_waiting(&mut submission).await?;

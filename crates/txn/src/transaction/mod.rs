@@ -80,6 +80,8 @@ pub struct Transaction {
     held: Vec<LockTarget>,
     locked: HashMap<Bytes, LockedRow>,
     reads: Option<Mutex<ReadSet>>,
+    /// Under which leadership recent writes are recorded for `reads`.
+    epoch: u64,
     attachments: Vec<Attachment>,
     /// Flushes of the layers when the transaction began.
     flushes: u64,
@@ -105,12 +107,10 @@ impl Transaction {
         };
         let serializable = writes && options.isolation == Isolation::Serializable;
         let flushes = core.layers.flushes();
-        if serializable {
-            core.sequencer.with_recent(|recent, last| recent.start(last));
-        }
+        let epoch = serializable.then(|| core.sequencer.with_recent(|recent, last| recent.start(last)));
         let pin = take_pin(core, &shared, writes);
-        if serializable {
-            core.sequencer.with_recent(|recent, _| recent.opened(pin.version()));
+        if let Some(epoch) = epoch {
+            core.sequencer.with_recent(|recent, _| recent.opened(epoch, pin.version()));
         }
         Ok(Transaction {
             core: Arc::clone(core),
@@ -122,6 +122,7 @@ impl Transaction {
             own: OwnWrites::default(),
             held: Vec::new(),
             locked: HashMap::new(),
+            epoch: epoch.unwrap_or(0),
             reads: serializable.then(|| Mutex::new(ReadSet::new(core.config.read_ranges_max))),
             attachments: Vec::new(),
             flushes,
@@ -158,11 +159,8 @@ impl Transaction {
             let former = self.pin.version();
             self.pin = take_pin(&self.core, &self.shared, self.can_write());
             if self.reads.is_some() {
-                let snapshot = self.pin.version();
-                self.core.sequencer.with_recent(|recent, _| {
-                    recent.opened(snapshot);
-                    recent.closed(former);
-                });
+                let (epoch, snapshot) = (self.epoch, self.pin.version());
+                self.core.sequencer.with_recent(|recent, _| recent.moved(epoch, former, snapshot));
             }
         }
         self.used = true;
@@ -267,8 +265,8 @@ impl Drop for Transaction {
             self.core.registry.close(self.shared.id);
         }
         if self.reads.is_some() {
-            let snapshot = self.pin.version();
-            self.core.sequencer.with_recent(|recent, _| recent.closed(snapshot));
+            let (epoch, snapshot) = (self.epoch, self.pin.version());
+            self.core.sequencer.with_recent(|recent, _| recent.closed(epoch, snapshot));
         }
     }
 }

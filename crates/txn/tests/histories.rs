@@ -1,0 +1,456 @@
+//! Random concurrent histories in the simulator, against a model.
+//!
+//! Clients run transactions of all isolation levels over few keys, while the proposer refuses some proposals, loses
+//! the answers of others and changes its leadership. A second replica applies the same log. Afterwards the history
+//! is checked against the versions that the second replica's feed told: reads against the snapshot they were made
+//! in, writes against what they replaced, SERIALIZABLE against the order of commits, acknowledgements against what
+//! is there. Replay one seed with `HISTORY_SEED=n`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustydb_env::Env;
+use rustydb_env::sim::Simulation;
+use rustydb_storage::engine::MemoryEngine;
+use rustydb_txn::{
+    Access, ApplyEntry, ApplyPayload, Direction, EngineOpener, FeedEvent, Isolation, KvConfig, KvStore,
+    Leadership, Linearize, LockWait, Proposal, ProposeError, Proposer, RowLock, ScanRequest, StateMachine,
+    Transaction, TxnError, TxnErrorKind, TxnOptions,
+};
+use rustydb_types::ids::{Incarnation, LogIndex, RequestId, SessionId, Term, Version};
+use rustydb_types::position::LogPosition;
+
+const KEYS: u64 = 6;
+const CLIENTS: u64 = 6;
+const TXNS: u64 = 25;
+const NOBODY: RequestId =
+    RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
+
+/// Takes proposals; the pump decides what becomes of them.
+#[derive(Clone, Default)]
+struct FaultyProposer {
+    queue: Arc<Mutex<VecDeque<Proposal>>>,
+}
+
+impl Proposer for FaultyProposer {
+    fn propose(&self, proposal: Proposal) -> Result<(), ProposeError> {
+        let mut queue = self.queue.lock();
+        if queue.len() > 12 {
+            return Err(ProposeError::Overloaded);
+        }
+        queue.push_back(proposal);
+        Ok(())
+    }
+
+    fn linearize(&self) -> Linearize {
+        Linearize::Now
+    }
+}
+
+/// The log, the leader and a replica.
+struct World {
+    env: Env,
+    proposer: FaultyProposer,
+    leader: StateMachine,
+    replica: StateMachine,
+    term: Term,
+    next: LogIndex,
+}
+
+impl World {
+    fn apply(&mut self, payload: ApplyPayload) {
+        let position = LogPosition::new(self.term, self.next);
+        self.next = self.next.next();
+        let entry = ApplyEntry { position, opaque_position: Bytes::new(), payload };
+        self.leader.apply(std::slice::from_ref(&entry)).unwrap();
+        self.replica.apply(&[entry]).unwrap();
+        assert_eq!(self.leader.state_hash(), self.replica.state_hash(), "replicas differ at {position}");
+    }
+
+    fn lead(&mut self) {
+        self.term = self.term.next();
+        self.apply(ApplyPayload::Blank);
+        self.leader.leadership(Leadership::Leader { term: self.term });
+    }
+
+    /// Ends the leadership: of what is queued a part is in the log, the rest is lost.
+    fn depose(&mut self) {
+        let mut rng = self.env.rng();
+        let queued: Vec<Proposal> = self.proposer.queue.lock().drain(..).collect();
+        let kept = rng.range(0..queued.len() as u64 + 1);
+        let early = rng.chance(1, 2);
+        if early {
+            self.leader.leadership(Leadership::Follower { leader: None });
+        }
+        for (place, proposal) in queued.into_iter().enumerate() {
+            if (place as u64) < kept {
+                self.apply(ApplyPayload::Command(proposal.entry.clone()));
+            }
+            (proposal.done)(Err(ProposeError::Unknown));
+        }
+        self.leader.leadership(Leadership::Follower { leader: None });
+    }
+
+    async fn pump(mut self, stop: Arc<Mutex<bool>>) -> World {
+        let mut rng = self.env.rng();
+        while !*stop.lock() {
+            self.env.sleep(Duration::from_micros(rng.range(50..800))).await;
+            if rng.chance(1, 60) {
+                self.depose();
+                self.env.sleep(Duration::from_millis(rng.range(0..3))).await;
+                self.lead();
+            }
+            for _ in 0..rng.range(1..5) {
+                let Some(proposal) = self.proposer.queue.lock().pop_front() else { break };
+                if proposal.term != self.term {
+                    (proposal.done)(Err(ProposeError::NotLeader { term: proposal.term }));
+                    continue;
+                }
+                match rng.range(0..40) {
+                    0 => (proposal.done)(Err(ProposeError::Refused)),
+                    1 => drop(proposal.done),
+                    2 => {
+                        // The answer is lost, the entry is not.
+                        (proposal.done)(Err(ProposeError::Unknown));
+                        self.apply(ApplyPayload::Command(proposal.entry));
+                    }
+                    _ => {
+                        self.apply(ApplyPayload::Command(proposal.entry));
+                        (proposal.done)(Ok(()));
+                    }
+                }
+            }
+        }
+        self
+    }
+}
+
+/// One read: the snapshot it was made in, the range, and what was found.
+struct Read {
+    at: Version,
+    start: Bytes,
+    end: Bytes,
+    found: BTreeMap<Bytes, Bytes>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Committed(Version),
+    Aborted,
+    Unknown,
+}
+
+struct Record {
+    isolation: Isolation,
+    access: Access,
+    began_after: Version,
+    snapshot: Version,
+    reads: Vec<Read>,
+    /// Key to the value under the lock before, and the value written.
+    writes: BTreeMap<Bytes, (Option<Bytes>, Bytes)>,
+    fate: Fate,
+}
+
+fn key(number: u64) -> Bytes {
+    Bytes::copy_from_slice(&[b'k', u8::try_from(number).unwrap()])
+}
+
+fn successor(key: &Bytes) -> Bytes {
+    let mut next = key.to_vec();
+    next.push(0);
+    next.into()
+}
+
+struct Client {
+    env: Env,
+    kv: KvStore,
+    number: u64,
+    acknowledged: Arc<Mutex<Version>>,
+    history: Arc<Mutex<Vec<Record>>>,
+}
+
+impl Client {
+    async fn run(self) {
+        let mut rng = self.env.rng();
+        for count in 0..TXNS {
+            let isolation = match rng.range(0..3) {
+                0 => Isolation::ReadCommitted,
+                1 => Isolation::RepeatableRead,
+                _ => Isolation::Serializable,
+            };
+            let access = if rng.chance(1, 5) { Access::ReadOnly } else { Access::ReadWrite };
+            let began_after = *self.acknowledged.lock();
+            match self.kv.begin(TxnOptions { isolation, access, request: NOBODY }).await {
+                Ok(txn) => self.transaction(txn, count, began_after).await,
+                Err(error) => {
+                    assert_eq!(error.kind(), TxnErrorKind::NotLeader, "{error}");
+                    self.env.sleep(Duration::from_millis(1)).await;
+                }
+            }
+        }
+    }
+
+    async fn transaction(&self, mut txn: Transaction, count: u64, began_after: Version) {
+        let mut record = Record {
+            isolation: txn.options().isolation,
+            access: txn.options().access,
+            began_after,
+            snapshot: Version::ZERO,
+            reads: Vec::new(),
+            writes: BTreeMap::new(),
+            fate: Fate::Aborted,
+        };
+        let result = match self.statements(&mut txn, count, &mut record).await {
+            Ok(()) => {
+                record.snapshot = txn.snapshot();
+                txn.commit().await.map(|receipt| receipt.version)
+            }
+            Err(error) => Err(error),
+        };
+        record.fate = match result {
+            Ok(version) => {
+                if !record.writes.is_empty() {
+                    let mut acknowledged = self.acknowledged.lock();
+                    *acknowledged = version.max(*acknowledged);
+                }
+                Fate::Committed(version)
+            }
+            Err(TxnError::UnknownOutcome) => Fate::Unknown,
+            Err(error) => {
+                assert_ne!(error.kind(), TxnErrorKind::Fatal, "{error}");
+                Fate::Aborted
+            }
+        };
+        self.history.lock().push(record);
+    }
+
+    async fn statements(
+        &self,
+        txn: &mut Transaction,
+        count: u64,
+        record: &mut Record,
+    ) -> Result<(), TxnError> {
+        let mut rng = self.env.rng();
+        for statement in 0..rng.range(1..5) {
+            txn.begin_statement();
+            self.env.sleep(Duration::from_micros(rng.range(0..600))).await;
+            let first = rng.range(0..KEYS);
+            if rng.chance(1, 2) || record.access == Access::ReadOnly {
+                self.read(txn, first, first + rng.range(1..4), record)?;
+            } else {
+                let value = Bytes::from(format!("{}-{count}-{statement}", self.number));
+                let wait = LockWait::For(Duration::from_millis(20));
+                txn.lock_row(&key(first), RowLock::ForUpdate, wait).await?;
+                let before = txn.get_latest(&key(first))?;
+                txn.put(key(first), value.clone())?;
+                let former = record.writes.remove(&key(first));
+                let before = former.map_or(before, |(before, _)| before);
+                record.writes.insert(key(first), (before, value));
+            }
+            self.env.sleep(Duration::from_micros(rng.range(0..600))).await;
+        }
+        Ok(())
+    }
+
+    /// Reads a range, by point or by scan in either direction, and records what the snapshot gave.
+    fn read(&self, txn: &Transaction, first: u64, end: u64, record: &mut Record) -> Result<(), TxnError> {
+        let mut rng = self.env.rng();
+        let mut found = BTreeMap::new();
+        let range = if rng.chance(1, 2) {
+            if let Some(value) = txn.get(&key(first))? {
+                found.insert(key(first), value);
+            }
+            (key(first), successor(&key(first)))
+        } else {
+            let direction = if rng.chance(1, 2) { Direction::Forward } else { Direction::Backward };
+            let mut rest = Some((key(first), key(end)));
+            let max_rows = usize::try_from(rng.range(1..4)).unwrap();
+            while let Some((start, end)) = rest {
+                let chunk = txn.scan(ScanRequest { start, end, direction, max_bytes: 1000, max_rows })?;
+                for (key, value) in chunk.iter() {
+                    found.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+                }
+                rest = chunk.rest();
+            }
+            (key(first), key(end))
+        };
+        for (key, (_, value)) in &record.writes {
+            if *key >= range.0 && *key < range.1 {
+                assert_eq!(found.get(key), Some(value), "a transaction reads its own writes");
+            }
+        }
+        // What was written here is left out of the comparison with the snapshot.
+        found.retain(|key, _| !record.writes.contains_key(key));
+        record.reads.push(Read { at: txn.snapshot(), start: range.0, end: range.1, found });
+        Ok(())
+    }
+}
+
+/// Every version of every key, as the replica's feed told them.
+#[derive(Default)]
+struct Model {
+    versions: BTreeMap<Bytes, BTreeMap<Version, Bytes>>,
+}
+
+impl Model {
+    fn at(&self, key: &Bytes, at: Version) -> Option<&Bytes> {
+        self.versions.get(key)?.range(..=at).next_back().map(|(_, value)| value)
+    }
+
+    /// Checks a read against the state at a version; keys in `own` were written by the reader itself.
+    fn check_read(&self, read: &Read, at: Version, record: &Record, what: &str) {
+        for number in 0..KEYS + 4 {
+            let key = key(number);
+            if key < read.start || key >= read.end || record.writes.contains_key(&key) {
+                continue;
+            }
+            assert_eq!(read.found.get(&key), self.at(&key, at), "{what}: key {number} at {at}");
+        }
+    }
+
+    fn check(&self, record: &Record) {
+        let Fate::Committed(version) = record.fate else {
+            if record.fate == Fate::Aborted {
+                for (key, (_, value)) in &record.writes {
+                    let versions = self.versions.get(key);
+                    let there = versions.is_some_and(|versions| versions.values().any(|it| it == value));
+                    assert!(!there, "dirty write: an aborted transaction's write is there");
+                }
+            }
+            return;
+        };
+        let what = format!("{:?} {:?} committed at {version}", record.isolation, record.access);
+        for read in &record.reads {
+            assert!(read.at >= record.began_after, "{what}: a stale snapshot {}", read.at);
+            self.check_read(read, read.at.min(version), record, &what);
+        }
+        if record.writes.is_empty() {
+            return;
+        }
+        let before = version.previous().unwrap();
+        for (key, (replaced, value)) in &record.writes {
+            assert_eq!(self.at(key, version), Some(value), "{what}: an acknowledged write is not there");
+            assert_eq!(self.at(key, before), replaced.as_ref(), "{what}: lost update");
+            if record.isolation >= Isolation::RepeatableRead {
+                let since = self.at(key, record.snapshot);
+                assert_eq!(since, self.at(key, before), "{what}: the first committer did not win");
+            }
+        }
+        if record.isolation == Isolation::Serializable {
+            for read in &record.reads {
+                self.check_read(read, before, record, &what);
+            }
+        }
+    }
+}
+
+fn machine(env: &Env, name: &str, proposer: FaultyProposer) -> (KvStore, StateMachine) {
+    let mut config = KvConfig::new(PathBuf::from(name));
+    config.flush_size_bytes = 4000;
+    config.flush_interval = Duration::from_millis(4);
+    config.window_entries_max = 10;
+    config.window_wait = Duration::from_millis(50);
+    let opener: EngineOpener = Arc::new(|_| Ok(Arc::new(MemoryEngine::new())));
+    KvStore::open(env, config, opener, Arc::new(proposer)).unwrap()
+}
+
+/// Runs one history; returns the fingerprint of the run and how many writers committed.
+fn run(seed: u64) -> (u64, usize) {
+    let simulation = Simulation::new(seed);
+    let node = simulation.add_node();
+    let env = simulation.env(node);
+    let history: Arc<Mutex<Vec<Record>>> = Arc::default();
+    let (model, committed) = simulation
+        .block_on(Duration::from_secs(120), scenario(env, Arc::clone(&history)))
+        .unwrap_or_else(|error| panic!("HISTORY_SEED={seed}: {error}"));
+    for record in history.lock().iter() {
+        model.check(record);
+    }
+    (simulation.trace_hash(), committed)
+}
+
+async fn scenario(env: Env, history: Arc<Mutex<Vec<Record>>>) -> (Model, usize) {
+    let proposer = FaultyProposer::default();
+    let (kv, leader) = machine(&env, "leader", proposer.clone());
+    let (replica_kv, replica) = machine(&env, "replica", FaultyProposer::default());
+    let mut feed = replica_kv.changes(100_000);
+    let (term, next) = (Term::new(1), LogIndex::new(0));
+    let mut world = World { env: env.clone(), proposer, leader, replica, term, next };
+    world.lead();
+    let stop = Arc::new(Mutex::new(false));
+    let pump = env.spawn("pump", world.pump(Arc::clone(&stop)));
+    let acknowledged = Arc::new(Mutex::new(Version::ZERO));
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        let (env, kv, history) = (env.clone(), kv.clone(), Arc::clone(&history));
+        let client =
+            Client { env: env.clone(), kv, number, acknowledged: Arc::clone(&acknowledged), history };
+        clients.push(env.spawn("client", client.run()));
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+    *stop.lock() = true;
+    let world = pump.await.unwrap();
+    assert!(world.leader.recompute_hash().unwrap());
+    assert!(world.replica.recompute_hash().unwrap());
+    check_snapshot(&env, &world).await;
+    let mut model = Model::default();
+    while let Ok(event) = env.timeout(Duration::from_millis(1), feed.next()).await {
+        let FeedEvent::Change(change) = event else { panic!("the feed lagged") };
+        for write in &change.writes {
+            let value = write.value.clone().unwrap();
+            model.versions.entry(write.key.clone()).or_default().insert(change.version, value);
+        }
+    }
+    let committed = history
+        .lock()
+        .iter()
+        .filter(|record| matches!(record.fate, Fate::Committed(_)) && !record.writes.is_empty())
+        .count();
+    (model, committed)
+}
+
+/// A new replica that is filled from a snapshot, cut into odd pieces, is equal to the one it came from.
+async fn check_snapshot(env: &Env, world: &World) {
+    let (kv, fresh) = machine(env, "fresh", FaultyProposer::default());
+    let options =
+        TxnOptions { isolation: Isolation::RepeatableRead, access: Access::ReadLocal, request: NOBODY };
+    let old_reader = kv.begin(options).await.unwrap();
+    let mut reader = world.leader.snapshot().await.unwrap();
+    let mut installer = fresh.installer().unwrap();
+    while let Some(chunk) = reader.next_chunk(100).unwrap() {
+        for piece in chunk.chunks(7) {
+            installer.write_chunk(piece).unwrap();
+        }
+    }
+    let applied = installer.finish().unwrap();
+    assert_eq!(applied, world.leader.applied());
+    assert_eq!(applied, fresh.applied());
+    assert_eq!(fresh.state_hash(), world.leader.state_hash());
+    assert!(fresh.recompute_hash().unwrap());
+    assert!(matches!(old_reader.get(&key(0)), Err(TxnError::SnapshotTooOld)));
+}
+
+#[test]
+fn random_histories_agree_with_the_model() {
+    let seeds: Vec<u64> = match std::env::var("HISTORY_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => (0..300).collect(),
+    };
+    let mut committed = 0;
+    for seed in &seeds {
+        eprintln!("HISTORY_SEED={seed}");
+        committed += run(*seed).1;
+    }
+    assert!(committed as u64 > seeds.len() as u64 * CLIENTS, "only {committed} writers committed");
+}
+
+#[test]
+fn one_seed_gives_one_history() {
+    assert_eq!(run(7), run(7));
+}
