@@ -5,5 +5,6 @@ pub mod copy;
 pub mod error;
 pub mod gateway;
 pub mod pgcatalog;
+pub mod scalar;
 pub mod session;
 pub mod system;

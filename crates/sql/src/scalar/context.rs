@@ -1,0 +1,202 @@
+//! What an expression may look at besides its row: parameters, clocks, the session, the catalog.
+
+use std::fmt;
+
+use rustydb_types::value::Value;
+
+use crate::error::SqlError;
+
+/// Where an expression is evaluated.
+#[derive(Clone, Copy)]
+pub struct EvalContext<'a> {
+    /// Values of the statement's parameters.
+    pub params: &'a [Value],
+    /// Values of the enclosing query's row, for [`Expr::Outer`](super::Expr::Outer).
+    pub outer: &'a [Value],
+    /// When the transaction began: `now()`; microseconds since 2000-01-01 UTC.
+    pub transaction_time: i64,
+    /// When the statement began; microseconds since 2000-01-01 UTC.
+    pub statement_time: i64,
+    /// The session's user, database, settings, clock and randomness.
+    pub session: &'a dyn SessionView,
+    /// Names and descriptions of catalog objects.
+    pub catalog: &'a dyn CatalogLookup,
+    /// The transaction that subqueries read with; absent where none may occur.
+    pub txn: Option<&'a rustydb_txn::Transaction>,
+}
+
+impl fmt::Debug for EvalContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EvalContext")
+            .field("params", &self.params)
+            .field("outer", &self.outer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> EvalContext<'a> {
+    /// A context in which only constants, immutable functions and parameters work.
+    pub fn constant(params: &'a [Value]) -> EvalContext<'a> {
+        EvalContext {
+            params,
+            outer: &[],
+            transaction_time: 0,
+            statement_time: 0,
+            session: &NoSession,
+            catalog: &NoCatalog,
+            txn: None,
+        }
+    }
+}
+
+/// The session as expressions see it.
+pub trait SessionView {
+    /// `current_user`
+    fn current_user(&self) -> &str;
+    /// `session_user`
+    fn session_user(&self) -> &str;
+    /// `current_database()`
+    fn database(&self) -> &str;
+    /// Schemas of the search path that exist, first to last, without the implicit ones.
+    fn search_path(&self) -> Vec<String>;
+    /// The zone by name, for `timestamptz`; `UTC` unless set.
+    fn timezone(&self) -> rustydb_types::datetime::Zone;
+    /// A setting's text, by lower-case name.
+    fn setting(&self, name: &str) -> Option<String>;
+    /// `pg_backend_pid()`
+    fn backend_pid(&self) -> i32;
+    /// `clock_timestamp()`; microseconds since 2000-01-01 UTC.
+    fn clock(&self) -> i64;
+    /// 64 random bits.
+    fn random(&self) -> u64;
+}
+
+/// A session of nobody, with a stopped clock: for folding constants.
+#[derive(Clone, Copy, Debug)]
+pub struct NoSession;
+
+impl SessionView for NoSession {
+    fn current_user(&self) -> &str {
+        ""
+    }
+    fn session_user(&self) -> &str {
+        ""
+    }
+    fn database(&self) -> &str {
+        ""
+    }
+    fn search_path(&self) -> Vec<String> {
+        Vec::new()
+    }
+    fn timezone(&self) -> rustydb_types::datetime::Zone {
+        rustydb_types::datetime::Zone::UTC
+    }
+    fn setting(&self, _name: &str) -> Option<String> {
+        None
+    }
+    fn backend_pid(&self) -> i32 {
+        0
+    }
+    fn clock(&self) -> i64 {
+        0
+    }
+    fn random(&self) -> u64 {
+        0
+    }
+}
+
+/// The kinds of objects that have an object id and a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// Tables, indexes, sequences, views: `regclass`.
+    Relation,
+    /// `regtype`
+    Type,
+    /// `regproc`, `regprocedure`
+    Function,
+    /// `regoper`, `regoperator`
+    Operator,
+    /// `regnamespace`
+    Schema,
+    /// `regrole`
+    Role,
+    /// `regcollation`
+    Collation,
+    /// Databases.
+    Database,
+}
+
+/// The name of a catalog object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectName {
+    /// Its schema; `None` for objects outside schemas.
+    pub schema: Option<String>,
+    /// Its own name.
+    pub name: String,
+    /// It is found without its schema.
+    pub visible: bool,
+}
+
+/// Which part of a relation `pg_relation_size` and its kin count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SizeOf {
+    /// The rows.
+    Main,
+    /// The indexes.
+    Indexes,
+    /// All.
+    Total,
+}
+
+/// What functions such as `pg_get_indexdef` ask of the catalog.
+/// `None` means that the object does not exist; the functions then answer NULL (or the bare number).
+pub trait CatalogLookup {
+    /// The object id behind a name; `schema` as given, else by the search path.
+    fn object_by_name(&self, _kind: ObjectKind, _schema: Option<&str>, _name: &str) -> Option<u32> {
+        None
+    }
+    /// The name behind an object id.
+    fn object_name(&self, _kind: ObjectKind, _oid: u32) -> Option<ObjectName> {
+        None
+    }
+    /// `pg_get_indexdef(oid, column, pretty)`; column 0 means the whole definition.
+    fn index_definition(&self, _oid: u32, _column: i32, _pretty: bool) -> Option<String> {
+        None
+    }
+    /// `pg_get_constraintdef(oid, pretty)`
+    fn constraint_definition(&self, _oid: u32, _pretty: bool) -> Option<String> {
+        None
+    }
+    /// `pg_get_serial_sequence(table, column)`
+    fn serial_sequence(&self, _table: &str, _column: &str) -> Result<Option<String>, SqlError> {
+        Ok(None)
+    }
+    /// A comment: the object's id, its catalog's name, and the column (0 for the object itself).
+    fn description(&self, _oid: u32, _catalog: &str, _column: i32) -> Option<String> {
+        None
+    }
+    /// Bytes that a relation takes.
+    fn relation_size(&self, _oid: u32, _part: SizeOf) -> Option<i64> {
+        None
+    }
+    /// Bytes that a database takes.
+    fn database_size(&self, _oid: u32) -> Option<i64> {
+        None
+    }
+    /// Whether a role (`None`: the current user) holds a privilege such as `select` on an object.
+    fn has_privilege(
+        &self,
+        _kind: ObjectKind,
+        _role: Option<u32>,
+        _object: u32,
+        _privilege: &str,
+    ) -> Option<bool> {
+        Some(true)
+    }
+}
+
+/// A catalog with nothing in it.
+#[derive(Clone, Copy, Debug)]
+pub struct NoCatalog;
+
+impl CatalogLookup for NoCatalog {}

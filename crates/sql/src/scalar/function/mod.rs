@@ -1,0 +1,41 @@
+//! The built-in functions, by family. Each takes its arguments' values; strict functions never see
+//! a null. A function without an implementation here does not exist for resolution.
+
+pub(super) mod array;
+mod date;
+pub(super) mod math;
+pub(super) mod pattern;
+pub(super) mod set;
+mod string;
+mod system;
+
+use rustydb_types::datatype::BaseType;
+use rustydb_types::value::Value;
+
+use super::catalogue::FunctionFn;
+use crate::error::SqlError;
+
+pub use string::quote_ident;
+
+type Answer = Result<Value, SqlError>;
+
+/// The implementation of a function; `None` when RustyDB does not have it.
+pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
+    math::find(name, args)
+        .or_else(|| string::find(name, args))
+        .or_else(|| date::find(name, args))
+        .or_else(|| array::find(name, args))
+        .or_else(|| system::find(name, args))
+}
+
+fn mismatch() -> SqlError {
+    SqlError::internal("function applied to values of the wrong type")
+}
+
+fn text(args: &[Value], at: usize) -> Result<&str, SqlError> {
+    args.get(at).and_then(Value::as_str).ok_or_else(mismatch)
+}
+
+fn int(args: &[Value], at: usize) -> Result<i64, SqlError> {
+    args.get(at).and_then(Value::as_i64).ok_or_else(mismatch)
+}

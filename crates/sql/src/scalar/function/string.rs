@@ -1,0 +1,286 @@
+//! Strings.
+
+use rustydb_types::datatype::{BaseType, DataType};
+use rustydb_types::value::Value;
+use sha2::{Digest, Sha256};
+
+use super::super::catalogue::FunctionFn;
+use super::{Answer, array, int, pattern, set, text};
+use crate::error::{SqlError, SqlState};
+
+/// Longest text that a function builds, in bytes.
+const TEXT_MAX: usize = 256 << 20;
+
+pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
+    let bytes = args.first() == Some(&BaseType::Bytea);
+    Some(match name {
+        "length" | "octet_length" if bytes => |a, _| match &a[0] {
+            Value::Bytea(bytes) => Ok(Value::Int4(bytes.len() as i32)),
+            _ => Ok(Value::Null),
+        },
+        "sha256" => |a, _| match &a[0] {
+            Value::Bytea(bytes) => Ok(Value::Bytea(Sha256::digest(bytes).as_slice().into())),
+            _ => Ok(Value::Null),
+        },
+        _ if bytes => return None,
+        "length" | "char_length" | "character_length" if args == [BaseType::Bpchar] => {
+            |a, _| Ok(Value::Int4(text(a, 0)?.trim_end_matches(' ').chars().count() as i32))
+        }
+        "length" | "char_length" | "character_length" if args.len() == 1 => {
+            |a, _| Ok(Value::Int4(text(a, 0)?.chars().count() as i32))
+        }
+        "octet_length" => |a, _| Ok(Value::Int4(text(a, 0)?.len() as i32)),
+        "lower" => |a, _| Ok(Value::text(text(a, 0)?.to_lowercase())),
+        "upper" => |a, _| Ok(Value::text(text(a, 0)?.to_uppercase())),
+        "initcap" => |a, _| {
+            let mut inside = false;
+            let mut out = String::new();
+            for c in text(a, 0)?.chars() {
+                if inside { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+                inside = c.is_alphanumeric();
+            }
+            Ok(Value::text(out))
+        },
+        "substr" | "substring" if args.get(1) == Some(&BaseType::Int4) => |a, _| {
+            let start = int(a, 1)?;
+            let end = match a.get(2).and_then(Value::as_i64) {
+                Some(length) if length < 0 => {
+                    return Err(SqlError::new(SqlState::SUBSTRING_ERROR, "negative substring length not allowed"));
+                }
+                Some(length) => start.saturating_add(length),
+                None => i64::MAX,
+            };
+            let from = start.max(1);
+            let count = usize::try_from(end.saturating_sub(from)).unwrap_or(0);
+            Ok(Value::text(text(a, 0)?.chars().skip((from - 1) as usize).take(count).collect::<String>()))
+        },
+        "substring" if args.len() == 2 => |a, _| {
+            let regex = pattern::compile(text(a, 1)?, "")?;
+            Ok(regex.captures(text(a, 0)?).and_then(|found| found.get(usize::from(found.len() > 1)).map(|m| Value::text(m.as_str()))).unwrap_or(Value::Null))
+        },
+        "btrim" | "trim" => |a, _| trim(a, true, true),
+        "ltrim" => |a, _| trim(a, true, false),
+        "rtrim" => |a, _| trim(a, false, true),
+        "strpos" | "position" => |a, call| {
+            // `position(needle in hay)` arrives as position(hay, needle).
+            let _ = call;
+            let (hay, needle) = (text(a, 0)?, text(a, 1)?);
+            let at = hay.find(needle).map_or(0, |at| hay.get(..at).map_or(0, |head| head.chars().count() + 1));
+            Ok(Value::Int4(at as i32))
+        },
+        "replace" => |a, _| {
+            let from = text(a, 1)?;
+            if from.is_empty() { Ok(a[0].clone()) } else { built(text(a, 0)?.replace(from, text(a, 2)?)) }
+        },
+        "split_part" => |a, _| {
+            let (whole, delimiter, field) = (text(a, 0)?, text(a, 1)?, int(a, 2)?);
+            if field == 0 {
+                return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "field position must not be zero"));
+            }
+            let parts: Vec<&str> = if delimiter.is_empty() { vec![whole] } else { whole.split(delimiter).collect() };
+            let at = if field > 0 { field - 1 } else { parts.len() as i64 + field };
+            Ok(Value::text(usize::try_from(at).ok().and_then(|at| parts.get(at)).copied().unwrap_or("")))
+        },
+        "left" => |a, _| {
+            let whole = text(a, 0)?;
+            let n = int(a, 1)?;
+            let count = if n >= 0 { n } else { (whole.chars().count() as i64 + n).max(0) };
+            Ok(Value::text(whole.chars().take(count as usize).collect::<String>()))
+        },
+        "right" => |a, _| {
+            let whole = text(a, 0)?;
+            let n = int(a, 1)?;
+            let length = whole.chars().count() as i64;
+            let skip = if n >= 0 { (length - n).max(0) } else { -n };
+            Ok(Value::text(whole.chars().skip(skip as usize).collect::<String>()))
+        },
+        "lpad" => |a, _| pad(a, true),
+        "rpad" => |a, _| pad(a, false),
+        "repeat" => |a, _| {
+            let (whole, count) = (text(a, 0)?, int(a, 1)?.max(0) as usize);
+            if whole.len().saturating_mul(count) > TEXT_MAX {
+                return Err(too_long());
+            }
+            Ok(Value::text(whole.repeat(count)))
+        },
+        "reverse" => |a, _| Ok(Value::text(text(a, 0)?.chars().rev().collect::<String>())),
+        "concat" => |a, call| {
+            let mut out = String::new();
+            for (value, ty) in a.iter().zip(call.arg_types) {
+                if !value.is_null() {
+                    out.push_str(&array::wire_text(value, *ty, call.ctx));
+                }
+            }
+            built(out)
+        },
+        "concat_ws" => |a, call| {
+            let Some(separator) = a[0].as_str() else { return Ok(Value::Null) };
+            let parts: Vec<String> = a.iter().zip(call.arg_types).skip(1).filter(|(v, _)| !v.is_null()).map(|(v, ty)| array::wire_text(v, *ty, call.ctx)).collect();
+            built(parts.join(separator))
+        },
+        "quote_ident" => |a, _| Ok(Value::text(quote_ident(text(a, 0)?))),
+        "quote_literal" if args == [BaseType::Text] => |a, _| Ok(Value::text(quote_literal(text(a, 0)?))),
+        "quote_nullable" if args == [BaseType::Text] => {
+            |a, _| Ok(Value::text(a[0].as_str().map_or_else(|| "NULL".to_owned(), quote_literal)))
+        }
+        "format" => |a, call| format(a, call.arg_types, call.ctx),
+        "ascii" => |a, _| Ok(Value::Int4(text(a, 0)?.chars().next().map_or(0, |c| c as i32))),
+        "chr" => |a, _| {
+            let n = int(a, 0)?;
+            match u32::try_from(n).ok().filter(|n| *n > 0).and_then(char::from_u32) {
+                Some(c) => Ok(Value::text(c.to_string())),
+                None if n == 0 => Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "null character not permitted")),
+                None => Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "requested character not valid for encoding: ".to_owned() + &n.to_string())),
+            }
+        },
+        "translate" => |a, _| {
+            let from: Vec<char> = text(a, 1)?.chars().collect();
+            let to: Vec<char> = text(a, 2)?.chars().collect();
+            Ok(Value::text(text(a, 0)?.chars().filter_map(|c| match from.iter().position(|f| *f == c) {
+                Some(at) => to.get(at).copied(),
+                None => Some(c),
+            }).collect::<String>()))
+        },
+        "starts_with" => |a, _| Ok(Value::Bool(text(a, 0)?.starts_with(text(a, 1)?))),
+        "regexp_replace" if args.len() <= 4 && args.get(3) != Some(&BaseType::Int4) => |a, _| {
+            let flags = a.get(3).and_then(Value::as_str).unwrap_or("");
+            let regex = pattern::compile(text(a, 1)?, flags)?;
+            let replacement = text(a, 2)?;
+            let limit = usize::from(!flags.contains('g'));
+            built(regex.replacen(text(a, 0)?, limit, |found: &regex::Captures<'_>| expand(replacement, found)).into_owned())
+        },
+        "regexp_match" => |a, _| {
+            let regex = pattern::compile(text(a, 1)?, a.get(2).and_then(Value::as_str).unwrap_or(""))?;
+            Ok(regex.captures(text(a, 0)?).map_or(Value::Null, |found| set::groups(&found)))
+        },
+        "regexp_split_to_array" => |a, _| {
+            let regex = pattern::compile(text(a, 1)?, a.get(2).and_then(Value::as_str).unwrap_or(""))?;
+            Ok(Value::array(BaseType::Text, regex.split(text(a, 0)?).map(Value::text).collect()))
+        },
+        _ => return None,
+    })
+}
+
+fn too_long() -> SqlError {
+    SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "requested length too large")
+}
+
+fn built(out: String) -> Answer {
+    if out.len() > TEXT_MAX { Err(too_long()) } else { Ok(Value::text(out)) }
+}
+
+fn expand(replacement: &str, found: &regex::Captures<'_>) -> String {
+    let mut out = String::new();
+    let mut chars = replacement.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('&') => out.push_str(found.get(0).map_or("", |m| m.as_str())),
+            Some(d @ '1'..='9') => {
+                let group = d as usize - '0' as usize;
+                out.push_str(found.get(group).map_or("", |m| m.as_str()));
+            }
+            Some('\\') => out.push('\\'),
+            Some(other) => {
+                out.push('\\');
+                out.push(other);
+            }
+            None => out.push('\\'),
+        }
+    }
+    out
+}
+
+fn trim(args: &[Value], left: bool, right: bool) -> Answer {
+    let set: Vec<char> = args.get(1).and_then(Value::as_str).unwrap_or(" ").chars().collect();
+    let mut rest = text(args, 0)?;
+    if left {
+        rest = rest.trim_start_matches(set.as_slice());
+    }
+    if right {
+        rest = rest.trim_end_matches(set.as_slice());
+    }
+    Ok(Value::text(rest))
+}
+
+fn pad(args: &[Value], left: bool) -> Answer {
+    let whole: Vec<char> = text(args, 0)?.chars().collect();
+    let length = int(args, 1)?.max(0) as usize;
+    if length > TEXT_MAX / 4 {
+        return Err(too_long());
+    }
+    let fill = args.get(2).and_then(Value::as_str).unwrap_or(" ");
+    let missing = if fill.is_empty() { 0 } else { length.saturating_sub(whole.len()) };
+    let padding: String = fill.chars().cycle().take(missing).collect();
+    let kept: String = whole.iter().take(length).collect();
+    Ok(Value::text(if left { padding + &kept } else { kept + &padding }))
+}
+
+/// Words that must be quoted as identifiers.
+const RESERVED: &str = " all analyse analyze and any array as asc asymmetric authorization between bigint binary bit boolean both case cast char character check coalesce collate collation column concurrently constraint create cross current_catalog current_date current_role current_schema current_time current_timestamp current_user dec decimal default deferrable desc distinct do else end except exists extract false fetch float for foreign freeze from full grant greatest group grouping having ilike in initially inner inout int integer intersect interval into is isnull join lateral leading least left like limit localtime localtimestamp national natural nchar none normalize not notnull null nullif numeric offset on only or order out outer overlaps overlay placing position precision primary real references returning right row select session_user setof similar smallint some substring symmetric table tablesample then time timestamp to trailing treat trim true union unique user using values varchar variadic verbose when where window with xmlattributes xmlconcat xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable ";
+
+/// An identifier as SQL text: quoted when it must be.
+pub fn quote_ident(name: &str) -> String {
+    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        && !RESERVED.contains(&format!(" {name} "));
+    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+fn quote_literal(text: &str) -> String {
+    let doubled = text.replace('\'', "''");
+    if text.contains('\\') { format!(" E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
+}
+
+fn format(args: &[Value], types: &[DataType], ctx: &super::super::EvalContext<'_>) -> Answer {
+    let Some(template) = args[0].as_str() else { return Ok(Value::Null) };
+    let bad = |message: String| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message);
+    let mut out = String::new();
+    let mut next = 1;
+    let mut chars = template.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c != '%' {
+            out.push(c);
+            continue;
+        }
+        if chars.next_if_eq(&'%').is_some() {
+            out.push('%');
+            continue;
+        }
+        let mut digits = String::new();
+        let mut left = false;
+        let mut at = None;
+        loop {
+            match chars.peek() {
+                Some(d) if d.is_ascii_digit() => digits.push(*d),
+                Some('$') => at = std::mem::take(&mut digits).parse::<usize>().ok(),
+                Some('-') => left = true,
+                _ => break,
+            }
+            chars.next();
+        }
+        let kind = chars.next().ok_or_else(|| bad("unterminated format() type specifier".to_owned()))?;
+        if !matches!(kind, 's' | 'I' | 'L') {
+            return Err(bad(format!("unrecognized format() type specifier \"{kind}\"")));
+        }
+        let index = at.unwrap_or(next);
+        next = index + 1;
+        let (Some(value), Some(ty)) = (args.get(index).filter(|_| index > 0), types.get(index)) else {
+            return Err(bad("too few arguments for format()".to_owned()));
+        };
+        let plain = (!value.is_null()).then(|| array::wire_text(value, *ty, ctx));
+        let piece = match (kind, plain) {
+            ('s', plain) => plain.unwrap_or_default(),
+            ('L', plain) => plain.as_deref().map_or_else(|| "NULL".to_owned(), |text| quote_literal(text).trim_start().to_owned()),
+            (_, Some(plain)) => quote_ident(&plain),
+            (_, None) => return Err(SqlError::new(SqlState::NULL_VALUE_NOT_ALLOWED, "null values cannot be formatted as an SQL identifier")),
+        };
+        let width = digits.parse::<usize>().unwrap_or(0).min(1 << 20);
+        let fill = " ".repeat(width.saturating_sub(piece.chars().count()));
+        if left { out.push_str(&piece); out.push_str(&fill) } else { out.push_str(&fill); out.push_str(&piece) }
+    }
+    built(out)
+}
