@@ -347,3 +347,60 @@ async fn old_snapshots_are_given_up_when_they_hold_too_much() {
     tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
     assert_eq!(read(&kv, "a").await, Some("1".into()));
 }
+
+/// Real threads, with freezes and flushes all the time: every acknowledged increment is there, once, and every
+/// snapshot has one sum.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn increments_of_many_threads_are_all_there() {
+    const TASKS: u64 = 8;
+    const INCREMENTS: u64 = 60;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = KvConfig::new(dir.path().into());
+    config.flush_size_bytes = 2000;
+    config.flush_interval = Duration::from_millis(1);
+    let local =
+        LocalKv::with_engine(&Env::os(), config, EngineKind::Memory, 1 << 20, Duration::ZERO).unwrap();
+    let kv = local.kv();
+    let number = |value: Option<Bytes>| -> i64 {
+        value.map_or(0, |value| std::str::from_utf8(&value).unwrap().parse().unwrap())
+    };
+    // One key counts up, another down: their sum is zero in every snapshot.
+    let add = move |txn: &mut Transaction, key: &'static [u8], change: i64| -> Result<(), TxnError> {
+        let value = number(txn.get_latest(key)?) + change;
+        txn.put(Bytes::from_static(key), value.to_string().into())
+    };
+    let mut tasks = Vec::new();
+    for task in 0..TASKS {
+        let kv = kv.clone();
+        tasks.push(tokio::spawn(async move {
+            let isolation = if task % 2 == 0 { Isolation::ReadCommitted } else { Isolation::RepeatableRead };
+            let mut done = 0;
+            while done < INCREMENTS {
+                let mut txn = writer(&kv, isolation).await;
+                txn.begin_statement();
+                assert_eq!(number(txn.get(b"up").unwrap()) + number(txn.get(b"down").unwrap()), 0);
+                let step = async {
+                    for key in [&b"down"[..], b"up"] {
+                        txn.lock_row(key, RowLock::ForUpdate, LockWait::Forever).await?;
+                    }
+                    add(&mut txn, b"up", 1)?;
+                    add(&mut txn, b"down", -1)?;
+                    txn.commit().await
+                };
+                match step.await {
+                    Ok(_) => done += 1,
+                    Err(TxnError::Serialization { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+                let reader = kv.begin(options(Isolation::RepeatableRead, Access::ReadOnly)).await.unwrap();
+                let sum = number(reader.get(b"up").unwrap()) + number(reader.get(b"down").unwrap());
+                assert_eq!(sum, 0, "a torn snapshot");
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(number(read(&kv, "up").await), i64::try_from(TASKS * INCREMENTS).unwrap());
+    assert_eq!(kv.stats().locks, 0);
+}
