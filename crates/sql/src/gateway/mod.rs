@@ -1,10 +1,12 @@
 //! The gateway: where a client's session lives, whichever node runs its statements.
 //!
 //! [`peer`] is the port through which a session reaches the leader of its database at another node, [`frame`] what
-//! travels through it.
+//! travels through it. [`cluster`] is the port through which it sees databases, roles and the stores of this node.
 
+pub mod cluster;
 pub mod frame;
 pub mod peer;
 
+pub use cluster::ClusterPort;
 pub use frame::{RequestFrame, ResponseFrame, SessionContext};
 pub use peer::{RemoteSession, SessionClosed, SessionKey, SessionOpen, SessionPeer};

@@ -8,13 +8,18 @@
 //! [`request`] and [`response`] are the language spoken on all these arrows: the bodies of PostgreSQL's own
 //! messages, so that a row is encoded once and a forwarded request is not encoded at all.
 
+pub mod core;
+pub mod executor;
+pub mod interrupt;
 pub mod request;
 pub mod response;
-
-pub mod interrupt;
 pub mod settings;
 pub mod sink;
 pub mod statement;
+mod utility;
+
+#[cfg(test)]
+mod tests;
 
 pub use request::{Request, RequestError};
 pub use response::{Format, TransactionStatus};

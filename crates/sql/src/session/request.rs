@@ -174,6 +174,17 @@ pub struct Bind<'a> {
     pub result_formats: Formats<'a>,
 }
 
+impl Bind<'_> {
+    /// The unnamed statement without parameters, all in text.
+    pub const EMPTY: Bind<'static> = Bind {
+        portal: "",
+        statement: "",
+        param_formats: Formats::TEXT,
+        params: Params::NONE,
+        result_formats: Formats::TEXT,
+    };
+}
+
 /// A frontend message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'a> {

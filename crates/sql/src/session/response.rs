@@ -14,6 +14,8 @@
 
 use bytes::{BufMut, BytesMut};
 
+use crate::error::SqlError;
+
 /// How a value is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
@@ -244,84 +246,36 @@ pub fn copy_data(out: &mut BytesMut, data: &[u8]) {
     message(out, b'd', |out| out.put_slice(data));
 }
 
-/// Whether a report ends what the client asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReportKind {
-    /// ErrorResponse.
-    Error,
-    /// NoticeResponse.
-    Notice,
+/// ErrorResponse.
+pub fn sql_error(out: &mut BytesMut, error: &SqlError) {
+    report(out, tag::ERROR, error);
 }
 
-/// The fields of an ErrorResponse or NoticeResponse; empty text and `None` are left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Report<'a> {
-    /// Error or notice.
-    pub kind: ReportKind,
-    /// `ERROR`, `FATAL`, `PANIC`, `WARNING`, `NOTICE`, `INFO`, `LOG` or `DEBUG`.
-    pub severity: &'a str,
-    /// The SQLSTATE.
-    pub sqlstate: &'a str,
-    /// The message.
-    pub message: &'a str,
-    /// More about it.
-    pub detail: Option<&'a str>,
-    /// What to do about it.
-    pub hint: Option<&'a str>,
-    /// Where in the statement, in characters from 1.
-    pub position: Option<u32>,
-    /// Name of the schema concerned.
-    pub schema: Option<&'a str>,
-    /// Name of the table concerned.
-    pub table: Option<&'a str>,
-    /// Name of the column concerned.
-    pub column: Option<&'a str>,
-    /// Name of the constraint concerned.
-    pub constraint: Option<&'a str>,
+/// NoticeResponse.
+pub fn sql_notice(out: &mut BytesMut, notice: &SqlError) {
+    report(out, tag::NOTICE, notice);
 }
 
-impl<'a> Report<'a> {
-    /// A report with nothing but what every report has.
-    #[must_use]
-    pub const fn new(kind: ReportKind, severity: &'a str, sqlstate: &'a str, message: &'a str) -> Self {
-        Self {
-            kind,
-            severity,
-            sqlstate,
-            message,
-            detail: None,
-            hint: None,
-            position: None,
-            schema: None,
-            table: None,
-            column: None,
-            constraint: None,
-        }
-    }
-}
-
-/// ErrorResponse or NoticeResponse.
-pub fn report(out: &mut BytesMut, report: &Report<'_>) {
-    let tag = match report.kind {
-        ReportKind::Error => tag::ERROR,
-        ReportKind::Notice => tag::NOTICE,
-    };
-    let position = report.position.map(|position| position.to_string());
+fn report(out: &mut BytesMut, tag: u8, error: &SqlError) {
+    let fields = error.fields();
+    let position = fields.position.map(|position| position.to_string());
     message(out, tag, |out| {
-        let fields = [
-            (b'S', Some(report.severity)),
-            (b'V', Some(report.severity)),
-            (b'C', Some(report.sqlstate)),
-            (b'M', Some(report.message)),
-            (b'D', report.detail),
-            (b'H', report.hint),
+        let texts = [
+            (b'S', Some(fields.severity.as_str())),
+            (b'V', Some(fields.severity.as_str())),
+            (b'C', Some(fields.state.code())),
+            (b'M', Some(fields.message.as_str())),
+            (b'D', fields.detail.as_deref()),
+            (b'H', fields.hint.as_deref()),
             (b'P', position.as_deref()),
-            (b's', report.schema),
-            (b't', report.table),
-            (b'c', report.column),
-            (b'n', report.constraint),
+            (b'W', fields.context.as_deref()),
+            (b's', fields.schema.as_deref()),
+            (b't', fields.table.as_deref()),
+            (b'c', fields.column.as_deref()),
+            (b'd', fields.data_type.as_deref()),
+            (b'n', fields.constraint.as_deref()),
         ];
-        for (field, text) in fields {
+        for (field, text) in texts {
             if let Some(text) = text {
                 out.put_u8(field);
                 put_string(out, text);
@@ -412,6 +366,7 @@ impl<'a> Iterator for Messages<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::SqlState;
 
     #[test]
     fn a_row_is_whole_or_nothing() {
@@ -438,9 +393,8 @@ mod tests {
     #[test]
     fn reports_carry_only_what_is_set() {
         let mut out = BytesMut::new();
-        let mut error = Report::new(ReportKind::Error, "ERROR", "42601", "syntax error");
-        error.position = Some(8);
-        report(&mut out, &error);
+        let error = SqlError::new(SqlState::SYNTAX_ERROR, "syntax error").at(8);
+        sql_error(&mut out, &error);
         let (tag, body) = Messages::new(&out).next().unwrap();
         assert_eq!(tag, b'E');
         assert_eq!(body, b"SERROR\0VERROR\0C42601\0Msyntax error\0P8\0\0");

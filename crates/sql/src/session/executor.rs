@@ -1,0 +1,215 @@
+//! The port through which a session runs what it does not run itself.
+//!
+//! A session knows the protocol, transactions and settings; an executor knows tables. Between them go syntax trees,
+//! raw parameters and rows that are written straight into the client's buffer. Implemented over the planner, and by
+//! a scripted executor with which the protocol is tested alone.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use rustydb_txn::{LockWait, Transaction};
+use sqlparser::ast;
+
+use super::interrupt::Interrupts;
+use super::request::Bind;
+use super::response::Format;
+use super::settings::Settings;
+use crate::error::SqlError;
+
+/// What a statement may look at of the session that runs it.
+#[derive(Debug)]
+pub struct Context {
+    /// The role that logged in.
+    pub user: String,
+    /// The database's name.
+    pub database: String,
+    /// Where the client connects from, for people.
+    pub client_address: String,
+    /// What SET changes.
+    pub settings: Settings,
+    /// Cancel requests.
+    pub interrupts: Arc<Interrupts>,
+    /// When the transaction began; microseconds since 2000-01-01 UTC.
+    pub transaction_time: i64,
+    /// When the statement began.
+    pub statement_time: i64,
+    /// How long to wait for a lock.
+    pub lock_wait: LockWait,
+}
+
+/// A column of a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// The table it comes from, 0 for none.
+    pub table: u32,
+    /// Its number in that table, 0 for none.
+    pub number: i16,
+    /// Its type.
+    pub type_oid: u32,
+    /// `pg_type.typlen` of the type.
+    pub type_size: i16,
+    /// The type's modifier, -1 for none.
+    pub modifier: i32,
+}
+
+/// How a plan speaks with the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialogue {
+    /// It answers rows, or nothing but a tag.
+    Rows,
+    /// It takes COPY data of so many columns.
+    CopyIn(usize),
+    /// It answers COPY data of so many columns.
+    CopyOut(usize),
+}
+
+/// What a session must know of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// What it returns; empty when it returns no rows.
+    pub columns: Vec<Column>,
+    /// The types of its parameters.
+    pub param_types: Vec<u32>,
+    /// How it speaks with the client.
+    pub dialogue: Dialogue,
+    /// Whether a read-only transaction can run it.
+    pub is_read_only: bool,
+    /// Its name, such as `INSERT`, for the message that refuses it in a read-only transaction.
+    pub name: &'static str,
+}
+
+/// How the columns of a result are to be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ResultFormats {
+    /// All in text.
+    #[default]
+    Text,
+    /// All in binary.
+    Binary,
+    /// Each in its own; true is binary.
+    Each(Box<[bool]>),
+}
+
+impl ResultFormats {
+    /// The format of a column.
+    #[must_use]
+    pub fn get(&self, column: usize) -> Format {
+        let is_binary = match self {
+            Self::Text => false,
+            Self::Binary => true,
+            Self::Each(formats) => formats.get(column).copied().unwrap_or_default(),
+        };
+        if is_binary { Format::Binary } else { Format::Text }
+    }
+}
+
+/// What a fetch has written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// How many rows.
+    pub rows: usize,
+    /// Whether there are no more.
+    pub is_done: bool,
+}
+
+/// Plans and runs statements in a transaction that the session holds.
+pub trait Executor: Send + Sync + 'static {
+    /// A statement, ready to be run any number of times while the catalog stays as it is.
+    type Plan: Send + Sync + 'static;
+    /// A run of a plan.
+    type Cursor: Send + 'static;
+    /// A COPY that takes data.
+    type CopyIn: Send + 'static;
+
+    /// Plans a statement. Of `param_types` 0 means: to be inferred.
+    ///
+    /// # Errors
+    /// As PostgreSQL's analysis.
+    fn plan(
+        &self,
+        txn: &mut Transaction,
+        context: &Context,
+        statement: &ast::Statement,
+        param_types: &[u32],
+    ) -> impl Future<Output = Result<Arc<Self::Plan>, SqlError>> + Send;
+
+    /// Takes the locks that the plan needs and says whether it is still good: false asks for a new plan.
+    ///
+    /// # Errors
+    /// When a lock is not granted.
+    fn lock(
+        &self,
+        txn: &mut Transaction,
+        context: &Context,
+        plan: &Self::Plan,
+    ) -> impl Future<Output = Result<bool, SqlError>> + Send;
+
+    /// What a session must know of a plan.
+    fn shape<'p>(&self, plan: &'p Self::Plan) -> &'p Shape;
+
+    /// Decodes parameters and opens a run; nothing is executed yet.
+    ///
+    /// # Errors
+    /// When a parameter cannot be decoded.
+    fn open(
+        &self,
+        context: &Context,
+        plan: &Arc<Self::Plan>,
+        bind: &Bind<'_>,
+    ) -> Result<Self::Cursor, SqlError>;
+
+    /// Runs on, appending at most `rows_max` rows as DataRow (or CopyData) messages. Returns when about
+    /// [`super::sink::OUTPUT_SIZE_HIGH`] bytes are written, so that the session can send them.
+    ///
+    /// # Errors
+    /// Whatever the execution raises; the transaction is to be rolled back then.
+    fn fetch(
+        &self,
+        txn: &mut Transaction,
+        context: &Context,
+        cursor: &mut Self::Cursor,
+        rows_max: usize,
+        formats: &ResultFormats,
+        out: &mut BytesMut,
+    ) -> impl Future<Output = Result<Fetched, SqlError>> + Send;
+
+    /// Appends the CommandComplete of a run that is done.
+    fn complete(&self, cursor: &Self::Cursor, out: &mut BytesMut);
+
+    /// Begins a COPY that takes data.
+    ///
+    /// # Errors
+    /// When the table cannot be copied into.
+    fn copy_begin(
+        &self,
+        txn: &mut Transaction,
+        context: &Context,
+        plan: &Arc<Self::Plan>,
+    ) -> impl Future<Output = Result<Self::CopyIn, SqlError>> + Send;
+
+    /// Takes data, cut anywhere.
+    ///
+    /// # Errors
+    /// When a row is refused.
+    fn copy_data(
+        &self,
+        txn: &mut Transaction,
+        context: &Context,
+        copy: &mut Self::CopyIn,
+        data: &[u8],
+    ) -> impl Future<Output = Result<(), SqlError>> + Send;
+
+    /// Ends a COPY; answers how many rows it has put in.
+    ///
+    /// # Errors
+    /// When a row is refused.
+    fn copy_end(
+        &self,
+        txn: &mut Transaction,
+        context: &Context,
+        copy: Self::CopyIn,
+    ) -> impl Future<Output = Result<u64, SqlError>> + Send;
+}
