@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use rustydb_txn::TxnError;
 use rustydb_types::value_error::ValueError;
 use thiserror::Error;
 
@@ -352,5 +353,45 @@ impl From<ValueError> for SqlError {
         sql.0.detail = error.detail;
         sql.0.hint = error.hint;
         sql
+    }
+}
+
+impl From<TxnError> for SqlError {
+    fn from(error: TxnError) -> SqlError {
+        let state = match &error {
+            TxnError::NotLeader { .. } | TxnError::Serialization { .. } => SqlState::SERIALIZATION_FAILURE,
+            TxnError::Deadlock => SqlState::DEADLOCK_DETECTED,
+            TxnError::LockTimeout | TxnError::LockNotAvailable => SqlState::LOCK_NOT_AVAILABLE,
+            TxnError::SnapshotTooOld => SqlState::SNAPSHOT_TOO_OLD,
+            TxnError::UnknownOutcome => SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+            TxnError::Overloaded { .. } => SqlState::INSUFFICIENT_RESOURCES,
+            TxnError::DiskFull => SqlState::DISK_FULL,
+            TxnError::ReadOnly => SqlState::READ_ONLY_SQL_TRANSACTION,
+            TxnError::TooLarge { .. } => SqlState::PROGRAM_LIMIT_EXCEEDED,
+            TxnError::NoSuchSavepoint => SqlState::INVALID_SAVEPOINT_SPECIFICATION,
+            TxnError::Storage(_) => SqlState::IO_ERROR,
+            TxnError::Stopped => SqlState::ADMIN_SHUTDOWN,
+            _ => SqlState::INTERNAL_ERROR,
+        };
+        let message = match &error {
+            // PostgreSQL's words, which some clients look for.
+            TxnError::Serialization { .. } => "could not serialize access due to concurrent update".to_owned(),
+            TxnError::NotLeader { .. } => "could not serialize access because the leader changed".to_owned(),
+            TxnError::LockTimeout => "canceling statement due to lock timeout".to_owned(),
+            TxnError::LockNotAvailable => "could not obtain lock on row or relation".to_owned(),
+            TxnError::DiskFull => "could not extend the log: no space left on device".to_owned(),
+            TxnError::ReadOnly => "cannot write in a read-only transaction".to_owned(),
+            other => other.to_string(),
+        };
+        let sql = SqlError::new(state, message);
+        match error {
+            TxnError::Serialization { reason } => sql.with_detail(format!("Reason: {reason}.")),
+            TxnError::Storage(source) => sql.with_detail(source.to_string()),
+            TxnError::DiskFull => sql.with_hint("Free disk space on the leader; writes go on by themselves then."),
+            TxnError::UnknownOutcome => {
+                sql.with_hint("The commit may or may not have taken effect; ask again before repeating it.")
+            }
+            _ => sql,
+        }
     }
 }
