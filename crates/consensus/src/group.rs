@@ -1,6 +1,13 @@
 //! One Raft group at this node.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use openraft::{
     ChangeMembers, Raft, ServerState,
@@ -10,6 +17,7 @@ use openraft::{
     },
 };
 use rustydb_env::{Env, TaskGroup, ambient, sync::watch};
+use rustydb_storage::log::Log;
 use rustydb_types::{
     ids::{GroupId, LogIndex, NodeId, Term},
     position::LogPosition,
@@ -32,9 +40,15 @@ pub(crate) struct RaftHandle {
     raft: Raft<TypeConfig, StateMachine>,
     group: GroupId,
     config: Arc<ConsensusConfig>,
+    log: Log,
 }
 
 impl RaftHandle {
+    /// Whether the log takes no more entries for want of space.
+    pub(crate) fn log_is_full(&self) -> bool {
+        self.log.is_full()
+    }
+
     pub(crate) fn raft(&self) -> &Raft<TypeConfig, StateMachine> {
         &self.raft
     }
@@ -150,6 +164,10 @@ struct GroupInner {
     events: watch::Sender<GroupEvent>,
     preferred: parking_lot::Mutex<Option<NodeId>>,
     tasks: TaskGroup,
+    /// Told when the group stops by itself.
+    failure: watch::Sender<Option<ConsensusError>>,
+    /// The group is being shut down: that it stops is no failure.
+    closing: AtomicBool,
     /// Before this moment the node takes no part in elections.
     elections_from: rustydb_env::Instant,
 }
@@ -164,12 +182,14 @@ pub(crate) struct GroupParts {
     pub(crate) cell: Arc<MachineCell>,
     pub(crate) proposer: Arc<RaftProposer>,
     pub(crate) elections_from: rustydb_env::Instant,
+    pub(crate) failure: watch::Sender<Option<ConsensusError>>,
+    pub(crate) log: Log,
 }
 
 impl Group {
     pub(crate) fn start(parts: GroupParts) -> Self {
-        let GroupParts { id, node, env, config, raft, cell, proposer, elections_from } = parts;
-        let handle = RaftHandle { raft, group: id, config: config.clone() };
+        let GroupParts { id, node, env, config, raft, cell, proposer, elections_from, failure, log } = parts;
+        let handle = RaftHandle { raft, group: id, config: config.clone(), log };
         proposer.attach(handle.clone());
         let (events, _unwatched) = watch::channel(GroupEvent::default());
         let tasks = TaskGroup::new(&env);
@@ -186,6 +206,8 @@ impl Group {
                 events,
                 preferred,
                 tasks,
+                failure,
+                closing: AtomicBool::new(false),
                 elections_from,
             }),
         };
@@ -424,6 +446,7 @@ impl Group {
 
     /// Ends the group at this node: leadership is handed over, what runs is stopped.
     pub async fn shutdown(&self, deadline: Duration) {
+        self.inner.closing.store(true, Ordering::Release);
         let started = self.inner.env.now();
         if let Ok(Err(error)) = self.inner.env.timeout(deadline / 2, self.step_down()).await {
             tracing::debug!(group = self.inner.id.get(), %error, "leadership was not handed over");
@@ -441,7 +464,7 @@ impl Group {
     /// may still read by that lease, and the vote does not remember it.
     async fn join_elections(self) {
         self.inner.env.sleep_until(self.inner.elections_from).await;
-        self.inner.handle.raft.runtime_config().elect(true);
+        self.inner.handle.raft.runtime_config().elect(!self.inner.handle.log_is_full());
     }
 
     /// Keeps the log short and the leadership where it is wanted.
@@ -457,10 +480,22 @@ impl Group {
             {
                 tracing::debug!(group = self.inner.id.get(), %error, "no snapshot");
             }
+            if self.takes_part_in_elections() {
+                self.mind_the_disk().await;
+            }
             let preferred = *self.inner.preferred.lock();
             if let Some(preferred) = preferred {
                 self.hand_over_to(preferred).await;
             }
+        }
+    }
+
+    /// A node whose disk is full hands over and does not campaign: a leader must be able to append.
+    async fn mind_the_disk(&self) {
+        let full = self.inner.handle.log_is_full();
+        self.inner.handle.raft.runtime_config().elect(!full);
+        if full && self.leads() && let Err(error) = self.step_down().await {
+            tracing::warn!(group = self.inner.id.get(), %error, "the disk is full and nobody takes over");
         }
     }
 
@@ -508,10 +543,30 @@ impl Watcher {
             tokio::select! {
                 biased;
                 () = stopping.wait() => return,
-                changed = server.changed() => if changed.is_err() { return },
+                changed = server.changed() => if changed.is_err() { return self.report_stop() },
                 changed = applied_term.changed() => if changed.is_err() { return },
             }
         }
+    }
+
+    /// openraft's core has ended. Unless it was told to, the node cannot go on.
+    fn report_stop(&self) {
+        let inner = &self.group.inner;
+        inner.cell.with(|machine| machine.leadership(Leadership::Follower { leader: None }));
+        if inner.closing.load(Ordering::Acquire) {
+            return;
+        }
+        let reason = match &inner.handle.raft.metrics().borrow_watched().running_state {
+            Ok(()) => "the core ended without a reason".to_owned(),
+            Err(fatal) => fatal.to_string(),
+        };
+        tracing::error!(group = inner.id.get(), node = inner.node.get(), %reason, "the group has stopped");
+        let error = ConsensusError::Stopped { group: inner.id, reason };
+        inner.failure.send_if_modified(|present| {
+            let first = present.is_none();
+            present.get_or_insert(error);
+            first
+        });
     }
 
     fn look(&mut self) {

@@ -15,7 +15,7 @@ use openraft::{
     },
 };
 use parking_lot::{Mutex, RwLock};
-use rustydb_env::{Env, TaskGroup};
+use rustydb_env::{Env, TaskGroup, sync::watch};
 use rustydb_proto::v1::{self, RaftFrame, raft_frame::Body, raft_refusal::Reason};
 use rustydb_storage::log::Log;
 use rustydb_types::ids::{GroupId, NodeId};
@@ -94,6 +94,8 @@ struct GroupsInner {
     receiving: Mutex<BTreeMap<GroupId, (u64, mpsc::Sender<Piece>)>>,
     /// Requests in work, per peer.
     working: Mutex<BTreeMap<NodeId, usize>>,
+    /// Why the node must stop, once it must.
+    failure: watch::Sender<Option<ConsensusError>>,
     tasks: TaskGroup,
 }
 
@@ -115,6 +117,7 @@ impl Groups {
             changing: tokio::sync::Mutex::default(),
             receiving: Mutex::default(),
             working: Mutex::default(),
+            failure: watch::channel(None).0,
             tasks,
         };
         Self { inner: Arc::new(inner) }
@@ -136,6 +139,21 @@ impl Groups {
     #[must_use]
     pub fn all(&self) -> Vec<Group> {
         self.inner.groups.read().values().cloned().collect()
+    }
+
+    /// Ends when a group has stopped by itself, because its log or its state cannot be trusted any more: the node
+    /// must stop.
+    pub async fn failed(&self) -> ConsensusError {
+        let mut failure = self.inner.failure.subscribe();
+        loop {
+            if let Some(error) = failure.borrow_and_update().clone() {
+                return error;
+            }
+            if failure.changed().await.is_err() {
+                // Nobody can report any more, and nothing has failed.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Groups that have something in the log: those to open after a restart.
@@ -188,6 +206,8 @@ impl Groups {
             cell,
             proposer,
             elections_from,
+            failure: inner.failure.clone(),
+            log: inner.log.clone(),
         });
         inner.groups.write().insert(id, group.clone());
         Ok(group)
@@ -252,6 +272,10 @@ impl GroupsInner {
         let raft = group.handle().raft().clone();
         Ok(match body {
             Body::Append(append) => {
+                // Before openraft sees it: an append that fails in the log would be fatal.
+                if !append.entries.is_empty() && group.handle().log_is_full() {
+                    return Err((Reason::DiskFull, String::new()));
+                }
                 let request = append_request(append).map_err(malformed)?;
                 let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
                 Box::pin(async move {

@@ -55,6 +55,9 @@ pub enum ProposeError {
     /// Too much is proposed and not applied; the entry is not in the log.
     #[error("too much in flight")]
     Overloaded,
+    /// The log's disk is full; the entry is not in the log.
+    #[error("the disk of the log is full")]
+    DiskFull,
     /// The entry may or may not become part of the log.
     #[error("the fate of the proposal is unknown")]
     Unknown,
@@ -182,6 +185,9 @@ impl RaftProposer {
     pub fn propose(self: &Arc<Self>, proposal: Proposal) -> Result<(), ProposeError> {
         let Proposal { term, entry, done } = proposal;
         let Some(raft) = self.raft.get() else { return Err(ProposeError::NotLeader { term }) };
+        if raft.log_is_full() {
+            return Err(ProposeError::DiskFull);
+        }
         let room = self.occupy(entry.len())?;
         let command = Command::from_body(codec::encode_command(&entry));
         let proposer = Arc::downgrade(self);
