@@ -305,13 +305,28 @@ impl Group {
         let ids: BTreeSet<u64> = members.iter().map(|node| node.get()).collect();
         let nodes: std::collections::BTreeMap<u64, Member> = ids.iter().map(|node| (*node, Member)).collect();
         match self.inner.handle.raft.initialize(nodes).await {
+            Ok(()) => self.wait_for_first_entry().await,
             // Not allowed: there is a log or a vote, so it has members or is about to learn them.
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(RaftError::APIError(InitializeError::NotInMembers(error))) => {
                 Err(ConsensusError::Refused { group: self.inner.id, reason: error.to_string() })
             }
             Err(RaftError::Fatal(fatal)) => Err(self.inner.handle.stopped(fatal)),
         }
+    }
+
+    /// openraft answers before the first entry is on disk; a crash then would leave a group without members of
+    /// which somebody was told that it has some.
+    async fn wait_for_first_entry(&self) -> Result<(), ConsensusError> {
+        let mut progress = self.inner.handle.raft.watch_log_progress();
+        let flushed = async {
+            while progress.get().is_none_or(|flushed| flushed.last_log_id.is_none()) {
+                progress.changed().await.map_err(|_| self.inner.handle.stopped("the group was closed"))?;
+            }
+            Ok(())
+        };
+        let waited = self.inner.env.timeout(self.inner.config.change_timeout, flushed).await;
+        waited.unwrap_or(Err(ConsensusError::TimedOut { group: self.inner.id }))
     }
 
     /// Adds a node that receives the log and has no vote. Adding one that is a member already changes nothing.
@@ -494,7 +509,10 @@ impl Group {
     async fn mind_the_disk(&self) {
         let full = self.inner.handle.log_is_full();
         self.inner.handle.raft.runtime_config().elect(!full);
-        if full && self.leads() && let Err(error) = self.step_down().await {
+        if full
+            && self.leads()
+            && let Err(error) = self.step_down().await
+        {
             tracing::warn!(group = self.inner.id.get(), %error, "the disk is full and nobody takes over");
         }
     }

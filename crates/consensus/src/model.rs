@@ -189,7 +189,10 @@ impl Machine for ModelMachine {
                     match (number(key), number(value)) {
                         (Some(key), Some(value)) => inner.present.append(key, value),
                         _ => {
-                            return Err(error(format!("entry {} is no command of the model", entry.position)));
+                            return Err(error(format!(
+                                "entry {} is no command of the model",
+                                entry.position
+                            )));
                         }
                     }
                 }

@@ -1,0 +1,95 @@
+//! What must hold at every moment of a run.
+
+use std::collections::BTreeMap;
+
+use rustydb_consensus::node_state::NodeState;
+use rustydb_types::{
+    ids::{GroupId, LogIndex, NodeId, Term},
+    position::LogPosition,
+};
+
+use super::cluster::Cluster;
+
+/// Remembers what was seen, to hold it against what is seen later.
+#[derive(Debug, Default)]
+pub struct Invariants {
+    leaders: BTreeMap<(GroupId, Term), NodeId>,
+    hashes: BTreeMap<(GroupId, LogPosition), u64>,
+    progress: BTreeMap<(GroupId, NodeId), Progress>,
+    looks: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    life: u64,
+    term: Term,
+    applied: Option<LogIndex>,
+    committed: Option<LogIndex>,
+}
+
+impl Invariants {
+    /// Looks at all nodes that are up. Gives what is wrong.
+    pub fn look(&mut self, cluster: &Cluster) -> Vec<String> {
+        self.looks += 1;
+        let mut wrong = Vec::new();
+        for group in cluster.groups() {
+            for node in cluster.up() {
+                self.look_at(cluster, *group, node, &mut wrong);
+            }
+        }
+        wrong
+    }
+
+    /// How often it looked.
+    #[must_use]
+    pub fn looks(&self) -> u64 {
+        self.looks
+    }
+
+    /// How many terms had a leader.
+    #[must_use]
+    pub fn leaders(&self) -> usize {
+        self.leaders.len()
+    }
+
+    fn look_at(&mut self, cluster: &Cluster, group: GroupId, node: NodeId, wrong: &mut Vec<String>) {
+        let Some(status) = cluster.group(node, group).map(|group| group.status()) else { return };
+        if status.state == NodeState::Leader {
+            let leader = *self.leaders.entry((group, status.term)).or_insert(node);
+            if leader != node {
+                wrong.push(format!(
+                    "group {group} has two leaders in term {}: {leader} and {node}",
+                    status.term
+                ));
+            }
+        }
+        if !(status.last_applied <= status.commit_index && status.commit_index <= status.last_log_index) {
+            wrong.push(format!("group {group} at {node}: not applied <= committed <= last: {status:?}"));
+        }
+        let state = cluster.state(node, group);
+        if let Some(position) = state.applied.position {
+            let hash = *self.hashes.entry((group, position)).or_insert(state.hash);
+            if hash != state.hash {
+                wrong.push(format!("group {group}: node {node} has another state at {position}"));
+            }
+        }
+        let life = cluster.life(node);
+        let before = self.progress.entry((group, node)).or_default();
+        let now = Progress {
+            life,
+            term: status.term,
+            applied: status.last_applied,
+            committed: status.commit_index,
+        };
+        if now.term < before.term {
+            wrong.push(format!(
+                "group {group} at {node}: the term went back from {} to {}",
+                before.term, now.term
+            ));
+        }
+        if before.life == life && (now.applied < before.applied || now.committed < before.committed) {
+            wrong.push(format!("group {group} at {node}: progress went back: {before:?} to {now:?}"));
+        }
+        *before = now;
+    }
+}
