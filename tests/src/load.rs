@@ -122,7 +122,8 @@ impl Load {
         let mut report = Report { acknowledged: 0, unknown: 0, rows: 0 };
         for (writer, memory) in self.memories.iter().enumerate() {
             let writer = i64::try_from(writer)?;
-            let memory = lock(memory);
+            // The writers have ended, so nobody else looks at it.
+            let memory = std::mem::take(&mut *lock(memory));
             let rows = client.query("SELECT number FROM history WHERE writer = $1", &[&writer]).await?;
             let mut found: BTreeMap<i64, usize> = BTreeMap::new();
             for row in &rows {
