@@ -198,8 +198,14 @@ impl DataFolder {
     }
 
     /// Which life of the node this is, counted from 1.
+    pub fn starts(&self) -> u64 {
+        self.record.incarnation
+    }
+
+    /// The name of this life in request ids: the node's number above its count of starts, so that no two lives of
+    /// any two nodes share one.
     pub fn incarnation(&self) -> Incarnation {
-        Incarnation::new(self.record.incarnation)
+        Incarnation::new((self.record.node_id << 32) | (self.record.incarnation & u64::from(u32::MAX)))
     }
 
     /// Makes the folder belong to a cluster; durable at return. Repeating it with the same cluster changes nothing.
@@ -220,6 +226,23 @@ impl DataFolder {
         self.write().map_err(|source| IdentityError::Io {
             dir: self.dir.clone(),
             action: "identity cannot be written",
+            source,
+        })
+    }
+
+    /// Writes the pid file. It is for people and scripts; nothing rests on it, so it is not synced.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn write_pid(&self, pid: u32) -> Result<(), IdentityError> {
+        let write = || {
+            let file = self.env.disk().open(&self.dir.join("rustydb.pid"), OpenMode::Create)?;
+            file.set_len(0)?;
+            file.write_at(0, format!("{pid}\n").as_bytes())
+        };
+        write().map_err(|source| IdentityError::Io {
+            dir: self.dir.clone(),
+            action: "the pid file cannot be written",
             source,
         })
     }
@@ -287,13 +310,14 @@ mod tests {
     fn each_start_is_a_new_incarnation_and_the_cluster_stays() {
         let dir = tempfile::tempdir().unwrap();
         let mut folder = open(dir.path(), 1).unwrap();
-        assert_eq!((folder.incarnation(), folder.cluster_id()), (Incarnation::new(1), None));
+        assert_eq!((folder.starts(), folder.cluster_id()), (1, None));
+        assert_eq!(folder.incarnation(), Incarnation::new((1 << 32) | 1));
         folder.adopt("c1", Part::Founder).unwrap();
         folder.adopt("c1", Part::Joiner).unwrap();
         assert!(matches!(folder.adopt("c2", Part::Joiner), Err(IdentityError::OtherCluster { .. })));
         drop(folder);
         let folder = open(dir.path(), 1).unwrap();
-        assert_eq!((folder.incarnation(), folder.cluster_id()), (Incarnation::new(2), Some("c1")));
+        assert_eq!((folder.starts(), folder.cluster_id()), (2, Some("c1")));
         assert!(folder.is_founder());
     }
 

@@ -6,4 +6,5 @@ pub mod identity;
 pub mod logging;
 pub mod memory;
 pub mod node;
+pub mod serve;
 pub mod systemd;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustydb_server::config::{Config, ConfigError, EngineChoice};
 use rustydb_server::dev::{self, DevOptions, Wanted};
+use rustydb_server::serve::{self, Parent};
 
 /// A Raft-replicated SQL database that speaks PostgreSQL's protocol.
 #[derive(Debug, Parser)]
@@ -96,10 +97,17 @@ const WRONG: u8 = 2;
 fn main() -> ExitCode {
     match CommandLine::parse().command {
         Command::Dev(dev) => run_dev(dev),
-        Command::Server { config, exit_with_parent: _ } => match load(&config) {
-            Ok(_) => ExitCode::SUCCESS,
-            Err(code) => code,
-        },
+        Command::Server { config, exit_with_parent } => {
+            let parent = if exit_with_parent { Parent::Watched } else { Parent::Ignored };
+            match load(&config).map(|config| serve::run(config, parent)) {
+                Ok(Ok(())) => ExitCode::SUCCESS,
+                Ok(Err(error)) => {
+                    eprintln!("rustydb: {error}");
+                    ExitCode::from(FAILED)
+                }
+                Err(code) => code,
+            }
+        }
         Command::CheckConfig { file } => match load(&file) {
             Ok(_) => {
                 println!("{}: good", file.display());

@@ -1,0 +1,189 @@
+//! Carries out the reconcile plan, and keeps the node's view of the system group fresh.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rustydb_sql::system::SystemCommand;
+use rustydb_types::ids::GroupId;
+
+use super::membership::FIRST;
+use super::reconcile::{Action, Balance, plan};
+use super::{Inner, NodeError};
+
+/// Pause between two looks when nothing happens; a change is looked at at once.
+const CALM: Duration = Duration::from_millis(250);
+/// Pause while there is something to do.
+const BUSY: Duration = Duration::from_millis(20);
+/// Leaders are moved only after this long without any change.
+const BALANCE_AFTER: Duration = Duration::from_secs(5);
+/// Longest time for one action; an action that is not done by then is planned again.
+const ACTION_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Runs until the node stops.
+pub(crate) async fn run(node: Arc<Inner>) {
+    let mut changed = node.system.subscribe();
+    let mut calm_since = node.env.now();
+    loop {
+        if let Err(error) = node.refresh_system().await {
+            tracing::warn!(%error, "the records of the cluster cannot be read");
+        }
+        keep_own_record(&node).await;
+        for record in node.system.latest().nodes.values() {
+            node.replicas.note_recorded_address(record.id, &record.interconnect_address);
+        }
+        let balance = if node.env.now().saturating_since(calm_since) >= BALANCE_AFTER {
+            Balance::Allowed
+        } else {
+            Balance::Wait
+        };
+        let mut actions = founding(&node);
+        actions.extend(leftovers(&node));
+        actions.extend(plan(node.me, &node.system.latest(), &node.replicas.view(), balance));
+        let pause = if actions.is_empty() { CALM } else { BUSY };
+        if !actions.is_empty() {
+            calm_since = node.env.now();
+            carry_out(&node, actions).await;
+        }
+        tokio::select! {
+            biased;
+            () = node.stopping.wait() => return,
+            _ = changed.changed() => {}
+            () = node.wake.notified() => {}
+            () = node.replicas.changed() => {}
+            () = node.env.sleep(pause) => {}
+        }
+    }
+}
+
+/// What the founder of a cluster has to do until its first rows are there.
+fn founding(node: &Inner) -> Vec<Action> {
+    let mut actions = Vec::new();
+    if node.cluster_id().is_none() {
+        return actions;
+    }
+    match node.replicas.view().get(&GroupId::SYSTEM) {
+        None => actions.push(Action::Open(GroupId::SYSTEM)),
+        Some(system) if !system.initialized && node.is_founder() => {
+            actions.push(Action::Initialize { group: GroupId::SYSTEM, members: vec![node.me] });
+        }
+        Some(_) => {}
+    }
+    actions
+}
+
+/// Groups of which files or log are left although they were dropped while this node was away.
+fn leftovers(node: &Inner) -> Vec<Action> {
+    let recorded = node.system.latest();
+    let known = |group: &GroupId| {
+        *group == GroupId::SYSTEM || recorded.databases.values().any(|database| database.group == *group)
+    };
+    let left = node.databases.on_disk().into_iter().chain(node.replicas.groups().in_log());
+    left.filter(|group| !known(group) && group.get() < recorded.counters.next_group)
+        .map(Action::Remove)
+        .collect()
+}
+
+/// Writes the first rows if they are missing, and this node's record if it changed.
+async fn keep_own_record(node: &Arc<Inner>) {
+    let recorded = node.system.latest();
+    let own = node.own_record();
+    let command = if recorded.roles.is_empty() {
+        let leads = node.replicas.view().get(&GroupId::SYSTEM).is_some_and(|system| system.leads);
+        if !(leads && node.is_founder()) {
+            return;
+        }
+        let (role, database) = (FIRST.to_owned(), FIRST.to_owned());
+        SystemCommand::Bootstrap { role, database, nodes: vec![own] }
+    } else {
+        match recorded.nodes.get(&node.me) {
+            Some(present) if *present != own => {
+                SystemCommand::PutNode { node: super::with_labels_of(own, present) }
+            }
+            _ => return,
+        }
+    };
+    if let Err(refusal) = node.execute_system(&command).await {
+        tracing::debug!(%refusal, "own record not written yet");
+    }
+}
+
+/// Actions of different groups run side by side, those of one group in order.
+async fn carry_out(node: &Arc<Inner>, actions: Vec<Action>) {
+    let mut by_group: BTreeMap<GroupId, Vec<Action>> = BTreeMap::new();
+    for action in actions {
+        by_group.entry(group_of(node, &action)).or_default().push(action);
+    }
+    let run = |actions: Vec<Action>| async move {
+        for action in actions {
+            let text = format!("{action:?}");
+            match node.env.timeout(ACTION_DEADLINE, act(node, action)).await {
+                Ok(Ok(())) => tracing::debug!(action = text, "done"),
+                Ok(Err(error)) => {
+                    tracing::debug!(action = text, %error, "not done yet");
+                    return;
+                }
+                Err(_) => {
+                    tracing::warn!(action = text, deadline = ?ACTION_DEADLINE, "took too long");
+                    return;
+                }
+            }
+        }
+    };
+    join_all(by_group.into_values().map(run)).await;
+}
+
+fn group_of(node: &Inner, action: &Action) -> GroupId {
+    let database = |id| node.system.latest().databases.get(id).map_or(GroupId::SYSTEM, |record| record.group);
+    match action {
+        Action::Open(group) | Action::Remove(group) => *group,
+        Action::Initialize { group, .. }
+        | Action::AddLearner { group, .. }
+        | Action::Promote { group, .. }
+        | Action::Transfer { group, .. } => *group,
+        Action::RecordReady(id) | Action::RecordGone(id) => database(id),
+        Action::RecordReplicas { database: id, .. } => database(id),
+    }
+}
+
+async fn act(node: &Arc<Inner>, action: Action) -> Result<(), NodeError> {
+    let execute = |command: SystemCommand| async move {
+        node.execute_system(&command)
+            .await
+            .map_err(|refusal| NodeError::System { reason: refusal.to_string() })
+    };
+    match action {
+        Action::Open(group) => node.replicas.open(group).await,
+        Action::Initialize { group, members } => {
+            tracing::info!(%group, ?members, "forming a group");
+            node.replicas.initialize(group, members).await
+        }
+        Action::Remove(group) => {
+            tracing::info!(%group, "removing a group");
+            node.databases.forget(group);
+            node.replicas.remove(group).await
+        }
+        Action::AddLearner { group, node: learner } => {
+            tracing::info!(%group, %learner, "adding a learner");
+            node.replicas.add_learner(group, learner).await
+        }
+        Action::Promote { group, node: voter } => {
+            tracing::info!(%group, %voter, "making a learner a voter");
+            node.replicas.promote(group, voter).await
+        }
+        Action::Transfer { group, to } => {
+            // A node that is down has no leaderships either, and proposals wait while a transfer goes on.
+            if !node.is_up(to).await {
+                return Ok(());
+            }
+            tracing::info!(%group, %to, "handing over a leadership to even them out");
+            node.replicas.transfer(group, to).await
+        }
+        Action::RecordReady(id) => execute(SystemCommand::DatabaseReady { id }).await,
+        Action::RecordGone(id) => execute(SystemCommand::DatabaseGone { id }).await,
+        Action::RecordReplicas { database: id, replicas } => {
+            execute(SystemCommand::SetReplicas { id, replicas }).await
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The stores of the groups that are open here, and how one is opened and removed.
+//!
+//! ```text
+//! DATA/groups/GROUP/     engine files of a group; removed as a whole with the group
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use rustydb_consensus::MachineFactory;
+
+use rustydb_consensus::machine::{Machine, MachineError};
+use rustydb_consensus::proposer::RaftProposer;
+use rustydb_env::Env;
+use rustydb_storage::engine::{self, EngineKind};
+use rustydb_txn::{EngineOpener, KvConfig, KvStore};
+use rustydb_types::ids::GroupId;
+
+use super::adapter::{KvMachine, KvProposer};
+use crate::config::{Config, EngineChoice};
+use crate::memory::MemoryPlan;
+
+/// Opens, keeps and removes the stores of groups.
+pub(crate) struct Databases {
+    env: Env,
+    dir: PathBuf,
+    engine: EngineKind,
+    memory: MemoryPlan,
+    flush_interval: std::time::Duration,
+    stores: RwLock<BTreeMap<GroupId, KvStore>>,
+}
+
+fn bytes(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+impl Databases {
+    pub(crate) fn new(env: &Env, data: &Path, config: &Config, memory: MemoryPlan) -> Databases {
+        let engine = match config.storage.engine {
+            EngineChoice::Redb => EngineKind::Redb,
+            EngineChoice::Sled => EngineKind::Sled,
+            EngineChoice::Memory => EngineKind::Memory,
+        };
+        Databases {
+            env: env.clone(),
+            dir: data.join("groups"),
+            engine,
+            memory,
+            flush_interval: config.storage.flush_interval.get(),
+            stores: RwLock::default(),
+        }
+    }
+
+    /// The store of a group, if it is open here.
+    pub(crate) fn store(&self, group: GroupId) -> Option<KvStore> {
+        self.stores.read().get(&group).cloned()
+    }
+
+    /// Hands the store out no more: its group is about to be removed.
+    pub(crate) fn forget(&self, group: GroupId) {
+        self.stores.write().remove(&group);
+    }
+
+    /// Groups of which files are left, whether they are open or not.
+    pub(crate) fn on_disk(&self) -> Vec<GroupId> {
+        let Ok(paths) = self.env.disk().list(&self.dir) else { return Vec::new() };
+        let number = |path: PathBuf| path.file_name()?.to_str()?.parse().ok().map(GroupId::new);
+        paths.into_iter().filter_map(number).collect()
+    }
+
+    /// Bytes that the stores keep in memory and on disk, over all groups.
+    pub(crate) fn totals(&self) -> rustydb_txn::KvStats {
+        let mut total = rustydb_txn::KvStats::default();
+        for store in self.stores.read().values() {
+            let stats = store.stats();
+            total.in_flight_entries += stats.in_flight_entries;
+            total.in_flight_size_bytes += stats.in_flight_size_bytes;
+            total.unflushed_size_bytes += stats.unflushed_size_bytes;
+            total.retained_size_bytes += stats.retained_size_bytes;
+            total.locks += stats.locks;
+            total.file_size_bytes += stats.file_size_bytes;
+        }
+        total
+    }
+
+    fn folder(&self, group: GroupId) -> PathBuf {
+        self.dir.join(group.to_string())
+    }
+
+    fn config(&self, group: GroupId) -> KvConfig {
+        let recent = self.memory.recent_per_group;
+        KvConfig {
+            flush_interval: self.flush_interval,
+            flush_size_bytes: bytes(recent / 4).min(64 << 20),
+            unflushed_size_bytes_max: bytes(recent / 2),
+            snapshot_size_bytes_max: bytes(recent / 2),
+            ..KvConfig::new(self.folder(group))
+        }
+    }
+}
+
+impl MachineFactory for Databases {
+    fn open(&self, group: GroupId, proposer: &Arc<RaftProposer>) -> Result<Box<dyn Machine>, MachineError> {
+        let (env, kind) = (self.env.clone(), self.engine);
+        // The system group holds a few records: it needs no cache to speak of.
+        let cache =
+            if group == GroupId::SYSTEM { 1 << 20 } else { bytes(self.memory.engine_cache_per_group) };
+        let opener: EngineOpener = Arc::new(move |path| engine::open(kind, &env, path, cache));
+        let proposer = Arc::new(KvProposer(Arc::clone(proposer)));
+        let (store, machine) = KvStore::open(&self.env, self.config(group), opener, proposer)
+            .map_err(|error| MachineError { reason: format!("group {group}: {error}") })?;
+        self.stores.write().insert(group, store);
+        Ok(Box::new(KvMachine(machine)))
+    }
+
+    fn remove(&self, group: GroupId) -> Result<(), MachineError> {
+        self.forget(group);
+        let failed = |error: std::io::Error| MachineError { reason: format!("group {group}: {error}") };
+        let disk = self.env.disk();
+        disk.remove_dir_all(&self.folder(group)).map_err(failed)?;
+        if disk.exists(&self.dir).map_err(failed)? {
+            disk.sync_dir(&self.dir).map_err(failed)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,203 @@
+//! How a cluster begins and how nodes come into it.
+//!
+//! ```text
+//! init:  identity (founder) -> system group {me} -> bootstrap rows -> password
+//! add:   ask the node who it is -> it adopts the cluster's id -> its record -> learner -> voter   (reconcile)
+//! ```
+//!
+//! Every step may be repeated; a node that died in the middle continues where it was. A node that comes with an
+//! empty folder under a number that is a member's has lost its votes and is refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustydb_proto::v1::admin_client::AdminClient;
+use rustydb_proto::v1::{AddNodeRequest, AdoptRequest, Member, NodeStatusRequest};
+use rustydb_sql::system::{NodeRecord, RoleChange, SystemCommand};
+use rustydb_types::ids::{GroupId, NodeId};
+use tonic::Status;
+
+use super::Inner;
+use crate::config::Config;
+
+/// Longest wait for a step that needs a majority.
+const STEP: Duration = Duration::from_secs(30);
+
+/// Name of the superuser and of the first database.
+pub(crate) const FIRST: &str = "postgres";
+
+/// Forms a new cluster with this node as its only member; returns its id.
+pub(crate) async fn init(node: &Arc<Inner>, password: &str) -> Result<String, Status> {
+    let cluster_id = node.found_cluster().map_err(|error| Status::failed_precondition(error.to_string()))?;
+    tracing::info!(cluster = cluster_id, "forming a cluster");
+    node.reconcile_now();
+    node.wait_for(STEP, "the first database", |node| node.system.latest().database_named(FIRST).is_some())
+        .await?;
+    let role_has_password =
+        || node.system.latest().role_named(FIRST).is_some_and(|role| role.verifier.is_some());
+    if !password.is_empty() {
+        if role_has_password() {
+            return Err(Status::failed_precondition(
+                "the cluster is formed and its superuser has a password",
+            ));
+        }
+        let verifier = node.verifier(password).map_err(|error| Status::internal(error.to_string()))?;
+        let verifier = Some(Some(verifier));
+        let change = RoleChange { verifier, ..RoleChange::default() };
+        let command = SystemCommand::AlterRole { name: FIRST.to_owned(), change };
+        node.execute_system(&command).await.map_err(|refusal| Status::internal(refusal.to_string()))?;
+    }
+    Ok(cluster_id)
+}
+
+/// At the leader of the system group: takes in the node at an address; returns its number once it votes.
+pub(crate) async fn add(node: &Arc<Inner>, address: &str, expected: u64) -> Result<u64, Status> {
+    let Some(cluster_id) = node.cluster_id() else {
+        return Err(Status::failed_precondition(
+            "this node belongs to no cluster: run `rustydb-cli cluster init`",
+        ));
+    };
+    let mut joining = node
+        .admin_client(address)
+        .await
+        .map_err(|reason| Status::unavailable(format!("{address} does not answer: {reason}")))?;
+    let status = joining.node_status(NodeStatusRequest {}).await?.into_inner();
+    let number = status.node_id;
+    if expected != 0 && expected != number {
+        return Err(Status::failed_precondition(format!("{address} is node {number}, not node {expected}")));
+    }
+    let id = NodeId::new(number);
+    let known = node.system.latest().nodes.contains_key(&id);
+    if status.cluster_id.is_empty() {
+        if known || id == node.me {
+            return Err(Status::failed_precondition(format!(
+                "node {number} is a member and comes back with an empty data folder: its votes are lost; \
+                 give it an unused node.id and add it as a new node"
+            )));
+        }
+        let request = AdoptRequest { cluster_id, members: members(node) };
+        joining.adopt(request).await?;
+    } else if status.cluster_id != cluster_id {
+        return Err(Status::failed_precondition(format!(
+            "node {number} belongs to cluster {}, not to {cluster_id}",
+            status.cluster_id
+        )));
+    }
+    let record = NodeRecord {
+        id,
+        name: format!("node-{number}"),
+        pg_address: status.postgres_address,
+        interconnect_address: status.interconnect_address,
+        http_address: status.http_address,
+        release: status.version,
+        labels: Default::default(),
+    };
+    tracing::info!(joining = number, address, "taking in a node");
+    node.execute_system(&SystemCommand::PutNode { node: record })
+        .await
+        .map_err(|refusal| Status::unavailable(refusal.to_string()))?;
+    node.reconcile_now();
+    node.wait_for(STEP, "the node to become a voter", |node| {
+        node.replicas.view().get(&GroupId::SYSTEM).is_some_and(|system| system.voters.contains(&id))
+    })
+    .await?;
+    Ok(number)
+}
+
+/// At the new node: belongs to the cluster from now on.
+pub(crate) async fn adopted(node: &Arc<Inner>, request: &AdoptRequest) -> Result<(), Status> {
+    for member in &request.members {
+        node.replicas.set_address(NodeId::new(member.node_id), &member.interconnect_address);
+    }
+    node.join_cluster(&request.cluster_id).map_err(|error| Status::failed_precondition(error.to_string()))?;
+    tracing::info!(cluster = request.cluster_id, "taken into a cluster");
+    node.reconcile_now();
+    Ok(())
+}
+
+/// Hands a group that this node leads to another node.
+pub(crate) async fn transfer(node: &Arc<Inner>, group: u64, to: u64) -> Result<(), Status> {
+    let (group, to) = (GroupId::new(group), NodeId::new(to));
+    let view = node.replicas.view();
+    let Some(local) = view.get(&group) else {
+        return Err(Status::not_found(format!("no group {group} here")));
+    };
+    if local.leader == Some(to) {
+        return Ok(());
+    }
+    if !local.leads {
+        return Err(Status::unavailable(format!("this node does not lead group {group}")));
+    }
+    if !local.voters.contains(&to) {
+        return Err(Status::failed_precondition(format!("node {to} is no voter of group {group}")));
+    }
+    node.replicas.transfer(group, to).await.map_err(|error| Status::unavailable(error.to_string()))?;
+    node.wait_for(STEP, "the new leader", move |node| {
+        node.replicas.view().get(&group).is_some_and(|local| local.leader == Some(to))
+    })
+    .await
+}
+
+fn members(node: &Inner) -> Vec<Member> {
+    let record = |record: &NodeRecord| Member {
+        node_id: record.id.get(),
+        postgres_address: record.pg_address.clone(),
+        interconnect_address: record.interconnect_address.clone(),
+        http_address: record.http_address.clone(),
+        role: String::new(),
+    };
+    node.system.latest().nodes.values().map(record).collect()
+}
+
+/// Asks the configured nodes for admission until one takes this node in. Ends when it belongs to a cluster.
+pub(crate) async fn ask_for_admission(node: Arc<Inner>, config: Config) {
+    const PAUSE: Duration = Duration::from_secs(1);
+    let own = node.own_record();
+    let mut told = String::new();
+    while node.cluster_id().is_none() && !config.cluster.join.is_empty() {
+        for address in &config.cluster.join {
+            let request = AddNodeRequest {
+                interconnect_address: own.interconnect_address.clone(),
+                expected_node_id: node.me.get(),
+            };
+            let outcome = match node.admin_client(address).await {
+                Ok(mut member) => {
+                    member.add_node(request).await.map_err(|status| status.message().to_owned())
+                }
+                Err(reason) => Err(reason),
+            };
+            match outcome {
+                Ok(_) => return,
+                // Said once, not every second.
+                Err(reason) if reason != told => {
+                    tracing::warn!(address, reason, "not admitted yet");
+                    told = reason;
+                }
+                Err(_) => {}
+            }
+        }
+        node.env.sleep(PAUSE).await;
+    }
+}
+
+/// While nobody leads the system group, asks the configured peers for their numbers, in case addresses changed.
+pub(crate) async fn look_for_peers(node: Arc<Inner>, config: Config) {
+    const PAUSE: Duration = Duration::from_millis(300);
+    let places: Vec<String> = config.cluster.peers.iter().chain(&config.cluster.join).cloned().collect();
+    loop {
+        node.env.sleep(PAUSE).await;
+        let led = node.replicas.view().get(&GroupId::SYSTEM).is_some_and(|system| system.leader.is_some());
+        let Some(cluster_id) = node.cluster_id().filter(|_| !led) else { continue };
+        for place in &places {
+            let Ok(mut peer) = node.admin_client(place).await else { continue };
+            let Ok(answer) = peer.node_status(NodeStatusRequest {}).await else { continue };
+            let status = answer.into_inner();
+            if status.cluster_id == cluster_id && status.node_id != node.me.get() {
+                node.replicas.set_address(NodeId::new(status.node_id), &status.interconnect_address);
+            }
+        }
+    }
+}
+
+/// A client of the admin service that other members offer.
+pub(crate) type MemberClient = AdminClient<tonic::transport::Channel>;

@@ -1,0 +1,166 @@
+//! Putting a node together, in the order in which its parts need each other.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustydb_consensus::{ConsensusConfig, Groups, GroupsParts};
+use rustydb_env::TaskGroup;
+use rustydb_env::sync::Signal;
+use rustydb_interconnect::{ClusterIdentity, Local, Peers, raft_service};
+use rustydb_proto::v1::admin_server::AdminServer;
+use rustydb_storage::log::Log;
+use rustydb_types::ids::{GroupId, NodeId};
+use tokio::net::TcpListener;
+
+use super::admin::AdminService;
+use super::databases::Databases;
+use super::replicas::Replicas;
+use super::system::SystemView;
+use super::{Environments, Inner, Listeners, Node, NodeError, act, http, membership, tls};
+use crate::config::{Config, LogConfig, RaftConfig};
+use crate::identity::DataFolder;
+use crate::memory::{self, MemoryPlan};
+
+/// Streams that one connection of the interconnect may have open: one per session that is forwarded, and a few.
+const STREAMS_MAX: u32 = 10_000;
+
+fn consensus_config(config: &RaftConfig) -> ConsensusConfig {
+    let size = |size: crate::config::units::ByteSize| usize::try_from(size.get()).unwrap_or(usize::MAX);
+    ConsensusConfig {
+        heartbeat_interval: config.heartbeat_interval.get(),
+        election_timeout_min: config.election_timeout_min.get(),
+        election_timeout_max: config.election_timeout_max.get(),
+        append_entries_max: config.max_entries_per_append,
+        append_bytes_max: size(config.max_append_size),
+        snapshot_log_bytes: config.snapshot_log_size.get(),
+        uncommitted_entries_max: usize::try_from(config.max_uncommitted_entries).unwrap_or(usize::MAX),
+        uncommitted_bytes_max: size(config.max_uncommitted_size),
+        ..ConsensusConfig::default()
+    }
+}
+
+fn log_config(config: &LogConfig, memory: &MemoryPlan) -> rustydb_storage::log::LogConfig {
+    rustydb_storage::log::LogConfig {
+        segment_bytes: u32::try_from(config.segment_size.get()).unwrap_or(u32::MAX),
+        reserve_bytes: config.disk_reserve.get(),
+        tail_cache_bytes: usize::try_from(memory.log_tail).unwrap_or(usize::MAX),
+        ..rustydb_storage::log::LogConfig::default()
+    }
+}
+
+pub(super) async fn start(
+    environments: Environments,
+    config: Config,
+    listeners: Listeners,
+) -> Result<Node, NodeError> {
+    let Environments { consensus: env, sql } = environments;
+    let started = env.now();
+    let me = NodeId::new(config.node.id);
+    // What can be refused without touching data comes first.
+    let interconnect_tls = tls::interconnect(&config.tls)?;
+    let postgres_tls = tls::postgres(&config.tls)?;
+    let folder = DataFolder::open(&env, &config.node.data_dir, me, config.storage.engine)?;
+    let starts = folder.starts();
+    folder.write_pid(std::process::id())?;
+    let incarnation = folder.incarnation();
+    let memory = MemoryPlan::new(config.memory.budget, memory::machine_bytes());
+    let cluster = ClusterIdentity::default();
+    if let Some(id) = folder.cluster_id() {
+        cluster.set(id);
+    }
+    tracing::info!(
+        node = %me,
+        %incarnation,
+        cluster = folder.cluster_id().unwrap_or("none"),
+        data = %folder.dir().display(),
+        budget_mib = memory.budget >> 20,
+        version = env!("CARGO_PKG_VERSION"),
+        "starting"
+    );
+    let log = {
+        let (env, dir, config) = (env.clone(), folder.dir().join("log"), log_config(&config.log, &memory));
+        env.clone().blocking(move || Log::open(&env, &dir, config)).await?
+    };
+    let tasks = Arc::new(TaskGroup::new(&env));
+    let sql_tasks = TaskGroup::new(&sql);
+    let local = Local { node: me, cluster: cluster.clone() };
+    let client_tls = interconnect_tls.as_ref().map(|tls| tls.client.clone());
+    let peers = Peers::new(&env, local.clone(), client_tls.clone());
+    let databases = Arc::new(Databases::new(&env, folder.dir(), &config, memory));
+    let groups = Groups::new(GroupsParts {
+        env: env.clone(),
+        config: consensus_config(&config.raft),
+        log: log.clone(),
+        transport: Arc::new(peers.clone()),
+        machines: databases.clone(),
+        node: me,
+    });
+    peers.deliver_to(Arc::new(groups.clone()));
+    let inner = Arc::new(Inner {
+        env: env.clone(),
+        me,
+        incarnation,
+        starts,
+        started,
+        memory,
+        folder: Mutex::new(folder),
+        cluster,
+        system: SystemView::new(),
+        replicas: Replicas::new(env.clone(), groups.clone(), peers.clone(), me),
+        databases,
+        tls: client_tls,
+        clients: Mutex::default(),
+        executing: tokio::sync::Mutex::default(),
+        wake: tokio::sync::Notify::new(),
+        stopping: Signal::default(),
+        config: config.clone(),
+    });
+    open_replicas(&inner, &groups).await?;
+
+    let interconnect = TcpListener::from_std(listeners.interconnect).map_err(NodeError::Listen)?;
+    let mut builder = tonic::transport::Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(std::time::Duration::from_secs(5)))
+        .tcp_nodelay(true);
+    if let Some(tls) = interconnect_tls {
+        builder = builder
+            .tls_config(tls.server)
+            .map_err(|error| NodeError::Fatal { reason: format!("interconnect TLS: {error}") })?;
+    }
+    let router = builder
+        .add_service(AdminServer::new(AdminService::new(Arc::clone(&inner))))
+        .add_service(raft_service(local, Arc::new(groups.clone()), Arc::clone(&tasks)));
+    let stopping = tasks.stopping();
+    tasks.spawn("interconnect", async move {
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(interconnect);
+        let served = router.serve_with_incoming_shutdown(incoming, async move { stopping.wait().await });
+        if let Err(error) = served.await {
+            tracing::error!(%error, "the interconnect ended");
+        }
+    });
+    tasks.spawn("reconcile", act::run(Arc::clone(&inner)));
+    tasks.spawn("admission", membership::ask_for_admission(Arc::clone(&inner), config.clone()));
+    tasks.spawn("peers", membership::look_for_peers(Arc::clone(&inner), config.clone()));
+
+    // The listener belongs to the runtime on which it is served.
+    let pages = sql
+        .spawn("http listener", async move { TcpListener::from_std(listeners.http) })
+        .await
+        .map_err(|error| NodeError::Fatal { reason: error.to_string() })?
+        .map_err(NodeError::Listen)?;
+    sql_tasks.spawn("http", http::run(pages, inner.clone(), sql_tasks.stopping()));
+    Ok(Node { inner, peers, log, tasks, sql_tasks })
+}
+
+/// Opens every group that the log knows, so that what was promised before the start is kept from the start.
+async fn open_replicas(inner: &Arc<Inner>, groups: &Groups) -> Result<(), NodeError> {
+    let mut known = groups.in_log();
+    if inner.cluster_id().is_some() && !known.contains(&GroupId::SYSTEM) {
+        known.insert(0, GroupId::SYSTEM);
+    }
+    for group in known {
+        inner.replicas.open(group).await?;
+    }
+    inner.refresh_system().await
+}
