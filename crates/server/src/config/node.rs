@@ -112,7 +112,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoggingConfig {
-    /// What is logged, as `tracing` directives such as `info` or `warn,rustydb_consensus=debug`; default `info`.
+    /// What is logged, as `tracing` directives such as `info` or `warn,rustydb_consensus=debug`; default
+    /// `info,openraft=warn`, because openraft tells every message at `info`.
     pub filter: String,
     /// `text` or `json`; default `text`.
     pub format: LogFormat,
@@ -120,6 +121,6 @@ pub struct LoggingConfig {
 
 impl Default for LoggingConfig {
     fn default() -> LoggingConfig {
-        LoggingConfig { filter: "info".to_owned(), format: LogFormat::Text }
+        LoggingConfig { filter: "info,openraft=warn".to_owned(), format: LogFormat::Text }
     }
 }
