@@ -12,8 +12,8 @@ use crate::system::{DatabaseState, RoleRecord};
 const UTF8: i32 = 6;
 /// `pg_tablespace.oid` of `pg_default`.
 const PG_DEFAULT: u32 = 1663;
-/// Strings are ordered by their bytes, which for UTF-8 is the order of code points.
-const LOCALE: &str = "C.UTF-8";
+/// Strings are ordered by their bytes.
+const LOCALE: &str = "C";
 
 /// `pg_database`
 pub(super) fn pg_database(context: &VirtualContext<'_>) -> Rows {

@@ -42,9 +42,10 @@ fn in_base_units(value: &str, unit: &str) -> Option<String> {
     Some(format!("{}", scaled.round()))
 }
 
-/// `pg_settings`
+/// `pg_settings`. As in PostgreSQL, who the session is (`role`, `session_authorization`, `is_superuser`) is not in it.
 pub(super) fn pg_settings(context: &VirtualContext<'_>) -> Rows {
-    context.settings.iter().map(|(name, value)| row(name, value)).collect()
+    let shown = |name: &str| name.contains('.') || DESCRIPTIONS.contains_key(&name.to_ascii_lowercase());
+    context.settings.iter().filter(|(name, _)| shown(name)).map(|(name, value)| row(name, value)).collect()
 }
 
 fn row(name: &str, value: &str) -> Vec<Value> {
@@ -85,6 +86,15 @@ fn row(name: &str, value: &str) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::settings::DEFINITIONS;
+
+    #[test]
+    fn every_setting_of_a_session_is_described() {
+        let hidden: Vec<&str> = (DEFINITIONS.iter().map(|definition| definition.name))
+            .filter(|name| !DESCRIPTIONS.contains_key(&name.to_ascii_lowercase()))
+            .collect();
+        assert_eq!(hidden, ["is_superuser", "role", "session_authorization"]);
+    }
 
     #[test]
     fn values_are_shown_in_the_settings_own_units() {

@@ -3,25 +3,39 @@
 -- Each file is in COPY's text format with a header line; columns.tsv has one line for each relation.
 \set ON_ERROR_STOP on
 
--- Types that this server has. Numbers of functions are written as numbers.
-create temp table known_type as select unnest(array[16,17,18,19,20,21,22,23,24,25,26,28,30,194,700,701,705,1000,1001,1002,1003,1005,1006,1007,1008,1009,1011,1013,1014,1015,1016,1021,1022,1028,1033,1034,1042,1043,1082,1083,1114,1115,1182,1183,1184,1185,1186,1187,1231,1263,1700,2202,2203,2204,2205,2206,2207,2208,2209,2210,2211,2249,2275,2276,2277,2278,2283,2287,2776,2950,2951,3220,3221,4089,4090,4096,4097,4191,4192,5077,5078])::oid as oid;
+-- Types that this server has, and `internal`, which functions behind types and operators name.
+create temp table known_type as select unnest(array[16,17,18,19,20,21,22,23,24,25,26,28,30,194,700,701,705,1000,1001,1002,1003,1005,1006,1007,1008,1009,1011,1013,1014,1015,1016,1021,1022,1028,1033,1034,1042,1043,1082,1083,1114,1115,1182,1183,1184,1185,1186,1187,1231,1263,1700,2202,2203,2204,2205,2206,2207,2208,2209,2210,2211,2249,2275,2276,2277,2278,2283,2287,2776,2950,2951,3220,3221,4089,4090,4096,4097,4191,4192,5077,5078,2281])::oid as oid;
+-- Settings of sessions; see crates/sql/src/session/settings.rs.
 create temp table known_setting as select unnest(array[
-  'application_name','bytea_output','client_encoding','client_min_messages','DateStyle','default_transaction_isolation',
-  'default_transaction_read_only','default_transaction_deferrable','extra_float_digits','idle_in_transaction_session_timeout',
-  'idle_session_timeout','in_hot_standby','integer_datetimes','IntervalStyle','is_superuser','lc_collate','lc_ctype','lc_messages',
-  'lc_monetary','lc_numeric','lc_time','lock_timeout','log_statement','max_connections','max_identifier_length',
-  'max_index_keys','max_function_args','password_encryption','port','row_security','search_path','server_encoding','server_version',
-  'server_version_num','session_authorization','session_replication_role','standard_conforming_strings','statement_timeout',
-  'synchronous_commit','TimeZone','transaction_isolation','transaction_read_only','transaction_deferrable','work_mem',
-  'maintenance_work_mem','effective_cache_size','random_page_cost','seq_page_cost','enable_seqscan','enable_indexscan',
-  'enable_hashjoin','enable_mergejoin','enable_nestloop','enable_sort','enable_bitmapscan','enable_indexonlyscan','jit','ssl',
-  'check_function_bodies','default_table_access_method','default_tablespace','default_toast_compression','temp_tablespaces',
-  'xmloption','gin_pending_list_limit','escape_string_warning','quote_all_identifiers','backslash_quote','array_nulls',
-  'deadlock_timeout','block_size','data_checksums','wal_level','timezone_abbreviations','tcp_keepalives_idle',
-  'tcp_keepalives_interval','tcp_keepalives_count','geqo','constraint_exclusion','plan_cache_mode','default_statistics_target',
-  'cursor_tuple_fraction','from_collapse_limit','join_collapse_limit','listen_addresses','shared_buffers','hot_standby',
-  'max_prepared_transactions','max_locks_per_transaction','transform_null_equals','role','vacuum_cost_delay'
+  'application_name', 'array_nulls', 'backslash_quote', 'bytea_output', 'check_function_bodies',
+  'client_encoding', 'client_min_messages', 'DateStyle', 'deadlock_timeout', 'default_statistics_target',
+  'default_table_access_method', 'default_tablespace', 'default_toast_compression',
+  'default_transaction_deferrable', 'default_transaction_isolation', 'default_transaction_read_only',
+  'effective_cache_size', 'enable_bitmapscan', 'enable_hashagg', 'enable_hashjoin', 'enable_indexscan',
+  'enable_mergejoin', 'enable_nestloop', 'enable_seqscan', 'enable_sort', 'escape_string_warning',
+  'extra_float_digits', 'from_collapse_limit', 'geqo', 'gin_fuzzy_search_limit',
+  'idle_in_transaction_session_timeout', 'idle_session_timeout', 'in_hot_standby', 'integer_datetimes',
+  'IntervalStyle', 'is_superuser', 'jit', 'join_collapse_limit', 'lc_collate', 'lc_ctype', 'lc_messages',
+  'lc_monetary', 'lc_numeric', 'lc_time', 'lock_timeout', 'log_min_duration_statement', 'log_statement',
+  'maintenance_work_mem', 'max_connections', 'max_identifier_length', 'max_index_keys',
+  'max_parallel_workers_per_gather', 'password_encryption', 'plan_cache_mode', 'quote_all_identifiers',
+  'random_page_cost', 'role', 'row_security', 'search_path', 'seq_page_cost', 'server_encoding',
+  'server_version', 'server_version_num', 'session_authorization', 'session_replication_role',
+  'standard_conforming_strings', 'statement_timeout', 'synchronize_seqscans', 'synchronous_commit',
+  'temp_buffers', 'TimeZone', 'transaction_deferrable', 'transaction_isolation', 'transaction_read_only',
+  'transform_null_equals', 'vacuum_cost_delay', 'wal_level', 'work_mem', 'xmloption'
 ]) as name;
+
+-- Functions and operators that are implemented, from the lists that the expression evaluator resolves names with, and
+-- the functions that types, casts and those operators name.
+create temp table known_function (oid oid);
+create temp table known_operator (oid oid);
+\copy known_function from program 'grep -v "^#" ../../scalar/catalogue/functions.txt | cut -d" " -f1'
+\copy known_operator from program 'grep -v "^#" ../../scalar/catalogue/operators.txt | cut -d" " -f1'
+insert into known_function
+  select unnest(array[typsubscript, typinput, typoutput, typreceive, typsend, typmodin, typmodout]::oid[]) from pg_type join known_type using (oid)
+  union select castfunc from pg_cast where castsource in (select oid from known_type) and casttarget in (select oid from known_type)
+  union select unnest(array[oprcode, oprrest, oprjoin]::oid[]) from pg_operator join known_operator using (oid);
 
 copy (
   select n.nspname, c.relname, c.relkind, case when c.oid < 10000 then c.oid else 0 end,
@@ -75,16 +89,16 @@ copy (
   order by name
 ) to stdout with (header) \g pg_settings.tsv
 copy (
-  select oid, oprname, oprkind, oprcanmerge, oprcanhash, oprleft, oprright, oprresult, oprcom, oprnegate, oprcode::oid as oprcode, oprrest::oid as oprrest, oprjoin::oid as oprjoin
-  from pg_operator
-  where (oprleft = 0 or oprleft in (select oid from known_type)) and oprright in (select oid from known_type) and oprresult in (select oid from known_type)
+  select oid, oprname, oprkind, oprcanmerge, oprcanhash, oprleft, oprright, oprresult, case when oprcom in (select oid from known_operator) then oprcom else 0 end as oprcom,
+    case when oprnegate in (select oid from known_operator) then oprnegate else 0 end as oprnegate, oprcode::oid as oprcode, oprrest::oid as oprrest, oprjoin::oid as oprjoin
+  from pg_operator join known_operator using (oid)
   order by oid
 ) to stdout with (header) \g pg_operator.tsv
 copy (
   select oid, proname, prokind, proisstrict, proretset, provolatile, proparallel, provariadic, pronargs, case when proretset then 1000 else 0 end as prorows, prorettype, proargtypes,
     case prolang when 12 then prosrc else proname end as prosrc
   from pg_proc
-  where prorettype in (select oid from known_type) and not exists (select from unnest(proargtypes) a where a not in (select oid from known_type)) and prolang in (12, 14) and oid < 10000
+  where oid in (select oid from known_function)
   order by oid
 ) to stdout with (header) \g pg_proc.tsv
 copy (
