@@ -8,6 +8,7 @@
 //! settings           pg_settings: from what the session knows
 //! information_schema the standard's views over the same
 //! definition         objects as SQL text: pg_get_indexdef, pg_get_constraintdef, defaults
+//! lookup             what functions such as pg_table_is_visible and the reg* types ask
 //! ```
 //!
 //! Names, order and types of columns are PostgreSQL's for every relation, so that programs written for it read them
@@ -21,6 +22,7 @@ mod cluster;
 pub mod definition;
 mod facts;
 mod information_schema;
+pub mod lookup;
 mod relation;
 mod settings;
 mod shape;

@@ -14,6 +14,7 @@ use crate::catalog::{
     CatalogSnapshot, ColumnDescriptor, IndexDescriptor, IndexKeyColumn, IndexKind, SchemaDescriptor,
     StorageId, TableDescriptor, TableStatistics, TypeRef, snapshot,
 };
+use crate::scalar::catalogue::Catalogue;
 use crate::system::{DatabaseRecord, DatabaseState, RoleRecord, SystemSnapshot};
 
 fn column(id: u32, name: &str, data_type: &str, not_null: bool, default: Option<&str>) -> ColumnDescriptor {
@@ -351,6 +352,25 @@ fn the_information_schema_shows_constraints_and_columns() {
     assert_eq!(column("flag", "column_default").as_str(), Some("false"));
     assert_eq!(column("email", "collation_name").as_str(), None);
     assert_eq!(column("typname", "collation_name").as_str(), Some("C"));
+}
+
+/// What the evaluator can call is what `pg_proc` and `pg_operator` list.
+#[test]
+fn every_function_and_operator_is_listed() {
+    let listed = |relation| -> BTreeSet<u32> {
+        let rows = rows_for("postgres", "pg_catalog", relation);
+        rows.iter().filter_map(|row| row[0].as_i64()).filter_map(|oid| u32::try_from(oid).ok()).collect()
+    };
+    let operators: BTreeSet<u32> = Catalogue::get().all_operators().map(|operator| operator.oid).collect();
+    assert_eq!(
+        listed("pg_operator"),
+        operators,
+        "run data/extract.sql after a change of the evaluator's lists"
+    );
+    let functions = listed("pg_proc");
+    for function in Catalogue::get().all_functions() {
+        assert!(functions.contains(&function.oid), "{} is missing; run data/extract.sql", function.name);
+    }
 }
 
 /// A value in COPY's text format.

@@ -1,0 +1,359 @@
+//! What functions such as `pg_get_indexdef`, and the `reg*` types, ask of the catalog.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::LazyLock;
+
+use rustydb_types::datatype::{BaseType, DataType};
+use rustydb_types::ids::{DatabaseId, Oid};
+
+use super::{PG_CLASS, PG_CONSTRAINT, PG_NAMESPACE, definition, shape};
+use crate::catalog::virtual_table::VirtualContext;
+use crate::error::{SqlError, SqlState};
+use crate::scalar::context::{CatalogLookup, ObjectKind, ObjectName, SizeOf};
+
+/// Collations by number.
+const COLLATIONS: [(u32, &str); 3] = [(100, "default"), (950, "C"), (951, "POSIX")];
+
+/// Functions: name by number, and number by name where the name has no overloads.
+static FUNCTIONS: LazyLock<Names> = LazyLock::new(|| Names::read(include_str!("data/pg_proc.tsv")));
+/// Operators, likewise.
+static OPERATORS: LazyLock<Names> = LazyLock::new(|| Names::read(include_str!("data/pg_operator.tsv")));
+
+/// Names of one kind of built-in objects.
+#[derive(Debug, Default)]
+struct Names {
+    by_oid: BTreeMap<u32, &'static str>,
+    /// `None` where several objects share the name.
+    by_name: BTreeMap<&'static str, Option<u32>>,
+}
+
+impl Names {
+    /// Reads the first two columns, number and name, of a data file.
+    fn read(text: &'static str) -> Self {
+        let mut names = Self::default();
+        for line in text.lines().skip(1) {
+            let mut fields = line.split('\t');
+            let (Some(oid), Some(name)) = (fields.next().and_then(|oid| oid.parse().ok()), fields.next())
+            else {
+                continue;
+            };
+            names.by_oid.insert(oid, name);
+            names.by_name.entry(name).and_modify(|known| *known = None).or_insert(Some(oid));
+        }
+        names
+    }
+}
+
+/// The catalog as the functions of one statement see it.
+#[derive(Clone)]
+pub struct SystemLookup<'a> {
+    /// What the system relations are computed from.
+    pub context: VirtualContext<'a>,
+    /// Schemas in which names without a schema are looked up, in order; `pg_catalog` comes first when it is absent.
+    pub search_path: Vec<String>,
+}
+
+impl fmt::Debug for SystemLookup<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SystemLookup").field("search_path", &self.search_path).finish_non_exhaustive()
+    }
+}
+
+impl SystemLookup<'_> {
+    fn path(&self) -> impl Iterator<Item = &str> {
+        let implicit =
+            (!self.search_path.iter().any(|schema| schema == "pg_catalog")).then_some("pg_catalog");
+        let named = self.search_path.iter().map(|schema| match schema.as_str() {
+            "$user" => self.context.user,
+            other => other,
+        });
+        implicit.into_iter().chain(named)
+    }
+
+    fn relation_in(&self, schema: &str, name: &str) -> Option<u32> {
+        if let Some(relation) = self.context.registry.get(schema, name) {
+            return Some(relation.oid());
+        }
+        let catalog = self.context.catalog;
+        let schema = catalog.schema_named(schema)?.oid;
+        let table = catalog.table_named(schema, name).map(|table| table.oid);
+        table.or_else(|| catalog.index_named(schema, name).map(|(_, index)| index.oid)).map(Oid::get)
+    }
+
+    fn relation(&self, schema: Option<&str>, name: &str) -> Option<u32> {
+        match schema {
+            Some(schema) => self.relation_in(schema, name),
+            None => self.path().find_map(|schema| self.relation_in(schema, name)),
+        }
+    }
+
+    /// Schema and name of a relation.
+    fn relation_name(&self, oid: u32) -> Option<(String, String)> {
+        let catalog = self.context.catalog;
+        let named = |schema: Oid, name: &str| Some((catalog.schema(schema)?.name.clone(), name.to_owned()));
+        if let Some(table) = catalog.table(Oid::new(oid)) {
+            return named(table.schema, &table.name);
+        }
+        if let Some((table, index)) = catalog.index(Oid::new(oid)) {
+            return named(table.schema, &index.name);
+        }
+        let relation = self.context.registry.iter().find(|relation| relation.oid() == oid)?;
+        Some((relation.schema().to_owned(), relation.name().to_owned()))
+    }
+
+    /// Bytes of a table's rows, as ANALYZE estimated them.
+    fn table_bytes(&self, table: Oid) -> Option<i64> {
+        self.context.catalog.statistics(table).map(|statistics| statistics.bytes as i64)
+    }
+}
+
+/// An object that every search path finds.
+fn built_in(name: &str) -> ObjectName {
+    ObjectName { schema: Some("pg_catalog".to_owned()), name: name.to_owned(), visible: true }
+}
+
+/// An object that is in no schema.
+fn global(name: &str) -> ObjectName {
+    ObjectName { schema: None, name: name.to_owned(), visible: true }
+}
+
+impl CatalogLookup for SystemLookup<'_> {
+    fn object_by_name(&self, kind: ObjectKind, schema: Option<&str>, name: &str) -> Option<u32> {
+        let in_pg_catalog = schema.is_none_or(|schema| schema == "pg_catalog");
+        match kind {
+            ObjectKind::Relation => self.relation(schema, name),
+            ObjectKind::Type if in_pg_catalog => DataType::parse_name(name).map(DataType::oid),
+            ObjectKind::Function if in_pg_catalog => FUNCTIONS.by_name.get(name).copied().flatten(),
+            ObjectKind::Operator if in_pg_catalog => OPERATORS.by_name.get(name).copied().flatten(),
+            ObjectKind::Collation if in_pg_catalog => {
+                COLLATIONS.iter().find(|(_, known)| *known == name).map(|(oid, _)| *oid)
+            }
+            ObjectKind::Type | ObjectKind::Function | ObjectKind::Operator | ObjectKind::Collation => None,
+            ObjectKind::Schema => self.context.catalog.schema_named(name).map(|schema| schema.oid.get()),
+            ObjectKind::Role => self.context.system.role_named(name).map(|role| role.oid.get()),
+            ObjectKind::Database => {
+                self.context.system.database_named(name).map(|database| database.id.get().get())
+            }
+        }
+    }
+
+    fn object_name(&self, kind: ObjectKind, oid: u32) -> Option<ObjectName> {
+        match kind {
+            ObjectKind::Relation => {
+                let (schema, name) = self.relation_name(oid)?;
+                let visible = self.relation(None, &name) == Some(oid);
+                Some(ObjectName { schema: Some(schema), name, visible })
+            }
+            ObjectKind::Type => BaseType::from_oid(oid).map(|base| built_in(base.type_name())),
+            ObjectKind::Function => FUNCTIONS.by_oid.get(&oid).map(|name| built_in(name)),
+            ObjectKind::Operator => OPERATORS.by_oid.get(&oid).map(|name| built_in(name)),
+            ObjectKind::Collation => {
+                COLLATIONS.iter().find(|(known, _)| *known == oid).map(|(_, name)| built_in(name))
+            }
+            ObjectKind::Schema => {
+                self.context.catalog.schema(Oid::new(oid)).map(|schema| global(&schema.name))
+            }
+            ObjectKind::Role => self.context.system.roles.get(&Oid::new(oid)).map(|role| global(&role.name)),
+            ObjectKind::Database => {
+                let databases = &self.context.system.databases;
+                databases.get(&DatabaseId::new(Oid::new(oid))).map(|database| global(&database.name))
+            }
+        }
+    }
+
+    fn index_definition(&self, oid: u32, column: i32, pretty: bool) -> Option<String> {
+        let (table, index) = self.context.catalog.index(Oid::new(oid))?;
+        if column != 0 {
+            return definition::index_column(table, index, usize::try_from(column).ok()?);
+        }
+        let (schema, name) = self.relation_name(table.oid.get())?;
+        let visible = self.relation(None, &name) == Some(table.oid.get());
+        Some(definition::index(table, index, (!pretty || !visible).then_some(schema.as_str())))
+    }
+
+    fn constraint_definition(&self, oid: u32, _pretty: bool) -> Option<String> {
+        let oid = Oid::new(oid);
+        self.context.catalog.tables().find_map(|table| {
+            let index = table.indexes.iter().find(|index| index.constraint == Some(oid))?;
+            Some(definition::constraint(table, index))
+        })
+    }
+
+    fn serial_sequence(&self, table: &str, column: &str) -> Result<Option<String>, SqlError> {
+        let (schema, name) = match table.split_once('.') {
+            Some((schema, name)) => (Some(schema.trim_matches('"')), name),
+            None => (None, table),
+        };
+        let name = name.trim_matches('"');
+        let oid = self.relation(schema, name);
+        let Some(found) = oid.and_then(|oid| self.context.catalog.table(Oid::new(oid))) else {
+            let message = format!("relation \"{table}\" does not exist");
+            return Err(SqlError::new(SqlState::UNDEFINED_TABLE, message));
+        };
+        if found.column_index(column).is_none() {
+            let message = format!("column \"{column}\" of relation \"{name}\" does not exist");
+            return Err(SqlError::new(SqlState::UNDEFINED_COLUMN, message));
+        }
+        // No column has a sequence of its own.
+        Ok(None)
+    }
+
+    fn description(&self, oid: u32, catalog: &str, column: i32) -> Option<String> {
+        let sub = u32::try_from(column).ok()?;
+        let comment = |class| self.context.catalog.comment(class, Oid::new(oid), sub).map(str::to_owned);
+        match shape::find("pg_catalog", catalog) {
+            Some(shape) => comment(shape.oid),
+            // Only the old form of obj_description() leaves the class open.
+            None if catalog.is_empty() => {
+                [PG_CLASS, PG_NAMESPACE, PG_CONSTRAINT].into_iter().find_map(comment)
+            }
+            None => None,
+        }
+    }
+
+    fn relation_size(&self, oid: u32, part: SizeOf) -> Option<i64> {
+        // Sizes are what ANALYZE estimated of the rows; entries of indexes are not measured.
+        let catalog = self.context.catalog;
+        match (catalog.table(Oid::new(oid)), part) {
+            (Some(_), SizeOf::Indexes) => None,
+            (Some(table), SizeOf::Main | SizeOf::Total) => self.table_bytes(table.oid),
+            (None, _) if catalog.index(Oid::new(oid)).is_some() => None,
+            (None, _) => self.context.registry.iter().any(|relation| relation.oid() == oid).then_some(0),
+        }
+    }
+
+    fn database_size(&self, oid: u32) -> Option<i64> {
+        // Only the connected database's statistics are at hand.
+        let database = self.context.system.database_named(self.context.database)?;
+        if database.id.get().get() != oid {
+            return None;
+        }
+        let sizes: Vec<i64> =
+            self.context.catalog.tables().filter_map(|table| self.table_bytes(table.oid)).collect();
+        (!sizes.is_empty()).then(|| sizes.iter().sum())
+    }
+
+    fn has_privilege(
+        &self,
+        kind: ObjectKind,
+        _role: Option<u32>,
+        object: u32,
+        _privilege: &str,
+    ) -> Option<bool> {
+        // Privileges on single objects are not kept: who may connect may use them.
+        self.object_name(kind, object).map(|_| true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{catalog, system};
+    use super::*;
+    use crate::catalog::virtual_table::VirtualRegistry;
+
+    fn with_lookup(search_path: &[&str], check: impl FnOnce(&SystemLookup<'_>)) {
+        let (catalog, system, registry) = (catalog(), system(), VirtualRegistry::builtin());
+        let context = VirtualContext {
+            catalog: &catalog,
+            system: &system,
+            registry: &registry,
+            database: "shop",
+            user: "postgres",
+            settings: &[],
+        };
+        check(&SystemLookup {
+            context,
+            search_path: search_path.iter().map(|name| (*name).to_owned()).collect(),
+        });
+    }
+
+    #[test]
+    fn names_are_found_along_the_search_path() {
+        with_lookup(&["$user", "public"], |lookup| {
+            let relation = |schema, name| lookup.object_by_name(ObjectKind::Relation, schema, name);
+            assert_eq!(relation(None, "accounts"), Some(16_385));
+            assert_eq!(relation(None, "accounts_pkey"), Some(16_392));
+            assert_eq!(relation(None, "items"), None);
+            assert_eq!(relation(Some("app"), "items"), Some(16_412));
+            assert_eq!(relation(None, "pg_class"), Some(PG_CLASS));
+            assert_eq!(relation(Some("public"), "pg_class"), None);
+            let visible = |oid| lookup.object_name(ObjectKind::Relation, oid).map(|name| name.visible);
+            assert_eq!((visible(16_385), visible(16_412), visible(1)), (Some(true), Some(false), None));
+        });
+        with_lookup(&["app"], |lookup| {
+            assert_eq!(lookup.object_by_name(ObjectKind::Relation, None, "accounts"), None);
+            assert_eq!(lookup.object_by_name(ObjectKind::Relation, None, "items"), Some(16_412));
+        });
+    }
+
+    #[test]
+    fn other_objects_have_names_and_numbers() {
+        with_lookup(&["public"], |lookup| {
+            for (kind, name, oid) in [
+                (ObjectKind::Type, "int4", 23),
+                (ObjectKind::Function, "boolin", 1242),
+                (ObjectKind::Schema, "public", 2200),
+                (ObjectKind::Role, "postgres", 10),
+                (ObjectKind::Collation, "C", 950),
+                (ObjectKind::Database, "postgres", 5),
+            ] {
+                assert_eq!(lookup.object_by_name(kind, None, name), Some(oid), "{kind:?}");
+                assert_eq!(
+                    lookup.object_name(kind, oid).map(|object| object.name).as_deref(),
+                    Some(name),
+                    "{kind:?}"
+                );
+            }
+            // An overloaded name means no single function.
+            assert_eq!(lookup.object_by_name(ObjectKind::Function, None, "abs"), None);
+            assert_eq!(
+                lookup.object_name(ObjectKind::Operator, 96).map(|object| object.name).as_deref(),
+                Some("=")
+            );
+        });
+    }
+
+    #[test]
+    fn definitions_name_the_schema_where_it_is_needed() {
+        with_lookup(&["public"], |lookup| {
+            let definition = |pretty| lookup.index_definition(16_392, 0, pretty).unwrap();
+            assert_eq!(
+                definition(false),
+                "CREATE UNIQUE INDEX accounts_pkey ON public.accounts USING btree (id)"
+            );
+            assert_eq!(definition(true), "CREATE UNIQUE INDEX accounts_pkey ON accounts USING btree (id)");
+            assert_eq!(lookup.index_definition(16_396, 2, true).as_deref(), Some("balance"));
+            assert_eq!(lookup.index_definition(16_396, 3, true), None);
+            assert_eq!(lookup.index_definition(1, 0, true), None);
+            assert_eq!(
+                lookup.constraint_definition(16_405, true).as_deref(),
+                Some("PRIMARY KEY (bid, \"Name\")")
+            );
+            assert_eq!(lookup.constraint_definition(16_395, true).as_deref(), Some("UNIQUE (email)"));
+        });
+    }
+
+    #[test]
+    fn comments_and_sizes_are_those_of_the_catalog() {
+        with_lookup(&["public"], |lookup| {
+            assert_eq!(lookup.description(16_385, "pg_class", 0).as_deref(), Some("all accounts"));
+            assert_eq!(lookup.description(16_385, "pg_class", 2).as_deref(), Some("who owns it"));
+            assert_eq!(lookup.description(16_385, "pg_proc", 0), None);
+            assert_eq!(lookup.description(16_385, "no_such_catalog", 0), None);
+            assert_eq!(lookup.relation_size(16_385, SizeOf::Total), Some(20_000));
+            assert_eq!(lookup.relation_size(16_398, SizeOf::Main), None, "never analysed");
+            assert_eq!((lookup.database_size(16_384), lookup.database_size(5)), (Some(20_000), None));
+        });
+    }
+
+    #[test]
+    fn asking_for_a_sequence_of_nothing_is_an_error() {
+        with_lookup(&["public"], |lookup| {
+            assert_eq!(lookup.serial_sequence("public.accounts", "id").unwrap(), None);
+            let state = |table, column| lookup.serial_sequence(table, column).unwrap_err().state();
+            assert_eq!(state("nobody", "id"), SqlState::UNDEFINED_TABLE);
+            assert_eq!(state("accounts", "nothing"), SqlState::UNDEFINED_COLUMN);
+        });
+    }
+}
