@@ -375,7 +375,9 @@ impl From<TxnError> for SqlError {
         };
         let message = match &error {
             // PostgreSQL's words, which some clients look for.
-            TxnError::Serialization { .. } => "could not serialize access due to concurrent update".to_owned(),
+            TxnError::Serialization { .. } => {
+                "could not serialize access due to concurrent update".to_owned()
+            }
             TxnError::NotLeader { .. } => "could not serialize access because the leader changed".to_owned(),
             TxnError::LockTimeout => "canceling statement due to lock timeout".to_owned(),
             TxnError::LockNotAvailable => "could not obtain lock on row or relation".to_owned(),
@@ -387,7 +389,9 @@ impl From<TxnError> for SqlError {
         match error {
             TxnError::Serialization { reason } => sql.with_detail(format!("Reason: {reason}.")),
             TxnError::Storage(source) => sql.with_detail(source.to_string()),
-            TxnError::DiskFull => sql.with_hint("Free disk space on the leader; writes go on by themselves then."),
+            TxnError::DiskFull => {
+                sql.with_hint("Free disk space on the leader; writes go on by themselves then.")
+            }
             TxnError::UnknownOutcome => {
                 sql.with_hint("The commit may or may not have taken effect; ask again before repeating it.")
             }

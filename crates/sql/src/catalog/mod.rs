@@ -21,6 +21,7 @@
 pub mod descriptor;
 pub mod keys;
 pub mod snapshot;
+pub mod store;
 pub mod virtual_table;
 
 pub use descriptor::{

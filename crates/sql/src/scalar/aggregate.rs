@@ -127,7 +127,8 @@ impl AggregateState {
     /// # Errors
     /// 22003 when the result does not fit its type.
     pub fn finish(self) -> Result<Value, SqlError> {
-        let out = || SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, format!("{} out of range", self.ty.base));
+        let out =
+            || SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, format!("{} out of range", self.ty.base));
         Ok(match self.kind {
             Kind::Count(n) => Value::Int8(n),
             Kind::SumInteger { count: 0, .. } | Kind::SumFloat { count: 0, .. } => Value::Null,
@@ -156,7 +157,9 @@ impl AggregateState {
                     Value::Float8(if spread.root { variance.sqrt() } else { variance })
                 }
             }
-            Kind::SpreadNumeric { count, sum, squares, spread } => numeric_spread(count, &sum, &squares, spread)?,
+            Kind::SpreadNumeric { count, sum, squares, spread } => {
+                numeric_spread(count, &sum, &squares, spread)?
+            }
         })
     }
 }

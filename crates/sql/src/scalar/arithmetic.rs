@@ -5,8 +5,7 @@ use rustydb_types::datatype::BaseType;
 use rustydb_types::datetime::{self, DAY};
 use rustydb_types::numeric::Numeric;
 use rustydb_types::value::{
-    DATE_INFINITY, DATE_NEGATIVE_INFINITY, Interval, TIMESTAMP_INFINITY,
-    TIMESTAMP_NEGATIVE_INFINITY, Value,
+    DATE_INFINITY, DATE_NEGATIVE_INFINITY, Interval, TIMESTAMP_INFINITY, TIMESTAMP_NEGATIVE_INFINITY, Value,
 };
 use rustydb_types::value_error::ValueError;
 
@@ -38,13 +37,15 @@ pub(super) fn find(name: &str, left: Option<BaseType>, right: BaseType) -> Optio
         "/" => divide,
         "%" => modulo,
         "^" => power,
-        "&" | "|" | "#" | "<<" | ">>" if bit_type(left) && (left == right || right == BaseType::Int4) => match name {
-            "&" => |a, b, _| integers(a, b, |x, y| Some(x & y)),
-            "|" => |a, b, _| integers(a, b, |x, y| Some(x | y)),
-            "#" => |a, b, _| integers(a, b, |x, y| Some(x ^ y)),
-            "<<" => |a, b, _| shift(a, b, true),
-            _ => |a, b, _| shift(a, b, false),
-        },
+        "&" | "|" | "#" | "<<" | ">>" if bit_type(left) && (left == right || right == BaseType::Int4) => {
+            match name {
+                "&" => |a, b, _| integers(a, b, |x, y| Some(x & y)),
+                "|" => |a, b, _| integers(a, b, |x, y| Some(x | y)),
+                "#" => |a, b, _| integers(a, b, |x, y| Some(x ^ y)),
+                "<<" => |a, b, _| shift(a, b, true),
+                _ => |a, b, _| shift(a, b, false),
+            }
+        }
         "||" => |a, b, ctx| function::array::concat_operator(a, b, ctx),
         "~~" | "!~~" | "~~*" | "!~~*" if left == BaseType::Bytea => match name {
             "~~" => |a, b, _| function::pattern::like_bytes(a, b, false),
@@ -225,12 +226,15 @@ pub(super) fn add(a: &Value, b: &Value, ctx: &EvalContext<'_>) -> Answer {
             Some(sum) => Ok(Value::Int4(sum)),
             None => Err(ValueError::out_of_range(BaseType::Int4).into()),
         },
-        (Value::Int2(_) | Value::Int4(_) | Value::Int8(_), Value::Int2(_) | Value::Int4(_) | Value::Int8(_)) => {
-            integers(a, b, i64::checked_add)
-        }
+        (
+            Value::Int2(_) | Value::Int4(_) | Value::Int8(_),
+            Value::Int2(_) | Value::Int4(_) | Value::Int8(_),
+        ) => integers(a, b, i64::checked_add),
         (Value::Numeric(x), Value::Numeric(y)) => numeric(x.add(y)),
         (Value::Float4(_) | Value::Float8(_), _) => floats(a, b, |x, y| x + y, |_, _| true),
-        (Value::Date(days), Value::Int4(n)) | (Value::Int4(n), Value::Date(days)) => date_plus(*days, i64::from(*n)),
+        (Value::Date(days), Value::Int4(n)) | (Value::Int4(n), Value::Date(days)) => {
+            date_plus(*days, i64::from(*n))
+        }
         (Value::Date(days), Value::Interval(i)) | (Value::Interval(i), Value::Date(days)) => {
             Ok(Value::Timestamp(datetime::add_interval(cast::date_to_timestamp(*days)?, i)?))
         }
@@ -254,9 +258,10 @@ pub(super) fn add(a: &Value, b: &Value, ctx: &EvalContext<'_>) -> Answer {
 
 pub(super) fn subtract(a: &Value, b: &Value, ctx: &EvalContext<'_>) -> Answer {
     match (a, b) {
-        (Value::Int2(_) | Value::Int4(_) | Value::Int8(_), Value::Int2(_) | Value::Int4(_) | Value::Int8(_)) => {
-            integers(a, b, i64::checked_sub)
-        }
+        (
+            Value::Int2(_) | Value::Int4(_) | Value::Int8(_),
+            Value::Int2(_) | Value::Int4(_) | Value::Int8(_),
+        ) => integers(a, b, i64::checked_sub),
         (Value::Numeric(x), Value::Numeric(y)) => numeric(x.sub(y)),
         (Value::Float4(_) | Value::Float8(_), _) => floats(a, b, |x, y| x - y, |_, _| true),
         (Value::Date(x), Value::Date(y)) => {
@@ -280,7 +285,9 @@ pub(super) fn subtract(a: &Value, b: &Value, ctx: &EvalContext<'_>) -> Answer {
             Ok(Value::Interval(Box::new(Interval { months: 0, days: 0, micros: x - y })))
         }
         (_, Value::Interval(i)) => add(a, &Value::Interval(Box::new(inverse(i)?)), ctx),
-        (Value::Lsn(x), Value::Lsn(y)) => Ok(Value::Numeric(Box::new(Numeric::from(i128::from(*x) - i128::from(*y))))),
+        (Value::Lsn(x), Value::Lsn(y)) => {
+            Ok(Value::Numeric(Box::new(Numeric::from(i128::from(*x) - i128::from(*y)))))
+        }
         _ => Err(mismatch()),
     }
 }
@@ -311,11 +318,14 @@ fn scale_interval(i: &Interval, factor: f64) -> Answer {
 
 pub(super) fn multiply(a: &Value, b: &Value, _: &EvalContext<'_>) -> Answer {
     match (a, b) {
-        (Value::Int2(_) | Value::Int4(_) | Value::Int8(_), Value::Int2(_) | Value::Int4(_) | Value::Int8(_)) => {
-            integers(a, b, i64::checked_mul)
-        }
+        (
+            Value::Int2(_) | Value::Int4(_) | Value::Int8(_),
+            Value::Int2(_) | Value::Int4(_) | Value::Int8(_),
+        ) => integers(a, b, i64::checked_mul),
         (Value::Numeric(x), Value::Numeric(y)) => numeric(x.mul(y)),
-        (Value::Interval(i), Value::Float8(n)) | (Value::Float8(n), Value::Interval(i)) => scale_interval(i, *n),
+        (Value::Interval(i), Value::Float8(n)) | (Value::Float8(n), Value::Interval(i)) => {
+            scale_interval(i, *n)
+        }
         (Value::Float4(_) | Value::Float8(_), _) => floats(a, b, |x, y| x * y, |x, y| x == 0.0 || y == 0.0),
         _ => Err(mismatch()),
     }
@@ -330,12 +340,15 @@ pub(super) fn divide(a: &Value, b: &Value, _: &EvalContext<'_>) -> Answer {
         };
     }
     match (a, b) {
-        (Value::Int2(_) | Value::Int4(_) | Value::Int8(_), Value::Int2(_) | Value::Int4(_) | Value::Int8(_)) => {
-            integers(a, b, i64::checked_div)
-        }
+        (
+            Value::Int2(_) | Value::Int4(_) | Value::Int8(_),
+            Value::Int2(_) | Value::Int4(_) | Value::Int8(_),
+        ) => integers(a, b, i64::checked_div),
         (Value::Numeric(x), Value::Numeric(y)) => numeric(x.div(y)?),
         (Value::Interval(i), Value::Float8(n)) => scale_interval(i, 1.0 / n),
-        (Value::Float4(_) | Value::Float8(_), _) => floats(a, b, |x, y| x / y, |x, y| x == 0.0 || y.is_infinite()),
+        (Value::Float4(_) | Value::Float8(_), _) => {
+            floats(a, b, |x, y| x / y, |x, y| x == 0.0 || y.is_infinite())
+        }
         _ => Err(mismatch()),
     }
 }
@@ -356,7 +369,11 @@ pub(super) fn power(a: &Value, b: &Value, _: &EvalContext<'_>) -> Answer {
                 return Err(ValueError::new("2201F", "zero raised to a negative power is undefined").into());
             }
             if *x < 0.0 && y.is_finite() && y.fract() != 0.0 {
-                return Err(ValueError::new("2201F", "a negative number raised to a non-integer power yields a complex result").into());
+                return Err(ValueError::new(
+                    "2201F",
+                    "a negative number raised to a non-integer power yields a complex result",
+                )
+                .into());
             }
             let result = x.powf(*y);
             let infinite = x.is_infinite() || y.is_infinite();

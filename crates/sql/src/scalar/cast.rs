@@ -116,9 +116,7 @@ pub fn method(from: BaseType, to: BaseType) -> Option<CastMethod> {
         (T::Char, T::Int4) | (T::Int4, T::Char) => CastMethod::Convert,
         _ if to.is_text_like() => CastMethod::Output,
         _ if from.is_text_like() => CastMethod::Input,
-        _ if from.category() == Category::Array && to.category() == Category::Array => {
-            CastMethod::Elements
-        }
+        _ if from.category() == Category::Array && to.category() == Category::Array => CastMethod::Elements,
         _ => CastMethod::Convert,
     })
 }
@@ -228,8 +226,7 @@ pub fn object_text(oid: u32, base: BaseType, ctx: &EvalContext<'_>) -> String {
         return ty.sql_name().to_owned();
     }
     if matches!(base, BaseType::RegProc | BaseType::RegProcedure)
-        && let Some(function) =
-            super::catalogue::Catalogue::get().all_functions().find(|f| f.oid == oid)
+        && let Some(function) = super::catalogue::Catalogue::get().all_functions().find(|f| f.oid == oid)
     {
         return function.name.to_owned();
     }
@@ -343,7 +340,9 @@ fn float_into(n: f64, to: BaseType) -> Result<Value, ValueError> {
     Ok(match to {
         BaseType::Int2 => integer_into(whole(-32768.0, 32768.0)?, to)?,
         BaseType::Int4 => integer_into(whole(-2_147_483_648.0, 2_147_483_648.0)?, to)?,
-        BaseType::Int8 => integer_into(whole(-9_223_372_036_854_775_808.0, 9_223_372_036_854_775_808.0)?, to)?,
+        BaseType::Int8 => {
+            integer_into(whole(-9_223_372_036_854_775_808.0, 9_223_372_036_854_775_808.0)?, to)?
+        }
         BaseType::Float4 => {
             let narrow = n as f32;
             if narrow.is_infinite() && n.is_finite() {
@@ -440,9 +439,7 @@ fn convert(value: Value, from: BaseType, to: BaseType, ctx: &EvalContext<'_>) ->
         }
         (Value::Text(text), _) if from == T::Bpchar => Value::text(text.trim_end_matches(' ')),
         (Value::Date(days), T::Timestamp) => Value::Timestamp(date_to_timestamp(*days)?),
-        (Value::Date(days), T::Timestamptz) => {
-            Value::Timestamptz(to_utc(date_to_timestamp(*days)?, zone()))
-        }
+        (Value::Date(days), T::Timestamptz) => Value::Timestamptz(to_utc(date_to_timestamp(*days)?, zone())),
         (Value::Timestamp(micros), T::Timestamptz) => Value::Timestamptz(to_utc(*micros, zone())),
         (Value::Timestamp(micros), T::Date) => Value::Date(timestamp_to_date(*micros)),
         (Value::Timestamptz(utc), T::Timestamp) => Value::Timestamp(to_local(*utc, zone())),

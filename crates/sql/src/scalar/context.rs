@@ -21,8 +21,8 @@ pub struct EvalContext<'a> {
     pub session: &'a dyn SessionView,
     /// Names and descriptions of catalog objects.
     pub catalog: &'a dyn CatalogLookup,
-    /// The transaction that subqueries read with; absent where none may occur.
-    pub txn: Option<&'a rustydb_txn::Transaction>,
+    /// The execution that subqueries are part of; absent where none may occur.
+    pub run: Option<&'a crate::exec::run::Run<'a>>,
 }
 
 impl fmt::Debug for EvalContext<'_> {
@@ -44,13 +44,13 @@ impl<'a> EvalContext<'a> {
             statement_time: 0,
             session: &NoSession,
             catalog: &NoCatalog,
-            txn: None,
+            run: None,
         }
     }
 }
 
 /// The session as expressions see it.
-pub trait SessionView {
+pub trait SessionView: Send + Sync {
     /// `current_user`
     fn current_user(&self) -> &str;
     /// `session_user`
@@ -150,7 +150,7 @@ pub enum SizeOf {
 
 /// What functions such as `pg_get_indexdef` ask of the catalog.
 /// `None` means that the object does not exist; the functions then answer NULL (or the bare number).
-pub trait CatalogLookup {
+pub trait CatalogLookup: Send + Sync {
     /// The object id behind a name; `schema` as given, else by the search path.
     fn object_by_name(&self, _kind: ObjectKind, _schema: Option<&str>, _name: &str) -> Option<u32> {
         None

@@ -44,7 +44,10 @@ impl Expr {
             Expr::Outer { index, .. } => ctx.outer.get(*index).map(Cow::Borrowed).ok_or_else(missing),
             Expr::Param { index, .. } => match ctx.params.get(*index) {
                 Some(value) => Ok(Cow::Borrowed(value)),
-                None => Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter ${}", index + 1))),
+                None => Err(SqlError::new(
+                    SqlState::UNDEFINED_PARAMETER,
+                    format!("there is no parameter ${}", index + 1),
+                )),
             },
             Expr::Compare { op, left, right } => {
                 let left = left.eval_ref(row, ctx)?;
@@ -132,7 +135,10 @@ impl Expr {
                     values.push(value);
                 }
                 let Some(eval) = function.eval else {
-                    return Err(SqlError::not_supported(format!("function {} cannot be used here", function.name)));
+                    return Err(SqlError::not_supported(format!(
+                        "function {} cannot be used here",
+                        function.name
+                    )));
                 };
                 owned(eval(&values, &Invocation { function, arg_types, ty: *ty, ctx })?)
             }
@@ -222,7 +228,11 @@ impl Expr {
                 }
                 let nested = elements.first().is_some_and(|first| first.ty() == *ty);
                 let element = ty.base.element().unwrap_or(BaseType::Text);
-                if nested { nest(element, values).map(Cow::Owned) } else { owned(Value::array(element, values)) }
+                if nested {
+                    nest(element, values).map(Cow::Owned)
+                } else {
+                    owned(Value::array(element, values))
+                }
             }
             Expr::Subscript { array, indexes, .. } => {
                 let array = array.eval_ref(row, ctx)?;
@@ -250,14 +260,21 @@ impl Expr {
                 };
                 let (from, to) = (from.max(lower), to.min(upper));
                 let taken = if from <= to && array.dimensions.len() == 1 {
-                    array.elements.iter().skip((from - lower) as usize).take((to - from + 1) as usize).cloned().collect()
+                    array
+                        .elements
+                        .iter()
+                        .skip((from - lower) as usize)
+                        .take((to - from + 1) as usize)
+                        .cloned()
+                        .collect()
                 } else {
                     Vec::new()
                 };
                 owned(Value::array(array.element, taken))
             }
             Expr::Row(fields) => {
-                let fields = fields.iter().map(|field| field.eval(row, ctx)).collect::<Result<Vec<_>, _>>()?;
+                let fields =
+                    fields.iter().map(|field| field.eval(row, ctx)).collect::<Result<Vec<_>, _>>()?;
                 owned(Value::Record(fields.into()))
             }
             Expr::Subquery(query) => owned(query.eval(row, ctx)?),
@@ -265,7 +282,13 @@ impl Expr {
     }
 
     /// A null left operand: null, save for the array operators, which take nulls as elements.
-    fn null_operand(&self, _name: &str, right: &Expr, row: &[Value], ctx: &EvalContext<'_>) -> Result<Value, SqlError> {
+    fn null_operand(
+        &self,
+        _name: &str,
+        right: &Expr,
+        row: &[Value],
+        ctx: &EvalContext<'_>,
+    ) -> Result<Value, SqlError> {
         let Expr::Binary { operator, .. } = self else { return Ok(Value::Null) };
         if !takes_null(operator.function) {
             return Ok(Value::Null);
@@ -291,7 +314,10 @@ fn nest(element: BaseType, values: Vec<Value>) -> Result<Value, SqlError> {
         };
         match &inner {
             Some(known) if *known != array.dimensions => {
-                return Err(SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "multidimensional arrays must have array expressions with matching dimensions"));
+                return Err(SqlError::new(
+                    SqlState::ARRAY_SUBSCRIPT_ERROR,
+                    "multidimensional arrays must have array expressions with matching dimensions",
+                ));
             }
             Some(_) => {}
             None => inner = Some(array.dimensions),

@@ -223,6 +223,8 @@ pub trait SubqueryExpr: Debug + Send + Sync {
     fn eval(&self, row: &[Value], ctx: &EvalContext<'_>) -> Result<Value, SqlError>;
     /// Visits the expressions over the enclosing query's row.
     fn columns(&self, visit: &mut dyn FnMut(&Expr));
+    /// The same subquery with its expressions over the enclosing query's row rebuilt.
+    fn with_inputs(&self, map: &mut dyn FnMut(Expr) -> Expr) -> Arc<dyn SubqueryExpr>;
 }
 
 impl PartialEq for dyn SubqueryExpr {
@@ -453,7 +455,7 @@ impl Expr {
         self.children(&mut |child| child.visit(visit));
     }
 
-    /// Rebuilds the expression bottom up. Subqueries are left as they are.
+    /// Rebuilds the expression bottom up; of a subquery, what it reads of this row.
     #[must_use]
     pub fn transform(self, change: &mut dyn FnMut(Expr) -> Expr) -> Expr {
         fn one(input: Box<Expr>, change: &mut dyn FnMut(Expr) -> Expr) -> Box<Expr> {
@@ -463,11 +465,10 @@ impl Expr {
             inputs.into_iter().map(|input| input.transform(change)).collect()
         }
         let rebuilt = match self {
-            leaf @ (Expr::Const { .. }
-            | Expr::Column { .. }
-            | Expr::Outer { .. }
-            | Expr::Param { .. }
-            | Expr::Subquery(_)) => leaf,
+            leaf @ (Expr::Const { .. } | Expr::Column { .. } | Expr::Outer { .. } | Expr::Param { .. }) => {
+                leaf
+            }
+            Expr::Subquery(query) => Expr::Subquery(query.with_inputs(&mut |input| input.transform(change))),
             Expr::And(parts) => Expr::And(all(parts, change)),
             Expr::Or(parts) => Expr::Or(all(parts, change)),
             Expr::Row(parts) => Expr::Row(all(parts, change)),
@@ -482,15 +483,10 @@ impl Expr {
             Expr::Distinct { left, right, negated } => {
                 Expr::Distinct { left: one(left, change), right: one(right, change), negated }
             }
-            Expr::Binary { operator, left, right, ty } => Expr::Binary {
-                operator,
-                left: one(left, change),
-                right: one(right, change),
-                ty,
-            },
-            Expr::Unary { operator, input, ty } => {
-                Expr::Unary { operator, input: one(input, change), ty }
+            Expr::Binary { operator, left, right, ty } => {
+                Expr::Binary { operator, left: one(left, change), right: one(right, change), ty }
             }
+            Expr::Unary { operator, input, ty } => Expr::Unary { operator, input: one(input, change), ty },
             Expr::Call { function, args, arg_types, ty } => {
                 Expr::Call { function, args: all(args, change), arg_types, ty }
             }
@@ -509,18 +505,13 @@ impl Expr {
             Expr::NullIf { condition, value } => {
                 Expr::NullIf { condition: one(condition, change), value: one(value, change) }
             }
-            Expr::Extreme { args, greatest, ty } => {
-                Expr::Extreme { args: all(args, change), greatest, ty }
-            }
+            Expr::Extreme { args, greatest, ty } => Expr::Extreme { args: all(args, change), greatest, ty },
             Expr::InList { input, list, negated } => {
                 Expr::InList { input: one(input, change), list: all(list, change), negated }
             }
-            Expr::Quantified { comparison, left, array, all } => Expr::Quantified {
-                comparison,
-                left: one(left, change),
-                array: one(array, change),
-                all,
-            },
+            Expr::Quantified { comparison, left, array, all } => {
+                Expr::Quantified { comparison, left: one(left, change), array: one(array, change), all }
+            }
             Expr::Array { elements, ty } => Expr::Array { elements: all(elements, change), ty },
             Expr::Subscript { array, indexes, ty } => {
                 Expr::Subscript { array: one(array, change), indexes: all(indexes, change), ty }

@@ -29,12 +29,10 @@ pub fn resolve_operator(name: &str, left: Expr, right: Expr) -> Result<Expr, Sql
     let exact = exact_operator(&binary, inputs);
     let chosen = match exact {
         Some(op) => Some(op),
-        None => choose(&binary, params, &inputs).map_err(|ambiguous| {
-            operator_error(ambiguous, name, Some(left.ty()), right.ty())
-        })?,
+        None => choose(&binary, params, &inputs)
+            .map_err(|ambiguous| operator_error(ambiguous, name, Some(left.ty()), right.ty()))?,
     };
-    let operator = chosen
-        .ok_or_else(|| operator_error(Failure::None, name, Some(left.ty()), right.ty()))?;
+    let operator = chosen.ok_or_else(|| operator_error(Failure::None, name, Some(left.ty()), right.ty()))?;
     let mut declared = params(&operator);
     let result = settle_polymorphic(&mut declared, &[left.ty(), right.ty()], operator.result)?;
     let left = coerce_to_base(left, declared[0])?;
@@ -64,14 +62,9 @@ pub fn resolve_unary(name: &str, input: Expr) -> Result<Expr, SqlError> {
         None => choose(&prefix, |op| vec![op.right], &inputs)
             .map_err(|failure| operator_error(failure, name, None, input.ty()))?,
     };
-    let operator =
-        chosen.ok_or_else(|| operator_error(Failure::None, name, None, input.ty()))?;
+    let operator = chosen.ok_or_else(|| operator_error(Failure::None, name, None, input.ty()))?;
     let input = coerce_to_base(input, operator.right)?;
-    Ok(Expr::Unary {
-        operator,
-        input: Box::new(input),
-        ty: DataType::plain(operator.result),
-    })
+    Ok(Expr::Unary { operator, input: Box::new(input), ty: DataType::plain(operator.result) })
 }
 
 /// A negative number literal is a constant of its own; `-2147483648` is an integer.
@@ -110,18 +103,15 @@ pub fn resolve_function(name: &str, args: Vec<Expr>) -> Result<Expr, SqlError> {
         let target = target.without_modifier();
         return coerce(args.into_iter().next().unwrap_or_else(Expr::null), target, CastContext::Explicit);
     }
-    let (function, args, arg_types, ty) = match_function(name, args, |function| {
-        function.kind != FunctionKind::Aggregate
-    })?;
+    let (function, args, arg_types, ty) =
+        match_function(name, args, |function| function.kind != FunctionKind::Aggregate)?;
     Ok(Expr::Call { function, args, arg_types, ty })
 }
 
 /// The set-returning function that `expr` is, if it is one.
 pub fn set_returning(expr: &Expr) -> Option<&'static Function> {
     match expr {
-        Expr::Call { function, .. } if function.kind == FunctionKind::SetReturning => {
-            Some(function)
-        }
+        Expr::Call { function, .. } if function.kind == FunctionKind::SetReturning => Some(function),
         _ => None,
     }
 }
@@ -148,8 +138,7 @@ pub fn resolve_aggregate(
     name: &str,
     args: Vec<Expr>,
 ) -> Result<Option<(AggregateFunction, Vec<Expr>)>, SqlError> {
-    let is_aggregate =
-        |function: &Function| function.kind == FunctionKind::Aggregate;
+    let is_aggregate = |function: &Function| function.kind == FunctionKind::Aggregate;
     if !Catalogue::get().functions(name).iter().any(is_aggregate) {
         return Ok(None);
     }
@@ -181,8 +170,7 @@ fn match_function(
                 .map_err(|failure| function_error(failure, name, &types))?
         }
     };
-    let (function, mut declared) =
-        chosen.ok_or_else(|| function_error(Failure::None, name, &types))?;
+    let (function, mut declared) = chosen.ok_or_else(|| function_error(Failure::None, name, &types))?;
     let ty = settle_polymorphic(&mut declared, &types, function.result)?;
     let mut converted = Vec::with_capacity(args.len());
     for (arg, target) in args.into_iter().zip(&declared) {
@@ -253,11 +241,7 @@ fn choose<T: Clone>(
         left.into_iter().filter(|(_, declared)| score(declared) == best).collect::<Vec<_>>()
     };
     left = keep_best(left, &|declared| {
-        declared
-            .iter()
-            .zip(inputs)
-            .filter(|(to, from)| **from != BaseType::Unknown && to == from)
-            .count()
+        declared.iter().zip(inputs).filter(|(to, from)| **from != BaseType::Unknown && to == from).count()
     });
     if left.len() == 1 {
         return Ok(left.pop().map(|(candidate, _)| candidate));
@@ -268,8 +252,7 @@ fn choose<T: Clone>(
             .zip(inputs)
             .filter(|(to, from)| {
                 **from != BaseType::Unknown
-                    && (to == from
-                        || (to.category() == from.category() && to.is_preferred()))
+                    && (to == from || (to.category() == from.category() && to.is_preferred()))
             })
             .count()
     });
@@ -297,10 +280,8 @@ fn choose<T: Clone>(
             resolved = false;
             break;
         };
-        let preferred = left
-            .iter()
-            .filter_map(|(_, d)| at(d))
-            .any(|to| to.category() == category && to.is_preferred());
+        let preferred =
+            left.iter().filter_map(|(_, d)| at(d)).any(|to| to.category() == category && to.is_preferred());
         if let Some(slot) = wanted.get_mut(position) {
             *slot = Some((category, preferred));
         }
@@ -352,13 +333,8 @@ fn can_coerce(from: BaseType, to: BaseType) -> bool {
         || match to {
             BaseType::Any | BaseType::AnyElement | BaseType::AnyCompatible => true,
             BaseType::AnyNonArray => !is_array,
-            BaseType::AnyArray | BaseType::AnyCompatibleArray => {
-                is_array || from == BaseType::Unknown
-            }
-            _ => {
-                from == BaseType::Unknown
-                    || cast::context(from, to) == Some(CastContext::Implicit)
-            }
+            BaseType::AnyArray | BaseType::AnyCompatibleArray => is_array || from == BaseType::Unknown,
+            _ => from == BaseType::Unknown || cast::context(from, to) == Some(CastContext::Implicit),
         }
 }
 
@@ -405,8 +381,7 @@ fn settle_polymorphic(
         }
     }
     let has = |wanted: &[BaseType]| declared.iter().any(|to| wanted.contains(to));
-    if element.is_none() && has(&[BaseType::AnyElement, BaseType::AnyArray, BaseType::AnyNonArray])
-    {
+    if element.is_none() && has(&[BaseType::AnyElement, BaseType::AnyArray, BaseType::AnyNonArray]) {
         if has(&[BaseType::AnyArray]) {
             return Err(SqlError::new(
                 SqlState::INDETERMINATE_DATATYPE,
@@ -467,7 +442,10 @@ fn compare_rows(name: &str, lefts: Vec<Expr>, rights: Vec<Expr>) -> Result<Expr,
             // (a, b) < (c, d)  is  a < c OR (a = c AND b < d); the last pair keeps the equality.
             let strict = if matches!(op, CompareOp::Lt | CompareOp::Le) { "<" } else { ">" };
             let Some((last, firsts)) = pairs.split_last() else {
-                return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot compare rows of zero length"));
+                return Err(SqlError::new(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    "cannot compare rows of zero length",
+                ));
             };
             let mut result = resolve_operator(name, last.0.clone(), last.1.clone())?;
             for (left, right) in firsts.iter().rev() {
@@ -504,10 +482,7 @@ fn comparable(left: Expr, right: Expr) -> Result<(Expr, Expr), SqlError> {
     if a == BaseType::Bpchar && b == BaseType::Bpchar {
         // char(n) compares without its padding, which its cast to text strips.
         let text = DataType::TEXT;
-        return Ok((
-            coerce(left, text, CastContext::Implicit)?,
-            coerce(right, text, CastContext::Implicit)?,
-        ));
+        return Ok((coerce(left, text, CastContext::Implicit)?, coerce(right, text, CastContext::Implicit)?));
     }
     Ok((left, right))
 }
@@ -688,11 +663,8 @@ pub fn resolve_extreme(args: Vec<Expr>, greatest: bool) -> Result<Expr, SqlError
 /// As [`resolve_operator`] with `=`.
 pub fn resolve_nullif(left: Expr, right: Expr) -> Result<Expr, SqlError> {
     let condition = resolve_operator("=", left.clone(), right)?;
-    let value = if left.ty().is_unknown() {
-        coerce(left, DataType::TEXT, CastContext::Implicit)?
-    } else {
-        left
-    };
+    let value =
+        if left.ty().is_unknown() { coerce(left, DataType::TEXT, CastContext::Implicit)? } else { left };
     Ok(Expr::NullIf { condition: Box::new(condition), value: Box::new(value) })
 }
 
@@ -702,19 +674,13 @@ pub fn resolve_nullif(left: Expr, right: Expr) -> Result<Expr, SqlError> {
 /// 42804 without a common type; 42P18 for an empty array without a cast.
 pub fn resolve_array(elements: Vec<Expr>) -> Result<Expr, SqlError> {
     if elements.is_empty() {
-        return Err(SqlError::new(
-            SqlState::INDETERMINATE_DATATYPE,
-            "cannot determine type of empty array",
-        )
-        .with_hint("Explicitly cast to the desired type, for example ARRAY[]::integer[]."));
+        return Err(SqlError::new(SqlState::INDETERMINATE_DATATYPE, "cannot determine type of empty array")
+            .with_hint("Explicitly cast to the desired type, for example ARRAY[]::integer[]."));
     }
     let (elements, ty) = unify(elements, "ARRAY")?;
     let array = if ty.base.category() == Category::Array { Some(ty) } else { ty.array() };
     let ty = array.ok_or_else(|| {
-        SqlError::new(
-            SqlState::UNDEFINED_OBJECT,
-            format!("could not find array type for data type {ty}"),
-        )
+        SqlError::new(SqlState::UNDEFINED_OBJECT, format!("could not find array type for data type {ty}"))
     })?;
     Ok(Expr::Array { elements, ty })
 }
@@ -756,10 +722,8 @@ fn subscriptable(array: &Expr) -> Result<DataType, SqlError> {
 
 fn unify(args: Vec<Expr>, what: &str) -> Result<(Vec<Expr>, DataType), SqlError> {
     let ty = common_type(&args.iter().collect::<Vec<_>>(), what)?;
-    let args = args
-        .into_iter()
-        .map(|arg| coerce(arg, ty, CastContext::Implicit))
-        .collect::<Result<Vec<_>, _>>()?;
+    let args =
+        args.into_iter().map(|arg| coerce(arg, ty, CastContext::Implicit)).collect::<Result<Vec<_>, _>>()?;
     Ok((args, ty))
 }
 
@@ -876,7 +840,9 @@ pub fn coerce(expr: Expr, target: DataType, context: CastContext) -> Result<Expr
     let (true, Some(method)) = (allowed, method) else {
         return Err(cannot_coerce(from, target, context));
     };
-    if method == CastMethod::Relabel && !needs_length && matches!(expr, Expr::Const { .. })
+    if method == CastMethod::Relabel
+        && !needs_length
+        && matches!(expr, Expr::Const { .. })
         && let Expr::Const { value, .. } = expr
     {
         return Ok(Expr::Const { value, ty: target });
@@ -930,18 +896,10 @@ pub fn fold(expr: Expr) -> Result<Expr, SqlError> {
 
 fn cannot_coerce(from: DataType, target: DataType, context: CastContext) -> SqlError {
     let _ = context;
-    SqlError::new(
-        SqlState::CANNOT_COERCE,
-        format!("cannot cast type {} to {}", from.base, target.base),
-    )
+    SqlError::new(SqlState::CANNOT_COERCE, format!("cannot cast type {} to {}", from.base, target.base))
 }
 
-fn operator_error(
-    failure: Failure,
-    name: &str,
-    left: Option<DataType>,
-    right: DataType,
-) -> SqlError {
+fn operator_error(failure: Failure, name: &str, left: Option<DataType>, right: DataType) -> SqlError {
     let signature = match left {
         Some(left) => format!("{} {name} {}", left.base, right.base),
         None => format!("{name} {}", right.base),

@@ -145,7 +145,11 @@ fn functions_answer_as_postgresql() {
         ("date_part", &["'year", "date:2024-02-29"], "double precision: 2024"),
         ("extract", &["'second", "timestamp:2024-01-01 00:00:05.5"], "numeric: 5.500000"),
         ("extract", &["'epoch", "timestamp:1970-01-02"], "numeric: 86400.000000"),
-        ("date_trunc", &["'month", "timestamp:2024-02-29 12:00"], "timestamp without time zone: 2024-02-01 00:00:00"),
+        (
+            "date_trunc",
+            &["'month", "timestamp:2024-02-29 12:00"],
+            "timestamp without time zone: 2024-02-01 00:00:00",
+        ),
         ("age", &["timestamp:2024-03-31", "timestamp:2024-02-29"], "interval: 1 mon 2 days"),
         ("make_date", &["2024", "2", "30"], "22008"),
         ("array_length", &["int[]:{1,2}", "1"], "integer: 2"),

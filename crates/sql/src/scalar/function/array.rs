@@ -13,7 +13,9 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
     Some(match name {
         "array_length" => |a, _| Ok(dimension(a)?.map_or(Value::Null, |d| Value::Int4(d.length))),
         "array_lower" => |a, _| Ok(dimension(a)?.map_or(Value::Null, |d| Value::Int4(d.lower))),
-        "array_upper" => |a, _| Ok(dimension(a)?.map_or(Value::Null, |d| Value::Int4(d.lower + d.length - 1))),
+        "array_upper" => {
+            |a, _| Ok(dimension(a)?.map_or(Value::Null, |d| Value::Int4(d.lower + d.length - 1)))
+        }
         "array_ndims" => |a, _| {
             let count = array(&a[0])?.dimensions.len() as i32;
             Ok(if count == 0 { Value::Null } else { Value::Int4(count) })
@@ -26,7 +28,12 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             Value::Array(inner) => {
                 let lower = inner.dimensions.first().map_or(1, |d| i64::from(d.lower));
                 let from = a.get(2).and_then(Value::as_i64).unwrap_or(lower);
-                let found = inner.elements.iter().enumerate().map(|(at, v)| (at as i64 + lower, v)).find(|(at, v)| *at >= from && v.sql_eq(&a[1]));
+                let found = inner
+                    .elements
+                    .iter()
+                    .enumerate()
+                    .map(|(at, v)| (at as i64 + lower, v))
+                    .find(|(at, v)| *at >= from && v.sql_eq(&a[1]));
                 Ok(found.map_or(Value::Null, |(at, _)| Value::Int4(at as i32)))
             }
             _ => Ok(Value::Null),
@@ -34,13 +41,22 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         "array_positions" => |a, _| match &a[0] {
             Value::Array(inner) => {
                 let lower = inner.dimensions.first().map_or(1, |d| d.lower);
-                let found = inner.elements.iter().enumerate().filter(|(_, v)| v.sql_eq(&a[1])).map(|(at, _)| Value::Int4(at as i32 + lower)).collect();
+                let found = inner
+                    .elements
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, v)| v.sql_eq(&a[1]))
+                    .map(|(at, _)| Value::Int4(at as i32 + lower))
+                    .collect();
                 Ok(Value::array(BaseType::Int4, found))
             }
             _ => Ok(Value::Null),
         },
         "array_remove" => |a, _| match &a[0] {
-            Value::Array(inner) => Ok(Value::array(inner.element, inner.elements.iter().filter(|v| !v.sql_eq(&a[1])).cloned().collect())),
+            Value::Array(inner) => Ok(Value::array(
+                inner.element,
+                inner.elements.iter().filter(|v| !v.sql_eq(&a[1])).cloned().collect(),
+            )),
             _ => Ok(Value::Null),
         },
         "array_replace" => |a, _| match &a[0] {
@@ -56,13 +72,17 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             _ => Ok(Value::Null),
         },
         "array_to_string" => |a, call| {
-            let (Value::Array(inner), Value::Text(delimiter)) = (&a[0], &a[1]) else { return Ok(Value::Null) };
+            let (Value::Array(inner), Value::Text(delimiter)) = (&a[0], &a[1]) else {
+                return Ok(Value::Null);
+            };
             let null_text = a.get(2).and_then(Value::as_str);
             let ty = DataType::plain(inner.element);
             let parts: Vec<String> = inner
                 .elements
                 .iter()
-                .filter_map(|v| if v.is_null() { null_text.map(str::to_owned) } else { Some(wire_text(v, ty, call.ctx)) })
+                .filter_map(|v| {
+                    if v.is_null() { null_text.map(str::to_owned) } else { Some(wire_text(v, ty, call.ctx)) }
+                })
                 .collect();
             Ok(Value::text(parts.join(delimiter)))
         },
@@ -70,16 +90,38 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             let Value::Text(whole) = &a[0] else { return Ok(Value::Null) };
             let null_text = a.get(2).and_then(Value::as_str);
             let parts = split(whole, a[1].as_str());
-            let elements = parts.into_iter().map(|part| if Some(part.as_str()) == null_text { Value::Null } else { Value::text(part) }).collect();
+            let elements = parts
+                .into_iter()
+                .map(|part| if Some(part.as_str()) == null_text { Value::Null } else { Value::text(part) })
+                .collect();
             Ok(Value::array(BaseType::Text, elements))
         },
         "array_fill" if args.len() == 2 => |a, call| {
-            let Value::Array(lengths) = &a[1] else { return Err(SqlError::new(SqlState::NULL_VALUE_NOT_ALLOWED, "dimension array or low bound array cannot be null")) };
+            let Value::Array(lengths) = &a[1] else {
+                return Err(SqlError::new(
+                    SqlState::NULL_VALUE_NOT_ALLOWED,
+                    "dimension array or low bound array cannot be null",
+                ));
+            };
             let lengths: Vec<i64> = lengths.elements.iter().map(|v| v.as_i64().unwrap_or(0).max(0)).collect();
-            let total = lengths.iter().try_fold(1i64, |total, n| total.checked_mul(*n)).filter(|n| *n <= 1 << 24).ok_or_else(|| SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "array size exceeds the maximum allowed"))?;
-            let dimensions = if total == 0 || lengths.is_empty() { Vec::new() } else { lengths.iter().map(|n| ArrayDimension { length: *n as i32, lower: 1 }).collect() };
+            let total = lengths
+                .iter()
+                .try_fold(1i64, |total, n| total.checked_mul(*n))
+                .filter(|n| *n <= 1 << 24)
+                .ok_or_else(|| {
+                    SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "array size exceeds the maximum allowed")
+                })?;
+            let dimensions = if total == 0 || lengths.is_empty() {
+                Vec::new()
+            } else {
+                lengths.iter().map(|n| ArrayDimension { length: *n as i32, lower: 1 }).collect()
+            };
             let count = if lengths.is_empty() { 0 } else { total as usize };
-            Ok(Value::Array(Box::new(ArrayValue { element: element_type(call.ty), dimensions, elements: vec![a[0].clone(); count] })))
+            Ok(Value::Array(Box::new(ArrayValue {
+                element: element_type(call.ty),
+                dimensions,
+                elements: vec![a[0].clone(); count],
+            })))
         },
         _ => return None,
     })
@@ -130,7 +172,12 @@ fn append(list: &Value, element: &Value, base: BaseType) -> Answer {
             }
             Value::Array(grown)
         }
-        Value::Array(_) => return Err(SqlError::new(SqlState::DATA_EXCEPTION, "argument must be empty or one-dimensional array")),
+        Value::Array(_) => {
+            return Err(SqlError::new(
+                SqlState::DATA_EXCEPTION,
+                "argument must be empty or one-dimensional array",
+            ));
+        }
         _ => Value::array(base, vec![element.clone()]),
     })
 }
@@ -142,7 +189,12 @@ fn prepend(element: &Value, list: &Value, base: BaseType) -> Answer {
             elements.extend(inner.elements.iter().cloned());
             Value::array(inner.element, elements)
         }
-        Value::Array(_) => return Err(SqlError::new(SqlState::DATA_EXCEPTION, "argument must be empty or one-dimensional array")),
+        Value::Array(_) => {
+            return Err(SqlError::new(
+                SqlState::DATA_EXCEPTION,
+                "argument must be empty or one-dimensional array",
+            ));
+        }
         _ => Value::array(base, vec![element.clone()]),
     })
 }
@@ -159,7 +211,8 @@ fn concat(a: &Value, b: &Value) -> Answer {
     if right.elements.is_empty() {
         return Ok(a.clone());
     }
-    let incompatible = || SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "cannot concatenate incompatible arrays");
+    let incompatible =
+        || SqlError::new(SqlState::ARRAY_SUBSCRIPT_ERROR, "cannot concatenate incompatible arrays");
     let mut joined = left.clone();
     joined.elements.extend(right.elements.iter().cloned());
     let (l, r) = (left.dimensions.len(), right.dimensions.len());
@@ -191,9 +244,18 @@ pub(in super::super) fn concat_operator(a: &Value, b: &Value, ctx: &EvalContext<
             joined.push_str(right);
             Ok(Value::text(joined))
         }
-        (Value::Bytea(left), Value::Bytea(right)) => Ok(Value::Bytea([left.as_ref(), right.as_ref()].concat().into())),
+        (Value::Bytea(left), Value::Bytea(right)) => {
+            Ok(Value::Bytea([left.as_ref(), right.as_ref()].concat().into()))
+        }
         (Value::Array(_), Value::Array(_)) => concat(a, b),
-        (Value::Text(text), Value::Array(list)) if list.element != BaseType::Text && !list.element.is_text_like() => Ok(Value::text(format!("{text}{}", cast::print(b, DataType::plain(list.element.array().unwrap_or(BaseType::TextArray)), ctx)))),
+        (Value::Text(text), Value::Array(list))
+            if list.element != BaseType::Text && !list.element.is_text_like() =>
+        {
+            Ok(Value::text(format!(
+                "{text}{}",
+                cast::print(b, DataType::plain(list.element.array().unwrap_or(BaseType::TextArray)), ctx)
+            )))
+        }
         (Value::Array(list), other) => append(a, other, list.element),
         (other, Value::Array(list)) => prepend(other, b, list.element),
         (Value::Text(left), other) => Ok(Value::text(format!("{left}{}", plain(other, ctx)))),
@@ -209,14 +271,15 @@ fn plain(value: &Value, ctx: &EvalContext<'_>) -> String {
 /// `a @> b`: every element of `b` is in `a`; nulls match nothing.
 pub(in super::super) fn contains(a: &Value, b: &Value) -> Answer {
     let (a, b) = (array(a)?, array(b)?);
-    let all = b.elements.iter().all(|v| !v.is_null() && a.elements.iter().any(|w| !w.is_null() && w.sql_eq(v)));
+    let all =
+        b.elements.iter().all(|v| !v.is_null() && a.elements.iter().any(|w| !w.is_null() && w.sql_eq(v)));
     Ok(Value::Bool(all))
 }
 
 /// `a && b`: some element is in both.
 pub(in super::super) fn overlaps(a: &Value, b: &Value) -> Answer {
     let (a, b) = (array(a)?, array(b)?);
-    let some = b.elements.iter().any(|v| !v.is_null() && a.elements.iter().any(|w| !w.is_null() && w.sql_eq(v)));
+    let some =
+        b.elements.iter().any(|v| !v.is_null() && a.elements.iter().any(|w| !w.is_null() && w.sql_eq(v)));
     Ok(Value::Bool(some))
 }
-

@@ -19,16 +19,23 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         "extract" => |a, call| extract(a, call, true),
         "date_part" => |a, call| extract(a, call, false),
         "date_trunc" if args.len() == 2 => date_trunc,
-        "isfinite" => |a, _| Ok(Value::Bool(match &a[0] {
-            Value::Date(days) => *days != i32::MAX && *days != i32::MIN,
-            Value::Timestamp(at) | Value::Timestamptz(at) => *at != TIMESTAMP_INFINITY && *at != TIMESTAMP_NEGATIVE_INFINITY,
-            _ => true,
-        })),
+        "isfinite" => |a, _| {
+            Ok(Value::Bool(match &a[0] {
+                Value::Date(days) => *days != i32::MAX && *days != i32::MIN,
+                Value::Timestamp(at) | Value::Timestamptz(at) => {
+                    *at != TIMESTAMP_INFINITY && *at != TIMESTAMP_NEGATIVE_INFINITY
+                }
+                _ => true,
+            }))
+        },
         "make_date" => |a, _| {
             let (year, month, day) = (int(a, 0)? as i32, int(a, 1)? as i32, int(a, 2)? as i32);
             let year_number = if year < 0 { year + 1 } else { year };
             if year == 0 || !datetime::is_valid_date(year_number, month, day) {
-                return Err(SqlError::new(SqlState::DATETIME_FIELD_OVERFLOW, format!("date field value out of range: {year}-{month:02}-{day:02}")));
+                return Err(SqlError::new(
+                    SqlState::DATETIME_FIELD_OVERFLOW,
+                    format!("date field value out of range: {year}-{month:02}-{day:02}"),
+                ));
             }
             Ok(Value::Date(datetime::check_date(datetime::days(year_number, month, day))?))
         },
@@ -41,19 +48,28 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         },
         "timezone" if args.first() == Some(&BaseType::Text) => |a, _| {
             let name = text(a, 0)?;
-            let zone = Zone::by_name(name).ok_or_else(|| SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("time zone \"{name}\" not recognized")))?;
+            let zone = Zone::by_name(name).ok_or_else(|| {
+                SqlError::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!("time zone \"{name}\" not recognized"),
+                )
+            })?;
             match &a[1] {
                 Value::Timestamp(local) => Ok(Value::Timestamptz(cast::to_utc(*local, zone))),
                 Value::Timestamptz(utc) => Ok(Value::Timestamp(cast::to_local(*utc, zone))),
                 _ => Err(mismatch()),
             }
         },
-        "justify_hours" => |a, _| interval(&a[0]).map(|i| {
-            let days = i.days + (i.micros / DAY) as i32;
-            span(i.months, days, i.micros % DAY)
-        }),
+        "justify_hours" => |a, _| {
+            interval(&a[0]).map(|i| {
+                let days = i.days + (i.micros / DAY) as i32;
+                span(i.months, days, i.micros % DAY)
+            })
+        },
         "age" if args.len() == 2 => |a, _| match (&a[0], &a[1]) {
-            (Value::Timestamp(x), Value::Timestamp(y)) | (Value::Timestamptz(x), Value::Timestamptz(y)) => Ok(age(*x, *y)),
+            (Value::Timestamp(x), Value::Timestamp(y)) | (Value::Timestamptz(x), Value::Timestamptz(y)) => {
+                Ok(age(*x, *y))
+            }
             _ => Err(mismatch()),
         },
         _ => return None,
@@ -103,7 +119,14 @@ fn extract(args: &[Value], call: &Invocation<'_>, exact: bool) -> Answer {
     let ty = call.arg_types.get(1).map_or(BaseType::Timestamp, |ty| ty.base);
     let (local, utc, is_date) = match &args[1] {
         Value::Interval(i) => return field(interval_field(i, &unit), &unit, ty, exact),
-        Value::Time(micros) => return field(clock_field(*micros, &unit).or_else(|| (unit == "epoch").then_some((i128::from(*micros), 6))), &unit, ty, exact),
+        Value::Time(micros) => {
+            return field(
+                clock_field(*micros, &unit).or_else(|| (unit == "epoch").then_some((i128::from(*micros), 6))),
+                &unit,
+                ty,
+                exact,
+            );
+        }
         Value::Date(days) => {
             let at = cast::date_to_timestamp(*days)?;
             (at, at, true)
@@ -113,11 +136,16 @@ fn extract(args: &[Value], call: &Invocation<'_>, exact: bool) -> Answer {
         _ => return Err(mismatch()),
     };
     if local == TIMESTAMP_INFINITY || local == TIMESTAMP_NEGATIVE_INFINITY {
-        let steady = matches!(unit.as_str(), "epoch" | "year" | "decade" | "century" | "millennium" | "julian" | "isoyear");
+        let steady = matches!(
+            unit.as_str(),
+            "epoch" | "year" | "decade" | "century" | "millennium" | "julian" | "isoyear"
+        );
         let positive = local == TIMESTAMP_INFINITY;
         return Ok(match (steady, exact) {
             (false, _) => Value::Null,
-            (true, true) => Value::Numeric(Box::new(if positive { Numeric::Infinity } else { Numeric::NegativeInfinity })),
+            (true, true) => {
+                Value::Numeric(Box::new(if positive { Numeric::Infinity } else { Numeric::NegativeInfinity }))
+            }
             (true, false) => Value::Float8(if positive { f64::INFINITY } else { f64::NEG_INFINITY }),
         });
     }
@@ -143,7 +171,9 @@ fn extract(args: &[Value], call: &Invocation<'_>, exact: bool) -> Answer {
         "epoch" => Some((i128::from(utc) + i128::from(UNIX_OFFSET_SECONDS) * i128::from(SECOND), 6)),
         "timezone" if ty == BaseType::Timestamptz => Some((i128::from((local - utc) / SECOND), 0)),
         "timezone_hour" if ty == BaseType::Timestamptz => Some((i128::from((local - utc) / HOUR), 0)),
-        "timezone_minute" if ty == BaseType::Timestamptz => Some((i128::from((local - utc) / MINUTE % 60), 0)),
+        "timezone_minute" if ty == BaseType::Timestamptz => {
+            Some((i128::from((local - utc) / MINUTE % 60), 0))
+        }
         _ if is_date => None,
         _ => clock_field(local.rem_euclid(DAY), &unit),
     };
@@ -177,7 +207,9 @@ fn interval_field(i: &Interval, unit: &str) -> Field {
         "millennium" => whole(i.months / 12_000),
         "epoch" => {
             // A year counts 365.25 days here, a month 30.
-            let days = i128::from(i.months / 12) * 1461 * 6 + i128::from(i.months % 12) * 30 * 24 + i128::from(i.days) * 24;
+            let days = i128::from(i.months / 12) * 1461 * 6
+                + i128::from(i.months % 12) * 30 * 24
+                + i128::from(i.days) * 24;
             Some((days * i128::from(HOUR) + i128::from(i.micros), 6))
         }
         _ => clock_field(i.micros, unit),
@@ -196,7 +228,9 @@ fn date_trunc(args: &[Value], call: &Invocation<'_>) -> Answer {
     let zone = call.ctx.session.timezone();
     Ok(match &args[1] {
         Value::Timestamp(at) => Value::Timestamp(truncate(*at, &unit, ty)?),
-        Value::Timestamptz(utc) => Value::Timestamptz(cast::to_utc(truncate(cast::to_local(*utc, zone), &unit, ty)?, zone)),
+        Value::Timestamptz(utc) => {
+            Value::Timestamptz(cast::to_utc(truncate(cast::to_local(*utc, zone), &unit, ty)?, zone))
+        }
         Value::Interval(i) => {
             let clock = |unit: i64| span(i.months, i.days, i.micros / unit * unit);
             match unit.as_str() {

@@ -74,9 +74,9 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             }
         },
         "factorial" => |a, _| number(Numeric::factorial(int(a, 0)?)?),
-        "random" if args.is_empty() => |_, call| {
-            Ok(Value::Float8((call.ctx.session.random() >> 11) as f64 / (1u64 << 53) as f64))
-        },
+        "random" if args.is_empty() => {
+            |_, call| Ok(Value::Float8((call.ctx.session.random() >> 11) as f64 / (1u64 << 53) as f64))
+        }
         "pi" => |_, _| Ok(Value::Float8(std::f64::consts::PI)),
         "degrees" => |a, _| Ok(Value::Float8(float(&a[0])?.to_degrees())),
         "radians" => |a, _| Ok(Value::Float8(float(&a[0])?.to_radians())),
@@ -223,8 +223,5 @@ fn width_bucket(args: &[Value], _: &super::super::catalogue::Invocation<'_>) -> 
         let scaled = operand.sub(&low).mul(&Numeric::from(count)).div_trunc(&high.sub(&low))?;
         arithmetic::to_i64(&scaled).unwrap_or(0) + 1
     };
-    i32::try_from(bucket)
-        .map(Value::Int4)
-        .map_err(|_| ValueError::out_of_range(BaseType::Int4).into())
+    i32::try_from(bucket).map(Value::Int4).map_err(|_| ValueError::out_of_range(BaseType::Int4).into())
 }
-

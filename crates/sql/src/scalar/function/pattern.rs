@@ -27,9 +27,7 @@ pub(in super::super) fn like(a: &Value, b: &Value, fold: bool, negated: bool) ->
 /// `bytea LIKE bytea`
 pub(in super::super) fn like_bytes(a: &Value, b: &Value, negated: bool) -> Answer {
     match (a, b) {
-        (Value::Bytea(text), Value::Bytea(pattern)) => {
-            Ok(Value::Bool(like_match(text, pattern)? != negated))
-        }
+        (Value::Bytea(text), Value::Bytea(pattern)) => Ok(Value::Bool(like_match(text, pattern)? != negated)),
         _ => Err(mismatch()),
     }
 }
@@ -64,7 +62,10 @@ fn like_match(text: &[u8], pattern: &[u8]) -> Result<bool, SqlError> {
             }
             Some(b'\\') => {
                 let Some(literal) = pattern.get(p + 1) else {
-                    return Err(SqlError::new(SqlState::INVALID_ESCAPE_SEQUENCE, "LIKE pattern must not end with escape character"));
+                    return Err(SqlError::new(
+                        SqlState::INVALID_ESCAPE_SEQUENCE,
+                        "LIKE pattern must not end with escape character",
+                    ));
                 };
                 let same = text.get(t) == Some(literal);
                 if same {

@@ -16,7 +16,12 @@ use crate::error::{SqlError, SqlState};
 type Emit<'a> = &'a mut dyn FnMut(Value) -> Result<ControlFlow<()>, SqlError>;
 
 /// Runs a set-returning function; a null argument gives no rows.
-pub(in super::super) fn eval(function: &'static Function, args: &[Value], emit: Emit<'_>, ctx: &EvalContext<'_>) -> Result<(), SqlError> {
+pub(in super::super) fn eval(
+    function: &'static Function,
+    args: &[Value],
+    emit: Emit<'_>,
+    ctx: &EvalContext<'_>,
+) -> Result<(), SqlError> {
     if function.strict && args.iter().any(Value::is_null) {
         return Ok(());
     }
@@ -36,7 +41,12 @@ pub(in super::super) fn eval(function: &'static Function, args: &[Value], emit: 
         ("string_to_table", [Value::Text(whole), delimiter, rest @ ..]) => {
             let null_text = rest.first().and_then(Value::as_str);
             let parts = array::split(whole, delimiter.as_str()).into_iter();
-            each(parts.map(|part| if Some(part.as_str()) == null_text { Value::Null } else { Value::text(part) }), emit)
+            each(
+                parts.map(
+                    |part| if Some(part.as_str()) == null_text { Value::Null } else { Value::text(part) },
+                ),
+                emit,
+            )
         }
         ("regexp_split_to_table", [Value::Text(whole), Value::Text(pattern), rest @ ..]) => {
             let regex = pattern::compile(pattern, rest.first().and_then(Value::as_str).unwrap_or(""))?;
@@ -56,7 +66,8 @@ pub(in super::super) fn eval(function: &'static Function, args: &[Value], emit: 
 /// The groups of a match, or the whole of it when the pattern has none.
 pub(super) fn groups(found: &regex::Captures<'_>) -> Value {
     let text = |group: Option<regex::Match<'_>>| group.map_or(Value::Null, |m| Value::text(m.as_str()));
-    let elements = if found.len() == 1 { vec![text(found.get(0))] } else { found.iter().skip(1).map(text).collect() };
+    let elements =
+        if found.len() == 1 { vec![text(found.get(0))] } else { found.iter().skip(1).map(text).collect() };
     Value::array(BaseType::Text, elements)
 }
 
@@ -69,7 +80,13 @@ fn each(values: impl Iterator<Item = Value>, emit: Emit<'_>) -> Result<(), SqlEr
     Ok(())
 }
 
-fn series(start: &Value, stop: &Value, step: Option<&Value>, emit: Emit<'_>, ctx: &EvalContext<'_>) -> Result<(), SqlError> {
+fn series(
+    start: &Value,
+    stop: &Value,
+    step: Option<&Value>,
+    emit: Emit<'_>,
+    ctx: &EvalContext<'_>,
+) -> Result<(), SqlError> {
     let zero = || SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "step size cannot equal zero");
     if let (Value::Int4(_) | Value::Int8(_), Value::Int4(_) | Value::Int8(_)) = (start, stop) {
         let (Some(mut at), Some(stop)) = (start.as_i64(), stop.as_i64()) else { return Ok(()) };
@@ -78,7 +95,8 @@ fn series(start: &Value, stop: &Value, step: Option<&Value>, emit: Emit<'_>, ctx
             return Err(zero());
         }
         while if step > 0 { at <= stop } else { at >= stop } {
-            let value = if matches!(start, Value::Int4(_)) { Value::Int4(at as i32) } else { Value::Int8(at) };
+            let value =
+                if matches!(start, Value::Int4(_)) { Value::Int4(at as i32) } else { Value::Int8(at) };
             if emit(value)?.is_break() {
                 break;
             }
@@ -91,7 +109,10 @@ fn series(start: &Value, stop: &Value, step: Option<&Value>, emit: Emit<'_>, ctx
     let step = step.unwrap_or(&one);
     let forward = match step {
         Value::Numeric(n) if n.is_nan() || !n.is_finite() => {
-            return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, if n.is_nan() { "step size cannot be NaN" } else { "step size cannot be infinity" }));
+            return Err(SqlError::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                if n.is_nan() { "step size cannot be NaN" } else { "step size cannot be infinity" },
+            ));
         }
         Value::Numeric(n) if n.is_zero() => return Err(zero()),
         Value::Numeric(n) => !n.is_negative(),

@@ -36,7 +36,11 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             let mut inside = false;
             let mut out = String::new();
             for c in text(a, 0)?.chars() {
-                if inside { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+                if inside {
+                    out.extend(c.to_lowercase())
+                } else {
+                    out.extend(c.to_uppercase())
+                }
                 inside = c.is_alphanumeric();
             }
             Ok(Value::text(out))
@@ -45,7 +49,10 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             let start = int(a, 1)?;
             let end = match a.get(2).and_then(Value::as_i64) {
                 Some(length) if length < 0 => {
-                    return Err(SqlError::new(SqlState::SUBSTRING_ERROR, "negative substring length not allowed"));
+                    return Err(SqlError::new(
+                        SqlState::SUBSTRING_ERROR,
+                        "negative substring length not allowed",
+                    ));
                 }
                 Some(length) => start.saturating_add(length),
                 None => i64::MAX,
@@ -56,7 +63,10 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         },
         "substring" if args.len() == 2 => |a, _| {
             let regex = pattern::compile(text(a, 1)?, "")?;
-            Ok(regex.captures(text(a, 0)?).and_then(|found| found.get(usize::from(found.len() > 1)).map(|m| Value::text(m.as_str()))).unwrap_or(Value::Null))
+            Ok(regex
+                .captures(text(a, 0)?)
+                .and_then(|found| found.get(usize::from(found.len() > 1)).map(|m| Value::text(m.as_str())))
+                .unwrap_or(Value::Null))
         },
         "btrim" | "trim" => |a, _| trim(a, true, true),
         "ltrim" => |a, _| trim(a, true, false),
@@ -65,7 +75,8 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             // `position(needle in hay)` arrives as position(hay, needle).
             let _ = call;
             let (hay, needle) = (text(a, 0)?, text(a, 1)?);
-            let at = hay.find(needle).map_or(0, |at| hay.get(..at).map_or(0, |head| head.chars().count() + 1));
+            let at =
+                hay.find(needle).map_or(0, |at| hay.get(..at).map_or(0, |head| head.chars().count() + 1));
             Ok(Value::Int4(at as i32))
         },
         "replace" => |a, _| {
@@ -75,9 +86,13 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         "split_part" => |a, _| {
             let (whole, delimiter, field) = (text(a, 0)?, text(a, 1)?, int(a, 2)?);
             if field == 0 {
-                return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "field position must not be zero"));
+                return Err(SqlError::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    "field position must not be zero",
+                ));
             }
-            let parts: Vec<&str> = if delimiter.is_empty() { vec![whole] } else { whole.split(delimiter).collect() };
+            let parts: Vec<&str> =
+                if delimiter.is_empty() { vec![whole] } else { whole.split(delimiter).collect() };
             let at = if field > 0 { field - 1 } else { parts.len() as i64 + field };
             Ok(Value::text(usize::try_from(at).ok().and_then(|at| parts.get(at)).copied().unwrap_or("")))
         },
@@ -115,7 +130,13 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         },
         "concat_ws" => |a, call| {
             let Some(separator) = a[0].as_str() else { return Ok(Value::Null) };
-            let parts: Vec<String> = a.iter().zip(call.arg_types).skip(1).filter(|(v, _)| !v.is_null()).map(|(v, ty)| array::wire_text(v, *ty, call.ctx)).collect();
+            let parts: Vec<String> = a
+                .iter()
+                .zip(call.arg_types)
+                .skip(1)
+                .filter(|(v, _)| !v.is_null())
+                .map(|(v, ty)| array::wire_text(v, *ty, call.ctx))
+                .collect();
             built(parts.join(separator))
         },
         "quote_ident" => |a, _| Ok(Value::text(quote_ident(text(a, 0)?))),
@@ -129,17 +150,27 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             let n = int(a, 0)?;
             match u32::try_from(n).ok().filter(|n| *n > 0).and_then(char::from_u32) {
                 Some(c) => Ok(Value::text(c.to_string())),
-                None if n == 0 => Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "null character not permitted")),
-                None => Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "requested character not valid for encoding: ".to_owned() + &n.to_string())),
+                None if n == 0 => {
+                    Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "null character not permitted"))
+                }
+                None => Err(SqlError::new(
+                    SqlState::PROGRAM_LIMIT_EXCEEDED,
+                    "requested character not valid for encoding: ".to_owned() + &n.to_string(),
+                )),
             }
         },
         "translate" => |a, _| {
             let from: Vec<char> = text(a, 1)?.chars().collect();
             let to: Vec<char> = text(a, 2)?.chars().collect();
-            Ok(Value::text(text(a, 0)?.chars().filter_map(|c| match from.iter().position(|f| *f == c) {
-                Some(at) => to.get(at).copied(),
-                None => Some(c),
-            }).collect::<String>()))
+            Ok(Value::text(
+                text(a, 0)?
+                    .chars()
+                    .filter_map(|c| match from.iter().position(|f| *f == c) {
+                        Some(at) => to.get(at).copied(),
+                        None => Some(c),
+                    })
+                    .collect::<String>(),
+            ))
         },
         "starts_with" => |a, _| Ok(Value::Bool(text(a, 0)?.starts_with(text(a, 1)?))),
         "regexp_replace" if args.len() <= 4 && args.get(3) != Some(&BaseType::Int4) => |a, _| {
@@ -147,7 +178,11 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             let regex = pattern::compile(text(a, 1)?, flags)?;
             let replacement = text(a, 2)?;
             let limit = usize::from(!flags.contains('g'));
-            built(regex.replacen(text(a, 0)?, limit, |found: &regex::Captures<'_>| expand(replacement, found)).into_owned())
+            built(
+                regex
+                    .replacen(text(a, 0)?, limit, |found: &regex::Captures<'_>| expand(replacement, found))
+                    .into_owned(),
+            )
         },
         "regexp_match" => |a, _| {
             let regex = pattern::compile(text(a, 1)?, a.get(2).and_then(Value::as_str).unwrap_or(""))?;
@@ -232,7 +267,11 @@ pub fn quote_ident(name: &str) -> String {
 
 fn quote_literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");
-    if text.contains('\\') { format!(" E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
+    if text.contains('\\') {
+        format!(" E'{}'", doubled.replace('\\', "\\\\"))
+    } else {
+        format!("'{doubled}'")
+    }
 }
 
 fn format(args: &[Value], types: &[DataType], ctx: &super::super::EvalContext<'_>) -> Answer {
@@ -274,13 +313,26 @@ fn format(args: &[Value], types: &[DataType], ctx: &super::super::EvalContext<'_
         let plain = (!value.is_null()).then(|| array::wire_text(value, *ty, ctx));
         let piece = match (kind, plain) {
             ('s', plain) => plain.unwrap_or_default(),
-            ('L', plain) => plain.as_deref().map_or_else(|| "NULL".to_owned(), |text| quote_literal(text).trim_start().to_owned()),
+            ('L', plain) => plain
+                .as_deref()
+                .map_or_else(|| "NULL".to_owned(), |text| quote_literal(text).trim_start().to_owned()),
             (_, Some(plain)) => quote_ident(&plain),
-            (_, None) => return Err(SqlError::new(SqlState::NULL_VALUE_NOT_ALLOWED, "null values cannot be formatted as an SQL identifier")),
+            (_, None) => {
+                return Err(SqlError::new(
+                    SqlState::NULL_VALUE_NOT_ALLOWED,
+                    "null values cannot be formatted as an SQL identifier",
+                ));
+            }
         };
         let width = digits.parse::<usize>().unwrap_or(0).min(1 << 20);
         let fill = " ".repeat(width.saturating_sub(piece.chars().count()));
-        if left { out.push_str(&piece); out.push_str(&fill) } else { out.push_str(&fill); out.push_str(&piece) }
+        if left {
+            out.push_str(&piece);
+            out.push_str(&fill)
+        } else {
+            out.push_str(&fill);
+            out.push_str(&piece)
+        }
     }
     built(out)
 }

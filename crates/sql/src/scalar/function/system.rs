@@ -19,7 +19,9 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         "current_user" => |_, call| Ok(Value::text(call.ctx.session.current_user())),
         "session_user" => |_, call| Ok(Value::text(call.ctx.session.session_user())),
         "current_database" => |_, call| Ok(Value::text(call.ctx.session.database())),
-        "current_schema" => |_, call| Ok(call.ctx.session.search_path().first().map_or(Value::Null, Value::text)),
+        "current_schema" => {
+            |_, call| Ok(call.ctx.session.search_path().first().map_or(Value::Null, Value::text))
+        }
         "current_schemas" => |a, call| {
             let mut path = call.ctx.session.search_path();
             if a[0].as_bool() == Some(true) && !path.iter().any(|schema| schema == "pg_catalog") {
@@ -33,7 +35,10 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             match call.ctx.session.setting(&name) {
                 Some(value) => Ok(Value::text(value)),
                 None if a.get(1).and_then(Value::as_bool) == Some(true) => Ok(Value::Null),
-                None => Err(SqlError::new(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""))),
+                None => Err(SqlError::new(
+                    SqlState::UNDEFINED_OBJECT,
+                    format!("unrecognized configuration parameter \"{name}\""),
+                )),
             }
         },
         "pg_backend_pid" => |_, call| Ok(Value::Int4(call.ctx.session.backend_pid())),
@@ -56,7 +61,11 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
                 Some(ty) if a[1].is_null() => ty.base.sql_name().to_owned(),
                 Some(ty) => ty.to_string(),
                 None if oid == 0 => "-".to_owned(),
-                None => call.ctx.catalog.object_name(ObjectKind::Type, oid as u32).map_or_else(|| "???".to_owned(), |found| found.name),
+                None => call
+                    .ctx
+                    .catalog
+                    .object_name(ObjectKind::Type, oid as u32)
+                    .map_or_else(|| "???".to_owned(), |found| found.name),
             };
             Ok(Value::text(text))
         },
@@ -69,35 +78,65 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             let found = call.ctx.catalog.object_name(ObjectKind::Relation, int(a, 0)? as u32);
             Ok(found.map_or(Value::Null, |found| Value::Bool(found.visible)))
         },
-        "pg_type_is_visible" | "pg_function_is_visible" | "pg_operator_is_visible" | "pg_collation_is_visible" | "pg_opclass_is_visible" => |_, _| Ok(Value::Bool(true)),
+        "pg_type_is_visible"
+        | "pg_function_is_visible"
+        | "pg_operator_is_visible"
+        | "pg_collation_is_visible"
+        | "pg_opclass_is_visible" => |_, _| Ok(Value::Bool(true)),
         // The catalog's expression columns hold the text itself.
         "pg_get_expr" => |a, _| Ok(a[0].clone()),
         "pg_get_indexdef" => |a, call| {
             let column = a.get(1).and_then(Value::as_i64).unwrap_or(0) as i32;
             let pretty = a.get(2).and_then(Value::as_bool).unwrap_or(false);
-            Ok(call.ctx.catalog.index_definition(int(a, 0)? as u32, column, pretty).map_or(Value::Null, Value::text))
+            Ok(call
+                .ctx
+                .catalog
+                .index_definition(int(a, 0)? as u32, column, pretty)
+                .map_or(Value::Null, Value::text))
         },
         "pg_get_constraintdef" => |a, call| {
             let pretty = a.get(1).and_then(Value::as_bool).unwrap_or(false);
-            Ok(call.ctx.catalog.constraint_definition(int(a, 0)? as u32, pretty).map_or(Value::Null, Value::text))
+            Ok(call
+                .ctx
+                .catalog
+                .constraint_definition(int(a, 0)? as u32, pretty)
+                .map_or(Value::Null, Value::text))
         },
         "pg_encoding_to_char" => |a, _| Ok(Value::text(if int(a, 0)? == 6 { "UTF8" } else { "" })),
         "obj_description" | "shobj_description" if args.len() == 2 => |a, call| {
-            Ok(call.ctx.catalog.description(int(a, 0)? as u32, text(a, 1)?, 0).map_or(Value::Null, Value::text))
+            Ok(call
+                .ctx
+                .catalog
+                .description(int(a, 0)? as u32, text(a, 1)?, 0)
+                .map_or(Value::Null, Value::text))
         },
         "col_description" => |a, call| {
-            Ok(call.ctx.catalog.description(int(a, 0)? as u32, "pg_class", int(a, 1)? as i32).map_or(Value::Null, Value::text))
+            Ok(call
+                .ctx
+                .catalog
+                .description(int(a, 0)? as u32, "pg_class", int(a, 1)? as i32)
+                .map_or(Value::Null, Value::text))
         },
-        "pg_relation_size" | "pg_table_size" if args.first() == Some(&T::RegClass) => |a, call| size(a, call, SizeOf::Main),
+        "pg_relation_size" | "pg_table_size" if args.first() == Some(&T::RegClass) => {
+            |a, call| size(a, call, SizeOf::Main)
+        }
         "pg_total_relation_size" => |a, call| size(a, call, SizeOf::Total),
         "pg_indexes_size" => |a, call| size(a, call, SizeOf::Indexes),
-        "pg_database_size" if args.first() == Some(&T::Oid) => |a, call| {
-            Ok(call.ctx.catalog.database_size(int(a, 0)? as u32).map_or(Value::Null, Value::Int8))
+        "pg_database_size" if args.first() == Some(&T::Oid) => {
+            |a, call| Ok(call.ctx.catalog.database_size(int(a, 0)? as u32).map_or(Value::Null, Value::Int8))
+        }
+        "to_regclass" => {
+            |a, call| Ok(cast::find_object(text(a, 0)?, T::RegClass, call.ctx).map_or(Value::Null, Value::Oid))
+        }
+        "to_regtype" => {
+            |a, call| Ok(cast::find_object(text(a, 0)?, T::RegType, call.ctx).map_or(Value::Null, Value::Oid))
+        }
+        "to_regnamespace" => |a, call| {
+            Ok(cast::find_object(text(a, 0)?, T::RegNamespace, call.ctx).map_or(Value::Null, Value::Oid))
         },
-        "to_regclass" => |a, call| Ok(cast::find_object(text(a, 0)?, T::RegClass, call.ctx).map_or(Value::Null, Value::Oid)),
-        "to_regtype" => |a, call| Ok(cast::find_object(text(a, 0)?, T::RegType, call.ctx).map_or(Value::Null, Value::Oid)),
-        "to_regnamespace" => |a, call| Ok(cast::find_object(text(a, 0)?, T::RegNamespace, call.ctx).map_or(Value::Null, Value::Oid)),
-        "to_regrole" => |a, call| Ok(cast::find_object(text(a, 0)?, T::RegRole, call.ctx).map_or(Value::Null, Value::Oid)),
+        "to_regrole" => {
+            |a, call| Ok(cast::find_object(text(a, 0)?, T::RegRole, call.ctx).map_or(Value::Null, Value::Oid))
+        }
         "pg_is_in_recovery" | "pg_is_other_temp_schema" => |_, _| Ok(Value::Bool(false)),
         "pg_relation_is_publishable" => |_, _| Ok(Value::Bool(true)),
         _ => return None,

@@ -1,0 +1,122 @@
+//! Places of a SELECT in which aggregates may stand.
+
+use std::cell::{Cell, RefCell};
+
+use sqlparser::ast::{Expr as AstExpr, Ident};
+
+use super::errors::{fail, not_grouped};
+use super::scope::{Resolve, Scope};
+use crate::error::{SqlError, SqlState};
+use crate::plan::AggregateCall;
+use crate::scalar::Expr;
+
+/// The first column number of aggregates until the number of group keys is settled.
+const CALL_BASE: usize = 1 << 20;
+
+/// The select list and ORDER BY of a SELECT that is not known to be grouped.
+#[derive(Debug)]
+pub(crate) struct UngroupedPlace<'s, 'l> {
+    /// The columns of FROM.
+    pub scope: &'s Scope<'l>,
+    /// Whether an aggregate was met, so that binding has to be repeated as grouped.
+    pub saw_aggregate: Cell<bool>,
+}
+
+impl Resolve for UngroupedPlace<'_, '_> {
+    fn column(&self, relation: Option<&str>, name: &Ident) -> Result<Option<Expr>, SqlError> {
+        self.scope.column(relation, name)
+    }
+
+    fn has_relation(&self, relation: &str) -> bool {
+        self.scope.has_relation(relation)
+    }
+
+    fn aggregate_place(&self) -> Result<&dyn Resolve, SqlError> {
+        self.saw_aggregate.set(true);
+        Err(fail(SqlState::GROUPING_ERROR, "the query has to be bound as grouped"))
+    }
+}
+
+/// The select list, HAVING and ORDER BY of a grouped SELECT: its rows are group keys followed by aggregates.
+#[derive(Debug)]
+pub(crate) struct GroupedPlace<'s, 'l> {
+    /// The columns of FROM.
+    scope: &'s Scope<'l>,
+    /// GROUP BY as written, each with the number of its key.
+    written: Vec<(AstExpr, usize)>,
+    /// Group keys over the rows of FROM; columns that depend on a grouped primary key are added as they are used.
+    groups: RefCell<Vec<Expr>>,
+    /// Columns of FROM that depend on the group keys.
+    dependent: Vec<Expr>,
+    /// Aggregates in order of appearance.
+    calls: RefCell<Vec<AggregateCall>>,
+}
+
+impl<'s, 'l> GroupedPlace<'s, 'l> {
+    /// A place grouped by the given keys.
+    pub(crate) fn new(
+        scope: &'s Scope<'l>,
+        written: Vec<(AstExpr, usize)>,
+        groups: Vec<Expr>,
+        dependent: Vec<Expr>,
+    ) -> Self {
+        Self { scope, written, groups: RefCell::new(groups), dependent, calls: RefCell::default() }
+    }
+
+    /// The group keys, the aggregates, and what moves expressions of this place to the final row.
+    pub(crate) fn finish(self) -> (Vec<Expr>, Vec<AggregateCall>, impl Fn(Expr) -> Expr) {
+        let groups = self.groups.into_inner();
+        let count = groups.len();
+        let settle = move |expr: Expr| {
+            expr.map_columns(&mut |index| if index >= CALL_BASE { index - CALL_BASE + count } else { index })
+        };
+        (groups, self.calls.into_inner(), settle)
+    }
+
+    /// The column of a group key, which is added when it depends on the others.
+    fn group_column(&self, expr: &Expr) -> Option<Expr> {
+        let mut groups = self.groups.borrow_mut();
+        let index = match groups.iter().position(|group| group == expr) {
+            Some(index) => index,
+            None if self.dependent.contains(expr) => {
+                groups.push(expr.clone());
+                groups.len() - 1
+            }
+            None => return None,
+        };
+        Some(Expr::Column { index, ty: expr.ty() })
+    }
+}
+
+impl Resolve for GroupedPlace<'_, '_> {
+    fn column(&self, relation: Option<&str>, name: &Ident) -> Result<Option<Expr>, SqlError> {
+        match self.scope.own(relation, name)? {
+            Some(column) => match self.group_column(&column.expr) {
+                Some(expr) => Ok(Some(expr)),
+                None => Err(not_grouped(column.relation.as_deref(), name)),
+            },
+            None => self.scope.level.outer_column(relation, name),
+        }
+    }
+
+    fn has_relation(&self, relation: &str) -> bool {
+        self.scope.has_relation(relation)
+    }
+
+    fn aggregate_place(&self) -> Result<&dyn Resolve, SqlError> {
+        Ok(self.scope)
+    }
+
+    fn add_aggregate(&self, call: AggregateCall) -> Result<Expr, SqlError> {
+        let ty = call.function.ty;
+        let mut calls = self.calls.borrow_mut();
+        calls.push(call);
+        Ok(Expr::Column { index: CALL_BASE + calls.len() - 1, ty })
+    }
+
+    fn grouped(&self, expr: &AstExpr) -> Option<Expr> {
+        let (_, key) = self.written.iter().find(|(written, _)| written == expr)?;
+        let ty = self.groups.borrow().get(*key)?.ty();
+        Some(Expr::Column { index: *key, ty })
+    }
+}

@@ -1,0 +1,252 @@
+//! What a statement is bound against, and the binder's own state.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use rustydb_types::datatype::{BaseType, DataType};
+use rustydb_types::ids::Oid;
+use sqlparser::ast::{Ident, ObjectName};
+
+use super::errors::{fail, undefined_relation};
+use crate::catalog::virtual_table::{VirtualRegistry, VirtualRelation};
+use crate::catalog::{CatalogSnapshot, TableDescriptor};
+use crate::error::{SqlError, SqlState};
+use crate::plan::{ColumnInfo, Node};
+
+/// What a statement is bound against.
+#[derive(Clone, Debug)]
+pub struct AnalyzeContext {
+    /// The catalog as the statement's transaction sees it.
+    pub catalog: Arc<CatalogSnapshot>,
+    /// Relations whose rows are computed.
+    pub virtuals: Arc<VirtualRegistry>,
+    /// Schemas that unqualified names are looked up in, in order; `pg_catalog` is looked in first when absent.
+    pub search_path: Vec<String>,
+    /// Name of the connected database.
+    pub database: String,
+    /// Name of the role whose permissions apply.
+    pub user: String,
+    /// Number of that role.
+    pub user_oid: Oid,
+}
+
+/// A relation that a name means.
+#[derive(Clone, Debug)]
+pub enum Relation {
+    /// A stored table.
+    Table(Arc<TableDescriptor>),
+    /// A computed relation.
+    Virtual(Arc<dyn VirtualRelation>),
+}
+
+/// A common table expression in scope.
+#[derive(Clone, Debug)]
+pub struct Cte {
+    /// Its name.
+    pub name: String,
+    /// Its columns.
+    pub columns: Vec<ColumnInfo>,
+    /// What it computes.
+    pub node: Node,
+}
+
+/// Binds one statement.
+#[derive(Debug)]
+pub struct Binder<'a> {
+    /// What it is bound against.
+    pub context: &'a AnalyzeContext,
+    /// Types of the parameters, as far as they are known.
+    pub params: RefCell<Vec<Option<DataType>>>,
+    /// Common table expressions in scope, innermost last.
+    pub ctes: RefCell<Vec<Cte>>,
+    /// Tables that the statement reads, with whether it changes or locks rows of them.
+    pub tables: RefCell<Vec<(Oid, TableUse)>>,
+    /// Numbers given out within the statement.
+    next_id: Cell<usize>,
+    /// How deep the statement is nested here.
+    depth: Cell<usize>,
+}
+
+/// What a statement does with a table; decides the table lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TableUse {
+    /// Reads rows: ACCESS SHARE.
+    Read,
+    /// Locks rows: ROW SHARE.
+    LockRows,
+    /// Changes rows: ROW EXCLUSIVE.
+    Write,
+}
+
+/// Deepest nesting of queries and expressions that is bound; beyond it the stack could end.
+const DEPTH_MAX: usize = 200;
+
+impl<'a> Binder<'a> {
+    /// A binder for one statement whose first parameters have the given types.
+    #[must_use]
+    pub fn new(context: &'a AnalyzeContext, params: &[Option<DataType>]) -> Self {
+        Self {
+            context,
+            params: RefCell::new(params.to_vec()),
+            ctes: RefCell::default(),
+            tables: RefCell::default(),
+            next_id: Cell::new(0),
+            depth: Cell::new(0),
+        }
+    }
+
+    /// A number that is new in this statement.
+    pub(crate) fn new_id(&self) -> usize {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        id
+    }
+
+    /// Runs `bind` one level deeper.
+    pub(crate) fn nested<T>(&self, bind: impl FnOnce() -> Result<T, SqlError>) -> Result<T, SqlError> {
+        let depth = self.depth.get();
+        if depth >= DEPTH_MAX {
+            return Err(fail(SqlState::STATEMENT_TOO_COMPLEX, "stack depth limit exceeded")
+                .with_hint(format!("statements may be nested {DEPTH_MAX} levels deep")));
+        }
+        self.depth.set(depth + 1);
+        let result = bind();
+        self.depth.set(depth);
+        result
+    }
+
+    /// The type of a parameter, by number from 0; unknown ones stay open.
+    pub(crate) fn param_type(&self, index: usize) -> DataType {
+        let mut params = self.params.borrow_mut();
+        if params.len() <= index {
+            params.resize(index + 1, None);
+        }
+        params.get(index).copied().flatten().unwrap_or(DataType::from(BaseType::Unknown))
+    }
+
+    /// Settles the type of a parameter that was open.
+    pub(crate) fn set_param_type(&self, index: usize, data_type: DataType) {
+        if let Some(slot) = self.params.borrow_mut().get_mut(index)
+            && slot.is_none()
+        {
+            *slot = Some(data_type);
+        }
+    }
+
+    /// The types of all parameters; what stayed open is text.
+    #[must_use]
+    pub fn param_types(&self) -> Vec<DataType> {
+        self.params.borrow().iter().map(|ty| ty.unwrap_or(DataType::TEXT)).collect()
+    }
+
+    /// Notes what the statement does with a table.
+    pub(crate) fn note_table(&self, oid: Oid, usage: TableUse) {
+        let mut tables = self.tables.borrow_mut();
+        match tables.iter_mut().find(|(known, _)| *known == oid) {
+            Some((_, known)) => *known = usage.max(*known),
+            None => tables.push((oid, usage)),
+        }
+    }
+
+    /// The schemas that an unqualified name is looked up in.
+    fn search_schemas(&self) -> impl Iterator<Item = &str> {
+        let path = &self.context.search_path;
+        let implicit = (!path.iter().any(|schema| schema == "pg_catalog")).then_some("pg_catalog");
+        implicit.into_iter().chain(
+            path.iter().map(
+                |schema| {
+                    if schema == "$user" { self.context.user.as_str() } else { schema.as_str() }
+                },
+            ),
+        )
+    }
+
+    /// The relation that a name means, if any.
+    ///
+    /// # Errors
+    /// When the name has too many parts or names another database.
+    pub fn find_relation(&self, name: &ObjectName) -> Result<Option<Relation>, SqlError> {
+        let (schema, name) = self.split_name(name)?;
+        match schema {
+            Some(schema) => Ok(self.relation_in(&schema.value, &name.value)),
+            None => Ok(self.search_schemas().find_map(|schema| self.relation_in(schema, &name.value))),
+        }
+    }
+
+    /// The relation that a name means.
+    ///
+    /// # Errors
+    /// 42P01 when there is none.
+    pub fn relation(&self, name: &ObjectName) -> Result<Relation, SqlError> {
+        self.find_relation(name)?.ok_or_else(|| undefined_relation(name))
+    }
+
+    /// The stored table that a name means.
+    ///
+    /// # Errors
+    /// 42P01 when there is none; 42809 when the relation is not a stored table.
+    pub fn table(&self, name: &ObjectName) -> Result<Arc<TableDescriptor>, SqlError> {
+        match self.relation(name)? {
+            Relation::Table(table) => Ok(table),
+            Relation::Virtual(relation) => Err(fail(
+                SqlState::INSUFFICIENT_PRIVILEGE,
+                format!("permission denied: \"{}\" is a system catalog", relation.name()),
+            )),
+        }
+    }
+
+    fn relation_in(&self, schema: &str, name: &str) -> Option<Relation> {
+        if let Some(relation) = self.context.virtuals.get(schema, name) {
+            return Some(Relation::Virtual(Arc::clone(relation)));
+        }
+        let schema = self.context.catalog.schema_named(schema)?;
+        self.context.catalog.table_named(schema.oid, name).map(|table| Relation::Table(Arc::clone(table)))
+    }
+
+    /// Splits a name into its schema, if written, and its last part.
+    ///
+    /// # Errors
+    /// 0A000 for another database's name, 42601 for too many parts.
+    pub fn split_name<'n>(&self, name: &'n ObjectName) -> Result<(Option<&'n Ident>, &'n Ident), SqlError> {
+        let parts: Vec<&Ident> = name.0.iter().filter_map(|part| part.as_ident()).collect();
+        match parts.as_slice() {
+            [name] => Ok((None, name)),
+            [schema, name] => Ok((Some(schema), name)),
+            [database, schema, name] if database.value == self.context.database => Ok((Some(schema), name)),
+            [_, _, _] => Err(fail(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                format!("cross-database references are not implemented: \"{name}\""),
+            )),
+            _ => Err(fail(SqlState::SYNTAX_ERROR, format!("improper qualified name: {name}"))),
+        }
+    }
+
+    /// The schema in which an object of this name is created.
+    ///
+    /// # Errors
+    /// 3F000 when the schema does not exist or none is selected; 42501 for a system schema.
+    pub fn creation_schema(&self, name: &ObjectName) -> Result<Oid, SqlError> {
+        let catalog = &self.context.catalog;
+        let schema = match self.split_name(name)?.0 {
+            Some(schema) => catalog.schema_named(&schema.value).ok_or_else(|| {
+                fail(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{}\" does not exist", schema.value))
+            })?,
+            None => self
+                .context
+                .search_path
+                .iter()
+                .map(|schema| if schema == "$user" { self.context.user.as_str() } else { schema.as_str() })
+                .find_map(|schema| catalog.schema_named(schema))
+                .ok_or_else(|| {
+                    fail(SqlState::INVALID_SCHEMA_NAME, "no schema has been selected to create in")
+                })?,
+        };
+        if matches!(schema.name.as_str(), "pg_catalog" | "information_schema") {
+            return Err(fail(
+                SqlState::INSUFFICIENT_PRIVILEGE,
+                format!("permission denied for schema {}", schema.name),
+            ));
+        }
+        Ok(schema.oid)
+    }
+}

@@ -1,0 +1,650 @@
+//! Expressions: from parsed to bound.
+
+use std::sync::Arc;
+
+use rustydb_types::datatype::{BaseType, DataType};
+use rustydb_types::value::Value;
+use sqlparser::ast::{
+    self, AccessExpr, BinaryOperator, DuplicateTreatment, Expr as AstExpr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query, Subscript, UnaryOperator,
+    Value as AstValue,
+};
+
+use super::context::Binder;
+use super::errors::{at, fail, syntax, unsupported};
+use super::from::function_arg;
+use super::query::{is_unknown, sort_key};
+use super::scope::{Level, Resolve, require_column};
+use super::select::strip;
+use crate::error::{SqlError, SqlState};
+use crate::exec::subquery::{Subquery, SubqueryKind};
+use crate::plan::AggregateCall;
+use crate::scalar::{BoolTest, CompareOp, Expr};
+
+/// A name with one part.
+fn simple_name(name: &str) -> ObjectName {
+    ObjectName::from(vec![Ident::new(name)])
+}
+
+impl Binder<'_> {
+    /// Binds an expression that must be a condition.
+    ///
+    /// # Errors
+    /// 42804 when it is not boolean, and as [`Binder::bind_expr`].
+    pub(crate) fn bind_condition(
+        &self,
+        expr: &AstExpr,
+        place: &dyn Resolve,
+        clause: &str,
+    ) -> Result<Expr, SqlError> {
+        let bound = self.bind_expr(expr, place).map_err(|error| {
+            if error.message() == "aggregate functions are not allowed here" {
+                at(
+                    fail(
+                        SqlState::GROUPING_ERROR,
+                        format!("aggregate functions are not allowed in {clause}"),
+                    ),
+                    expr,
+                )
+            } else {
+                error
+            }
+        })?;
+        self.condition(bound, clause).map_err(|error| at(error, expr))
+    }
+
+    /// Brings a bound expression to boolean.
+    fn condition(&self, bound: Expr, clause: &str) -> Result<Expr, SqlError> {
+        let ty = bound.ty();
+        if ty.base == BaseType::Bool {
+            return Ok(bound);
+        }
+        if is_unknown(ty) {
+            return self.coerce_implicit(bound, DataType::BOOL);
+        }
+        let message = format!("argument of {clause} must be type boolean, not type {}", ty.base.sql_name());
+        Err(fail(SqlState::DATATYPE_MISMATCH, message))
+    }
+
+    /// Binds an expression.
+    ///
+    /// # Errors
+    /// As PostgreSQL's analysis.
+    pub(crate) fn bind_expr(&self, expr: &AstExpr, place: &dyn Resolve) -> Result<Expr, SqlError> {
+        if let Some(grouped) = place.grouped(expr) {
+            return Ok(grouped);
+        }
+        // A long chain of AND or + is a deep tree of the parser's; it is walked without recursion.
+        if let AstExpr::BinaryOp { op: op @ (BinaryOperator::And | BinaryOperator::Or), .. } = expr {
+            return self.bind_chain(expr, op, place);
+        }
+        self.nested(|| self.bind_node(expr, place))
+    }
+
+    fn bind_chain(
+        &self,
+        expr: &AstExpr,
+        chain: &BinaryOperator,
+        place: &dyn Resolve,
+    ) -> Result<Expr, SqlError> {
+        let mut parts = Vec::new();
+        let mut rest = expr;
+        while let AstExpr::BinaryOp { left, op, right } = rest
+            && op == chain
+        {
+            parts.push(right.as_ref());
+            rest = left;
+        }
+        parts.push(rest);
+        let clause = if *chain == BinaryOperator::And { "AND" } else { "OR" };
+        let bound = parts
+            .into_iter()
+            .rev()
+            .map(|part| self.bind_condition(part, place, clause))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(if *chain == BinaryOperator::And { Expr::and(bound) } else { any_of(bound) })
+    }
+
+    fn bind_node(&self, expr: &AstExpr, place: &dyn Resolve) -> Result<Expr, SqlError> {
+        let bind = |expr: &AstExpr| self.bind_expr(expr, place);
+        let call = |name: &str, args: Vec<Expr>| {
+            self.function(&simple_name(name), args).map_err(|error| at(error, expr))
+        };
+        match expr {
+            AstExpr::Nested(inner) => bind(inner),
+            AstExpr::Identifier(name) => self.bind_name(name, place),
+            AstExpr::CompoundIdentifier(names) => self.bind_compound(names, place),
+            AstExpr::Value(value) => self.bind_literal(&value.value).map_err(|error| at(error, expr)),
+            AstExpr::TypedString(typed) => {
+                let literal = self.bind_literal(&typed.value.value)?;
+                let target = self.type_name(&typed.data_type)?;
+                self.cast(literal, target).map_err(|error| at(error, expr))
+            }
+            AstExpr::Interval(interval) => self.bind_interval(interval, place),
+            AstExpr::UnaryOp { op, expr: operand } => {
+                self.bind_unary(op, operand, place).map_err(|error| at(error, expr))
+            }
+            AstExpr::BinaryOp { left, op, right } => self.bind_binary(left, op, right, place),
+            AstExpr::IsNull(operand) => Ok(Expr::IsNull { input: Box::new(bind(operand)?), negated: false }),
+            AstExpr::IsNotNull(operand) => {
+                Ok(Expr::IsNull { input: Box::new(bind(operand)?), negated: true })
+            }
+            AstExpr::IsTrue(operand) => self.bind_is(operand, BoolTest::True, false, place),
+            AstExpr::IsNotTrue(operand) => self.bind_is(operand, BoolTest::True, true, place),
+            AstExpr::IsFalse(operand) => self.bind_is(operand, BoolTest::False, false, place),
+            AstExpr::IsNotFalse(operand) => self.bind_is(operand, BoolTest::False, true, place),
+            AstExpr::IsUnknown(operand) => self.bind_is(operand, BoolTest::Unknown, false, place),
+            AstExpr::IsNotUnknown(operand) => self.bind_is(operand, BoolTest::Unknown, true, place),
+            AstExpr::IsDistinctFrom(left, right) => self.distinct(bind(left)?, bind(right)?, false),
+            AstExpr::IsNotDistinctFrom(left, right) => self.distinct(bind(left)?, bind(right)?, true),
+            AstExpr::InList { expr: operand, list, negated } => {
+                self.bind_in_list(operand, list, *negated, place)
+            }
+            AstExpr::InSubquery { expr: operand, subquery, negated } => {
+                let bound = self.bind_quantified(operand, "=", subquery, SubqueryKind::Any, place)?;
+                Ok(if *negated { negate(bound) } else { bound })
+            }
+            AstExpr::Between { expr: operand, negated, low, high } => self
+                .between(bind(operand)?, bind(low)?, bind(high)?, *negated)
+                .map_err(|error| at(error, expr)),
+            AstExpr::Like { negated, any: false, expr: operand, pattern, escape_char } => self.bind_like(
+                if *negated { "!~~" } else { "~~" },
+                operand,
+                pattern,
+                escape_char.as_deref(),
+                place,
+            ),
+            AstExpr::ILike { negated, any: false, expr: operand, pattern, escape_char } => self.bind_like(
+                if *negated { "!~~*" } else { "~~*" },
+                operand,
+                pattern,
+                escape_char.as_deref(),
+                place,
+            ),
+            AstExpr::SimilarTo { negated, expr: operand, pattern, escape_char: None } => {
+                let pattern = call("similar_to_escape", vec![bind(pattern)?])?;
+                self.operator(if *negated { "!~" } else { "~" }, bind(operand)?, pattern)
+            }
+            AstExpr::AnyOp { left, compare_op, right, .. } => {
+                self.bind_any_all(left, compare_op, right, SubqueryKind::Any, place)
+            }
+            AstExpr::AllOp { left, compare_op, right } => {
+                self.bind_any_all(left, compare_op, right, SubqueryKind::All, place)
+            }
+            AstExpr::Cast { expr: operand, data_type, format: None, .. } => {
+                let target = self.type_name(data_type).map_err(|error| at(error, expr))?;
+                // A cast of an array constructor casts its elements, so that an empty one has a type.
+                if let (AstExpr::Array(array), Some(element)) = (strip(operand), target.base.element()) {
+                    let elements = array.elem.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+                    return self.array(elements, Some(DataType { base: element, modifier: target.modifier }));
+                }
+                self.cast(bind(operand)?, target).map_err(|error| at(error, expr))
+            }
+            AstExpr::AtTimeZone { timestamp, time_zone } => {
+                call("timezone", vec![bind(time_zone)?, bind(timestamp)?])
+            }
+            AstExpr::Extract { field, expr: operand, .. } => {
+                let field = Expr::constant(Value::text(field.to_string().to_lowercase()), DataType::TEXT);
+                call("extract", vec![field, bind(operand)?])
+            }
+            AstExpr::Ceil { expr: operand, .. } => call("ceil", vec![bind(operand)?]),
+            AstExpr::Floor { expr: operand, .. } => call("floor", vec![bind(operand)?]),
+            AstExpr::Position { expr: needle, r#in } => call("strpos", vec![bind(r#in)?, bind(needle)?]),
+            AstExpr::Substring { expr: operand, substring_from, substring_for, .. } => {
+                let mut args = vec![bind(operand)?];
+                match substring_from {
+                    Some(from) => args.push(bind(from)?),
+                    None => args.push(Expr::constant(Value::Int4(1), DataType::INT4)),
+                }
+                if let Some(count) = substring_for {
+                    args.push(bind(count)?);
+                }
+                call("substring", args)
+            }
+            AstExpr::Trim { trim_where, trim_what, expr: operand, trim_characters } => {
+                let name = match trim_where {
+                    Some(ast::TrimWhereField::Leading) => "ltrim",
+                    Some(ast::TrimWhereField::Trailing) => "rtrim",
+                    _ => "btrim",
+                };
+                let mut args = vec![bind(operand)?];
+                if let Some(what) = trim_what {
+                    args.push(bind(what)?);
+                }
+                for what in trim_characters.iter().flatten() {
+                    args.push(bind(what)?);
+                }
+                call(name, args)
+            }
+            AstExpr::Overlay { expr: operand, overlay_what, overlay_from, overlay_for } => {
+                let mut args = vec![bind(operand)?, bind(overlay_what)?, bind(overlay_from)?];
+                if let Some(count) = overlay_for {
+                    args.push(bind(count)?);
+                }
+                call("overlay", args)
+            }
+            // Text is compared by bytes whatever the collation, which is what these two names mean.
+            AstExpr::Collate { expr: operand, .. } => bind(operand),
+            AstExpr::Case { operand, conditions, else_result, .. } => {
+                self.bind_case(operand.as_deref(), conditions, else_result.as_deref(), place)
+            }
+            AstExpr::Exists { subquery, negated } => {
+                let bound = self.bind_subquery(subquery, SubqueryKind::Exists, None, place)?;
+                Ok(if *negated { negate(bound) } else { bound })
+            }
+            AstExpr::Subquery(subquery) => self.bind_subquery(subquery, SubqueryKind::Scalar, None, place),
+            AstExpr::Function(function) => self.bind_call(function, place).map_err(|error| at(error, expr)),
+            AstExpr::Array(array) => {
+                let elements = array.elem.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+                self.array(elements, None).map_err(|error| at(error, expr))
+            }
+            AstExpr::Tuple(elements) => {
+                let elements = elements.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+                Ok(Expr::Row(elements))
+            }
+            AstExpr::CompoundFieldAccess { root, access_chain } => {
+                let mut bound = bind(root)?;
+                for access in access_chain {
+                    bound = match access {
+                        AccessExpr::Subscript(Subscript::Index { index }) => {
+                            let index = self.coerce_implicit(bind(index)?, DataType::INT4)?;
+                            self.subscript(bound, index).map_err(|error| at(error, expr))?
+                        }
+                        _ => return Err(at(unsupported("an array slice or field selection"), expr)),
+                    };
+                }
+                Ok(bound)
+            }
+            _ => Err(at(unsupported("this expression"), expr)),
+        }
+    }
+
+    /// A bare word: a column, or one of the functions that SQL writes without parentheses.
+    fn bind_name(&self, name: &Ident, place: &dyn Resolve) -> Result<Expr, SqlError> {
+        if name.quote_style.is_none()
+            && matches!(
+                name.value.as_str(),
+                "current_date"
+                    | "current_time"
+                    | "current_timestamp"
+                    | "localtime"
+                    | "localtimestamp"
+                    | "current_user"
+                    | "session_user"
+                    | "user"
+                    | "current_role"
+                    | "current_catalog"
+                    | "current_schema"
+            )
+            && place.column(None, name)?.is_none()
+        {
+            return self.function(&simple_name(&name.value), Vec::new());
+        }
+        require_column(place, None, name)
+    }
+
+    fn bind_compound(&self, names: &[Ident], place: &dyn Resolve) -> Result<Expr, SqlError> {
+        match names {
+            [relation, name] | [_, relation, name] | [_, _, relation, name] => {
+                require_column(place, Some(relation), name)
+            }
+            _ => Err(syntax("improper qualified name (too many dotted names)")),
+        }
+    }
+
+    fn bind_literal(&self, value: &AstValue) -> Result<Expr, SqlError> {
+        let unknown = |text: &str| Expr::constant(Value::text(text), DataType::from(BaseType::Unknown));
+        match value {
+            AstValue::Null => Ok(Expr::constant(Value::Null, DataType::from(BaseType::Unknown))),
+            AstValue::Boolean(flag) => Ok(Expr::constant(Value::Bool(*flag), DataType::BOOL)),
+            AstValue::Number(text, _) => Expr::number(text),
+            AstValue::SingleQuotedString(text)
+            | AstValue::EscapedStringLiteral(text)
+            | AstValue::UnicodeStringLiteral(text)
+            | AstValue::NationalStringLiteral(text) => Ok(unknown(text)),
+            AstValue::DollarQuotedString(text) => Ok(unknown(&text.value)),
+            AstValue::Placeholder(text) => {
+                let number = text.strip_prefix('$').and_then(|number| number.parse::<usize>().ok());
+                match number {
+                    Some(number @ 1..=65_535) => {
+                        let index = number - 1;
+                        Ok(Expr::Param { index, ty: self.param_type(index) })
+                    }
+                    _ => Err(fail(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter {text}"))),
+                }
+            }
+            _ => Err(unsupported("this literal")),
+        }
+    }
+
+    fn bind_interval(&self, interval: &ast::Interval, place: &dyn Resolve) -> Result<Expr, SqlError> {
+        let bound = self.bind_expr(&interval.value, place)?;
+        match (&interval.leading_field, &bound) {
+            (Some(field), Expr::Const { value: Value::Text(text), .. }) => {
+                let text = Value::text(format!("{text} {}", field.to_string().to_lowercase()));
+                self.cast(Expr::constant(text, DataType::from(BaseType::Unknown)), DataType::INTERVAL)
+            }
+            (None, _) => self.cast(bound, DataType::INTERVAL),
+            _ => Err(unsupported("this interval literal")),
+        }
+    }
+
+    fn bind_unary(
+        &self,
+        op: &UnaryOperator,
+        operand: &AstExpr,
+        place: &dyn Resolve,
+    ) -> Result<Expr, SqlError> {
+        match op {
+            UnaryOperator::Not => Ok(negate(self.bind_condition(operand, place, "NOT")?)),
+            UnaryOperator::Minus => {
+                // The sign belongs to the number, so that the smallest bigint can be written.
+                if let AstExpr::Value(value) = operand
+                    && let AstValue::Number(text, _) = &value.value
+                {
+                    return Expr::number(&format!("-{text}"));
+                }
+                self.unary_operator("-", self.bind_expr(operand, place)?)
+            }
+            UnaryOperator::Plus => self.unary_operator("+", self.bind_expr(operand, place)?),
+            other => {
+                let name = other.to_string();
+                self.unary_operator(&name, self.bind_expr(operand, place)?)
+            }
+        }
+    }
+
+    fn bind_binary(
+        &self,
+        left: &AstExpr,
+        op: &BinaryOperator,
+        right: &AstExpr,
+        place: &dyn Resolve,
+    ) -> Result<Expr, SqlError> {
+        let name = operator_name(op)?;
+        let (bound_left, bound_right) = (self.bind_expr(left, place)?, self.bind_expr(right, place)?);
+        self.operator(&name, bound_left, bound_right).map_err(|error| at(error, left))
+    }
+
+    fn bind_is(
+        &self,
+        operand: &AstExpr,
+        test: BoolTest,
+        negated: bool,
+        place: &dyn Resolve,
+    ) -> Result<Expr, SqlError> {
+        let input = Box::new(self.bind_condition(operand, place, "IS TRUE")?);
+        Ok(Expr::IsBool { input, test, negated })
+    }
+
+    fn bind_in_list(
+        &self,
+        operand: &AstExpr,
+        list: &[AstExpr],
+        negated: bool,
+        place: &dyn Resolve,
+    ) -> Result<Expr, SqlError> {
+        let left = self.bind_expr(operand, place)?;
+        let items = list.iter().map(|item| self.bind_expr(item, place)).collect::<Result<Vec<_>, _>>()?;
+        self.in_list(left, items, negated).map_err(|error| at(error, operand))
+    }
+
+    fn bind_like(
+        &self,
+        operator: &str,
+        operand: &AstExpr,
+        pattern: &AstExpr,
+        escape: Option<&AstExpr>,
+        place: &dyn Resolve,
+    ) -> Result<Expr, SqlError> {
+        let left = self.bind_expr(operand, place)?;
+        let mut right = self.bind_expr(pattern, place)?;
+        if let Some(escape) = escape {
+            let escape = self.bind_expr(escape, place)?;
+            right = self.function(&simple_name("like_escape"), vec![right, escape])?;
+        }
+        self.operator(operator, left, right).map_err(|error| at(error, operand))
+    }
+
+    fn bind_case(
+        &self,
+        operand: Option<&AstExpr>,
+        conditions: &[ast::CaseWhen],
+        else_result: Option<&AstExpr>,
+        place: &dyn Resolve,
+    ) -> Result<Expr, SqlError> {
+        let operand = operand.map(|operand| self.bind_expr(operand, place)).transpose()?;
+        let mut branches = Vec::with_capacity(conditions.len());
+        for when in conditions {
+            branches.push((self.bind_expr(&when.condition, place)?, self.bind_expr(&when.result, place)?));
+        }
+        let otherwise = else_result.map(|result| self.bind_expr(result, place)).transpose()?;
+        self.case(operand, branches, otherwise)
+    }
+
+    fn bind_any_all(
+        &self,
+        left: &AstExpr,
+        op: &BinaryOperator,
+        right: &AstExpr,
+        kind: SubqueryKind,
+        place: &dyn Resolve,
+    ) -> Result<Expr, SqlError> {
+        let name = operator_name(op)?;
+        match strip(right) {
+            AstExpr::Subquery(query) => self.bind_quantified(left, &name, query, kind, place),
+            array => {
+                let (bound_left, array) = (self.bind_expr(left, place)?, self.bind_expr(array, place)?);
+                self.quantified_array(bound_left, &name, array, kind == SubqueryKind::All)
+                    .map_err(|error| at(error, left))
+            }
+        }
+    }
+
+    /// `left op ANY (subquery)` or ALL; IN is `= ANY`.
+    fn bind_quantified(
+        &self,
+        left: &AstExpr,
+        name: &str,
+        query: &Query,
+        kind: SubqueryKind,
+        place: &dyn Resolve,
+    ) -> Result<Expr, SqlError> {
+        let left = match strip(left) {
+            AstExpr::Tuple(elements) => elements
+                .iter()
+                .map(|element| self.bind_expr(element, place))
+                .collect::<Result<Vec<_>, _>>()?,
+            left => vec![self.bind_expr(left, place)?],
+        };
+        self.bind_subquery(query, kind, Some((name, left)), place)
+    }
+
+    /// Binds a subquery as an expression.
+    fn bind_subquery(
+        &self,
+        query: &Query,
+        kind: SubqueryKind,
+        quantified: Option<(&str, Vec<Expr>)>,
+        place: &dyn Resolve,
+    ) -> Result<Expr, SqlError> {
+        let level = Level { outer: Some(place), used: std::cell::RefCell::default() };
+        let (node, columns) = self.bind_subquery_level(query, &level)?;
+        if kind == SubqueryKind::Scalar && columns.len() != 1 {
+            return Err(at(syntax("subquery must return only one column"), query));
+        }
+        let mut operands = Vec::new();
+        let mut test = None;
+        if let Some((name, left)) = quantified {
+            if left.len() != columns.len() {
+                let few = if left.len() < columns.len() { "many" } else { "few" };
+                return Err(at(syntax(format!("subquery has too {few} columns")), query));
+            }
+            if left.len() > 1 && name != "=" {
+                return Err(unsupported("a row comparison with a subquery other than ="));
+            }
+            let count = left.len();
+            let mut parts = Vec::with_capacity(count);
+            for (index, (left, column)) in left.into_iter().zip(&columns).enumerate() {
+                let ty = column.data_type;
+                let left = if is_unknown(left.ty()) { self.coerce_implicit(left, ty)? } else { left };
+                let operand = Expr::Column { index, ty: left.ty() };
+                parts.push(self.operator(name, operand, Expr::Column { index: count + index, ty })?);
+                operands.push(left);
+            }
+            test = Some(Expr::and(parts));
+        }
+        let ty = match kind {
+            SubqueryKind::Scalar => columns.first().map_or(DataType::TEXT, |column| column.data_type),
+            _ => DataType::BOOL,
+        };
+        let hashable = kind == SubqueryKind::Any && test.as_ref().is_some_and(is_equality);
+        let node = crate::plan::optimize::optimize(node, &self.context.catalog);
+        Ok(Expr::Subquery(Arc::new(Subquery {
+            id: self.new_id(),
+            kind,
+            plan: Arc::new(node),
+            ty,
+            outer: level.used.into_inner(),
+            operands,
+            test,
+            hashable,
+        })))
+    }
+
+    fn bind_call(&self, function: &Function, place: &dyn Resolve) -> Result<Expr, SqlError> {
+        if function.over.is_some() {
+            return Err(unsupported("a window function"));
+        }
+        if !function.within_group.is_empty() {
+            return Err(unsupported("WITHIN GROUP"));
+        }
+        let (_, name) = self.split_name(&function.name)?;
+        let empty = Vec::new();
+        let (list, clauses, distinct) = match &function.args {
+            FunctionArguments::None => (&empty, [].as_slice(), false),
+            FunctionArguments::List(list) => (
+                &list.args,
+                list.clauses.as_slice(),
+                matches!(list.duplicate_treatment, Some(DuplicateTreatment::Distinct)),
+            ),
+            FunctionArguments::Subquery(query) => {
+                if name.value == "array" {
+                    return self.bind_subquery(query, SubqueryKind::Array, None, place);
+                }
+                return Err(syntax("a subquery is not allowed here"));
+            }
+        };
+        let star = matches!(list.as_slice(), [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)]);
+        if self.is_aggregate(&name.value) {
+            return self.bind_aggregate(function, name, list, clauses, distinct, star, place);
+        }
+        if distinct || star || function.filter.is_some() {
+            let what = if star {
+                "(*)"
+            } else if distinct {
+                "DISTINCT"
+            } else {
+                "FILTER"
+            };
+            return Err(fail(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!("{what} specified, but {} is not an aggregate function", name.value),
+            ));
+        }
+        let args = list
+            .iter()
+            .map(|arg| self.bind_expr(function_arg(arg)?, place))
+            .collect::<Result<Vec<_>, _>>()?;
+        let call = self.function(&function.name, args)?;
+        if crate::scalar::resolve::set_returning(&call).is_some() {
+            return Err(unsupported("a set-returning function inside an expression"));
+        }
+        Ok(call)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the parts of one call, taken apart once by the caller")]
+    fn bind_aggregate(
+        &self,
+        function: &Function,
+        name: &Ident,
+        list: &[FunctionArg],
+        clauses: &[ast::FunctionArgumentClause],
+        distinct: bool,
+        star: bool,
+        place: &dyn Resolve,
+    ) -> Result<Expr, SqlError> {
+        let inner = place.aggregate_place()?;
+        let nested = |error: SqlError| {
+            if error.message() == "aggregate functions are not allowed here" {
+                fail(SqlState::GROUPING_ERROR, "aggregate function calls cannot be nested")
+            } else {
+                error
+            }
+        };
+        let mut args = Vec::new();
+        if !star {
+            for arg in list {
+                args.push(self.bind_expr(function_arg(arg)?, inner).map_err(nested)?);
+            }
+            if args.is_empty() && name.value == "count" {
+                return Err(fail(
+                    SqlState::WRONG_OBJECT_TYPE,
+                    "count(*) must be used to call a parameterless aggregate function",
+                ));
+            }
+        }
+        let mut order_by = Vec::new();
+        for clause in clauses {
+            let ast::FunctionArgumentClause::OrderBy(items) = clause else {
+                return Err(unsupported("this aggregate clause"));
+            };
+            for item in items {
+                order_by.push(sort_key(self.bind_expr(&item.expr, inner)?, item));
+            }
+        }
+        let filter = match &function.filter {
+            Some(filter) => Some(self.bind_condition(filter, inner, "FILTER")?),
+            None => None,
+        };
+        let (function, args) = self.aggregate(&name.value, args)?;
+        place.add_aggregate(AggregateCall { function, args, distinct, filter, order_by })
+    }
+}
+
+/// The PostgreSQL name of an operator.
+fn operator_name(op: &BinaryOperator) -> Result<String, SqlError> {
+    Ok(match op {
+        BinaryOperator::NotEq => "<>".into(),
+        BinaryOperator::PGCustomBinaryOperator(parts) => match parts.last() {
+            Some(last) => last.clone(),
+            None => return Err(syntax("an operator is expected")),
+        },
+        BinaryOperator::PGBitwiseXor => "#".into(),
+        BinaryOperator::PGExp => "^".into(),
+        BinaryOperator::Custom(name) => name.clone(),
+        other => other.to_string(),
+    })
+}
+
+/// True when one is; one alone stays itself.
+fn any_of(mut parts: Vec<Expr>) -> Expr {
+    if parts.len() == 1 { parts.remove(0) } else { Expr::Or(parts) }
+}
+
+/// The negation of a condition.
+fn negate(expr: Expr) -> Expr {
+    Expr::Not(Box::new(expr))
+}
+
+/// Whether a comparison is equality of columns, as they are, of one type: what a hash table decides.
+fn is_equality(test: &Expr) -> bool {
+    match test {
+        Expr::And(parts) => parts.iter().all(is_equality),
+        Expr::Compare { op: CompareOp::Eq, left, right } => {
+            matches!((left.as_ref(), right.as_ref()), (Expr::Column { .. }, Expr::Column { .. }))
+                && left.ty().base == right.ty().base
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,22 @@
+//! The binder: from a parsed statement to a plan with resolved names and types.
+//!
+//! ```text
+//! ast::Statement --bind--> Plan { Node tree | change of rows | change of schema }
+//! ```
+//!
+//! A query level is one SELECT. A subquery in an expression is a level of its own whose outer columns become
+//! `Expr::Outer` values: the subquery carries the expressions that compute them from the outer row. The binder decides
+//! everything that PostgreSQL decides at parse time; it reads the catalog snapshot and never data.
+
+pub mod aggregate;
+pub mod context;
+pub mod errors;
+pub mod expr;
+pub mod from;
+pub mod modify;
+pub mod query;
+pub mod resolve;
+pub mod scope;
+pub mod select;
+
+pub use context::{AnalyzeContext, Binder};

@@ -1,0 +1,500 @@
+//! INSERT, UPDATE, DELETE and SELECT ... FOR UPDATE.
+
+use std::sync::Arc;
+
+use rustydb_txn::RowLock;
+use rustydb_types::value::Value;
+use sqlparser::ast::{
+    self, Assignment, AssignmentTarget, ConflictTarget, Delete, Expr as AstExpr, FromTable, Ident, Insert,
+    LockType, NonBlock, ObjectName, OnConflictAction, OnInsert, Query, Select, SelectItem, SetExpr,
+    TableFactor, TableObject, TableWithJoins, Update, UpdateTableFromKind,
+};
+
+use super::context::{Binder, TableUse};
+use super::errors::{at, fail, syntax, undefined_column, unsupported};
+use super::from::{column_type, full_scan, last_ident, table_columns};
+use super::query::{order_by_exprs, sorted};
+use super::scope::{Level, Scope};
+use super::select::strip;
+use crate::catalog::TableDescriptor;
+use crate::error::{SqlError, SqlState};
+use crate::plan::statement::{
+    Action, ConflictAction, DeletePlan, InsertPlan, LockPlan, LockedTable, RowWait, UpdatePlan,
+};
+use crate::plan::{ColumnInfo, Join, JoinAlgorithm, JoinKind, Node};
+use crate::scalar::Expr;
+
+/// A bound statement with the columns that it returns.
+pub(crate) type BoundAction = (Action, Vec<ColumnInfo>);
+
+impl Binder<'_> {
+    /// Binds an INSERT.
+    pub(crate) fn bind_insert(&self, insert: &Insert) -> Result<BoundAction, SqlError> {
+        let TableObject::TableName(name) = &insert.table else {
+            return Err(unsupported("INSERT into this target"));
+        };
+        let table = self.table(name)?;
+        self.note_table(table.oid, TableUse::Write);
+        let level = Level::default();
+        let alias =
+            insert.table_alias.as_ref().map_or_else(|| table.name.clone(), |alias| alias.alias.value.clone());
+        let targets = self.insert_targets(&table, &insert.columns)?;
+        let defaults = self.bind_defaults(&table)?;
+        let input = match &insert.source {
+            None => Node::Values { rows: vec![defaults.clone()], width: defaults.len() },
+            Some(query) => {
+                self.insert_source(&table, query, &targets, insert.columns.is_empty(), &defaults, &level)?
+            }
+        };
+        let scope = Scope { columns: table_columns(&table, &alias, 0), level: &level };
+        let on_conflict = match &insert.on {
+            None => None,
+            Some(OnInsert::OnConflict(conflict)) => {
+                Some(self.bind_conflict(&table, &alias, conflict, &level)?)
+            }
+            Some(_) => return Err(unsupported("ON DUPLICATE KEY UPDATE")),
+        };
+        let (returning, columns) = self.bind_returning(insert.returning.as_deref(), &scope)?;
+        Ok((Action::Insert(Box::new(InsertPlan { table, input, on_conflict, returning })), columns))
+    }
+
+    /// The places of the columns that an INSERT names, all when it names none.
+    fn insert_targets(&self, table: &TableDescriptor, names: &[ObjectName]) -> Result<Vec<usize>, SqlError> {
+        if names.is_empty() {
+            return Ok((0..table.columns.len()).collect());
+        }
+        let mut targets = Vec::with_capacity(names.len());
+        for name in names {
+            let ident = last_ident(name)?;
+            let place = target_column(table, &ident)?;
+            if targets.contains(&place) {
+                let message = format!("column \"{}\" specified more than once", ident.value);
+                return Err(at(fail(SqlState::DUPLICATE_COLUMN, message), &ident));
+            }
+            targets.push(place);
+        }
+        Ok(targets)
+    }
+
+    /// The default of each column, brought to its type.
+    pub(crate) fn bind_defaults(&self, table: &TableDescriptor) -> Result<Vec<Expr>, SqlError> {
+        let level = Level::default();
+        let place = Scope::empty(&level);
+        table
+            .columns
+            .iter()
+            .map(|column| {
+                let ty = column_type(column.data_type);
+                match &column.default {
+                    None => Ok(Expr::constant(Value::Null, ty)),
+                    Some(sql) => {
+                        let expr = self.bind_expr(&crate::parse::parse_expr(sql)?, &place)?;
+                        self.coerce_assignment(expr, ty, &column.name)
+                    }
+                }
+            })
+            .collect()
+    }
+
+    /// The rows to insert, as wide as the table.
+    fn insert_source(
+        &self,
+        table: &TableDescriptor,
+        query: &Query,
+        targets: &[usize],
+        all: bool,
+        defaults: &[Expr],
+        level: &Level<'_>,
+    ) -> Result<Node, SqlError> {
+        let check_count = |count: usize| {
+            if count > targets.len() {
+                Err(syntax("INSERT has more expressions than target columns"))
+            } else if count < targets.len() && !all {
+                Err(syntax("INSERT has more target columns than expressions"))
+            } else {
+                Ok(())
+            }
+        };
+        let target = |place: usize| {
+            table.columns.get(place).map(|column| (column_type(column.data_type), column.name.as_str()))
+        };
+        if let SetExpr::Values(values) = query.body.as_ref()
+            && query.with.is_none()
+            && query.order_by.is_none()
+            && query.limit_clause.is_none()
+        {
+            let place = Scope::empty(level);
+            let mut rows = Vec::with_capacity(values.rows.len());
+            let width = values.rows.first().map_or(0, |row| row.content.len());
+            for source in &values.rows {
+                if source.content.len() != width {
+                    return Err(syntax("VALUES lists must all be the same length"));
+                }
+                check_count(source.content.len())?;
+                let mut row = defaults.to_vec();
+                for (expr, column) in source.content.iter().zip(targets) {
+                    if is_default(expr) {
+                        continue;
+                    }
+                    let bound = self.bind_expr(expr, &place)?;
+                    if let (Some(slot), Some((ty, name))) = (row.get_mut(*column), target(*column)) {
+                        *slot = self.coerce_assignment(bound, ty, name).map_err(|error| at(error, expr))?;
+                    }
+                }
+                rows.push(row);
+            }
+            return Ok(Node::Values { rows, width: defaults.len() });
+        }
+        let (input, columns) = self.bind_query(query, level)?;
+        check_count(columns.len())?;
+        let mut exprs = defaults.to_vec();
+        // An untyped literal in the select list takes the type of its target, so it is settled where it stands.
+        let (input, sources): (Node, Vec<Expr>) = match input {
+            Node::Project { input, exprs } => (*input, exprs),
+            other => {
+                let columns = columns.iter().enumerate();
+                let exprs =
+                    columns.map(|(index, column)| Expr::Column { index, ty: column.data_type }).collect();
+                (other, exprs)
+            }
+        };
+        for (source, column) in sources.into_iter().zip(targets) {
+            if let (Some(slot), Some((ty, name))) = (exprs.get_mut(*column), target(*column)) {
+                *slot = self.coerce_assignment(source, ty, name)?;
+            }
+        }
+        Ok(Node::Project { input: Box::new(input), exprs })
+    }
+
+    fn bind_conflict(
+        &self,
+        table: &Arc<TableDescriptor>,
+        alias: &str,
+        conflict: &ast::OnConflict,
+        level: &Level<'_>,
+    ) -> Result<ConflictAction, SqlError> {
+        let unique = || table.indexes.iter().enumerate().filter(|(_, index)| index.is_unique());
+        let among: Vec<usize> = match &conflict.conflict_target {
+            None => unique().map(|(place, _)| place).collect(),
+            Some(ConflictTarget::OnConstraint(name)) => {
+                let name = last_ident(name)?;
+                let found =
+                    unique().find(|(_, index)| index.name == name.value && index.constraint.is_some());
+                let message =
+                    format!("constraint \"{}\" for table \"{}\" does not exist", name.value, table.name);
+                vec![found.ok_or_else(|| fail(SqlState::UNDEFINED_OBJECT, message))?.0]
+            }
+            Some(ConflictTarget::Columns(names)) => {
+                let mut wanted = names
+                    .iter()
+                    .map(|name| {
+                        let place =
+                            table.column_index(&name.value).ok_or_else(|| undefined_column(None, name))?;
+                        Ok(table.columns.get(place).map(|column| column.id))
+                    })
+                    .collect::<Result<Vec<_>, SqlError>>()?;
+                wanted.sort();
+                let found: Vec<usize> = unique()
+                    .filter(|(_, index)| {
+                        let mut key: Vec<_> = index.key.iter().map(|part| Some(part.column)).collect();
+                        key.sort();
+                        key == wanted
+                    })
+                    .map(|(place, _)| place)
+                    .collect();
+                if found.is_empty() {
+                    return Err(fail(
+                        SqlState::INVALID_COLUMN_REFERENCE,
+                        "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+                    ));
+                }
+                found
+            }
+        };
+        let update = match &conflict.action {
+            OnConflictAction::DoNothing => None,
+            OnConflictAction::DoUpdate(_) if conflict.conflict_target.is_none() => {
+                return Err(syntax(
+                    "ON CONFLICT DO UPDATE requires inference specification or constraint name",
+                ));
+            }
+            OnConflictAction::DoUpdate(update) => {
+                // The row that is there, then the row that was to be inserted.
+                let mut columns = table_columns(table, alias, 0);
+                columns.extend(table_columns(table, "excluded", table.columns.len()));
+                let mut scope = Scope { columns, level };
+                for column in scope.columns.iter_mut().skip(table.columns.len()) {
+                    // An unqualified name means the row that is there.
+                    column.merged = true;
+                }
+                let assignments = self.bind_assignments(table, &update.assignments, &scope)?;
+                let filter = match &update.selection {
+                    Some(selection) => Some(self.bind_condition(selection, &scope, "WHERE")?),
+                    None => None,
+                };
+                Some((assignments, filter))
+            }
+        };
+        Ok(ConflictAction { among, update })
+    }
+
+    fn bind_assignments(
+        &self,
+        table: &TableDescriptor,
+        assignments: &[Assignment],
+        scope: &Scope<'_>,
+    ) -> Result<Vec<(usize, Expr)>, SqlError> {
+        let mut defaults = None;
+        let mut bound: Vec<(usize, Expr)> = Vec::new();
+        let mut assign = |name: &ObjectName, value: &AstExpr| -> Result<(), SqlError> {
+            let ident = last_ident(name)?;
+            let place = target_column(table, &ident)?;
+            if bound.iter().any(|(known, _)| *known == place) {
+                let message = format!("multiple assignments to same column \"{}\"", ident.value);
+                return Err(at(syntax(message), &ident));
+            }
+            let Some(column) = table.columns.get(place) else { return Ok(()) };
+            let expr = if is_default(value) {
+                if defaults.is_none() {
+                    defaults = Some(self.bind_defaults(table)?);
+                }
+                defaults.as_ref().and_then(|defaults| defaults.get(place)).cloned().unwrap_or_else(Expr::null)
+            } else {
+                let expr = self.bind_expr(value, scope)?;
+                self.coerce_assignment(expr, column_type(column.data_type), &column.name)
+                    .map_err(|error| at(error, value))?
+            };
+            bound.push((place, expr));
+            Ok(())
+        };
+        for assignment in assignments {
+            match (&assignment.target, strip(&assignment.value)) {
+                (AssignmentTarget::ColumnName(name), _) => assign(name, &assignment.value)?,
+                (AssignmentTarget::Tuple(names), AstExpr::Tuple(values)) => {
+                    if names.len() != values.len() {
+                        return Err(syntax("number of columns does not match number of values"));
+                    }
+                    for (name, value) in names.iter().zip(values) {
+                        assign(name, value)?;
+                    }
+                }
+                (AssignmentTarget::Tuple(_), _) => {
+                    return Err(unsupported("UPDATE of several columns from a subquery"));
+                }
+            }
+        }
+        Ok(bound)
+    }
+
+    fn bind_returning(
+        &self,
+        returning: Option<&[SelectItem]>,
+        scope: &Scope<'_>,
+    ) -> Result<(Option<Vec<Expr>>, Vec<ColumnInfo>), SqlError> {
+        let Some(returning) = returning else { return Ok((None, Vec::new())) };
+        let items = self.bind_projection(returning, scope, scope)?;
+        let mut exprs = Vec::with_capacity(items.len());
+        let mut columns = Vec::with_capacity(items.len());
+        for item in items {
+            if item.function.is_some() {
+                return Err(unsupported("a set-returning function in RETURNING"));
+            }
+            let mut column = item.column;
+            let mut expr = item.exprs.into_iter().next().unwrap_or_else(Expr::null);
+            if super::query::is_unknown(column.data_type) {
+                column.data_type = rustydb_types::datatype::DataType::TEXT;
+                expr = self.coerce_implicit(expr, column.data_type)?;
+            }
+            exprs.push(expr);
+            columns.push(column);
+        }
+        Ok((Some(exprs), columns))
+    }
+
+    /// The target of an UPDATE or DELETE with the other relations of the statement: the target's row and its locator
+    /// come first in the combined row.
+    fn bind_target<'l>(
+        &self,
+        target: &TableFactor,
+        others: &[TableWithJoins],
+        level: &'l Level<'l>,
+    ) -> Result<(Arc<TableDescriptor>, Node, Scope<'l>), SqlError> {
+        let TableFactor::Table { name, alias, .. } = target else {
+            return Err(unsupported("this target"));
+        };
+        let table = self.table(name)?;
+        self.note_table(table.oid, TableUse::Write);
+        let visible = alias.as_ref().map_or_else(|| table.name.clone(), |alias| alias.name.value.clone());
+        let scan = full_scan(&table, &visible, true)?;
+        let width = scan.width();
+        let mut scope = Scope { columns: table_columns(&table, &visible, 0), level };
+        let mut node = Node::Scan(Box::new(scan));
+        if !others.is_empty() {
+            let (right, right_scope) = self.bind_from(others, level, false)?;
+            if right_scope.own_relation(&visible) {
+                let message = format!("table name \"{visible}\" specified more than once");
+                return Err(fail(SqlState::DUPLICATE_ALIAS, message));
+            }
+            for mut column in right_scope.columns {
+                column.expr = column.expr.map_columns(&mut |index| index + width);
+                scope.columns.push(column);
+            }
+            node = Node::Join(Box::new(Join {
+                left: node,
+                right,
+                kind: JoinKind::Inner,
+                condition: None,
+                algorithm: JoinAlgorithm::NestedLoop,
+            }));
+        }
+        Ok((table, node, scope))
+    }
+
+    /// Binds an UPDATE.
+    pub(crate) fn bind_update(&self, update: &Update) -> Result<BoundAction, SqlError> {
+        let level = Level::default();
+        if !update.table.joins.is_empty() || update.limit.is_some() || !update.order_by.is_empty() {
+            return Err(syntax("UPDATE takes one table"));
+        }
+        let others = match &update.from {
+            None => [].as_slice(),
+            Some(UpdateTableFromKind::AfterSet(from) | UpdateTableFromKind::BeforeSet(from)) => {
+                from.as_slice()
+            }
+        };
+        let (table, node, scope) = self.bind_target(&update.table.relation, others, &level)?;
+        let assignments = self.bind_assignments(&table, &update.assignments, &scope)?;
+        let predicate = match &update.selection {
+            Some(selection) => Some(self.bind_condition(selection, &scope, "WHERE")?),
+            None => None,
+        };
+        let (returning, columns) = self.bind_returning(update.returning.as_deref(), &scope)?;
+        let input = filtered(node, predicate.clone());
+        Ok((
+            Action::Update(Box::new(UpdatePlan { table, input, predicate, assignments, returning })),
+            columns,
+        ))
+    }
+
+    /// Binds a DELETE.
+    pub(crate) fn bind_delete(&self, delete: &Delete) -> Result<BoundAction, SqlError> {
+        let level = Level::default();
+        let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
+        let [target] = from.as_slice() else { return Err(syntax("DELETE takes one table")) };
+        if !target.joins.is_empty() || !delete.tables.is_empty() {
+            return Err(syntax("DELETE takes one table"));
+        }
+        let others = delete.using.as_deref().unwrap_or_default();
+        let (table, node, scope) = self.bind_target(&target.relation, others, &level)?;
+        let predicate = match &delete.selection {
+            Some(selection) => Some(self.bind_condition(selection, &scope, "WHERE")?),
+            None => None,
+        };
+        let (returning, columns) = self.bind_returning(delete.returning.as_deref(), &scope)?;
+        let input = filtered(node, predicate.clone());
+        Ok((Action::Delete(Box::new(DeletePlan { table, input, predicate, returning })), columns))
+    }
+
+    /// Binds a query that locks the rows it returns.
+    pub(crate) fn bind_locking(&self, query: &Query, select: &Select) -> Result<BoundAction, SqlError> {
+        let level = Level::default();
+        let refused = [
+            (query.with.is_some(), "WITH"),
+            (select.distinct.is_some(), "DISTINCT clause"),
+            (select.having.is_some(), "HAVING clause"),
+            (
+                !matches!(&select.group_by, ast::GroupByExpr::Expressions(exprs, _) if exprs.is_empty()),
+                "GROUP BY clause",
+            ),
+        ];
+        if let Some((_, clause)) = refused.iter().find(|(present, _)| *present) {
+            return Err(fail(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                format!("FOR UPDATE is not allowed with {clause}"),
+            ));
+        }
+        let (node, scope) = self.bind_from(&select.from, &level, true)?;
+        let predicate = match &select.selection {
+            Some(selection) => Some(self.bind_condition(selection, &scope, "WHERE")?),
+            None => None,
+        };
+        let mut tables = Vec::new();
+        if !lockable(&node, 0, &mut tables) {
+            return Err(unsupported("FOR UPDATE over an outer join or a relation that is not a table"));
+        }
+        for clause in &query.locks {
+            let lock = match clause.lock_type {
+                LockType::Update => RowLock::ForUpdate,
+                LockType::Share => RowLock::ForShare,
+            };
+            let wait = match clause.nonblock {
+                None => RowWait::Wait,
+                Some(NonBlock::Nowait) => RowWait::NoWait,
+                Some(NonBlock::SkipLocked) => RowWait::SkipLocked,
+            };
+            let of = clause.of.as_ref().map(last_ident).transpose()?;
+            let mut any = false;
+            for (alias, table) in &mut tables {
+                if of.as_ref().is_none_or(|of| of.value == *alias) {
+                    table.lock = Some((lock, wait));
+                    any = true;
+                }
+            }
+            if let (Some(of), false) = (of, any) {
+                let message =
+                    format!("relation \"{}\" in FOR UPDATE clause not found in FROM clause", of.value);
+                return Err(at(fail(SqlState::UNDEFINED_TABLE, message), &of));
+            }
+        }
+        let items = self.bind_projection(&select.projection, &scope, &scope)?;
+        let keys = self.bind_order(order_by_exprs(query.order_by.as_ref())?, &items, &scope)?;
+        let mut exprs = Vec::with_capacity(items.len());
+        let mut columns = Vec::with_capacity(items.len());
+        for item in items {
+            if item.function.is_some() {
+                return Err(unsupported("FOR UPDATE with a set-returning function"));
+            }
+            exprs.push(item.exprs.into_iter().next().unwrap_or_else(Expr::null));
+            columns.push(item.column);
+        }
+        let input = sorted(filtered(node, predicate.clone()), keys);
+        let (limit, offset) = self.bind_limits(query, &level)?;
+        let tables =
+            tables.into_iter().map(|(_, table)| table).filter(|table| table.lock.is_some()).collect();
+        let plan = LockPlan { input, predicate, tables, exprs, limit, offset };
+        Ok((Action::Lock(Box::new(plan)), columns))
+    }
+}
+
+/// The tables of a tree of inner joins with where their rows stand; false when something else is among them.
+fn lockable(node: &Node, base: usize, tables: &mut Vec<(String, LockedTable)>) -> bool {
+    match node {
+        Node::Scan(scan) => {
+            let table = LockedTable { table: Arc::clone(&scan.table), base, lock: None };
+            tables.push((scan.alias.clone(), table));
+            true
+        }
+        Node::Join(join) if join.kind == JoinKind::Inner => {
+            lockable(&join.left, base, tables) && lockable(&join.right, base + join.left.width(), tables)
+        }
+        _ => false,
+    }
+}
+
+fn filtered(node: Node, predicate: Option<Expr>) -> Node {
+    match predicate {
+        Some(predicate) => Node::Filter { input: Box::new(node), predicate },
+        None => node,
+    }
+}
+
+fn is_default(expr: &AstExpr) -> bool {
+    matches!(expr, AstExpr::Identifier(Ident { value, quote_style: None, .. }) if value == "default")
+}
+
+fn target_column(table: &TableDescriptor, name: &Ident) -> Result<usize, SqlError> {
+    table.column_index(&name.value).ok_or_else(|| {
+        let message = format!("column \"{}\" of relation \"{}\" does not exist", name.value, table.name);
+        at(fail(SqlState::UNDEFINED_COLUMN, message), name)
+    })
+}

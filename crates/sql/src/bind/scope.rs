@@ -1,0 +1,164 @@
+//! What names mean at one place of a statement.
+
+use std::cell::RefCell;
+
+use rustydb_types::datatype::DataType;
+use sqlparser::ast::{Expr as AstExpr, Ident};
+
+use super::errors::{ambiguous_column, fail, undefined_column, undefined_table};
+use crate::error::{SqlError, SqlState};
+use crate::plan::AggregateCall;
+use crate::scalar::Expr;
+
+/// A column that a name may mean.
+#[derive(Clone, Debug)]
+pub struct ScopeColumn {
+    /// The name or alias of its relation; none for a column merged by USING.
+    pub relation: Option<String>,
+    /// The column's name.
+    pub name: String,
+    /// Its type.
+    pub data_type: DataType,
+    /// What computes it from the row of this place.
+    pub expr: Expr,
+    /// Whether an unqualified name and `*` pass it over, as they do with columns that USING merged.
+    pub merged: bool,
+    /// The table and column number it comes from.
+    pub origin: Option<(u32, u32)>,
+}
+
+/// One query level: whose columns it may use from outside, and which of them it does use.
+#[derive(Debug, Default)]
+pub struct Level<'a> {
+    /// The place in the enclosing level at which this level stands.
+    pub outer: Option<&'a dyn Resolve>,
+    /// Expressions over the enclosing row that this level uses, in order of their outer numbers.
+    pub used: RefCell<Vec<Expr>>,
+}
+
+/// A place at which column names are resolved.
+pub trait Resolve: std::fmt::Debug {
+    /// The expression that a column name means, over the row of this place; `None` when the name means nothing here
+    /// nor further out.
+    ///
+    /// # Errors
+    /// When the name is ambiguous or may not be used here.
+    fn column(&self, relation: Option<&str>, name: &Ident) -> Result<Option<Expr>, SqlError>;
+
+    /// Whether a relation of this name is visible here or further out.
+    fn has_relation(&self, relation: &str) -> bool;
+
+    /// The place for the arguments of an aggregate that is written here.
+    ///
+    /// # Errors
+    /// 42803 when aggregates are not allowed here.
+    fn aggregate_place(&self) -> Result<&dyn Resolve, SqlError> {
+        Err(fail(SqlState::GROUPING_ERROR, "aggregate functions are not allowed here"))
+    }
+
+    /// Takes an aggregate that is written here and says which column of the row will hold it.
+    ///
+    /// # Errors
+    /// 42803 when aggregates are not allowed here.
+    fn add_aggregate(&self, _call: AggregateCall) -> Result<Expr, SqlError> {
+        Err(fail(SqlState::GROUPING_ERROR, "aggregate functions are not allowed here"))
+    }
+
+    /// What a whole expression means because it is grouped by.
+    fn grouped(&self, _expr: &AstExpr) -> Option<Expr> {
+        None
+    }
+}
+
+/// The columns of a FROM clause.
+#[derive(Clone, Debug)]
+pub struct Scope<'a> {
+    /// The columns in the order of `*`.
+    pub columns: Vec<ScopeColumn>,
+    /// The level that the scope belongs to.
+    pub level: &'a Level<'a>,
+}
+
+impl<'a> Scope<'a> {
+    /// A scope without columns.
+    #[must_use]
+    pub fn empty(level: &'a Level<'a>) -> Self {
+        Self { columns: Vec::new(), level }
+    }
+
+    /// The one column of this scope that a name means.
+    ///
+    /// # Errors
+    /// When several do.
+    pub fn own(&self, relation: Option<&str>, name: &Ident) -> Result<Option<&ScopeColumn>, SqlError> {
+        let mut found: Option<&ScopeColumn> = None;
+        for column in &self.columns {
+            let matches = column.name == name.value
+                && match relation {
+                    Some(relation) => column.relation.as_deref() == Some(relation),
+                    None => !column.merged,
+                };
+            if matches {
+                if found.is_some() {
+                    return Err(ambiguous_column(name));
+                }
+                found = Some(column);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether the scope itself has a relation of this name.
+    #[must_use]
+    pub fn own_relation(&self, relation: &str) -> bool {
+        self.columns.iter().any(|column| column.relation.as_deref() == Some(relation))
+    }
+}
+
+impl Level<'_> {
+    /// Resolves a name in the enclosing level and notes that this level uses it.
+    ///
+    /// # Errors
+    /// As [`Resolve::column`].
+    pub fn outer_column(&self, relation: Option<&str>, name: &Ident) -> Result<Option<Expr>, SqlError> {
+        let Some(outer) = self.outer else { return Ok(None) };
+        let Some(expr) = outer.column(relation, name)? else { return Ok(None) };
+        let data_type = expr.ty();
+        let mut used = self.used.borrow_mut();
+        let index = match used.iter().position(|known| *known == expr) {
+            Some(index) => index,
+            None => {
+                used.push(expr);
+                used.len() - 1
+            }
+        };
+        Ok(Some(Expr::Outer { index, ty: data_type }))
+    }
+}
+
+impl Resolve for Scope<'_> {
+    fn column(&self, relation: Option<&str>, name: &Ident) -> Result<Option<Expr>, SqlError> {
+        match self.own(relation, name)? {
+            Some(column) => Ok(Some(column.expr.clone())),
+            None => self.level.outer_column(relation, name),
+        }
+    }
+
+    fn has_relation(&self, relation: &str) -> bool {
+        self.own_relation(relation) || self.level.outer.is_some_and(|outer| outer.has_relation(relation))
+    }
+}
+
+/// Resolves a column name or says, as PostgreSQL does, what is missing.
+///
+/// # Errors
+/// 42703, 42P01 or 42702.
+pub fn require_column(scope: &dyn Resolve, relation: Option<&Ident>, name: &Ident) -> Result<Expr, SqlError> {
+    match scope.column(relation.map(|relation| relation.value.as_str()), name)? {
+        Some(expr) => Ok(expr),
+        None => match relation {
+            Some(relation) if !scope.has_relation(&relation.value) => Err(undefined_table(relation)),
+            relation => Err(undefined_column(relation, name)),
+        },
+    }
+}

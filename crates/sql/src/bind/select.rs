@@ -1,0 +1,461 @@
+//! SELECT: from FROM to the select list.
+
+use std::cell::Cell;
+
+use rustydb_types::datatype::DataType;
+use rustydb_types::ids::Oid;
+use sqlparser::ast::{
+    Distinct, Expr as AstExpr, GroupByExpr, OrderByExpr, Select, SelectItem, SelectItemQualifiedWildcardKind,
+};
+
+use super::aggregate::{GroupedPlace, UngroupedPlace};
+use super::context::Binder;
+use super::errors::{at, fail, syntax, undefined_table, unsupported};
+use super::from::{function_arg, last_ident};
+use super::query::{ordinal, sort_key, sorted};
+use super::scope::{Level, Resolve, Scope};
+use crate::error::{SqlError, SqlState};
+use crate::plan::{Aggregate, ColumnInfo, Node, SortKey, TableFunction};
+use crate::scalar::Expr;
+
+/// A bound SELECT.
+#[derive(Debug)]
+pub(crate) struct SelectParts {
+    /// Its rows.
+    pub node: Node,
+    /// Its columns.
+    pub columns: Vec<ColumnInfo>,
+}
+
+/// A bound item of a select list.
+#[derive(Clone, Debug)]
+pub(crate) struct OutputItem {
+    /// What the client sees.
+    pub column: ColumnInfo,
+    /// The value, or the arguments of a function that yields rows.
+    pub exprs: Vec<Expr>,
+    /// The function that yields rows.
+    pub function: Option<TableFunction>,
+}
+
+impl Binder<'_> {
+    /// Binds a SELECT with the ORDER BY that belongs to it.
+    ///
+    /// # Errors
+    /// As PostgreSQL's analysis.
+    pub(crate) fn bind_select_parts(
+        &self,
+        select: &Select,
+        order_by: &[OrderByExpr],
+        lock: bool,
+        level: &Level<'_>,
+    ) -> Result<SelectParts, SqlError> {
+        self.refuse_unsupported(select)?;
+        let (mut node, scope) = self.bind_from(&select.from, level, lock)?;
+        if let Some(selection) = &select.selection {
+            let predicate = self.bind_condition(selection, &scope, "WHERE")?;
+            node = Node::Filter { input: Box::new(node), predicate };
+        }
+        let group_by = match &select.group_by {
+            GroupByExpr::Expressions(exprs, modifiers) if modifiers.is_empty() => exprs.as_slice(),
+            _ => return Err(unsupported("GROUP BY ALL, ROLLUP, CUBE or GROUPING SETS")),
+        };
+        if group_by.is_empty() && select.having.is_none() {
+            let place = UngroupedPlace { scope: &scope, saw_aggregate: Cell::new(false) };
+            let bound = self
+                .bind_projection(&select.projection, &place, &scope)
+                .and_then(|items| Ok((self.bind_order(order_by, &items, &place)?, items)));
+            if !place.saw_aggregate.get() {
+                let (keys, items) = bound?;
+                return self.finish_select(select, node, items, keys, &scope);
+            }
+        }
+        self.bind_grouped(select, group_by, order_by, node, &scope)
+    }
+
+    fn refuse_unsupported(&self, select: &Select) -> Result<(), SqlError> {
+        let refused = [
+            (select.top.is_some(), "TOP"),
+            (select.into.is_some(), "SELECT INTO"),
+            (!select.lateral_views.is_empty(), "LATERAL VIEW"),
+            (select.prewhere.is_some(), "PREWHERE"),
+            (!select.named_window.is_empty(), "WINDOW"),
+            (select.qualify.is_some(), "QUALIFY"),
+            (!select.connect_by.is_empty(), "CONNECT BY"),
+        ];
+        match refused.iter().find(|(present, _)| *present) {
+            Some((_, what)) => Err(unsupported(what)),
+            None => Ok(()),
+        }
+    }
+
+    fn bind_grouped(
+        &self,
+        select: &Select,
+        group_by: &[AstExpr],
+        order_by: &[OrderByExpr],
+        input: Node,
+        scope: &Scope<'_>,
+    ) -> Result<SelectParts, SqlError> {
+        let mut groups: Vec<Expr> = Vec::new();
+        let mut written = Vec::new();
+        for expr in group_by {
+            let expr = self.group_item(expr, select, scope)?;
+            let bound = self.bind_expr(&expr, scope)?;
+            let key = match groups.iter().position(|group| *group == bound) {
+                Some(key) => key,
+                None => {
+                    groups.push(bound);
+                    groups.len() - 1
+                }
+            };
+            written.push((expr, key));
+        }
+        let dependent = self.dependent_columns(&groups, scope);
+        let place = GroupedPlace::new(scope, written, groups, dependent);
+        let items = self.bind_projection(&select.projection, &place, scope)?;
+        let having = match &select.having {
+            Some(having) => Some(self.bind_condition(having, &place, "HAVING")?),
+            None => None,
+        };
+        let keys = self.bind_order(order_by, &items, &place)?;
+        let (groups, calls, settle) = place.finish();
+        let aggregate = Aggregate { input, groups, calls, always_one: group_by.is_empty() };
+        let mut node = Node::Aggregate(Box::new(aggregate));
+        if let Some(having) = having {
+            node = Node::Filter { input: Box::new(node), predicate: settle(having) };
+        }
+        let items = items
+            .into_iter()
+            .map(|item| OutputItem {
+                exprs: item.exprs.into_iter().map(&settle).collect(),
+                column: item.column,
+                function: item.function,
+            })
+            .collect();
+        let keys = keys
+            .into_iter()
+            .map(|key| SortKey {
+                expr: settle(key.expr),
+                descending: key.descending,
+                nulls_first: key.nulls_first,
+            })
+            .collect();
+        self.finish_select(select, node, items, keys, scope)
+    }
+
+    /// A GROUP BY item: a number or an output name stands for the expression in the select list.
+    fn group_item(&self, expr: &AstExpr, select: &Select, scope: &Scope<'_>) -> Result<AstExpr, SqlError> {
+        let output = |index: usize| match select.projection.get(index) {
+            Some(SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) => {
+                Some(expr.clone())
+            }
+            _ => None,
+        };
+        if let Some(index) = ordinal(expr, select.projection.len(), "GROUP BY")? {
+            return output(index).ok_or_else(|| unsupported("GROUP BY position of *"));
+        }
+        if let AstExpr::Identifier(name) = expr
+            && scope.own(None, name)?.is_none()
+        {
+            let named = select.projection.iter().find_map(|item| match item {
+                SelectItem::ExprWithAlias { expr, alias } if alias.value == name.value => Some(expr.clone()),
+                _ => None,
+            });
+            if let Some(named) = named {
+                return Ok(named);
+            }
+        }
+        if matches!(expr, AstExpr::Rollup(_) | AstExpr::Cube(_) | AstExpr::GroupingSets(_)) {
+            return Err(unsupported("ROLLUP, CUBE or GROUPING SETS"));
+        }
+        Ok(strip(expr).clone())
+    }
+
+    /// Columns of tables whose whole primary key is grouped by.
+    fn dependent_columns(&self, groups: &[Expr], scope: &Scope<'_>) -> Vec<Expr> {
+        let mut dependent = Vec::new();
+        let relations: Vec<&str> =
+            scope.columns.iter().filter_map(|column| column.relation.as_deref()).collect();
+        for relation in relations {
+            let columns: Vec<_> =
+                scope.columns.iter().filter(|column| column.relation.as_deref() == Some(relation)).collect();
+            let table = columns.iter().find_map(|column| column.origin).map(|(table, _)| Oid::new(table));
+            let Some(key) = table.and_then(|table| self.context.catalog.table(table)?.primary_key()) else {
+                continue;
+            };
+            let covered = key.key.iter().all(|part| {
+                columns.iter().any(|column| {
+                    column.origin.is_some_and(|(_, number)| number == part.column.get())
+                        && groups.contains(&column.expr)
+                })
+            });
+            if covered {
+                dependent.extend(columns.iter().map(|column| column.expr.clone()));
+            }
+        }
+        dependent
+    }
+
+    /// Binds a select list.
+    pub(crate) fn bind_projection(
+        &self,
+        projection: &[SelectItem],
+        place: &dyn Resolve,
+        scope: &Scope<'_>,
+    ) -> Result<Vec<OutputItem>, SqlError> {
+        let mut items = Vec::with_capacity(projection.len());
+        for item in projection {
+            match item {
+                SelectItem::UnnamedExpr(expr) => {
+                    items.push(self.bind_item(expr, output_name(expr), place, scope)?)
+                }
+                SelectItem::ExprWithAlias { expr, alias } => {
+                    items.push(self.bind_item(expr, alias.value.clone(), place, scope)?);
+                }
+                SelectItem::Wildcard(_) => {
+                    if scope.columns.is_empty() {
+                        return Err(syntax("SELECT * with no tables specified is not valid"));
+                    }
+                    for column in scope.columns.iter().filter(|column| !column.merged) {
+                        items.push(self.star_item(column, place)?);
+                    }
+                }
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+                    let relation = last_ident(name)?;
+                    if !scope.own_relation(&relation.value) {
+                        return Err(undefined_table(&relation));
+                    }
+                    for column in &scope.columns {
+                        if column.relation.as_deref() == Some(relation.value.as_str()) {
+                            items.push(self.star_item(column, place)?);
+                        }
+                    }
+                }
+                _ => return Err(unsupported("this select list item")),
+            }
+        }
+        Ok(items)
+    }
+
+    fn star_item(
+        &self,
+        column: &super::scope::ScopeColumn,
+        place: &dyn Resolve,
+    ) -> Result<OutputItem, SqlError> {
+        let name = sqlparser::ast::Ident::new(column.name.clone());
+        // A column that USING merged has no relation; any other is asked for by its relation, so that it is not
+        // ambiguous.
+        let expr = place.column(column.relation.as_deref(), &name)?.unwrap_or_else(|| column.expr.clone());
+        let column =
+            ColumnInfo { name: column.name.clone(), data_type: column.data_type, origin: column.origin };
+        Ok(OutputItem { column, exprs: vec![expr], function: None })
+    }
+
+    fn bind_item(
+        &self,
+        expr: &AstExpr,
+        name: String,
+        place: &dyn Resolve,
+        scope: &Scope<'_>,
+    ) -> Result<OutputItem, SqlError> {
+        if let AstExpr::Function(function) = expr
+            && let sqlparser::ast::FunctionArguments::List(list) = &function.args
+            && let Ok((_, function_name)) = self.split_name(&function.name)
+            && let Ok(args) = list.args.iter().map(function_arg).collect::<Result<Vec<_>, _>>()
+        {
+            if let Some((function, exprs, data_type)) =
+                self.bind_table_function(function_name, &args, place)?
+            {
+                let column = ColumnInfo { name, data_type, origin: None };
+                return Ok(OutputItem { column, exprs, function: Some(function) });
+            }
+        }
+        let bound = self.bind_expr(expr, place)?;
+        let origin = match &bound {
+            Expr::Column { .. } => {
+                scope.columns.iter().find(|column| column.expr == bound).and_then(|column| column.origin)
+            }
+            _ => None,
+        };
+        let column = ColumnInfo { name, data_type: bound.ty(), origin };
+        Ok(OutputItem { column, exprs: vec![bound], function: None })
+    }
+
+    /// Binds ORDER BY: a number or an output name first, then an expression over the columns of FROM.
+    pub(crate) fn bind_order(
+        &self,
+        order_by: &[OrderByExpr],
+        items: &[OutputItem],
+        place: &dyn Resolve,
+    ) -> Result<Vec<SortKey>, SqlError> {
+        let mut keys = Vec::with_capacity(order_by.len());
+        for item in order_by {
+            let output = match ordinal(&item.expr, items.len(), "ORDER BY")? {
+                Some(index) => items.get(index),
+                None => match &item.expr {
+                    AstExpr::Identifier(name) => {
+                        let mut named = items.iter().filter(|output| output.column.name == name.value);
+                        let first = named.next();
+                        if named.any(|other| first.is_some_and(|first| first.exprs != other.exprs)) {
+                            let message = format!("ORDER BY \"{}\" is ambiguous", name.value);
+                            return Err(at(fail(SqlState::AMBIGUOUS_COLUMN, message), name));
+                        }
+                        first
+                    }
+                    _ => None,
+                },
+            };
+            let expr = match output {
+                Some(OutputItem { function: Some(_), .. }) => {
+                    return Err(unsupported("ORDER BY a set-returning function"));
+                }
+                Some(output) => output.exprs.first().cloned().unwrap_or_else(Expr::null),
+                None => self.bind_expr(&item.expr, place)?,
+            };
+            keys.push(sort_key(expr, item));
+        }
+        Ok(keys)
+    }
+
+    /// Puts sort, projection and DISTINCT on top.
+    fn finish_select(
+        &self,
+        select: &Select,
+        node: Node,
+        items: Vec<OutputItem>,
+        keys: Vec<SortKey>,
+        scope: &Scope<'_>,
+    ) -> Result<SelectParts, SqlError> {
+        let columns: Vec<ColumnInfo> = items.iter().map(|item| item.column.clone()).collect();
+        if items.iter().any(|item| item.function.is_some()) {
+            if !matches!(select.distinct, None | Some(Distinct::All)) {
+                return Err(unsupported("DISTINCT with a set-returning function in the select list"));
+            }
+            let exprs = items.into_iter().map(|item| (item.function, item.exprs)).collect();
+            let node = Node::ProjectSet { input: Box::new(sorted(node, keys)), exprs };
+            return Ok(SelectParts { node, columns });
+        }
+        let exprs: Vec<Expr> = items.into_iter().filter_map(|item| item.exprs.into_iter().next()).collect();
+        let node = match &select.distinct {
+            None | Some(Distinct::All) => Node::Project { input: Box::new(sorted(node, keys)), exprs },
+            Some(Distinct::Distinct) => {
+                let mut output_keys = Vec::with_capacity(keys.len());
+                for key in keys {
+                    let Some(index) = exprs.iter().position(|expr| *expr == key.expr) else {
+                        return Err(fail(
+                            SqlState::INVALID_COLUMN_REFERENCE,
+                            "for SELECT DISTINCT, ORDER BY expressions must appear in select list",
+                        ));
+                    };
+                    output_keys.push(SortKey {
+                        expr: Expr::Column { index, ty: key.expr.ty() },
+                        descending: key.descending,
+                        nulls_first: key.nulls_first,
+                    });
+                }
+                let project = Node::Project { input: Box::new(node), exprs };
+                sorted(Node::Distinct { input: Box::new(project), on: None }, output_keys)
+            }
+            Some(Distinct::On(on)) => self.distinct_on(on, node, exprs, keys, scope)?,
+        };
+        Ok(SelectParts { node, columns })
+    }
+
+    /// DISTINCT ON: the first row of each key in the order of ORDER BY, which must begin with the key.
+    fn distinct_on(
+        &self,
+        on: &[AstExpr],
+        node: Node,
+        exprs: Vec<Expr>,
+        mut keys: Vec<SortKey>,
+        scope: &Scope<'_>,
+    ) -> Result<Node, SqlError> {
+        let mut key_exprs = Vec::with_capacity(on.len());
+        for expr in on {
+            key_exprs.push(match ordinal(expr, exprs.len(), "SELECT DISTINCT ON")? {
+                Some(index) => exprs.get(index).cloned().unwrap_or_else(Expr::null),
+                None => self.bind_expr(expr, scope)?,
+            });
+        }
+        let leading = keys.iter().take(key_exprs.len());
+        if leading.clone().any(|key| !key_exprs.contains(&key.expr)) {
+            return Err(fail(
+                SqlState::INVALID_COLUMN_REFERENCE,
+                "SELECT DISTINCT ON expressions must match initial ORDER BY expressions",
+            ));
+        }
+        for expr in &key_exprs {
+            if !keys.iter().any(|key| key.expr == *expr) {
+                keys.push(SortKey { expr: expr.clone(), descending: false, nulls_first: false });
+            }
+        }
+        let count = key_exprs.len();
+        let wide = key_exprs.into_iter().chain(exprs.iter().cloned()).collect();
+        let input = Node::Project { input: Box::new(sorted(node, keys)), exprs: wide };
+        let distinct = Node::Distinct { input: Box::new(input), on: Some(count) };
+        let narrow = exprs.iter().enumerate();
+        let narrow =
+            narrow.map(|(index, expr)| Expr::Column { index: count + index, ty: expr.ty() }).collect();
+        Ok(Node::Project { input: Box::new(distinct), exprs: narrow })
+    }
+}
+
+/// An expression without the parentheses around it.
+pub(crate) fn strip(expr: &AstExpr) -> &AstExpr {
+    match expr {
+        AstExpr::Nested(inner) => strip(inner),
+        other => other,
+    }
+}
+
+/// The name that PostgreSQL gives to a column without an alias.
+pub(crate) fn output_name(expr: &AstExpr) -> String {
+    let unnamed = || "?column?".to_owned();
+    match expr {
+        AstExpr::Identifier(name) => name.value.clone(),
+        AstExpr::CompoundIdentifier(names) => names.last().map_or_else(unnamed, |name| name.value.clone()),
+        AstExpr::Function(function) => {
+            last_ident(&function.name).map_or_else(|_| unnamed(), |name| name.value)
+        }
+        AstExpr::Nested(inner) | AstExpr::Collate { expr: inner, .. } => output_name(inner),
+        AstExpr::Cast { expr, data_type, .. } => match output_name(expr) {
+            name if name == "?column?" => DataType::parse(&data_type.to_string())
+                .map_or_else(unnamed, |data_type| data_type.base.type_name().to_owned()),
+            name => name,
+        },
+        AstExpr::Case { else_result, .. } => match else_result.as_deref().map(output_name) {
+            Some(name) if name != "?column?" => name,
+            _ => "case".into(),
+        },
+        AstExpr::Exists { .. } => "exists".into(),
+        AstExpr::Array(_) => "array".into(),
+        AstExpr::Extract { .. } => "extract".into(),
+        AstExpr::Position { .. } => "position".into(),
+        AstExpr::Substring { .. } => "substring".into(),
+        AstExpr::Trim { trim_where, .. } => match trim_where {
+            Some(sqlparser::ast::TrimWhereField::Leading) => "ltrim".into(),
+            Some(sqlparser::ast::TrimWhereField::Trailing) => "rtrim".into(),
+            _ => "btrim".into(),
+        },
+        AstExpr::Overlay { .. } => "overlay".into(),
+        AstExpr::Ceil { .. } => "ceil".into(),
+        AstExpr::Floor { .. } => "floor".into(),
+        AstExpr::AtTimeZone { .. } => "timezone".into(),
+        AstExpr::Interval(_) => "interval".into(),
+        AstExpr::Tuple(_) => "row".into(),
+        AstExpr::TypedString(typed) => DataType::parse(&typed.data_type.to_string())
+            .map_or_else(unnamed, |data_type| data_type.base.type_name().to_owned()),
+        AstExpr::Value(value) if matches!(value.value, sqlparser::ast::Value::Boolean(_)) => "bool".into(),
+        AstExpr::CompoundFieldAccess { root, .. } => output_name(root),
+        AstExpr::Subquery(query) => match query.body.as_ref() {
+            sqlparser::ast::SetExpr::Select(select) => match select.projection.first() {
+                Some(SelectItem::UnnamedExpr(expr)) => output_name(expr),
+                Some(SelectItem::ExprWithAlias { alias, .. }) => alias.value.clone(),
+                _ => unnamed(),
+            },
+            _ => unnamed(),
+        },
+        _ => unnamed(),
+    }
+}

@@ -1,0 +1,243 @@
+//! Reading and changing the catalog within a transaction.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustydb_txn::{Direction, LockWait, RowLock, ScanRequest, Transaction};
+use rustydb_types::ids::Oid;
+use serde::{Deserialize, Serialize};
+
+use super::descriptor::{self, SchemaDescriptor, StorageId, TableDescriptor, TableStatistics};
+use super::keys::{self, Kind};
+use super::snapshot::CatalogSnapshot;
+use crate::error::{SqlError, SqlState};
+
+/// Catalogs that are kept, so that a transaction with changes of its own does not cost the others theirs.
+const KEPT_COUNT: usize = 4;
+
+/// What is given out next.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Allocator {
+    next_oid: u32,
+    next_storage: u32,
+}
+
+impl Default for Allocator {
+    fn default() -> Self {
+        Self { next_oid: Oid::FIRST_USER.get(), next_storage: 1 }
+    }
+}
+
+impl From<descriptor::DescriptorError> for SqlError {
+    fn from(error: descriptor::DescriptorError) -> Self {
+        Self::new(SqlState::DATA_CORRUPTED, error.to_string())
+    }
+}
+
+/// The last catalogs of a database, by version.
+#[derive(Debug, Default)]
+pub struct CatalogCache {
+    kept: Mutex<VecDeque<Arc<CatalogSnapshot>>>,
+}
+
+impl CatalogCache {
+    /// The catalog as the transaction sees it in its newest state, its own changes included.
+    ///
+    /// # Errors
+    /// Storage errors; XX001 when a descriptor cannot be read.
+    pub fn get(&self, txn: &Transaction) -> Result<Arc<CatalogSnapshot>, SqlError> {
+        let version = txn.get_latest(&keys::VERSION)?.unwrap_or_default();
+        if let Some(found) = self.kept.lock().iter().find(|kept| kept.version() == version.as_ref()) {
+            return Ok(Arc::clone(found));
+        }
+        let snapshot = Arc::new(load(txn, version.to_vec())?);
+        let mut kept = self.kept.lock();
+        kept.push_front(Arc::clone(&snapshot));
+        kept.truncate(KEPT_COUNT);
+        Ok(snapshot)
+    }
+}
+
+/// Reads the whole catalog.
+fn load(txn: &Transaction, version: Vec<u8>) -> Result<CatalogSnapshot, SqlError> {
+    let mut snapshot = CatalogSnapshot::empty(version);
+    let (mut start, mut end) = (Bytes::from_static(keys::ALL.0), Bytes::from_static(keys::ALL.1));
+    loop {
+        let request =
+            ScanRequest { start, end, direction: Direction::Forward, max_bytes: 64 << 10, max_rows: 1024 };
+        let chunk = txn.scan(request)?;
+        for (key, value) in chunk.iter() {
+            absorb(&mut snapshot, key, value)?;
+        }
+        match chunk.rest() {
+            Some(rest) => (start, end) = rest,
+            None => return Ok(snapshot),
+        }
+    }
+}
+
+fn absorb(snapshot: &mut CatalogSnapshot, key: &[u8], value: &[u8]) -> Result<(), SqlError> {
+    let number = |at: usize| {
+        let bytes = key.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(u32::from_be_bytes).unwrap_or_default()
+    };
+    match key.get(1).copied() {
+        Some(kind) if kind == Kind::Schema as u8 => {
+            match descriptor::decode::<Option<SchemaDescriptor>>(value)? {
+                Some(schema) => snapshot.add_schema(schema),
+                None => snapshot.remove_schema(Oid::new(number(2))),
+            }
+        }
+        Some(kind) if kind == Kind::Table as u8 => {
+            snapshot.add_table(descriptor::decode::<TableDescriptor>(value)?)
+        }
+        Some(kind) if kind == Kind::Statistics as u8 => {
+            snapshot.add_statistics(Oid::new(number(2)), descriptor::decode::<TableStatistics>(value)?);
+        }
+        Some(kind) if kind == Kind::Comment as u8 => {
+            let text = String::from_utf8_lossy(value).into_owned();
+            snapshot.add_comment(number(2), Oid::new(number(6)), number(10), text);
+        }
+        Some(kind) if kind == Kind::Sweep as u8 => snapshot.add_sweep(StorageId::new(number(2))),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Changes the catalog within a transaction. Changes of one database follow each other: the version row is locked
+/// until the transaction ends.
+#[derive(Debug)]
+pub struct CatalogWriter<'a> {
+    /// The transaction.
+    pub txn: &'a mut Transaction,
+}
+
+impl<'a> CatalogWriter<'a> {
+    /// Locks the catalog against other changes and marks it as changed; `token` must differ at every call.
+    ///
+    /// # Errors
+    /// Lock errors and storage errors.
+    pub async fn begin(txn: &'a mut Transaction, wait: LockWait, token: u64) -> Result<Self, SqlError> {
+        txn.lock_row(&keys::VERSION, RowLock::ForUpdate, wait).await?;
+        txn.lock_row(&keys::ALLOCATOR, RowLock::ForUpdate, wait).await?;
+        let counter = match txn.get_latest(&keys::VERSION)? {
+            Some(version) => version.get(..8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes),
+            None => 0,
+        };
+        // The counter alone would be the same after a rollback and another change.
+        let version = [counter.wrapping_add(1).to_be_bytes(), token.to_be_bytes()].concat();
+        txn.put(Bytes::from_static(&keys::VERSION), version.into())?;
+        Ok(Self { txn })
+    }
+
+    fn allocate(&mut self, take: impl FnOnce(&mut Allocator) -> u32) -> Result<u32, SqlError> {
+        let mut allocator = match self.txn.get_latest(&keys::ALLOCATOR)? {
+            Some(stored) => descriptor::decode(&stored)?,
+            None => Allocator::default(),
+        };
+        let taken = take(&mut allocator);
+        self.txn.put(Bytes::from_static(&keys::ALLOCATOR), descriptor::encode(&allocator)?.into())?;
+        Ok(taken)
+    }
+
+    /// A new object identifier.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub fn new_oid(&mut self) -> Result<Oid, SqlError> {
+        self.allocate(|allocator| {
+            allocator.next_oid += 1;
+            allocator.next_oid - 1
+        })
+        .map(Oid::new)
+    }
+
+    /// A new storage number.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub fn new_storage(&mut self) -> Result<StorageId, SqlError> {
+        self.allocate(|allocator| {
+            allocator.next_storage += 1;
+            allocator.next_storage - 1
+        })
+        .map(StorageId::new)
+    }
+
+    async fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), SqlError> {
+        self.txn.lock_row(&key, RowLock::ForUpdate, LockWait::Forever).await?;
+        match value {
+            Some(value) => self.txn.put(key.into(), value.into())?,
+            None => self.txn.delete(key.into())?,
+        }
+        Ok(())
+    }
+
+    /// Writes a table's descriptor.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub async fn put_table(&mut self, table: &TableDescriptor) -> Result<(), SqlError> {
+        self.write(keys::object(Kind::Table, table.oid.get()), Some(descriptor::encode(table)?)).await
+    }
+
+    /// Removes a table's descriptor, its statistics, and leaves its storages to be swept.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub async fn drop_table(&mut self, table: &TableDescriptor) -> Result<(), SqlError> {
+        self.write(keys::object(Kind::Table, table.oid.get()), None).await?;
+        self.write(keys::object(Kind::Statistics, table.oid.get()), None).await?;
+        self.drop_storage(table.storage).await?;
+        for index in table.indexes.iter().filter(|index| index.storage != table.storage) {
+            self.drop_storage(index.storage).await?;
+        }
+        Ok(())
+    }
+
+    /// Leaves a storage to be swept.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub async fn drop_storage(&mut self, storage: StorageId) -> Result<(), SqlError> {
+        self.write(keys::object(Kind::Sweep, storage.get()), Some(Vec::new())).await
+    }
+
+    /// Forgets a storage that was swept.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub async fn swept(&mut self, storage: StorageId) -> Result<(), SqlError> {
+        self.write(keys::object(Kind::Sweep, storage.get()), None).await
+    }
+
+    /// Writes a schema's descriptor; `None` marks a built-in one as dropped.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub async fn put_schema(&mut self, oid: Oid, schema: Option<&SchemaDescriptor>) -> Result<(), SqlError> {
+        self.write(keys::object(Kind::Schema, oid.get()), Some(descriptor::encode(&schema)?)).await
+    }
+
+    /// Writes what ANALYZE found out.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub async fn put_statistics(&mut self, table: Oid, statistics: &TableStatistics) -> Result<(), SqlError> {
+        self.write(keys::object(Kind::Statistics, table.get()), Some(descriptor::encode(statistics)?)).await
+    }
+
+    /// Sets or removes a comment.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub async fn put_comment(
+        &mut self,
+        (class, object, sub): (u32, Oid, u32),
+        text: Option<&str>,
+    ) -> Result<(), SqlError> {
+        self.write(keys::comment(class, object, sub), text.map(|text| text.as_bytes().to_vec())).await
+    }
+}

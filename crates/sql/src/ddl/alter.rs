@@ -1,0 +1,489 @@
+//! ALTER TABLE, and the work that fills an index from the rows that are there.
+
+use bytes::Bytes;
+use rustydb_txn::{Direction, LockWait, RowLock, ScanRequest, TableLockMode, Transaction};
+use rustydb_types::ids::ColumnId;
+use rustydb_types::value::Value;
+use sqlparser::ast::{AlterColumnOperation, AlterTable, AlterTableOperation, Ident, RenameTableNameKind};
+
+use super::create::{self, KeySpec};
+use super::{change, current, lock_table, relation_exists};
+use crate::bind::Binder;
+use crate::bind::errors::{fail, unsupported};
+use crate::bind::from::{column_type, last_ident};
+use crate::bind::scope::{Level, Scope};
+use crate::catalog::store::CatalogWriter;
+use crate::catalog::{IndexKind, TableDescriptor, TypeRef, keys};
+use crate::error::{SqlError, SqlState};
+use crate::exec::ExecContext;
+use crate::exec::rows::{self, RowLayout};
+use crate::exec::write::TableWriter;
+use crate::plan::Row;
+
+/// Rows that a rewrite reads at a time.
+const CHUNK_ROWS: usize = 512;
+
+/// ALTER TABLE.
+pub(super) async fn table(
+    alter: &AlterTable,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let mode = TableLockMode::AccessExclusive;
+    let Some(mut table) = lock_table(&alter.name, alter.if_exists, mode, txn, context).await? else {
+        return Ok(());
+    };
+    for operation in &alter.operations {
+        operate(operation, &mut table, txn, context).await?;
+    }
+    Ok(())
+}
+
+async fn operate(
+    operation: &AlterTableOperation,
+    table: &mut TableDescriptor,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    match operation {
+        AlterTableOperation::AddConstraint { constraint, .. } => {
+            add_key(&create::key_of_constraint(constraint)?, table, txn, context).await
+        }
+        AlterTableOperation::AddColumn { if_not_exists, column_def, .. } => {
+            let name = &column_def.name.value;
+            if table.column_index(name).is_some() {
+                if *if_not_exists {
+                    return Ok(());
+                }
+                let message = format!("column \"{name}\" of relation \"{}\" already exists", table.name);
+                return Err(fail(SqlState::DUPLICATE_COLUMN, message));
+            }
+            add_column(column_def, table, txn, context).await
+        }
+        AlterTableOperation::DropColumn { column_names, if_exists, .. } => {
+            for name in column_names {
+                drop_column(name, *if_exists, table, txn, context).await?;
+            }
+            Ok(())
+        }
+        AlterTableOperation::DropConstraint { if_exists, name, .. } => {
+            drop_constraint(&name.value, *if_exists, table, txn, context).await
+        }
+        AlterTableOperation::RenameColumn { old_column_name, new_column_name } => {
+            if table.column_index(&new_column_name.value).is_some() {
+                let message = format!(
+                    "column \"{}\" of relation \"{}\" already exists",
+                    new_column_name.value, table.name
+                );
+                return Err(fail(SqlState::DUPLICATE_COLUMN, message));
+            }
+            let place = place_of(table, old_column_name)?;
+            if let Some(column) = table.columns.get_mut(place) {
+                column.name.clone_from(&new_column_name.value);
+            }
+            save(table, txn, context).await
+        }
+        AlterTableOperation::RenameTable { table_name } => {
+            let (RenameTableNameKind::To(name) | RenameTableNameKind::As(name)) = table_name;
+            let name = last_ident(name)?.value;
+            let mut catalog = change(txn, context).await?;
+            if current(catalog.txn, context)?.catalog.has_relation(table.schema, &name) {
+                return Err(relation_exists(&name));
+            }
+            table.name = name;
+            catalog.put_table(table).await
+        }
+        AlterTableOperation::RenameConstraint { old_name, new_name } => {
+            let mut catalog = change(txn, context).await?;
+            if current(catalog.txn, context)?.catalog.has_relation(table.schema, &new_name.value) {
+                return Err(relation_exists(&new_name.value));
+            }
+            let found = table
+                .indexes
+                .iter_mut()
+                .find(|index| index.constraint.is_some() && index.name == old_name.value);
+            match found {
+                Some(index) => index.name.clone_from(&new_name.value),
+                None => return Err(no_constraint(&old_name.value, &table.name)),
+            }
+            catalog.put_table(table).await
+        }
+        AlterTableOperation::AlterColumn { column_name, op } => {
+            alter_column(column_name, op, table, txn, context).await
+        }
+        // Nobody is kept from anything by an owner that is only noted.
+        AlterTableOperation::OwnerTo { .. } => Ok(()),
+        AlterTableOperation::SetOptionsParens { options } => {
+            for option in options {
+                if let sqlparser::ast::SqlOption::KeyValue { key, value } = option {
+                    table.options.insert(key.value.clone(), value.to_string());
+                }
+            }
+            save(table, txn, context).await
+        }
+        other => Err(unsupported(format!("ALTER TABLE {other}"))),
+    }
+}
+
+fn place_of(table: &TableDescriptor, name: &Ident) -> Result<usize, SqlError> {
+    table.column_index(&name.value).ok_or_else(|| {
+        let message = format!("column \"{}\" of relation \"{}\" does not exist", name.value, table.name);
+        fail(SqlState::UNDEFINED_COLUMN, message)
+    })
+}
+
+fn no_constraint(name: &str, table: &str) -> SqlError {
+    fail(SqlState::UNDEFINED_OBJECT, format!("constraint \"{name}\" of relation \"{table}\" does not exist"))
+}
+
+async fn save(
+    table: &TableDescriptor,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    change(txn, context).await?.put_table(table).await
+}
+
+async fn add_key(
+    spec: &KeySpec,
+    table: &mut TableDescriptor,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    if spec.kind == IndexKind::Primary && table.primary_key().is_some() {
+        let message = format!("multiple primary keys for table \"{}\" are not allowed", table.name);
+        return Err(fail(SqlState::INVALID_TABLE_DEFINITION, message));
+    }
+    let former = table.clone();
+    let mut catalog = change(txn, context).await?;
+    let now = current(catalog.txn, context)?;
+    create::add_index(&mut catalog, &now.catalog, table, spec)?;
+    let place = table.indexes.len().saturating_sub(1);
+    if spec.kind == IndexKind::Primary {
+        // The rows move under their new key, so that lookups by it need no second step.
+        let storage = catalog.new_storage()?;
+        catalog.drop_storage(former.storage).await?;
+        table.storage = storage;
+        if let Some(primary) = table.indexes.get_mut(place) {
+            primary.storage = storage;
+            table.row_key = primary.key.iter().map(|part| part.column).collect();
+        }
+        for position in 0..place {
+            let storage = catalog.new_storage()?;
+            if let Some(index) = table.indexes.get_mut(position) {
+                catalog.drop_storage(index.storage).await?;
+                index.storage = storage;
+            }
+        }
+    }
+    catalog.put_table(table).await?;
+    if spec.kind == IndexKind::Primary {
+        rewrite(&former, table, txn, context).await
+    } else {
+        fill_index(table, place, txn, context).await
+    }
+}
+
+/// All rows of a table, chunk by chunk, as the transaction sees them now with its own earlier writes.
+struct Rows {
+    rest: Option<(Bytes, Bytes)>,
+    layout: RowLayout,
+}
+
+impl Rows {
+    fn of(table: &TableDescriptor) -> Result<Self, SqlError> {
+        let (start, end) = keys::storage_range(table.storage);
+        Ok(Self { rest: Some((start.into(), end.into())), layout: RowLayout::new(table)? })
+    }
+
+    fn next(&mut self, txn: &Transaction) -> Result<Option<Vec<(Bytes, Row)>>, SqlError> {
+        let Some((start, end)) = self.rest.take() else { return Ok(None) };
+        let direction = Direction::Forward;
+        let chunk =
+            txn.scan(ScanRequest { start, end, direction, max_bytes: 256 << 10, max_rows: CHUNK_ROWS })?;
+        self.rest = chunk.rest();
+        let rows = chunk
+            .iter()
+            .map(|(key, value)| Ok((Bytes::copy_from_slice(key), self.layout.decode_all(value)?)));
+        Ok(Some(rows.collect::<Result<_, SqlError>>()?))
+    }
+}
+
+/// A fresh snapshot under the table's lock: what was committed before the lock was granted is in it.
+fn refresh(txn: &mut Transaction) {
+    txn.begin_statement();
+}
+
+fn writer(table: &TableDescriptor, context: &ExecContext<'_>) -> Result<TableWriter, SqlError> {
+    let schema =
+        context.analyze.catalog.schema(table.schema).map(|schema| schema.name.clone()).unwrap_or_default();
+    TableWriter::new(
+        std::sync::Arc::new(table.clone()),
+        schema,
+        std::sync::Arc::clone(context.database.row_numbers()),
+        context.lock_wait,
+    )
+}
+
+/// Writes the entries of an index for all rows.
+pub(super) async fn fill_index(
+    table: &TableDescriptor,
+    place: usize,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    refresh(txn);
+    let Some(index) = table.indexes.get(place) else { return Ok(()) };
+    let mut all = Rows::of(table)?;
+    while let Some(rows) = all.next(txn)? {
+        for (key, row) in rows {
+            let row_key = key.get(5..).unwrap_or_default();
+            let (entry, exclusive) = rows::entry_key(table, index, &row, row_key)?;
+            txn.lock_row(&entry, RowLock::ForUpdate, LockWait::Forever).await?;
+            if exclusive && txn.get_latest(&entry)?.is_some() {
+                return Err(not_unique(table, place, &row, context));
+            }
+            txn.put(entry, Bytes::copy_from_slice(row_key))?;
+        }
+        txn.flush_if_large().await?;
+    }
+    Ok(())
+}
+
+fn not_unique(table: &TableDescriptor, place: usize, row: &[Value], context: &ExecContext<'_>) -> SqlError {
+    let name = table.indexes.get(place).map(|index| index.name.clone()).unwrap_or_default();
+    let detail = match writer(table, context) {
+        Ok(writer) => writer.duplicate(place, row).fields().detail.clone().unwrap_or_default(),
+        Err(error) => return error,
+    };
+    fail(SqlState::UNIQUE_VIOLATION, format!("could not create unique index \"{name}\""))
+        .with_detail(detail.replace("already exists.", "is duplicated."))
+        .with_table(String::new(), table.name.clone())
+        .with_constraint(name)
+}
+
+/// Writes all rows of `former` as rows of `table`, whose storages are empty.
+async fn rewrite(
+    former: &TableDescriptor,
+    table: &TableDescriptor,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    refresh(txn);
+    let writer = writer(table, context)?;
+    let mut all = Rows::of(former)?;
+    while let Some(rows) = all.next(txn)? {
+        for (_, row) in rows {
+            check_not_null(table, &row)?;
+            if let crate::exec::write::Inserted::Conflict(place, _) = writer.insert(txn, &row).await? {
+                return Err(not_unique(table, place, &row, context));
+            }
+        }
+        txn.flush_if_large().await?;
+    }
+    Ok(())
+}
+
+fn check_not_null(table: &TableDescriptor, row: &[Value]) -> Result<(), SqlError> {
+    match table.columns.iter().zip(row).find(|(column, value)| column.not_null && value.is_null()) {
+        Some((column, _)) => {
+            let message =
+                format!("column \"{}\" of relation \"{}\" contains null values", column.name, table.name);
+            Err(fail(SqlState::NOT_NULL_VIOLATION, message)
+                .with_table(String::new(), table.name.clone())
+                .with_column(column.name.clone()))
+        }
+        None => Ok(()),
+    }
+}
+
+async fn check_rows(table: &TableDescriptor, txn: &mut Transaction) -> Result<(), SqlError> {
+    refresh(txn);
+    let mut all = Rows::of(table)?;
+    while let Some(rows) = all.next(txn)? {
+        for (_, row) in &rows {
+            check_not_null(table, row)?;
+        }
+    }
+    Ok(())
+}
+
+async fn add_column(
+    column: &sqlparser::ast::ColumnDef,
+    table: &mut TableDescriptor,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let now = current(txn, context)?;
+    let mut specs = Vec::new();
+    let binder = Binder::new(&now, &[]);
+    create::add_column(&binder, table, column, &mut specs)?;
+    let Some(added) = table.columns.last_mut() else { return Ok(()) };
+    let ty = column_type(added.data_type);
+    if let Some(default) = &added.default {
+        // Rows that are there read the default's value of this moment, which is what PostgreSQL stores for them.
+        let level = Level::default();
+        let bound = binder.bind_expr(&crate::parse::parse_expr(default)?, &Scope::empty(&level))?;
+        let bound = binder.coerce_assignment(bound, ty, &added.name)?;
+        if bound.is_volatile() {
+            return Err(unsupported("ADD COLUMN with a volatile default"));
+        }
+        let value = bound.eval(&[], &context.eval(&[]))?;
+        added.missing = (!value.is_null()).then(|| crate::exec::text::print(&value, ty));
+    }
+    drop(binder);
+    save(table, txn, context).await?;
+    if table.columns.last().is_some_and(|column| column.not_null && column.missing.is_none()) {
+        check_rows(table, txn).await?;
+    }
+    for spec in &specs {
+        add_key(spec, table, txn, context).await?;
+    }
+    Ok(())
+}
+
+async fn drop_column(
+    name: &Ident,
+    if_exists: bool,
+    table: &mut TableDescriptor,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    if if_exists && table.column_index(&name.value).is_none() {
+        return Ok(());
+    }
+    let place = place_of(table, name)?;
+    let Some(id) = table.columns.get(place).map(|column| column.id) else { return Ok(()) };
+    if table.row_key.contains(&id) {
+        drop_row_key(table, txn, context).await?;
+    }
+    let mut catalog = change(txn, context).await?;
+    drop_indexes(&mut catalog, table, |index| index.key.iter().any(|part| part.column == id)).await?;
+    table.columns.remove(place);
+    catalog.put_table(table).await
+}
+
+async fn drop_indexes(
+    catalog: &mut CatalogWriter<'_>,
+    table: &mut TableDescriptor,
+    dropped: impl Fn(&crate::catalog::IndexDescriptor) -> bool,
+) -> Result<(), SqlError> {
+    let mut kept = Vec::with_capacity(table.indexes.len());
+    for index in std::mem::take(&mut table.indexes) {
+        if !dropped(&index) {
+            kept.push(index);
+        } else if index.storage != table.storage {
+            catalog.drop_storage(index.storage).await?;
+        }
+    }
+    table.indexes = kept;
+    Ok(())
+}
+
+/// Moves the rows from under their primary key to hidden row numbers, and drops the key.
+async fn drop_row_key(
+    table: &mut TableDescriptor,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let former = table.clone();
+    let mut catalog = change(txn, context).await?;
+    table.indexes.retain(|index| index.storage != former.storage);
+    table.row_key = Vec::<ColumnId>::new();
+    table.storage = catalog.new_storage()?;
+    catalog.drop_storage(former.storage).await?;
+    for index in &mut table.indexes {
+        let storage = catalog.new_storage()?;
+        catalog.drop_storage(index.storage).await?;
+        index.storage = storage;
+    }
+    catalog.put_table(table).await?;
+    rewrite(&former, table, txn, context).await
+}
+
+async fn drop_constraint(
+    name: &str,
+    if_exists: bool,
+    table: &mut TableDescriptor,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let found = table.indexes.iter().find(|index| index.constraint.is_some() && index.name == name);
+    let Some(index) = found else {
+        return if if_exists { Ok(()) } else { Err(no_constraint(name, &table.name)) };
+    };
+    if table.is_row_key(index) {
+        return drop_row_key(table, txn, context).await;
+    }
+    let oid = index.oid;
+    let mut catalog = change(txn, context).await?;
+    drop_indexes(&mut catalog, table, |index| index.oid == oid).await?;
+    catalog.put_table(table).await
+}
+
+async fn alter_column(
+    name: &Ident,
+    operation: &AlterColumnOperation,
+    table: &mut TableDescriptor,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let place = place_of(table, name)?;
+    let in_primary = |table: &TableDescriptor| {
+        let id = table.columns.get(place).map(|column| column.id);
+        table.primary_key().is_some_and(|key| key.key.iter().any(|part| Some(part.column) == id))
+    };
+    let now = current(txn, context)?;
+    let binder = Binder::new(&now, &[]);
+    let mut check = false;
+    match operation {
+        AlterColumnOperation::SetNotNull => {
+            check = true;
+            if let Some(column) = table.columns.get_mut(place) {
+                column.not_null = true;
+            }
+        }
+        AlterColumnOperation::DropNotNull => {
+            if in_primary(table) {
+                let message = format!("column \"{}\" is in a primary key", name.value);
+                return Err(fail(SqlState::INVALID_TABLE_DEFINITION, message));
+            }
+            if let Some(column) = table.columns.get_mut(place) {
+                column.not_null = false;
+            }
+        }
+        AlterColumnOperation::SetDefault { value } => {
+            if let Some(column) = table.columns.get_mut(place) {
+                column.default = Some(create::check_default(&binder, value, column)?);
+            }
+        }
+        AlterColumnOperation::DropDefault => {
+            if let Some(column) = table.columns.get_mut(place) {
+                column.default = None;
+            }
+        }
+        AlterColumnOperation::SetDataType { data_type, using: None, .. } => {
+            let target = binder.type_name(data_type)?;
+            let Some(column) = table.columns.get_mut(place) else { return Ok(()) };
+            let present = column_type(column.data_type);
+            // Stored bytes stay as they are, so only types of one representation may take each other's place.
+            let text = |base| {
+                use rustydb_types::datatype::BaseType;
+                matches!(base, BaseType::Text | BaseType::Varchar)
+            };
+            let widens = target.modifier < 0
+                || (present.base == target.base
+                    && present.modifier >= 0
+                    && present.modifier <= target.modifier);
+            let same = present.base == target.base || (text(present.base) && text(target.base));
+            if !same || !widens {
+                return Err(unsupported(format!("changing the type of a column from {present} to {target}")));
+            }
+            column.data_type = TypeRef { oid: target.base.oid(), modifier: target.modifier };
+        }
+        other => return Err(unsupported(format!("ALTER COLUMN {other}"))),
+    }
+    drop(binder);
+    save(table, txn, context).await?;
+    if check { check_rows(table, txn).await } else { Ok(()) }
+}

@@ -1,0 +1,382 @@
+//! CREATE TABLE, CREATE INDEX, CREATE SCHEMA.
+
+use std::collections::BTreeMap;
+
+use rustydb_txn::{TableLockMode, Transaction};
+use rustydb_types::ids::{ColumnId, Oid};
+use sqlparser::ast::{
+    self, ColumnOption, CreateIndex, CreateTable, CreateTableOptions, Expr as AstExpr, Ident, IndexColumn,
+    SchemaName, SqlOption, TableConstraint,
+};
+
+use super::{change, current, lock_table, relation_exists};
+use crate::bind::Binder;
+use crate::bind::errors::{at, fail, unsupported};
+use crate::bind::from::last_ident;
+use crate::bind::scope::{Level, Scope};
+use crate::catalog::store::CatalogWriter;
+use crate::catalog::{
+    CatalogSnapshot, ColumnDescriptor, IndexDescriptor, IndexKeyColumn, IndexKind, SchemaDescriptor,
+    TableDescriptor, TypeRef,
+};
+use crate::error::{SqlError, SqlState};
+use crate::exec::ExecContext;
+
+/// Most columns of a table.
+const COLUMN_COUNT_MAX: usize = 1600;
+/// Most columns of an index.
+const INDEX_COLUMN_COUNT_MAX: usize = 32;
+
+/// A key that is to be created.
+#[derive(Clone, Debug)]
+pub(super) struct KeySpec {
+    /// The written name, if any.
+    pub name: Option<String>,
+    /// What it promises.
+    pub kind: IndexKind,
+    /// Its columns.
+    pub columns: Vec<(Ident, bool, bool)>,
+    /// Whether it belongs to a constraint.
+    pub constraint: bool,
+    /// Options in WITH.
+    pub options: BTreeMap<String, String>,
+}
+
+/// CREATE TABLE.
+pub(super) async fn table(
+    create: &CreateTable,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<String, SqlError> {
+    let refused = [
+        (create.temporary, "CREATE TEMPORARY TABLE"),
+        (create.query.is_some(), "CREATE TABLE AS"),
+        (create.like.is_some(), "CREATE TABLE LIKE"),
+        (create.partition_by.is_some() || create.partition_of.is_some(), "a partitioned table"),
+        (create.inherits.is_some(), "INHERITS"),
+    ];
+    if let Some((_, what)) = refused.iter().find(|(present, _)| *present) {
+        return Err(unsupported(what));
+    }
+    let mut catalog = change(txn, context).await?;
+    let now = current(catalog.txn, context)?;
+    let binder = Binder::new(&now, &[]);
+    let schema = binder.creation_schema(&create.name)?;
+    let name = last_ident(&create.name)?.value;
+    if now.catalog.has_relation(schema, &name) {
+        return if create.if_not_exists { Ok("CREATE TABLE".into()) } else { Err(relation_exists(&name)) };
+    }
+    let oid = catalog.new_oid()?;
+    let mut table = TableDescriptor {
+        oid,
+        schema,
+        name,
+        owner: context.analyze.user_oid,
+        columns: Vec::new(),
+        next_column: 1,
+        indexes: Vec::new(),
+        storage: catalog.new_storage()?,
+        row_key: Vec::new(),
+        options: table_options(&create.table_options)?,
+    };
+    let mut keys = Vec::new();
+    for column in &create.columns {
+        add_column(&binder, &mut table, column, &mut keys)?;
+    }
+    for constraint in &create.constraints {
+        keys.push(key_of_constraint(constraint)?);
+    }
+    if table.columns.len() > COLUMN_COUNT_MAX {
+        let message = format!("tables can have at most {COLUMN_COUNT_MAX} columns");
+        return Err(fail(SqlState::TOO_MANY_COLUMNS, message));
+    }
+    if keys.iter().filter(|key| key.kind == IndexKind::Primary).count() > 1 {
+        let message = format!("multiple primary keys for table \"{}\" are not allowed", table.name);
+        return Err(fail(SqlState::INVALID_TABLE_DEFINITION, message));
+    }
+    keys.sort_by_key(|key| key.kind != IndexKind::Primary);
+    for key in &keys {
+        add_index(&mut catalog, &now.catalog, &mut table, key)?;
+    }
+    // Rows of a table with a primary key are stored by it: no second lookup, no second write.
+    if let Some(primary) = table.indexes.iter_mut().find(|index| index.kind == IndexKind::Primary) {
+        primary.storage = table.storage;
+        table.row_key = primary.key.iter().map(|part| part.column).collect();
+    }
+    catalog.put_table(&table).await?;
+    Ok("CREATE TABLE".into())
+}
+
+/// The options of a CREATE TABLE, kept as written.
+fn table_options(options: &CreateTableOptions) -> Result<BTreeMap<String, String>, SqlError> {
+    let options = match options {
+        CreateTableOptions::None => return Ok(BTreeMap::new()),
+        CreateTableOptions::With(options) => options,
+        _ => return Err(unsupported("this table option")),
+    };
+    let mut kept = BTreeMap::new();
+    for option in options {
+        match option {
+            SqlOption::KeyValue { key, value } => {
+                kept.insert(key.value.clone(), value.to_string().trim_matches('\'').to_owned());
+            }
+            SqlOption::Ident(name) => {
+                kept.insert(name.value.clone(), "true".into());
+            }
+            _ => return Err(unsupported("this table option")),
+        }
+    }
+    Ok(kept)
+}
+
+/// Adds a column with its options; keys that it declares are added to `keys`.
+pub(super) fn add_column(
+    binder: &Binder<'_>,
+    table: &mut TableDescriptor,
+    column: &ast::ColumnDef,
+    keys: &mut Vec<KeySpec>,
+) -> Result<(), SqlError> {
+    let name = &column.name.value;
+    if table.column_index(name).is_some() {
+        let message = format!("column \"{name}\" specified more than once");
+        return Err(at(fail(SqlState::DUPLICATE_COLUMN, message), &column.name));
+    }
+    let written = column.data_type.to_string().to_lowercase();
+    if matches!(written.as_str(), "serial" | "bigserial" | "smallserial") {
+        return Err(unsupported(format!("type {written}")));
+    }
+    let data_type = binder.type_name(&column.data_type).map_err(|error| at(error, &column.name))?;
+    if !data_type.base.is_storable() {
+        let message = format!("column \"{name}\" has pseudo-type {data_type}");
+        return Err(fail(SqlState::INVALID_TABLE_DEFINITION, message));
+    }
+    let mut described = ColumnDescriptor {
+        id: ColumnId::new(table.next_column),
+        name: name.clone(),
+        data_type: TypeRef { oid: data_type.base.oid(), modifier: data_type.modifier },
+        not_null: false,
+        default: None,
+        missing: None,
+    };
+    for option in &column.options {
+        let constraint = option.name.as_ref().map(|name| name.value.clone());
+        let key = |kind| KeySpec {
+            name: constraint.clone(),
+            kind,
+            columns: vec![(column.name.clone(), false, false)],
+            constraint: true,
+            options: BTreeMap::new(),
+        };
+        match &option.option {
+            ColumnOption::Null | ColumnOption::Collation(_) => {}
+            ColumnOption::NotNull => described.not_null = true,
+            ColumnOption::Default(expr) => described.default = Some(check_default(binder, expr, &described)?),
+            ColumnOption::PrimaryKey(_) => keys.push(key(IndexKind::Primary)),
+            ColumnOption::Unique(_) => keys.push(key(IndexKind::Unique)),
+            ColumnOption::ForeignKey(_) => return Err(unsupported("a FOREIGN KEY constraint")),
+            ColumnOption::Check(_) => return Err(unsupported("a CHECK constraint")),
+            ColumnOption::Generated { .. } | ColumnOption::Identity(_) => {
+                return Err(unsupported("a generated or identity column"));
+            }
+            other => return Err(unsupported(format!("column option {other}"))),
+        }
+    }
+    table.next_column += 1;
+    table.columns.push(described);
+    Ok(())
+}
+
+/// The text of a default that fits its column.
+pub(super) fn check_default(
+    binder: &Binder<'_>,
+    expr: &AstExpr,
+    column: &ColumnDescriptor,
+) -> Result<String, SqlError> {
+    let level = Level::default();
+    let bound = binder.bind_expr(expr, &Scope::empty(&level)).map_err(|error| {
+        if error.state() == SqlState::UNDEFINED_COLUMN {
+            fail(SqlState::FEATURE_NOT_SUPPORTED, "cannot use column reference in DEFAULT expression")
+        } else {
+            error
+        }
+    })?;
+    let mut has_subquery = false;
+    bound.visit(&mut |part| has_subquery |= matches!(part, crate::scalar::Expr::Subquery(_)));
+    if has_subquery {
+        return Err(fail(SqlState::FEATURE_NOT_SUPPORTED, "cannot use subquery in DEFAULT expression"));
+    }
+    binder.coerce_assignment(bound, crate::bind::from::column_type(column.data_type), &column.name)?;
+    Ok(expr.to_string())
+}
+
+/// The key that a table constraint declares.
+pub(super) fn key_of_constraint(constraint: &TableConstraint) -> Result<KeySpec, SqlError> {
+    let (name, kind, columns) = match constraint {
+        TableConstraint::PrimaryKey(key) => (&key.name, IndexKind::Primary, &key.columns),
+        TableConstraint::Unique(key) => (&key.name, IndexKind::Unique, &key.columns),
+        TableConstraint::ForeignKey(_) => return Err(unsupported("a FOREIGN KEY constraint")),
+        TableConstraint::Check(_) => return Err(unsupported("a CHECK constraint")),
+        _ => return Err(unsupported("this constraint")),
+    };
+    Ok(KeySpec {
+        name: name.as_ref().map(|name| name.value.clone()),
+        kind,
+        columns: key_columns(columns)?,
+        constraint: true,
+        options: BTreeMap::new(),
+    })
+}
+
+fn key_columns(columns: &[IndexColumn]) -> Result<Vec<(Ident, bool, bool)>, SqlError> {
+    columns
+        .iter()
+        .map(|part| {
+            let AstExpr::Identifier(name) = &part.column.expr else {
+                return Err(unsupported("an index on an expression"));
+            };
+            let options = &part.column.options;
+            let descending = matches!(options.sort, Some(ast::OrderBySort::Desc));
+            Ok((name.clone(), descending, options.nulls_first.unwrap_or(descending)))
+        })
+        .collect()
+}
+
+/// Adds an index to a table's descriptor, with a storage of its own; its entries are not there yet.
+pub(super) fn add_index(
+    catalog: &mut CatalogWriter<'_>,
+    now: &CatalogSnapshot,
+    table: &mut TableDescriptor,
+    spec: &KeySpec,
+) -> Result<(), SqlError> {
+    if spec.columns.len() > INDEX_COLUMN_COUNT_MAX {
+        let message = format!("cannot use more than {INDEX_COLUMN_COUNT_MAX} columns in an index");
+        return Err(fail(SqlState::TOO_MANY_COLUMNS, message));
+    }
+    let mut key = Vec::with_capacity(spec.columns.len());
+    for (name, descending, nulls_first) in &spec.columns {
+        let column = table.columns.iter_mut().find(|column| column.name == name.value).ok_or_else(|| {
+            let subject = if spec.constraint { "named in key " } else { "" };
+            at(
+                fail(
+                    SqlState::UNDEFINED_COLUMN,
+                    format!("column \"{}\" {subject}does not exist", name.value),
+                ),
+                name,
+            )
+        })?;
+        if spec.kind == IndexKind::Primary {
+            column.not_null = true;
+        }
+        if spec.constraint && key.iter().any(|part: &IndexKeyColumn| part.column == column.id) {
+            let what = if spec.kind == IndexKind::Primary { "primary key" } else { "unique" };
+            let message = format!("column \"{}\" appears twice in {what} constraint", name.value);
+            return Err(at(fail(SqlState::DUPLICATE_COLUMN, message), name));
+        }
+        key.push(IndexKeyColumn { column: column.id, descending: *descending, nulls_first: *nulls_first });
+    }
+    let taken = |name: &str| {
+        name == table.name
+            || now.has_relation(table.schema, name)
+            || table.indexes.iter().any(|index| index.name == name)
+    };
+    let name = match &spec.name {
+        Some(name) if taken(name) => return Err(relation_exists(name)),
+        Some(name) => name.clone(),
+        None => {
+            let names: Vec<&str> = spec.columns.iter().map(|(name, _, _)| name.value.as_str()).collect();
+            let base = match (spec.kind, spec.constraint) {
+                (IndexKind::Primary, _) => format!("{}_pkey", table.name),
+                (_, true) => format!("{}_{}_key", table.name, names.join("_")),
+                _ => format!("{}_{}_idx", table.name, names.join("_")),
+            };
+            let mut name = base.clone();
+            let mut number = 0;
+            while taken(&name) {
+                number += 1;
+                name = format!("{base}{number}");
+            }
+            name
+        }
+    };
+    let index = IndexDescriptor {
+        oid: catalog.new_oid()?,
+        name,
+        kind: spec.kind,
+        key,
+        storage: catalog.new_storage()?,
+        constraint: if spec.constraint { Some(catalog.new_oid()?) } else { None },
+        options: spec.options.clone(),
+    };
+    table.indexes.push(index);
+    Ok(())
+}
+
+/// CREATE INDEX.
+pub(super) async fn index(
+    create: &CreateIndex,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<String, SqlError> {
+    if create.predicate.is_some() || !create.include.is_empty() {
+        return Err(unsupported("a partial index or INCLUDE"));
+    }
+    let spec = KeySpec {
+        name: create.name.as_ref().map(last_ident).transpose()?.map(|name| name.value),
+        kind: if create.unique { IndexKind::Unique } else { IndexKind::Plain },
+        columns: key_columns(&create.columns)?,
+        constraint: false,
+        options: create
+            .with
+            .iter()
+            .filter_map(|option| {
+                let text = option.to_string();
+                text.split_once('=').map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+            })
+            .collect(),
+    };
+    let Some(mut table) = lock_table(&create.table_name, false, TableLockMode::Share, txn, context).await?
+    else {
+        return Ok("CREATE INDEX".into());
+    };
+    let mut catalog = change(txn, context).await?;
+    let now = current(catalog.txn, context)?;
+    if let Some(name) = &spec.name
+        && create.if_not_exists
+        && now.catalog.has_relation(table.schema, name)
+    {
+        return Ok("CREATE INDEX".into());
+    }
+    add_index(&mut catalog, &now.catalog, &mut table, &spec)?;
+    catalog.put_table(&table).await?;
+    super::alter::fill_index(&table, table.indexes.len().saturating_sub(1), txn, context).await?;
+    Ok("CREATE INDEX".into())
+}
+
+/// CREATE SCHEMA.
+pub(super) async fn schema(
+    written: &SchemaName,
+    if_not_exists: bool,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let name = match written {
+        SchemaName::Simple(name) | SchemaName::NamedAuthorization(name, _) => last_ident(name)?.value,
+        SchemaName::UnnamedAuthorization(role) => role.value.clone(),
+    };
+    if name.starts_with("pg_") {
+        return Err(fail(SqlState::RESERVED_NAME, format!("unacceptable schema name \"{name}\""))
+            .with_detail("The prefix \"pg_\" is reserved for system schemas."));
+    }
+    let mut catalog = change(txn, context).await?;
+    let now = current(catalog.txn, context)?;
+    if now.catalog.schema_named(&name).is_some() {
+        return if if_not_exists {
+            Ok(())
+        } else {
+            Err(fail(SqlState::DUPLICATE_SCHEMA, format!("schema \"{name}\" already exists")))
+        };
+    }
+    let oid: Oid = catalog.new_oid()?;
+    let schema = SchemaDescriptor { oid, name, owner: context.analyze.user_oid };
+    catalog.put_schema(oid, Some(&schema)).await
+}

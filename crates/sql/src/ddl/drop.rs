@@ -1,0 +1,127 @@
+//! DROP TABLE, DROP INDEX, DROP SCHEMA.
+
+use rustydb_txn::{TableLockId, TableLockMode, Transaction};
+use sqlparser::ast::ObjectName;
+
+use super::{change, current, lock_table};
+use crate::bind::Binder;
+use crate::bind::errors::fail;
+use crate::bind::from::last_ident;
+use crate::catalog::TableDescriptor;
+use crate::error::{SqlError, SqlState};
+use crate::exec::ExecContext;
+
+/// DROP TABLE.
+pub(super) async fn tables(
+    names: &[ObjectName],
+    if_exists: bool,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    for name in names {
+        let found = lock_table(name, if_exists, TableLockMode::AccessExclusive, txn, context).await;
+        let found = found.map_err(|error| {
+            if error.state() == SqlState::UNDEFINED_TABLE {
+                fail(SqlState::UNDEFINED_TABLE, format!("table \"{name}\" does not exist"))
+            } else {
+                error
+            }
+        })?;
+        if let Some(table) = found {
+            change(txn, context).await?.drop_table(&table).await?;
+        }
+    }
+    Ok(())
+}
+
+/// DROP INDEX.
+pub(super) async fn indexes(
+    names: &[ObjectName],
+    if_exists: bool,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    for name in names {
+        let now = current(txn, context)?;
+        let binder = Binder::new(&now, &[]);
+        let (schema, own) = binder.split_name(name)?;
+        let path: Vec<&str> = match schema {
+            Some(schema) => vec![schema.value.as_str()],
+            None => now.search_path.iter().map(String::as_str).collect(),
+        };
+        let found = path.iter().find_map(|schema| {
+            let schema = now.catalog.schema_named(schema)?;
+            now.catalog.index_named(schema.oid, &own.value).map(|(table, index)| (table.oid, index.oid))
+        });
+        let Some((table_oid, index_oid)) = found else {
+            if if_exists {
+                continue;
+            }
+            return Err(fail(SqlState::UNDEFINED_OBJECT, format!("index \"{}\" does not exist", own.value)));
+        };
+        let lock = TableLockId::new(table_oid.get());
+        txn.lock_table(lock, TableLockMode::AccessExclusive, context.lock_wait).await?;
+        let mut catalog = change(txn, context).await?;
+        let now = current(catalog.txn, context)?;
+        let Some((table, index)) = now.catalog.index(index_oid) else { continue };
+        if index.constraint.is_some() {
+            let message = format!(
+                "cannot drop index {0} because constraint {0} on table {1} requires it",
+                index.name, table.name
+            );
+            return Err(fail(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message).with_hint(format!(
+                "You can drop constraint {} on table {} instead.",
+                index.name, table.name
+            )));
+        }
+        let mut changed: TableDescriptor = table.as_ref().clone();
+        changed.indexes.retain(|other| other.oid != index_oid);
+        catalog.drop_storage(index.storage).await?;
+        catalog.put_table(&changed).await?;
+    }
+    Ok(())
+}
+
+/// DROP SCHEMA.
+pub(super) async fn schemas(
+    names: &[ObjectName],
+    if_exists: bool,
+    cascade: bool,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    for name in names {
+        let name = last_ident(name)?.value;
+        let now = current(txn, context)?;
+        let Some(schema) = now.catalog.schema_named(&name).cloned() else {
+            if if_exists {
+                continue;
+            }
+            return Err(fail(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist")));
+        };
+        if matches!(name.as_str(), "pg_catalog" | "information_schema") {
+            let message = format!("cannot drop schema {name} because it is required by the database system");
+            return Err(fail(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message));
+        }
+        let inside: Vec<_> =
+            now.catalog.tables().filter(|table| table.schema == schema.oid).cloned().collect();
+        if !inside.is_empty() && !cascade {
+            let message = format!("cannot drop schema {name} because other objects depend on it");
+            return Err(fail(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message)
+                .with_hint("Use DROP ... CASCADE to drop the dependent objects too."));
+        }
+        for table in &inside {
+            let lock = TableLockId::new(table.oid.get());
+            txn.lock_table(lock, TableLockMode::AccessExclusive, context.lock_wait).await?;
+        }
+        let mut catalog = change(txn, context).await?;
+        for table in &inside {
+            let table = current(catalog.txn, context)?.catalog.table(table.oid).cloned();
+            if let Some(table) = table {
+                catalog.drop_table(&table).await?;
+            }
+        }
+        catalog.put_schema(schema.oid, None).await?;
+    }
+    Ok(())
+}

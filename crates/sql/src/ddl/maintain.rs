@@ -1,0 +1,231 @@
+//! TRUNCATE, ANALYZE, VACUUM, COMMENT.
+
+use std::collections::{BTreeMap, HashSet};
+
+use bytes::Bytes;
+use rustydb_txn::{Direction, RowLock, ScanRequest, TableLockId, TableLockMode, Transaction};
+use rustydb_types::ids::Oid;
+use sqlparser::ast::{CommentObject, ObjectName, Truncate, VacuumStatement};
+
+use super::{change, current, lock_table};
+use crate::bind::Binder;
+use crate::bind::errors::{fail, unsupported};
+use crate::catalog::descriptor::ColumnStatistics;
+use crate::catalog::{TableDescriptor, TableStatistics, keys};
+use crate::error::{SqlError, SqlState};
+use crate::exec::ExecContext;
+use crate::exec::rows::RowLayout;
+use crate::exec::run::row_size;
+use crate::exec::subquery::HashedRow;
+
+/// Rows of which ANALYZE counts the distinct values.
+const SAMPLE_ROWS: usize = 30_000;
+/// Rows that a sweep deletes at a time.
+const SWEEP_ROWS: usize = 1000;
+/// `pg_class`, the class of comments on tables, columns and indexes.
+const CLASS_RELATION: u32 = 1259;
+/// `pg_namespace`, the class of comments on schemas.
+const CLASS_SCHEMA: u32 = 2615;
+
+/// TRUNCATE: the tables get fresh storages; the old rows wait to be swept.
+pub(super) async fn truncate(
+    truncate: &Truncate,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    for target in &truncate.table_names {
+        let mode = TableLockMode::AccessExclusive;
+        let Some(mut table) = lock_table(&target.name, truncate.if_exists, mode, txn, context).await? else {
+            continue;
+        };
+        let mut catalog = change(txn, context).await?;
+        let former = table.storage;
+        table.storage = catalog.new_storage()?;
+        catalog.drop_storage(former).await?;
+        for index in &mut table.indexes {
+            if index.storage == former {
+                index.storage = table.storage;
+            } else {
+                catalog.drop_storage(index.storage).await?;
+                index.storage = catalog.new_storage()?;
+            }
+        }
+        catalog.put_table(&table).await?;
+    }
+    Ok(())
+}
+
+/// The named table, or all.
+async fn targets(
+    name: Option<&ObjectName>,
+    mode: TableLockMode,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<Vec<TableDescriptor>, SqlError> {
+    if let Some(name) = name {
+        return Ok(lock_table(name, false, mode, txn, context).await?.into_iter().collect());
+    }
+    let mut tables = Vec::new();
+    let oids: Vec<Oid> = current(txn, context)?.catalog.tables().map(|table| table.oid).collect();
+    for oid in oids {
+        txn.lock_table(TableLockId::new(oid.get()), mode, context.lock_wait).await?;
+        tables.extend(current(txn, context)?.catalog.table(oid).map(|table| table.as_ref().clone()));
+    }
+    Ok(tables)
+}
+
+/// ANALYZE.
+pub(super) async fn analyze(
+    name: Option<&ObjectName>,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    for table in targets(name, TableLockMode::ShareUpdateExclusive, txn, context).await? {
+        let statistics = measure(&table, txn)?;
+        change(txn, context).await?.put_statistics(table.oid, &statistics).await?;
+    }
+    Ok(())
+}
+
+/// Counts all rows, and the distinct values of the first of them.
+fn measure(table: &TableDescriptor, txn: &Transaction) -> Result<TableStatistics, SqlError> {
+    let layout = RowLayout::new(table)?;
+    let mut seen: Vec<HashSet<HashedRow>> = vec![HashSet::new(); table.columns.len()];
+    let mut nulls = vec![0_u64; table.columns.len()];
+    let mut widths = vec![0_u64; table.columns.len()];
+    let (mut rows, mut sampled, mut bytes) = (0_u64, 0_usize, 0_u64);
+    let (start, end) = keys::storage_range(table.storage);
+    let mut rest: Option<(Bytes, Bytes)> = Some((start.into(), end.into()));
+    while let Some((start, end)) = rest {
+        let direction = Direction::Forward;
+        let chunk = txn.scan(ScanRequest { start, end, direction, max_bytes: 256 << 10, max_rows: 4096 })?;
+        for (key, value) in chunk.iter() {
+            rows += 1;
+            bytes += (key.len() + value.len()) as u64;
+            if sampled >= SAMPLE_ROWS {
+                continue;
+            }
+            sampled += 1;
+            let row = layout.decode_all(value)?;
+            for (((value, seen), nulls), width) in
+                row.into_iter().zip(&mut seen).zip(&mut nulls).zip(&mut widths)
+            {
+                if value.is_null() {
+                    *nulls += 1;
+                } else {
+                    *width += row_size(std::slice::from_ref(&value)) as u64 - 24;
+                    seen.insert(HashedRow(vec![value]));
+                }
+            }
+        }
+        rest = chunk.rest();
+    }
+    let sample = (sampled as f64).max(1.0);
+    let mut columns = BTreeMap::new();
+    for (((column, seen), nulls), width) in table.columns.iter().zip(&seen).zip(&nulls).zip(&widths) {
+        let found = seen.len() as f64;
+        // Nearly as many values as rows: their number grows with the table.
+        let distinct = if found > sample * 0.1 { -(found / sample) } else { found };
+        columns.insert(
+            column.id.get(),
+            ColumnStatistics {
+                distinct,
+                null_fraction: *nulls as f64 / sample,
+                width: u32::try_from(width / sampled.max(1) as u64).unwrap_or(u32::MAX),
+            },
+        );
+    }
+    Ok(TableStatistics { rows: rows as f64, bytes: bytes as f64, columns })
+}
+
+/// VACUUM: sweeps the storages of dropped and truncated tables. Old versions of rows need no vacuum: what no snapshot
+/// sees is dropped in the background.
+pub(super) async fn vacuum(
+    vacuum: &VacuumStatement,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    if let Some(name) = &vacuum.table_name {
+        lock_table(name, false, TableLockMode::ShareUpdateExclusive, txn, context).await?;
+    }
+    let sweeps = current(txn, context)?.catalog.sweeps().to_vec();
+    let mut done = Vec::new();
+    for storage in sweeps {
+        let (start, end) = keys::storage_range(storage);
+        let mut rest: Option<(Bytes, Bytes)> = Some((start.into(), end.into()));
+        while let Some((start, end)) = rest {
+            let direction = Direction::Forward;
+            let chunk =
+                txn.scan(ScanRequest { start, end, direction, max_bytes: 256 << 10, max_rows: SWEEP_ROWS })?;
+            for (key, _) in chunk.iter() {
+                txn.lock_row(key, RowLock::ForUpdate, context.lock_wait).await?;
+                txn.delete(Bytes::copy_from_slice(key))?;
+            }
+            txn.flush_if_large().await?;
+            rest = chunk.rest();
+        }
+        done.push(storage);
+    }
+    if !done.is_empty() {
+        let mut catalog = change(txn, context).await?;
+        for storage in done {
+            catalog.swept(storage).await?;
+        }
+    }
+    Ok(())
+}
+
+/// COMMENT.
+pub(super) async fn comment(
+    object: &CommentObject,
+    name: &ObjectName,
+    text: Option<&str>,
+    if_exists: bool,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let now = current(txn, context)?;
+    let binder = Binder::new(&now, &[]);
+    let key = match object {
+        CommentObject::Table => match binder.table(name) {
+            Ok(table) => (CLASS_RELATION, table.oid, 0),
+            Err(error) if if_exists && error.state() == SqlState::UNDEFINED_TABLE => return Ok(()),
+            Err(error) => return Err(error),
+        },
+        CommentObject::Column => {
+            let mut parts = name.0.clone();
+            let column = parts.pop().and_then(|part| part.as_ident().cloned());
+            let table = binder.table(&ObjectName(parts))?;
+            let place = column.as_ref().and_then(|column| table.column_index(&column.value));
+            let Some(column) = place.and_then(|place| table.columns.get(place)) else {
+                let message = format!("column {name} does not exist");
+                return Err(fail(SqlState::UNDEFINED_COLUMN, message));
+            };
+            (CLASS_RELATION, table.oid, column.id.get())
+        }
+        CommentObject::Schema => {
+            let (_, own) = binder.split_name(name)?;
+            let Some(schema) = now.catalog.schema_named(&own.value) else {
+                let message = format!("schema \"{}\" does not exist", own.value);
+                return Err(fail(SqlState::INVALID_SCHEMA_NAME, message));
+            };
+            (CLASS_SCHEMA, schema.oid, 0)
+        }
+        CommentObject::Index => {
+            let (_, own) = binder.split_name(name)?;
+            let found = now.search_path.iter().find_map(|schema| {
+                now.catalog.index_named(now.catalog.schema_named(schema)?.oid, &own.value)
+            });
+            let Some((_, index)) = found else {
+                return Err(fail(
+                    SqlState::UNDEFINED_TABLE,
+                    format!("relation \"{}\" does not exist", own.value),
+                ));
+            };
+            (CLASS_RELATION, index.oid, 0)
+        }
+        other => return Err(unsupported(format!("COMMENT ON {other}"))),
+    };
+    drop(binder);
+    change(txn, context).await?.put_comment(key, text.filter(|text| !text.is_empty())).await
+}

@@ -1,0 +1,127 @@
+//! Changes of the schema and maintenance of tables.
+//!
+//! A change takes its table's lock first, then the catalog's, reads the catalog anew, and writes descriptors in the
+//! same transaction as any row it has to write; so it is all there or not at all, for everybody.
+
+mod alter;
+mod create;
+mod drop;
+mod maintain;
+
+use rustydb_txn::{TableLockId, TableLockMode, Transaction};
+use sqlparser::ast::{ObjectType, Statement};
+
+use crate::bind::errors::{fail, unsupported};
+use crate::bind::{AnalyzeContext, Binder};
+use crate::catalog::TableDescriptor;
+use crate::catalog::store::CatalogWriter;
+use crate::error::{SqlError, SqlState};
+use crate::exec::ExecContext;
+
+/// Executes a statement that changes the schema or maintains tables; answers with its tag.
+///
+/// # Errors
+/// As PostgreSQL; 0A000 for what is not built.
+pub async fn execute(
+    statement: &Statement,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<String, SqlError> {
+    let tag = match statement {
+        Statement::CreateTable(create) => return create::table(create, txn, context).await,
+        Statement::CreateIndex(create) => return create::index(create, txn, context).await,
+        Statement::CreateSchema { schema_name, if_not_exists, .. } => {
+            create::schema(schema_name, *if_not_exists, txn, context).await?;
+            "CREATE SCHEMA"
+        }
+        Statement::AlterTable(alter) => {
+            alter::table(alter, txn, context).await?;
+            "ALTER TABLE"
+        }
+        Statement::Drop { object_type, if_exists, names, cascade, .. } => match object_type {
+            ObjectType::Table => {
+                drop::tables(names, *if_exists, txn, context).await?;
+                "DROP TABLE"
+            }
+            ObjectType::Index => {
+                drop::indexes(names, *if_exists, txn, context).await?;
+                "DROP INDEX"
+            }
+            ObjectType::Schema => {
+                drop::schemas(names, *if_exists, *cascade, txn, context).await?;
+                "DROP SCHEMA"
+            }
+            other => return Err(unsupported(format!("DROP {other}"))),
+        },
+        Statement::Truncate(truncate) => {
+            maintain::truncate(truncate, txn, context).await?;
+            "TRUNCATE TABLE"
+        }
+        Statement::Analyze(analyze) => {
+            maintain::analyze(analyze.table_name.as_ref(), txn, context).await?;
+            "ANALYZE"
+        }
+        Statement::Vacuum(vacuum) => {
+            maintain::vacuum(vacuum, txn, context).await?;
+            "VACUUM"
+        }
+        Statement::Comment { object_type, object_name, comment, if_exists } => {
+            maintain::comment(object_type, object_name, comment.as_deref(), *if_exists, txn, context).await?;
+            "COMMENT"
+        }
+        Statement::CreateView(_) => return Err(unsupported("CREATE VIEW")),
+        Statement::CreateSequence { .. } => return Err(unsupported("CREATE SEQUENCE")),
+        other => {
+            let text = other.to_string();
+            let words: Vec<&str> = text.split_whitespace().take(2).collect();
+            return Err(unsupported(words.join(" ")));
+        }
+    };
+    Ok(tag.to_owned())
+}
+
+/// A context with the catalog as the transaction sees it now, under the locks that it took.
+fn current(txn: &Transaction, context: &ExecContext<'_>) -> Result<AnalyzeContext, SqlError> {
+    let catalog = context.database.catalog(txn)?;
+    Ok(AnalyzeContext { catalog, ..context.analyze.clone() })
+}
+
+/// Begins a change of the catalog.
+async fn change<'t>(
+    txn: &'t mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<CatalogWriter<'t>, SqlError> {
+    CatalogWriter::begin(txn, context.lock_wait, context.session.random()).await
+}
+
+/// Locks a table and reads its descriptor anew; `None` when it is not there and need not be.
+async fn lock_table(
+    name: &sqlparser::ast::ObjectName,
+    if_exists: bool,
+    mode: TableLockMode,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<Option<TableDescriptor>, SqlError> {
+    // The name may mean another table by the time the lock is granted; then that one is locked.
+    for _ in 0..8 {
+        let now = current(txn, context)?;
+        let found = match Binder::new(&now, &[]).table(name) {
+            Ok(found) => found,
+            Err(error) if if_exists && error.state() == SqlState::UNDEFINED_TABLE => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        txn.lock_table(TableLockId::new(found.oid.get()), mode, context.lock_wait).await?;
+        let now = current(txn, context)?;
+        if let Ok(again) = Binder::new(&now, &[]).table(name)
+            && again.oid == found.oid
+        {
+            return Ok(Some(again.as_ref().clone()));
+        }
+    }
+    Err(fail(SqlState::SERIALIZATION_FAILURE, format!("relation {name} keeps being replaced")))
+}
+
+/// The error for a relation that is there already.
+fn relation_exists(name: &str) -> SqlError {
+    fail(SqlState::DUPLICATE_TABLE, format!("relation \"{name}\" already exists"))
+}

@@ -1,0 +1,106 @@
+//! Aggregation: groups in a hash table, in the order in which they first appeared.
+
+use std::collections::{HashMap, HashSet};
+
+use rustydb_types::value::Value;
+
+use super::operator::{self, State, compare_keys, eval_all};
+use super::run::Run;
+use super::subquery::HashedRow;
+use crate::error::SqlError;
+use crate::plan::{Aggregate, AggregateCall, Row};
+use crate::scalar::AggregateState;
+
+/// One aggregate of one group.
+struct Slot {
+    state: AggregateState,
+    /// Arguments seen so far, for DISTINCT.
+    seen: HashSet<HashedRow>,
+    /// Sort keys and arguments, for ORDER BY.
+    ordered: Vec<(Row, Row)>,
+}
+
+impl Slot {
+    fn new(call: &AggregateCall) -> Result<Self, SqlError> {
+        Ok(Self { state: AggregateState::new(&call.function)?, seen: HashSet::new(), ordered: Vec::new() })
+    }
+
+    fn take(&mut self, call: &AggregateCall, row: &[Value], run: &Run<'_>) -> Result<(), SqlError> {
+        let context = run.context();
+        if let Some(filter) = &call.filter
+            && !matches!(filter.eval(row, &context)?, Value::Bool(true))
+        {
+            return Ok(());
+        }
+        let args = eval_all(&call.args, row, &context)?;
+        if call.distinct {
+            let key = HashedRow(args.clone());
+            if self.seen.contains(&key) {
+                return Ok(());
+            }
+            run.state.charge_row(&key.0)?;
+            self.seen.insert(key);
+        }
+        if call.order_by.is_empty() {
+            return self.state.update(&args);
+        }
+        let mut key = Vec::with_capacity(call.order_by.len());
+        for sort_key in &call.order_by {
+            key.push(sort_key.expr.eval(row, &context)?);
+        }
+        run.state.charge_row(&args)?;
+        self.ordered.push((key, args));
+        Ok(())
+    }
+
+    fn finish(mut self, call: &AggregateCall) -> Result<Value, SqlError> {
+        self.ordered.sort_by(|(left, _), (right, _)| compare_keys(left, right, &call.order_by));
+        for (_, args) in &self.ordered {
+            self.state.update(args)?;
+        }
+        self.state.finish()
+    }
+}
+
+/// All rows of an aggregation.
+///
+/// # Errors
+/// Whatever evaluation raises; 53200 when the groups take too much memory.
+pub(crate) fn run(aggregate: &Aggregate, input: &mut State, run: &Run<'_>) -> Result<Vec<Row>, SqlError> {
+    let new_slots = || aggregate.calls.iter().map(Slot::new).collect::<Result<Vec<_>, _>>();
+    let mut places: HashMap<HashedRow, usize> = HashMap::new();
+    let mut groups: Vec<(Row, Vec<Slot>)> = Vec::new();
+    if aggregate.always_one {
+        places.insert(HashedRow(Vec::new()), 0);
+        groups.push((Vec::new(), new_slots()?));
+    }
+    while let Some(batch) = operator::next(&aggregate.input, input, run)? {
+        let context = run.context();
+        for row in batch {
+            let key = HashedRow(eval_all(&aggregate.groups, &row, &context)?);
+            let place = match places.get(&key) {
+                Some(place) => *place,
+                None => {
+                    run.state.charge_row(&key.0)?;
+                    run.state.charge(aggregate.calls.len() * std::mem::size_of::<Slot>())?;
+                    groups.push((key.0.clone(), new_slots()?));
+                    places.insert(key, groups.len() - 1);
+                    groups.len() - 1
+                }
+            };
+            if let Some((_, slots)) = groups.get_mut(place) {
+                for (slot, call) in slots.iter_mut().zip(&aggregate.calls) {
+                    slot.take(call, &row, run)?;
+                }
+            }
+        }
+    }
+    let mut rows = Vec::with_capacity(groups.len());
+    for (mut row, slots) in groups {
+        for (slot, call) in slots.into_iter().zip(&aggregate.calls) {
+            row.push(slot.finish(call)?);
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}

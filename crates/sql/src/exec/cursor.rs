@@ -1,0 +1,227 @@
+//! An open statement: rows are fetched from it as the client asks for them.
+
+use std::sync::Arc;
+
+use rustydb_txn::Transaction;
+use rustydb_types::value::Value;
+
+use super::database::ExecContext;
+use super::operator::{self, Batch, State, eval_all};
+use super::run::{Run, RunState};
+use super::{explain, modify};
+use crate::error::SqlError;
+use crate::plan::statement::{Action, Plan};
+use crate::plan::{Node, Row};
+use crate::scalar::{EvalContext, Expr};
+
+/// What one execution carries from batch to batch.
+#[derive(Debug)]
+pub(crate) struct Execution {
+    /// Values of the parameters.
+    pub params: Vec<Value>,
+    /// What it keeps in memory.
+    pub state: RunState,
+    /// Where the input stands.
+    pub input: Option<State>,
+}
+
+impl Execution {
+    /// What operators read with.
+    pub(crate) fn run<'a>(
+        &'a self,
+        txn: &'a Transaction,
+        context: &'a ExecContext<'_>,
+        eval: &'a EvalContext<'a>,
+    ) -> Run<'a> {
+        Run { txn, state: &self.state, virtuals: context.virtuals(), eval, outer: &[] }
+    }
+
+    /// The next rows of the input.
+    pub(crate) fn next(
+        &mut self,
+        node: &Node,
+        txn: &Transaction,
+        context: &ExecContext<'_>,
+    ) -> Result<Option<Batch>, SqlError> {
+        let mut input = self.input.take().unwrap_or_else(|| State::open(node));
+        let eval = context.eval(&self.params);
+        let batch = operator::next(node, &mut input, &self.run(txn, context, &eval));
+        self.input = Some(input);
+        batch
+    }
+
+    /// Evaluates expressions over a row.
+    pub(crate) fn eval(
+        &self,
+        exprs: &[Expr],
+        row: &[Value],
+        txn: &Transaction,
+        context: &ExecContext<'_>,
+    ) -> Result<Row, SqlError> {
+        let eval = context.eval(&self.params);
+        let run = self.run(txn, context, &eval);
+        eval_all(exprs, row, &run.context())
+    }
+
+    /// Evaluates an expression over a row.
+    pub(crate) fn eval_one(
+        &self,
+        expr: &Expr,
+        row: &[Value],
+        txn: &Transaction,
+        context: &ExecContext<'_>,
+    ) -> Result<Value, SqlError> {
+        let eval = context.eval(&self.params);
+        let run = self.run(txn, context, &eval);
+        expr.eval(row, &run.context())
+    }
+
+    /// Whether a row satisfies a condition.
+    pub(crate) fn holds(
+        &self,
+        predicate: &Expr,
+        row: &[Value],
+        txn: &Transaction,
+        context: &ExecContext<'_>,
+    ) -> Result<bool, SqlError> {
+        Ok(matches!(self.eval_one(predicate, row, txn, context)?, Value::Bool(true)))
+    }
+}
+
+/// What a fetch answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// There may be more rows.
+    More,
+    /// There are no more rows.
+    Done,
+}
+
+/// An open statement.
+#[derive(Debug)]
+pub struct Cursor {
+    plan: Arc<Plan>,
+    execution: Execution,
+    /// Rows that were computed and not yet fetched.
+    ready: std::vec::IntoIter<Row>,
+    /// Whether a statement that works as a whole has worked.
+    executed: bool,
+    /// Rows fetched or changed so far.
+    count: u64,
+    /// The tag of a utility statement.
+    tag: Option<String>,
+}
+
+impl Cursor {
+    /// Opens a plan; nothing is executed yet. The caller holds the locks of [`super::Database::lock`].
+    #[must_use]
+    pub fn open(plan: Arc<Plan>, params: Vec<Value>, context: &ExecContext<'_>) -> Self {
+        let state = RunState::new(context.work_mem, Arc::clone(&context.cancel));
+        Self {
+            plan,
+            execution: Execution { params, state, input: None },
+            ready: Vec::new().into_iter(),
+            executed: false,
+            count: 0,
+            tag: None,
+        }
+    }
+
+    /// Fetches at most `max_rows` rows, at least one unless there is none; `usize::MAX` streams batch by batch, so the
+    /// caller fetches until it hears [`Fetched::Done`]. A statement that changes rows does all its work at the first
+    /// fetch, whatever is fetched of its RETURNING.
+    ///
+    /// # Errors
+    /// Whatever the execution raises.
+    ///
+    /// # Cancellation
+    /// Dropping the future leaves the transaction with some of the statement's writes: roll it back.
+    pub async fn fetch(
+        &mut self,
+        txn: &mut Transaction,
+        context: &ExecContext<'_>,
+        max_rows: usize,
+        rows: &mut Vec<Row>,
+    ) -> Result<Fetched, SqlError> {
+        let plan = Arc::clone(&self.plan);
+        if !self.executed {
+            self.execute(&plan, txn, context).await?;
+        }
+        let before = rows.len();
+        while rows.len() - before < max_rows {
+            let room = max_rows - (rows.len() - before);
+            rows.extend(self.ready.by_ref().take(room));
+            if self.ready.len() > 0 {
+                break;
+            }
+            let Action::Query(node) = &plan.action else { break };
+            match self.execution.next(node, txn, context)? {
+                Some(batch) => self.ready = batch.into_iter(),
+                None => {
+                    self.count += (rows.len() - before) as u64;
+                    return Ok(Fetched::Done);
+                }
+            }
+            if max_rows == usize::MAX && rows.len() > before {
+                break;
+            }
+        }
+        if matches!(plan.action, Action::Query(_) | Action::Lock(_)) {
+            self.count += (rows.len() - before) as u64;
+        }
+        let more = self.ready.len() > 0 || matches!(plan.action, Action::Query(_));
+        Ok(if more { Fetched::More } else { Fetched::Done })
+    }
+
+    /// Does the work of a statement that works as a whole.
+    async fn execute(
+        &mut self,
+        plan: &Plan,
+        txn: &mut Transaction,
+        context: &ExecContext<'_>,
+    ) -> Result<(), SqlError> {
+        self.executed = true;
+        let execution = &mut self.execution;
+        let changed = match &plan.action {
+            Action::Query(_) => return Ok(()),
+            Action::Lock(lock) => {
+                self.ready = modify::lock_rows(lock, execution, txn, context).await?.into_iter();
+                return Ok(());
+            }
+            Action::Explain { plan, analyze } => {
+                self.ready = explain::rows(plan, *analyze, execution, txn, context).await?.into_iter();
+                return Ok(());
+            }
+            Action::Utility(statement) => {
+                self.tag = Some(crate::ddl::execute(statement, txn, context).await?);
+                return Ok(());
+            }
+            Action::Insert(insert) => modify::insert(insert, execution, txn, context).await?,
+            Action::Update(update) => modify::update(update, execution, txn, context).await?,
+            Action::Delete(delete) => modify::delete(delete, execution, txn, context).await?,
+        };
+        self.count = changed.count;
+        self.ready = changed.returned.into_iter();
+        Ok(())
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The tag of the completed statement, such as `INSERT 0 5`.
+    #[must_use]
+    pub fn tag(&self) -> String {
+        let count = self.count;
+        match &self.plan.action {
+            Action::Query(_) | Action::Lock(_) => format!("SELECT {count}"),
+            Action::Insert(_) => format!("INSERT 0 {count}"),
+            Action::Update(_) => format!("UPDATE {count}"),
+            Action::Delete(_) => format!("DELETE {count}"),
+            Action::Explain { .. } => "EXPLAIN".into(),
+            Action::Utility(_) => self.tag.clone().unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! A database as sessions use it: its store, its catalog cache, and the way from a statement to a plan.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustydb_txn::{KvStore, LockWait, TableLockId, TableLockMode, Transaction};
+use rustydb_types::datatype::DataType;
+use rustydb_types::value::Value;
+use sqlparser::ast::{self, Statement};
+
+use super::write::RowNumbers;
+use crate::bind::context::TableUse;
+use crate::bind::errors::unsupported;
+use crate::bind::{AnalyzeContext, Binder};
+use crate::catalog::CatalogSnapshot;
+use crate::catalog::store::CatalogCache;
+use crate::catalog::virtual_table::{VirtualContext, VirtualRegistry};
+use crate::error::SqlError;
+use crate::plan::optimize::optimize;
+use crate::plan::statement::{Action, Plan};
+use crate::scalar::{CatalogLookup, EvalContext, SessionView};
+use crate::system::SystemSnapshot;
+
+/// Hidden row numbers: four bytes that differ between lives of the database at its leaders, eight that count.
+#[derive(Debug)]
+struct CountedNumbers {
+    life: u32,
+    next: AtomicU64,
+}
+
+impl RowNumbers for CountedNumbers {
+    fn next(&self) -> [u8; 12] {
+        let mut number = [0; 12];
+        let (life, count) = number.split_at_mut(4);
+        life.copy_from_slice(&self.life.to_be_bytes());
+        count.copy_from_slice(&self.next.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        number
+    }
+}
+
+/// One database at this node.
+#[derive(Clone)]
+pub struct Database {
+    kv: KvStore,
+    catalogs: Arc<CatalogCache>,
+    virtuals: Arc<VirtualRegistry>,
+    numbers: Arc<dyn RowNumbers>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// A database over its store. `life` is 64 random bits, drawn anew at each opening: hidden row numbers begin
+    /// with half of them and count from the other half, so that two lives give no number twice.
+    #[must_use]
+    pub fn new(kv: KvStore, virtuals: Arc<VirtualRegistry>, life: u64) -> Self {
+        let [a, b, c, d, rest @ ..] = life.to_be_bytes();
+        let start = u64::from(u32::from_be_bytes(rest)) << 32;
+        let numbers = CountedNumbers { life: u32::from_be_bytes([a, b, c, d]), next: AtomicU64::new(start) };
+        Self { kv, catalogs: Arc::default(), virtuals, numbers: Arc::new(numbers) }
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn kv(&self) -> &KvStore {
+        &self.kv
+    }
+
+    /// Relations whose rows are computed.
+    #[must_use]
+    pub fn virtuals(&self) -> &Arc<VirtualRegistry> {
+        &self.virtuals
+    }
+
+    /// Hidden row numbers of this database.
+    #[must_use]
+    pub fn row_numbers(&self) -> &Arc<dyn RowNumbers> {
+        &self.numbers
+    }
+
+    /// The catalog as a transaction sees it.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub fn catalog(&self, txn: &Transaction) -> Result<Arc<CatalogSnapshot>, SqlError> {
+        self.catalogs.get(txn)
+    }
+
+    /// Locks the tables of a plan and says whether the plan is still good: the catalog has not changed since it was
+    /// made. What is locked cannot change until the transaction ends.
+    ///
+    /// # Errors
+    /// Lock errors and storage errors.
+    pub async fn lock(&self, plan: &Plan, txn: &mut Transaction, wait: LockWait) -> Result<bool, SqlError> {
+        for (table, usage) in &plan.tables {
+            let mode = match usage {
+                TableUse::Read => TableLockMode::AccessShare,
+                TableUse::LockRows => TableLockMode::RowShare,
+                TableUse::Write => TableLockMode::RowExclusive,
+            };
+            txn.lock_table(TableLockId::new(table.get()), mode, wait).await?;
+        }
+        let version = txn.get_latest(&crate::catalog::keys::VERSION)?.unwrap_or_default();
+        Ok(version.as_ref() == plan.catalog_version.as_slice())
+    }
+}
+
+/// What an execution of a statement is given.
+#[derive(Clone)]
+pub struct ExecContext<'a> {
+    /// The database.
+    pub database: &'a Database,
+    /// Name resolution: search path, user, database, the catalog of the statement.
+    pub analyze: &'a AnalyzeContext,
+    /// Databases, roles and nodes.
+    pub system: &'a SystemSnapshot,
+    /// The session as expressions see it.
+    pub session: &'a dyn SessionView,
+    /// The catalog as expressions see it.
+    pub lookup: &'a dyn CatalogLookup,
+    /// When the transaction began; microseconds since 2000-01-01 UTC.
+    pub transaction_time: i64,
+    /// When the statement began.
+    pub statement_time: i64,
+    /// Settings by name, as `pg_settings` shows them.
+    pub settings: &'a [(String, String)],
+    /// Bytes that sorts, hash tables and materialisations of one statement may keep.
+    pub work_mem: usize,
+    /// How long to wait for a lock.
+    pub lock_wait: LockWait,
+    /// Set to cancel the statement.
+    pub cancel: Arc<AtomicBool>,
+}
+
+impl<'a> ExecContext<'a> {
+    /// What expressions are evaluated with.
+    #[must_use]
+    pub fn eval(&self, params: &'a [Value]) -> EvalContext<'a> {
+        EvalContext {
+            params,
+            outer: &[],
+            transaction_time: self.transaction_time,
+            statement_time: self.statement_time,
+            session: self.session,
+            catalog: self.lookup,
+            run: None,
+        }
+    }
+
+    /// What virtual relations are computed from.
+    #[must_use]
+    pub fn virtuals(&self) -> VirtualContext<'a> {
+        VirtualContext {
+            catalog: &self.analyze.catalog,
+            system: self.system,
+            registry: &self.analyze.virtuals,
+            database: &self.analyze.database,
+            user: &self.analyze.user,
+            settings: self.settings,
+        }
+    }
+}
+
+/// Turns a statement into a plan.
+///
+/// # Errors
+/// As PostgreSQL's analysis; positions are line and column packed by [`crate::bind::errors::at`].
+pub fn analyze(
+    context: &AnalyzeContext,
+    statement: &Statement,
+    params: &[Option<DataType>],
+) -> Result<Arc<Plan>, SqlError> {
+    let binder = Binder::new(context, params);
+    let (action, columns) = match statement {
+        Statement::Query(query) => match (query.locks.is_empty(), crate::parse::lone_select(query)) {
+            (false, Some(select)) => binder.bind_locking(query, select)?,
+            _ => {
+                let bound = binder.bind_query(query, &crate::bind::scope::Level::default())?;
+                let (node, columns) = binder.settle_unknown(bound)?;
+                (Action::Query(node), columns)
+            }
+        },
+        Statement::Insert(insert) => binder.bind_insert(insert)?,
+        Statement::Update(update) => binder.bind_update(update)?,
+        Statement::Delete(delete) => binder.bind_delete(delete)?,
+        Statement::Explain { analyze: run, statement, format, options, .. } => {
+            let run = explain_runs(*run, format.is_some(), options.as_deref())?;
+            let plan = analyze(context, statement, params)?;
+            let columns = vec![crate::plan::ColumnInfo {
+                name: "QUERY PLAN".into(),
+                data_type: DataType::TEXT,
+                origin: None,
+            }];
+            let tables = plan.tables.clone();
+            let param_types = plan.param_types.clone();
+            return Ok(Arc::new(Plan {
+                action: Action::Explain { plan, analyze: run },
+                columns,
+                param_types,
+                tables,
+                catalog_version: context.catalog.version().to_vec(),
+            }));
+        }
+        other => (Action::Utility(Box::new(other.clone())), Vec::new()),
+    };
+    Ok(Arc::new(Plan {
+        action: optimized(action, &context.catalog),
+        columns,
+        param_types: binder.param_types(),
+        tables: binder.tables.into_inner(),
+        catalog_version: context.catalog.version().to_vec(),
+    }))
+}
+
+fn explain_runs(
+    analyze: bool,
+    format: bool,
+    options: Option<&[ast::UtilityOption]>,
+) -> Result<bool, SqlError> {
+    if format {
+        return Err(unsupported("EXPLAIN with a format other than text"));
+    }
+    let mut run = analyze;
+    for option in options.unwrap_or_default() {
+        let on =
+            option.arg.as_ref().is_none_or(|arg| !matches!(arg.to_string().as_str(), "false" | "off" | "0"));
+        match option.name.value.as_str() {
+            "analyze" => run = on,
+            "costs" | "timing" | "summary" | "verbose" | "buffers" | "settings" => {}
+            other => return Err(unsupported(format!("EXPLAIN option \"{other}\""))),
+        }
+    }
+    Ok(run)
+}
+
+fn optimized(action: Action, catalog: &CatalogSnapshot) -> Action {
+    match action {
+        Action::Query(node) => Action::Query(optimize(node, catalog)),
+        Action::Lock(mut plan) => {
+            plan.input = optimize(plan.input, catalog);
+            Action::Lock(plan)
+        }
+        Action::Insert(mut plan) => {
+            plan.input = optimize(plan.input, catalog);
+            Action::Insert(plan)
+        }
+        Action::Update(mut plan) => {
+            plan.input = optimize(plan.input, catalog);
+            Action::Update(plan)
+        }
+        Action::Delete(mut plan) => {
+            plan.input = optimize(plan.input, catalog);
+            Action::Delete(plan)
+        }
+        other => other,
+    }
+}

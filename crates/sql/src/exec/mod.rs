@@ -1,0 +1,22 @@
+//! Execution: plans over a transaction.
+//!
+//! Operators are plain functions that read through the transaction's snapshot; only what waits is async: locks, bulk
+//! writes that are staged, and the commit. A statement that changes rows reads a batch, then locks and writes row by
+//! row; its own writes are invisible to its reads, so it never meets a row twice.
+
+pub mod aggregate;
+pub mod cursor;
+pub mod database;
+pub mod explain;
+pub mod join;
+pub mod modify;
+pub mod operator;
+pub mod rows;
+pub mod run;
+pub mod scan;
+pub mod subquery;
+pub mod text;
+pub mod write;
+
+pub use cursor::{Cursor, Fetched};
+pub use database::{Database, ExecContext};

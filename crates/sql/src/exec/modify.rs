@@ -1,0 +1,348 @@
+//! INSERT, UPDATE, DELETE and row-locking SELECT: batches are read, then rows are locked and written one by one.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use rustydb_txn::{LockWait, RowLock, Transaction};
+use rustydb_types::value::Value;
+
+use super::cursor::Execution;
+use super::database::ExecContext;
+use super::operator::{Batch, eval_all};
+use super::write::{Inserted, Locked, TableWriter};
+use crate::error::{SqlError, SqlState};
+use crate::plan::Row;
+use crate::plan::statement::{ConflictAction, DeletePlan, InsertPlan, LockPlan, RowWait, UpdatePlan};
+use crate::scalar::Expr;
+
+/// What a statement that changes rows did.
+#[derive(Debug, Default)]
+pub(crate) struct Changed {
+    /// How many rows it changed.
+    pub count: u64,
+    /// What RETURNING asks for.
+    pub returned: Batch,
+}
+
+fn writer(
+    table: &std::sync::Arc<crate::catalog::TableDescriptor>,
+    context: &ExecContext<'_>,
+) -> Result<TableWriter, SqlError> {
+    let schema =
+        context.analyze.catalog.schema(table.schema).map(|schema| schema.name.clone()).unwrap_or_default();
+    TableWriter::new(
+        std::sync::Arc::clone(table),
+        schema,
+        std::sync::Arc::clone(context.database.row_numbers()),
+        context.lock_wait,
+    )
+}
+
+/// Runs an INSERT.
+pub(crate) async fn insert(
+    plan: &InsertPlan,
+    execution: &mut Execution,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<Changed, SqlError> {
+    let writer = writer(&plan.table, context)?;
+    let mut changed = Changed::default();
+    let mut updated: HashSet<Bytes> = HashSet::new();
+    while let Some(batch) = execution.next(&plan.input, txn, context)? {
+        for row in batch {
+            let stored = match &plan.on_conflict {
+                None => match writer.insert(txn, &row).await? {
+                    Inserted::Yes => Some(row),
+                    Inserted::Conflict(place, _) => return Err(writer.duplicate(place, &row)),
+                },
+                Some(action) => upsert(&writer, action, row, execution, txn, context, &mut updated).await?,
+            };
+            if let Some(row) = stored {
+                changed.count += 1;
+                if let Some(returning) = &plan.returning {
+                    let row = execution.eval(returning, &row, txn, context)?;
+                    execution.state.charge_row(&row)?;
+                    changed.returned.push(row);
+                }
+            }
+        }
+        txn.flush_if_large().await?;
+    }
+    Ok(changed)
+}
+
+/// Inserts a row or does what ON CONFLICT says; the row as it is stored, if it was.
+async fn upsert(
+    writer: &TableWriter,
+    action: &ConflictAction,
+    row: Row,
+    execution: &Execution,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+    updated: &mut HashSet<Bytes>,
+) -> Result<Option<Row>, SqlError> {
+    writer.check(&row)?;
+    let Some(key) = writer.find_conflict(txn, &row, &action.among).await? else {
+        return match writer.insert(txn, &row).await? {
+            Inserted::Yes => {
+                if action.update.is_some() && !writer.table.row_key.is_empty() {
+                    updated.insert(super::rows::stored_key(
+                        &writer.table,
+                        &super::rows::row_key(&writer.table, &row)?,
+                    ));
+                }
+                Ok(Some(row))
+            }
+            Inserted::Conflict(place, _) => Err(writer.duplicate(place, &row)),
+        };
+    };
+    let Some((assignments, filter)) = &action.update else { return Ok(None) };
+    if !updated.insert(key.clone()) {
+        return Err(SqlError::new(
+            SqlState::CARDINALITY_VIOLATION,
+            "ON CONFLICT DO UPDATE command cannot affect row a second time",
+        )
+        .with_hint("Ensure that no rows proposed for insertion within the same command have duplicate constrained values."));
+    }
+    txn.lock_row(&key, RowLock::ForUpdate, context.lock_wait).await?;
+    let Some(stored) = txn.get_latest(&key)? else { return Ok(None) };
+    let old = writer.layout.decode_all(&stored)?;
+    let both: Row = old.iter().cloned().chain(row).collect();
+    if let Some(filter) = filter
+        && !execution.holds(filter, &both, txn, context)?
+    {
+        return Ok(None);
+    }
+    let new = assigned(&old, &both, assignments, execution, txn, context)?;
+    writer.update(txn, &key, &old, &new).await?;
+    Ok(Some(new))
+}
+
+/// The row with its assignments, computed over `source`.
+fn assigned(
+    old: &[Value],
+    source: &[Value],
+    assignments: &[(usize, Expr)],
+    execution: &Execution,
+    txn: &Transaction,
+    context: &ExecContext<'_>,
+) -> Result<Row, SqlError> {
+    let mut new = old.to_vec();
+    for (place, expr) in assignments {
+        let value = execution.eval_one(expr, source, txn, context)?;
+        if let Some(slot) = new.get_mut(*place) {
+            *slot = value;
+        }
+    }
+    Ok(new)
+}
+
+/// The storage key at the end of a table's columns in a combined row.
+fn locator(row: &[Value], place: usize) -> Result<Bytes, SqlError> {
+    match row.get(place) {
+        Some(Value::Bytea(key)) => Ok(Bytes::copy_from_slice(key)),
+        _ => Err(SqlError::internal("a row to be changed has no locator")),
+    }
+}
+
+/// Locks the target row of a combined row; what the combined row is then, if it still satisfies the condition.
+async fn lock_target(
+    writer: &TableWriter,
+    mut row: Row,
+    predicate: Option<&Expr>,
+    lock: RowLock,
+    execution: &Execution,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<Option<(Bytes, Row)>, SqlError> {
+    let width = writer.table.columns.len();
+    let key = locator(&row, width)?;
+    match writer.lock(txn, &key, lock, context.lock_wait).await? {
+        Locked::Unchanged => Ok(Some((key, row))),
+        Locked::Gone => Ok(None),
+        Locked::Changed(now) => {
+            for (slot, value) in row.iter_mut().zip(now) {
+                *slot = value;
+            }
+            let holds = match predicate {
+                Some(predicate) => execution.holds(predicate, &row, txn, context)?,
+                None => true,
+            };
+            Ok(holds.then_some((key, row)))
+        }
+    }
+}
+
+/// Runs an UPDATE.
+pub(crate) async fn update(
+    plan: &UpdatePlan,
+    execution: &mut Execution,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<Changed, SqlError> {
+    let writer = writer(&plan.table, context)?;
+    let width = plan.table.columns.len();
+    // A join may bring the same row several times; it is updated once.
+    let mut done = (plan.input.width() > width + 1).then(HashSet::new);
+    // The key does not move unless one of its columns is assigned to.
+    let moves = plan.assignments.iter().any(|(place, _)| {
+        let id = plan.table.columns.get(*place).map(|column| column.id);
+        plan.table
+            .indexes
+            .iter()
+            .any(|index| index.is_unique() && index.key.iter().any(|part| Some(part.column) == id))
+    });
+    let lock = if moves { RowLock::ForUpdate } else { RowLock::ForNoKeyUpdate };
+    let mut changed = Changed::default();
+    while let Some(batch) = execution.next(&plan.input, txn, context)? {
+        for row in batch {
+            if let Some(done) = &mut done
+                && !done.insert(locator(&row, width)?)
+            {
+                continue;
+            }
+            let found =
+                lock_target(&writer, row, plan.predicate.as_ref(), lock, execution, txn, context).await?;
+            let Some((key, mut row)) = found else { continue };
+            let old: Row = row.iter().take(width).cloned().collect();
+            let new = assigned(&old, &row, &plan.assignments, execution, txn, context)?;
+            writer.update(txn, &key, &old, &new).await?;
+            changed.count += 1;
+            if let Some(returning) = &plan.returning {
+                for (slot, value) in row.iter_mut().zip(new) {
+                    *slot = value;
+                }
+                let row = execution.eval(returning, &row, txn, context)?;
+                execution.state.charge_row(&row)?;
+                changed.returned.push(row);
+            }
+        }
+        txn.flush_if_large().await?;
+    }
+    Ok(changed)
+}
+
+/// Runs a DELETE.
+pub(crate) async fn delete(
+    plan: &DeletePlan,
+    execution: &mut Execution,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<Changed, SqlError> {
+    let writer = writer(&plan.table, context)?;
+    let width = plan.table.columns.len();
+    let mut done = (plan.input.width() > width + 1).then(HashSet::new);
+    let mut changed = Changed::default();
+    while let Some(batch) = execution.next(&plan.input, txn, context)? {
+        for row in batch {
+            if let Some(done) = &mut done
+                && !done.insert(locator(&row, width)?)
+            {
+                continue;
+            }
+            let predicate = plan.predicate.as_ref();
+            let found =
+                lock_target(&writer, row, predicate, RowLock::ForUpdate, execution, txn, context).await?;
+            let Some((key, row)) = found else { continue };
+            writer.delete(txn, &key, &row).await?;
+            changed.count += 1;
+            if let Some(returning) = &plan.returning {
+                let row = execution.eval(returning, &row, txn, context)?;
+                execution.state.charge_row(&row)?;
+                changed.returned.push(row);
+            }
+        }
+        txn.flush_if_large().await?;
+    }
+    Ok(changed)
+}
+
+/// Runs a query that locks the rows it returns.
+pub(crate) async fn lock_rows(
+    plan: &LockPlan,
+    execution: &mut Execution,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<Batch, SqlError> {
+    let count =
+        |expr: Option<&Expr>, execution: &Execution, txn: &Transaction| -> Result<Option<i64>, SqlError> {
+            match expr {
+                Some(expr) => Ok(execution.eval_one(expr, &[], txn, context)?.as_i64()),
+                None => Ok(None),
+            }
+        };
+    let limit = count(plan.limit.as_ref(), execution, txn)?.unwrap_or(i64::MAX);
+    let mut skip = count(plan.offset.as_ref(), execution, txn)?.unwrap_or(0);
+    if limit < 0 {
+        return Err(SqlError::new(SqlState::INVALID_ROW_COUNT_IN_LIMIT, "LIMIT must not be negative"));
+    }
+    let writers =
+        plan.tables.iter().map(|locked| writer(&locked.table, context)).collect::<Result<Vec<_>, _>>()?;
+    let mut rows = Batch::new();
+    while let Some(batch) = execution.next(&plan.input, txn, context)? {
+        for row in batch {
+            if i64::try_from(rows.len()).unwrap_or(i64::MAX) >= limit {
+                return Ok(rows);
+            }
+            let Some(row) = lock_all(plan, &writers, row, execution, txn, context).await? else { continue };
+            if skip > 0 {
+                skip -= 1;
+                continue;
+            }
+            let row = eval_all(
+                &plan.exprs,
+                &row,
+                &execution.run(txn, context, &context.eval(&execution.params)).context(),
+            )?;
+            execution.state.charge_row(&row)?;
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
+
+/// Locks the rows of all locked tables in a combined row; what it is then, if it still satisfies the condition.
+async fn lock_all(
+    plan: &LockPlan,
+    writers: &[TableWriter],
+    mut row: Row,
+    execution: &Execution,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<Option<Row>, SqlError> {
+    let mut recheck = false;
+    for (locked, writer) in plan.tables.iter().zip(writers) {
+        let Some((lock, wait)) = locked.lock else { continue };
+        let wait = match wait {
+            RowWait::Wait => context.lock_wait,
+            RowWait::NoWait => LockWait::NoWait,
+            RowWait::SkipLocked => LockWait::SkipLocked,
+        };
+        let key = locator(&row, locked.base + locked.table.columns.len())?;
+        let outcome = writer.lock(txn, &key, lock, wait).await.map_err(|error| {
+            if error.state() == SqlState::LOCK_NOT_AVAILABLE {
+                let message = format!("could not obtain lock on row in relation \"{}\"", locked.table.name);
+                SqlError::new(SqlState::LOCK_NOT_AVAILABLE, message)
+            } else {
+                error
+            }
+        })?;
+        match outcome {
+            Locked::Unchanged => {}
+            Locked::Gone => return Ok(None),
+            Locked::Changed(now) => {
+                recheck = true;
+                for (slot, value) in row.iter_mut().skip(locked.base).zip(now) {
+                    *slot = value;
+                }
+            }
+        }
+    }
+    if recheck
+        && let Some(predicate) = &plan.predicate
+        && !execution.holds(predicate, &row, txn, context)?
+    {
+        return Ok(None);
+    }
+    Ok(Some(row))
+}

@@ -1,0 +1,493 @@
+//! Operators: each node of a plan yields its rows batch by batch.
+//!
+//! The plan is shared and never changes; what an execution knows of a node is a [`State`] of the same shape. So a plan
+//! is opened without copying it, and closing is dropping the state.
+
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use rustydb_types::value::Value;
+
+use super::aggregate;
+use super::join::{self, JoinState};
+use super::run::Run;
+use super::scan::ScanState;
+use super::subquery::HashedRow;
+use crate::error::{SqlError, SqlState};
+use crate::plan::{Node, Row, SetOperation, SortKey, TableFunction};
+use crate::scalar::{EvalContext, Expr, resolve};
+
+/// Rows that an operator yields at a time, at most.
+pub const BATCH_ROWS: usize = 256;
+
+/// Some rows; never none.
+pub type Batch = Vec<Row>;
+
+/// What an execution knows of a node.
+#[derive(Debug)]
+pub enum State {
+    /// Rows still to be computed begin here.
+    Values(usize),
+    /// A scan, opened at its first batch.
+    Scan(Option<Box<ScanState>>),
+    /// Rows that were computed at once; absent before the first batch.
+    Rows(Option<std::vec::IntoIter<Row>>),
+    /// Rows of a common table expression, and how many were yielded.
+    Shared(Option<Arc<Vec<Row>>>, usize),
+    /// A node with one input and nothing to remember.
+    Unary(Box<State>),
+    /// A node whose input is read whole before the first row.
+    Blocking(Box<State>, Option<std::vec::IntoIter<Row>>),
+    /// A join.
+    Join(Box<JoinState>),
+    /// Rows seen so far.
+    Distinct(Box<State>, HashSet<HashedRow>, Option<Row>),
+    /// A set operation; the rows when it blocks.
+    SetOp(Box<State>, Box<State>, Option<std::vec::IntoIter<Row>>),
+    /// Rows still to pass over and rows still to yield.
+    Limit(Box<State>, Option<(i64, Option<i64>)>),
+    /// Input of a projection with functions that yield rows, and rows that are left over.
+    ProjectSet(Box<State>, std::vec::IntoIter<Row>),
+}
+
+impl State {
+    /// The state of a node of which nothing was read.
+    #[must_use]
+    pub fn open(node: &Node) -> Self {
+        let open = |node: &Node| Box::new(Self::open(node));
+        match node {
+            Node::Values { .. } => Self::Values(0),
+            Node::Scan(_) => Self::Scan(None),
+            Node::Virtual { .. } | Node::Function { .. } => Self::Rows(None),
+            Node::Shared { .. } => Self::Shared(None, 0),
+            Node::Filter { input, .. } | Node::Project { input, .. } => Self::Unary(open(input)),
+            Node::ProjectSet { input, .. } => Self::ProjectSet(open(input), Vec::new().into_iter()),
+            Node::Join(join) => Self::Join(Box::new(JoinState::open(join))),
+            Node::Aggregate(aggregate) => Self::Blocking(open(&aggregate.input), None),
+            Node::Sort { input, .. } => Self::Blocking(open(input), None),
+            Node::Distinct { input, .. } => Self::Distinct(open(input), HashSet::new(), None),
+            Node::SetOp { left, right, .. } => Self::SetOp(open(left), open(right), None),
+            Node::Limit { input, .. } => Self::Limit(open(input), None),
+        }
+    }
+}
+
+/// The next rows of a node; `None` at its end.
+///
+/// # Errors
+/// Whatever evaluation or reading raises; 57014 when cancelled, 53200 when too much would have to be kept.
+pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batch>, SqlError> {
+    run.state.check_cancel()?;
+    match (node, state) {
+        (Node::Values { rows, .. }, State::Values(place)) => {
+            let context = run.context();
+            let batch = rows
+                .iter()
+                .skip(*place)
+                .take(BATCH_ROWS)
+                .map(|row| eval_all(row, &[], &context))
+                .collect::<Result<Batch, _>>()?;
+            *place += batch.len();
+            Ok(some(batch))
+        }
+        (Node::Scan(scan), State::Scan(state)) => {
+            if state.is_none() {
+                *state = Some(Box::new(ScanState::open(scan, &[], run)?));
+            }
+            match state {
+                Some(state) => state.next(scan, run),
+                None => Ok(None),
+            }
+        }
+        (Node::Virtual { relation, .. }, State::Rows(rows)) => {
+            if rows.is_none() {
+                *rows = Some(relation.rows(&run.virtuals)?.into_iter());
+            }
+            Ok(take(rows))
+        }
+        (Node::Function { function, args, ordinality }, State::Rows(rows)) => {
+            if rows.is_none() {
+                let values = eval_all(args, &[], &run.context())?;
+                let mut computed = function_rows(*function, &values, run)?;
+                if *ordinality {
+                    for (row, number) in computed.iter_mut().zip(1..) {
+                        row.push(Value::Int8(number));
+                    }
+                }
+                *rows = Some(computed.into_iter());
+            }
+            Ok(take(rows))
+        }
+        (Node::Shared { id, plan }, State::Shared(rows, place)) => {
+            let rows = match rows {
+                Some(rows) => rows,
+                None => rows.insert(run.state.shared(*id, || collect(plan, &mut State::open(plan), run))?),
+            };
+            let batch: Batch = rows.iter().skip(*place).take(BATCH_ROWS).cloned().collect();
+            *place += batch.len();
+            Ok(some(batch))
+        }
+        (Node::Filter { input, predicate }, State::Unary(state)) => {
+            while let Some(mut batch) = next(input, state, run)? {
+                retain(&mut batch, predicate, &run.context())?;
+                if !batch.is_empty() {
+                    return Ok(Some(batch));
+                }
+            }
+            Ok(None)
+        }
+        (Node::Project { input, exprs }, State::Unary(state)) => {
+            let Some(mut batch) = next(input, state, run)? else { return Ok(None) };
+            let context = run.context();
+            for row in &mut batch {
+                *row = eval_all(exprs, row, &context)?;
+            }
+            Ok(Some(batch))
+        }
+        (Node::ProjectSet { input, exprs }, State::ProjectSet(state, rest)) => loop {
+            let batch: Batch = rest.take(BATCH_ROWS).collect();
+            if !batch.is_empty() {
+                return Ok(Some(batch));
+            }
+            let Some(input_rows) = next(input, state, run)? else { return Ok(None) };
+            let mut rows = Vec::new();
+            for row in &input_rows {
+                expand(exprs, row, run, &mut rows)?;
+            }
+            *rest = rows.into_iter();
+        },
+        (Node::Join(join), State::Join(state)) => join::next(join, state, run),
+        (Node::Aggregate(aggregate), State::Blocking(state, rows)) => {
+            if rows.is_none() {
+                *rows = Some(aggregate::run(aggregate, state, run)?.into_iter());
+            }
+            Ok(take(rows))
+        }
+        (Node::Sort { input, keys, bound }, State::Blocking(state, rows)) => {
+            if rows.is_none() {
+                let bound = match bound {
+                    Some(bound) => {
+                        bound.eval(&[], &run.context())?.as_i64().and_then(|n| usize::try_from(n).ok())
+                    }
+                    None => None,
+                };
+                *rows = Some(sort(input, state, keys, bound, run)?.into_iter());
+            }
+            Ok(take(rows))
+        }
+        (Node::Distinct { input, on }, State::Distinct(state, seen, last)) => {
+            while let Some(mut batch) = next(input, state, run)? {
+                let mut kept = Vec::with_capacity(batch.len());
+                for row in batch.drain(..) {
+                    match on {
+                        // The input is sorted by the key, so only its predecessor can be equal.
+                        Some(count) => {
+                            let key: Row = row.iter().take(*count).cloned().collect();
+                            if last.as_ref() != Some(&key) {
+                                *last = Some(key);
+                                kept.push(row);
+                            }
+                        }
+                        None => {
+                            let key = HashedRow(row);
+                            if !seen.contains(&key) {
+                                run.state.charge_row(&key.0)?;
+                                kept.push(key.0.clone());
+                                seen.insert(key);
+                            }
+                        }
+                    }
+                }
+                if !kept.is_empty() {
+                    return Ok(Some(kept));
+                }
+            }
+            Ok(None)
+        }
+        (Node::SetOp { operation, all, left, right }, State::SetOp(left_state, right_state, rows)) => {
+            if *operation == SetOperation::Union && *all {
+                return match next(left, left_state, run)? {
+                    Some(batch) => Ok(Some(batch)),
+                    None => next(right, right_state, run),
+                };
+            }
+            if rows.is_none() {
+                let computed = match operation {
+                    SetOperation::Union => union((left, left_state), (right, right_state), run)?,
+                    operation => {
+                        let right_rows = count_rows(right, right_state, run)?;
+                        keep_counted(*operation, *all, (left, left_state), right_rows, run)?
+                    }
+                };
+                *rows = Some(computed.into_iter());
+            }
+            Ok(take(rows))
+        }
+        (Node::Limit { input, limit, offset }, State::Limit(state, window)) => {
+            let (skip, left) = match window {
+                Some(window) => window,
+                None => window.insert(limit_window(limit.as_ref(), offset.as_ref(), run)?),
+            };
+            while left.is_none_or(|left| left > 0) {
+                let Some(mut batch) = next(input, state, run)? else { return Ok(None) };
+                let passed = usize::try_from(*skip).unwrap_or(usize::MAX).min(batch.len());
+                batch.drain(..passed);
+                *skip -= i64::try_from(passed).unwrap_or(*skip);
+                if let Some(left) = left {
+                    batch.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+                    *left -= i64::try_from(batch.len()).unwrap_or(*left);
+                }
+                if !batch.is_empty() {
+                    return Ok(Some(batch));
+                }
+            }
+            Ok(None)
+        }
+        _ => Err(SqlError::internal("the state of an execution does not fit its plan")),
+    }
+}
+
+/// All rows of a node, kept in memory.
+///
+/// # Errors
+/// As [`next`].
+pub fn collect(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Vec<Row>, SqlError> {
+    let mut rows = Vec::new();
+    while let Some(batch) = next(node, state, run)? {
+        for row in batch {
+            run.state.charge_row(&row)?;
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
+
+/// Evaluates expressions over one row.
+///
+/// # Errors
+/// Whatever evaluation raises.
+pub fn eval_all(exprs: &[Expr], row: &[Value], context: &EvalContext<'_>) -> Result<Row, SqlError> {
+    let mut values = Vec::with_capacity(exprs.len());
+    for expr in exprs {
+        values.push(expr.eval(row, context)?);
+    }
+    Ok(values)
+}
+
+/// Drops the rows that do not satisfy a predicate.
+pub(crate) fn retain(batch: &mut Batch, predicate: &Expr, context: &EvalContext<'_>) -> Result<(), SqlError> {
+    let mut failure = None;
+    batch.retain(|row| match predicate.eval(row, context) {
+        Ok(Value::Bool(flag)) => flag,
+        Ok(_) => false,
+        Err(error) => {
+            failure.get_or_insert(error);
+            false
+        }
+    });
+    failure.map_or(Ok(()), Err)
+}
+
+/// A batch unless it is empty.
+pub(crate) fn some(batch: Batch) -> Option<Batch> {
+    if batch.is_empty() { None } else { Some(batch) }
+}
+
+/// The next batch of rows that were computed at once.
+fn take(rows: &mut Option<std::vec::IntoIter<Row>>) -> Option<Batch> {
+    some(rows.as_mut()?.take(BATCH_ROWS).collect())
+}
+
+fn limit_window(
+    limit: Option<&Expr>,
+    offset: Option<&Expr>,
+    run: &Run<'_>,
+) -> Result<(i64, Option<i64>), SqlError> {
+    let context = run.context();
+    let eval = |expr: Option<&Expr>| -> Result<Option<i64>, SqlError> {
+        Ok(match expr {
+            Some(expr) => expr.eval(&[], &context)?.as_i64(),
+            None => None,
+        })
+    };
+    let (limit, offset) = (eval(limit)?, eval(offset)?.unwrap_or(0));
+    if limit.is_some_and(|limit| limit < 0) {
+        return Err(SqlError::new(SqlState::INVALID_ROW_COUNT_IN_LIMIT, "LIMIT must not be negative"));
+    }
+    if offset < 0 {
+        return Err(SqlError::new(SqlState::INVALID_ROW_COUNT_IN_OFFSET, "OFFSET must not be negative"));
+    }
+    Ok((offset, limit))
+}
+
+/// Compares two rows of sort keys.
+pub(crate) fn compare_keys(left: &[Value], right: &[Value], keys: &[SortKey]) -> Ordering {
+    for ((left, right), key) in left.iter().zip(right).zip(keys) {
+        let ordering = match (left.is_null(), right.is_null()) {
+            (true, true) => Ordering::Equal,
+            (true, false) if key.nulls_first => Ordering::Less,
+            (true, false) => Ordering::Greater,
+            (false, true) if key.nulls_first => Ordering::Greater,
+            (false, true) => Ordering::Less,
+            (false, false) if key.descending => right.compare(left),
+            (false, false) => left.compare(right),
+        };
+        if ordering != Ordering::Equal {
+            return ordering;
+        }
+    }
+    Ordering::Equal
+}
+
+/// Sorts the rows of a node; with a bound, keeps only twice as many while reading.
+fn sort(
+    input: &Node,
+    state: &mut State,
+    keys: &[SortKey],
+    bound: Option<usize>,
+    run: &Run<'_>,
+) -> Result<Vec<Row>, SqlError> {
+    let context = run.context();
+    let mut rows: Vec<(Row, Row)> = Vec::new();
+    let order = |rows: &mut Vec<(Row, Row)>| rows.sort_by(|(a, _), (b, _)| compare_keys(a, b, keys));
+    while let Some(batch) = next(input, state, run)? {
+        for row in batch {
+            let mut key = Vec::with_capacity(keys.len());
+            for sort_key in keys {
+                key.push(sort_key.expr.eval(&row, &context)?);
+            }
+            run.state.charge_row(&row)?;
+            run.state.charge_row(&key)?;
+            rows.push((key, row));
+        }
+        if let Some(bound) = bound
+            && rows.len() > bound.saturating_mul(2).saturating_add(BATCH_ROWS)
+        {
+            order(&mut rows);
+            for (key, row) in rows.drain(bound..) {
+                run.state.release(super::run::row_size(&key) + super::run::row_size(&row));
+            }
+        }
+    }
+    order(&mut rows);
+    if let Some(bound) = bound {
+        rows.truncate(bound);
+    }
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
+}
+
+fn function_rows(function: TableFunction, values: &[Value], run: &Run<'_>) -> Result<Vec<Row>, SqlError> {
+    match function {
+        TableFunction::Scalar => Ok(vec![values.to_vec()]),
+        TableFunction::Set(function) => {
+            let mut rows = Vec::new();
+            let mut emit = |value: Value| {
+                let row = vec![value];
+                run.state.charge_row(&row)?;
+                if rows.len() % BATCH_ROWS == 0 {
+                    run.state.check_cancel()?;
+                }
+                rows.push(row);
+                Ok(ControlFlow::Continue(()))
+            };
+            resolve::eval_set(function, values, &mut emit, &run.context())?;
+            Ok(rows)
+        }
+    }
+}
+
+/// The rows that one input row of a [`Node::ProjectSet`] becomes: as many as its longest function yields.
+fn expand(
+    exprs: &[(Option<TableFunction>, Vec<Expr>)],
+    row: &[Value],
+    run: &Run<'_>,
+    rows: &mut Vec<Row>,
+) -> Result<(), SqlError> {
+    let context = run.context();
+    let mut columns: Vec<(bool, Vec<Value>)> = Vec::with_capacity(exprs.len());
+    for (function, args) in exprs {
+        let values = eval_all(args, row, &context)?;
+        columns.push(match function {
+            Some(function) => (true, function_rows(*function, &values, run)?.into_iter().flatten().collect()),
+            None => (false, values),
+        });
+    }
+    let count =
+        columns.iter().filter(|(is_set, _)| *is_set).map(|(_, values)| values.len()).max().unwrap_or(1);
+    for index in 0..count {
+        let pick = |(is_set, values): &(bool, Vec<Value>)| {
+            values.get(if *is_set { index } else { 0 }).cloned().unwrap_or(Value::Null)
+        };
+        let expanded: Row = columns.iter().map(pick).collect();
+        run.state.charge_row(&expanded)?;
+        rows.push(expanded);
+    }
+    Ok(())
+}
+
+fn union(left: (&Node, &mut State), right: (&Node, &mut State), run: &Run<'_>) -> Result<Vec<Row>, SqlError> {
+    let mut seen = HashSet::new();
+    let mut rows = Vec::new();
+    for (node, state) in [left, right] {
+        while let Some(batch) = next(node, state, run)? {
+            for row in batch {
+                let key = HashedRow(row);
+                if !seen.contains(&key) {
+                    run.state.charge_row(&key.0)?;
+                    rows.push(key.0.clone());
+                    seen.insert(key);
+                }
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// How often each row occurs.
+fn count_rows(node: &Node, state: &mut State, run: &Run<'_>) -> Result<HashMap<HashedRow, usize>, SqlError> {
+    let mut counts = HashMap::new();
+    while let Some(batch) = next(node, state, run)? {
+        for row in batch {
+            run.state.charge_row(&row)?;
+            *counts.entry(HashedRow(row)).or_insert(0) += 1;
+        }
+    }
+    Ok(counts)
+}
+
+/// INTERSECT and EXCEPT: left rows by how often they occur on the right.
+fn keep_counted(
+    operation: SetOperation,
+    all: bool,
+    (left, state): (&Node, &mut State),
+    mut right: HashMap<HashedRow, usize>,
+    run: &Run<'_>,
+) -> Result<Vec<Row>, SqlError> {
+    let mut seen = HashSet::new();
+    let mut rows = Vec::new();
+    while let Some(batch) = next(left, state, run)? {
+        for row in batch {
+            let key = HashedRow(row);
+            let matched = match right.get_mut(&key) {
+                Some(count) if *count > 0 => {
+                    if all {
+                        *count -= 1;
+                    }
+                    true
+                }
+                _ => false,
+            };
+            if matched != (operation == SetOperation::Intersect) || (!all && seen.contains(&key)) {
+                continue;
+            }
+            run.state.charge_row(&key.0)?;
+            rows.push(key.0.clone());
+            if !all {
+                seen.insert(key);
+            }
+        }
+    }
+    Ok(rows)
+}

@@ -1,0 +1,163 @@
+//! One execution of a plan: what it reads with, and what it may keep in memory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use rustydb_txn::Transaction;
+use rustydb_types::value::Value;
+
+use super::subquery::KeptSubquery;
+use crate::catalog::virtual_table::VirtualContext;
+use crate::error::{SqlError, SqlState};
+use crate::plan::Row;
+use crate::scalar::EvalContext;
+
+/// What one execution keeps between its parts.
+#[derive(Debug)]
+pub struct RunState {
+    /// Bytes kept by sorts, hash tables and materialisations.
+    used: AtomicUsize,
+    /// How many they may be.
+    work_mem: usize,
+    /// Rows of common table expressions, by number.
+    shared: Mutex<HashMap<usize, Arc<Vec<Row>>>>,
+    /// Subqueries that do not depend on a row, by number.
+    subqueries: Mutex<HashMap<usize, Arc<KeptSubquery>>>,
+    /// Set when the client asks to cancel or a timeout strikes.
+    cancel: Arc<AtomicBool>,
+}
+
+impl RunState {
+    /// The state of a new execution that may keep `work_mem` bytes.
+    #[must_use]
+    pub fn new(work_mem: usize, cancel: Arc<AtomicBool>) -> Self {
+        Self {
+            used: AtomicUsize::new(0),
+            work_mem,
+            shared: Mutex::default(),
+            subqueries: Mutex::default(),
+            cancel,
+        }
+    }
+
+    /// Counts bytes that are kept.
+    ///
+    /// # Errors
+    /// 53200 at the bound.
+    pub fn charge(&self, bytes: usize) -> Result<(), SqlError> {
+        let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if used <= self.work_mem {
+            return Ok(());
+        }
+        Err(SqlError::new(SqlState::OUT_OF_MEMORY, "out of memory")
+            .with_detail(format!(
+                "The statement needs to keep more than work_mem ({} kB) in memory.",
+                self.work_mem >> 10
+            ))
+            .with_hint("Raise work_mem, or make the statement sort, group or join fewer rows."))
+    }
+
+    /// Counts a row that is kept.
+    ///
+    /// # Errors
+    /// 53200 at the bound.
+    pub fn charge_row(&self, row: &[Value]) -> Result<(), SqlError> {
+        self.charge(row_size(row))
+    }
+
+    /// Counts bytes that are kept no longer.
+    pub fn release(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The rows of a common table expression, computed at the first call.
+    pub(crate) fn shared(
+        &self,
+        id: usize,
+        compute: impl FnOnce() -> Result<Vec<Row>, SqlError>,
+    ) -> Result<Arc<Vec<Row>>, SqlError> {
+        if let Some(rows) = self.shared.lock().get(&id) {
+            return Ok(Arc::clone(rows));
+        }
+        // Not computed under the lock: the computation may need another one.
+        let rows = Arc::new(compute()?);
+        self.shared.lock().insert(id, Arc::clone(&rows));
+        Ok(rows)
+    }
+
+    /// A subquery's rows, computed at the first call.
+    pub(crate) fn subquery(
+        &self,
+        id: usize,
+        compute: impl FnOnce() -> Result<KeptSubquery, SqlError>,
+    ) -> Result<Arc<KeptSubquery>, SqlError> {
+        if let Some(kept) = self.subqueries.lock().get(&id) {
+            return Ok(Arc::clone(kept));
+        }
+        let kept = Arc::new(compute()?);
+        self.subqueries.lock().insert(id, Arc::clone(&kept));
+        Ok(kept)
+    }
+
+    /// Ends the execution if somebody asked for it.
+    ///
+    /// # Errors
+    /// 57014 when cancelled.
+    pub fn check_cancel(&self) -> Result<(), SqlError> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request"));
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that a kept row takes.
+#[must_use]
+pub fn row_size(row: &[Value]) -> usize {
+    24 + row.iter().map(|value| std::mem::size_of::<Value>() + value.heap_size()).sum::<usize>()
+}
+
+/// What the operators of one execution read with.
+#[derive(Clone, Copy)]
+pub struct Run<'a> {
+    /// The transaction.
+    pub txn: &'a Transaction,
+    /// What the execution keeps.
+    pub state: &'a RunState,
+    /// What virtual relations are computed from.
+    pub virtuals: VirtualContext<'a>,
+    /// Parameters, clock and session, without the row around.
+    pub eval: &'a EvalContext<'a>,
+    /// Values of the row around a subquery.
+    pub outer: &'a [Value],
+}
+
+impl std::fmt::Debug for Run<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run").field("outer", &self.outer).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Run<'a> {
+    /// The execution that an expression is evaluated in.
+    ///
+    /// # Errors
+    /// XX000 when it is evaluated outside one, where the binder allows no subquery.
+    pub fn of<'b>(context: &'b EvalContext<'_>) -> Result<&'b Run<'b>, SqlError> {
+        context.run.ok_or_else(|| SqlError::internal("a subquery stands where no statement is executed"))
+    }
+
+    /// The same execution around a subquery's plan.
+    #[must_use]
+    pub fn with_outer<'b>(&'b self, outer: &'b [Value]) -> Run<'b> {
+        Run { txn: self.txn, state: self.state, virtuals: self.virtuals, eval: self.eval, outer }
+    }
+
+    /// The context in which expressions of this execution are evaluated.
+    #[must_use]
+    pub fn context(&self) -> EvalContext<'_> {
+        EvalContext { outer: self.outer, run: Some(self), ..*self.eval }
+    }
+}

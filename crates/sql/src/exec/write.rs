@@ -1,0 +1,300 @@
+//! Writing rows: constraints, the row itself, and its index entries.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustydb_txn::{LockWait, RowLock, RowLockOutcome, Transaction};
+use rustydb_types::value::Value;
+
+use super::rows::{self, RowLayout};
+use super::text;
+use crate::bind::from::column_type;
+use crate::catalog::{IndexDescriptor, TableDescriptor};
+use crate::error::{SqlError, SqlState};
+use crate::plan::Row;
+
+/// Gives hidden row numbers to rows of tables without a row key.
+pub trait RowNumbers: Send + Sync {
+    /// Twelve bytes that no other row was given.
+    fn next(&self) -> [u8; 12];
+}
+
+/// Writes rows of one table.
+#[derive(Clone)]
+pub struct TableWriter {
+    /// The table.
+    pub table: Arc<TableDescriptor>,
+    /// The schema's name, for error fields.
+    pub schema: String,
+    /// How rows are stored.
+    pub layout: RowLayout,
+    numbers: Arc<dyn RowNumbers>,
+    wait: LockWait,
+}
+
+/// What became of an insert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// The row is there.
+    Yes,
+    /// A row with the same key of the index at this place is there already; its stored key.
+    Conflict(usize, Bytes),
+}
+
+impl TableWriter {
+    /// A writer of rows of `table`.
+    ///
+    /// # Errors
+    /// XX001 when a stored default cannot be read.
+    pub fn new(
+        table: Arc<TableDescriptor>,
+        schema: String,
+        numbers: Arc<dyn RowNumbers>,
+        wait: LockWait,
+    ) -> Result<Self, SqlError> {
+        let layout = RowLayout::new(&table)?;
+        Ok(Self { table, schema, layout, numbers, wait })
+    }
+
+    /// Refuses a row with a NULL where none may be.
+    ///
+    /// # Errors
+    /// 23502.
+    pub fn check(&self, row: &[Value]) -> Result<(), SqlError> {
+        for (column, value) in self.table.columns.iter().zip(row) {
+            if column.not_null && value.is_null() {
+                let name = &self.table.name;
+                return Err(SqlError::new(
+                    SqlState::NOT_NULL_VIOLATION,
+                    format!(
+                        "null value in column \"{}\" of relation \"{name}\" violates not-null constraint",
+                        column.name
+                    ),
+                )
+                .with_detail(format!("Failing row contains ({}).", self.print_row(row)))
+                .with_table(self.schema.clone(), name.clone())
+                .with_column(column.name.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn print_row(&self, row: &[Value]) -> String {
+        let print = |(column, value): (&crate::catalog::ColumnDescriptor, &Value)| {
+            text::print(value, column_type(column.data_type))
+        };
+        self.table.columns.iter().zip(row).map(print).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Inserts a row or says that it cannot be for a conflict.
+    ///
+    /// # Errors
+    /// 23502, lock errors, storage errors. A conflict leaves entries of earlier indexes behind, so the caller either
+    /// fails the statement or asks [`TableWriter::find_conflict`] first.
+    pub async fn insert(&self, txn: &mut Transaction, row: &[Value]) -> Result<Inserted, SqlError> {
+        self.check(row)?;
+        let row_key = if self.table.row_key.is_empty() {
+            self.numbers.next().to_vec()
+        } else {
+            rows::row_key(&self.table, row)?
+        };
+        let key = rows::stored_key(&self.table, &row_key);
+        txn.lock_row(&key, RowLock::ForUpdate, self.wait).await?;
+        if !self.table.row_key.is_empty() && txn.get_latest(&key)?.is_some() {
+            let place = self.table.indexes.iter().position(|index| self.table.is_row_key(index)).unwrap_or(0);
+            return Ok(Inserted::Conflict(place, key));
+        }
+        for (place, index) in self.table.indexes.iter().enumerate() {
+            if !self.table.is_row_key(index)
+                && let Some(other) = self.add_entry(txn, index, row, &row_key).await?
+            {
+                return Ok(Inserted::Conflict(place, other));
+            }
+        }
+        txn.put(key, self.layout.encode(row))?;
+        Ok(Inserted::Yes)
+    }
+
+    /// Adds an index entry; answers with the row that already has the key of a unique index.
+    async fn add_entry(
+        &self,
+        txn: &mut Transaction,
+        index: &IndexDescriptor,
+        row: &[Value],
+        row_key: &[u8],
+    ) -> Result<Option<Bytes>, SqlError> {
+        let (key, exclusive) = rows::entry_key(&self.table, index, row, row_key)?;
+        txn.lock_row(&key, RowLock::ForUpdate, self.wait).await?;
+        if exclusive && let Some(other) = txn.get_latest(&key)? {
+            return Ok(Some(rows::stored_key(&self.table, &other)));
+        }
+        txn.put(key, Bytes::copy_from_slice(row_key))?;
+        Ok(None)
+    }
+
+    async fn remove_entry(
+        &self,
+        txn: &mut Transaction,
+        index: &IndexDescriptor,
+        row: &[Value],
+        row_key: &[u8],
+    ) -> Result<(), SqlError> {
+        let (key, _) = rows::entry_key(&self.table, index, row, row_key)?;
+        txn.lock_row(&key, RowLock::ForUpdate, self.wait).await?;
+        txn.delete(key)?;
+        Ok(())
+    }
+
+    /// The stored key of a row that conflicts with `row` in one of the given indexes, locked against change.
+    ///
+    /// # Errors
+    /// Lock errors and storage errors.
+    pub async fn find_conflict(
+        &self,
+        txn: &mut Transaction,
+        row: &[Value],
+        among: &[usize],
+    ) -> Result<Option<Bytes>, SqlError> {
+        for place in among {
+            let Some(index) = self.table.indexes.get(*place) else { continue };
+            let (columns, has_null) = rows::index_key(&self.table, index, row)?;
+            if has_null {
+                continue;
+            }
+            if self.table.is_row_key(index) {
+                let key = rows::stored_key(&self.table, &columns);
+                txn.lock_row(&key, RowLock::ForUpdate, self.wait).await?;
+                if txn.get_latest(&key)?.is_some() {
+                    return Ok(Some(key));
+                }
+            } else {
+                let (key, _) = rows::entry_key(&self.table, index, row, &[])?;
+                txn.lock_row(&key, RowLock::ForUpdate, self.wait).await?;
+                if let Some(row_key) = txn.get_latest(&key)? {
+                    return Ok(Some(rows::stored_key(&self.table, &row_key)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts a new version of a row that is locked.
+    ///
+    /// # Errors
+    /// 23505, 23502, lock errors and storage errors.
+    pub async fn update(
+        &self,
+        txn: &mut Transaction,
+        key: &Bytes,
+        old: &[Value],
+        new: &[Value],
+    ) -> Result<(), SqlError> {
+        self.check(new)?;
+        let old_row_key = key.get(5..).unwrap_or_default();
+        let new_row_key = if self.table.row_key.is_empty() {
+            old_row_key.to_vec()
+        } else {
+            rows::row_key(&self.table, new)?
+        };
+        let moved = new_row_key != old_row_key;
+        for (place, index) in self.table.indexes.iter().enumerate() {
+            if self.table.is_row_key(index) {
+                continue;
+            }
+            let unchanged = !moved
+                && rows::index_key(&self.table, index, old)? == rows::index_key(&self.table, index, new)?;
+            if unchanged {
+                continue;
+            }
+            self.remove_entry(txn, index, old, old_row_key).await?;
+            if self.add_entry(txn, index, new, &new_row_key).await?.is_some() {
+                return Err(self.duplicate(place, new));
+            }
+        }
+        if moved {
+            let new_key = rows::stored_key(&self.table, &new_row_key);
+            txn.lock_row(&new_key, RowLock::ForUpdate, self.wait).await?;
+            if txn.get_latest(&new_key)?.is_some() {
+                let place =
+                    self.table.indexes.iter().position(|index| self.table.is_row_key(index)).unwrap_or(0);
+                return Err(self.duplicate(place, new));
+            }
+            txn.delete(key.clone())?;
+            txn.put(new_key, self.layout.encode(new))?;
+        } else {
+            txn.put(key.clone(), self.layout.encode(new))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a row that is locked.
+    ///
+    /// # Errors
+    /// Lock errors and storage errors.
+    pub async fn delete(&self, txn: &mut Transaction, key: &Bytes, old: &[Value]) -> Result<(), SqlError> {
+        let row_key = key.get(5..).unwrap_or_default();
+        for index in self.table.indexes.iter().filter(|index| !self.table.is_row_key(index)) {
+            self.remove_entry(txn, index, old, row_key).await?;
+        }
+        txn.delete(key.clone())?;
+        Ok(())
+    }
+
+    /// 23505 for a row that conflicts in the index at this place.
+    #[must_use]
+    pub fn duplicate(&self, place: usize, row: &[Value]) -> SqlError {
+        let Some(index) = self.table.indexes.get(place) else {
+            return SqlError::internal("a conflict names no index");
+        };
+        let mut names = Vec::new();
+        let mut values = Vec::new();
+        for part in &index.key {
+            if let Some(place) = self.table.column_index_of(part.column)
+                && let (Some(column), Some(value)) = (self.table.columns.get(place), row.get(place))
+            {
+                names.push(column.name.clone());
+                values.push(text::print(value, column_type(column.data_type)));
+            }
+        }
+        SqlError::new(
+            SqlState::UNIQUE_VIOLATION,
+            format!("duplicate key value violates unique constraint \"{}\"", index.name),
+        )
+        .with_detail(format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")))
+        .with_table(self.schema.clone(), self.table.name.clone())
+        .with_constraint(index.name.clone())
+    }
+
+    /// Locks a row and says what it is now: `None` when it is gone or passed over, else the row and whether another
+    /// transaction changed it since this statement read it.
+    ///
+    /// # Errors
+    /// Lock errors, and 40001 above READ COMMITTED when the row changed.
+    pub async fn lock(
+        &self,
+        txn: &mut Transaction,
+        key: &Bytes,
+        lock: RowLock,
+        wait: LockWait,
+    ) -> Result<Locked, SqlError> {
+        Ok(match txn.lock_row(key, lock, wait).await? {
+            RowLockOutcome::Unchanged => Locked::Unchanged,
+            RowLockOutcome::Skipped => Locked::Gone,
+            RowLockOutcome::Changed => match txn.get_latest(key)? {
+                Some(value) => Locked::Changed(self.layout.decode_all(&value)?),
+                None => Locked::Gone,
+            },
+        })
+    }
+}
+
+/// What a row is once it is locked.
+#[derive(Clone, Debug)]
+pub enum Locked {
+    /// As the statement read it.
+    Unchanged,
+    /// Another transaction changed it; the row as it is now.
+    Changed(Row),
+    /// Another transaction deleted it, or it was passed over.
+    Gone,
+}

@@ -1,0 +1,77 @@
+//! Parsing: text to sqlparser's tree, with PostgreSQL's folding of names that are not quoted.
+
+use sqlparser::ast::{Expr, Query, SetExpr, Statement};
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+
+use crate::error::{SqlError, SqlState};
+
+/// Deepest nesting that the parser follows.
+const DEPTH_MAX: usize = 100;
+
+fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
+    let mut tokens = Tokenizer::new(&PostgreSqlDialect {}, sql)
+        .tokenize_with_location()
+        .map_err(|error| SqlError::new(SqlState::SYNTAX_ERROR, error.to_string()))?;
+    for token in &mut tokens {
+        if let Token::Word(word) = &mut token.token
+            && word.quote_style.is_none()
+        {
+            word.value = word.value.to_lowercase();
+        }
+    }
+    Ok(tokens)
+}
+
+fn parser(sql: &str) -> Result<Parser<'static>, SqlError> {
+    Ok(Parser::new(&PostgreSqlDialect {})
+        .with_recursion_limit(DEPTH_MAX)
+        .with_tokens_with_locations(tokens(sql)?))
+}
+
+/// The error that a client sees for a text that does not parse.
+#[must_use]
+pub fn syntax_error(error: ParserError) -> SqlError {
+    match error {
+        ParserError::RecursionLimitExceeded => {
+            SqlError::new(SqlState::STATEMENT_TOO_COMPLEX, "stack depth limit exceeded")
+        }
+        ParserError::TokenizerError(message) | ParserError::ParserError(message) => {
+            SqlError::new(SqlState::SYNTAX_ERROR, format!("syntax error: {message}"))
+        }
+    }
+}
+
+/// The statements of a text.
+///
+/// # Errors
+/// 42601 when it does not parse.
+pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
+    parser(sql)?.parse_statements().map_err(syntax_error)
+}
+
+/// One expression, such as a stored default.
+///
+/// # Errors
+/// 42601 when it does not parse.
+pub fn parse_expr(sql: &str) -> Result<Expr, SqlError> {
+    parser(sql)?.parse_expr().map_err(syntax_error)
+}
+
+/// One query.
+///
+/// # Errors
+/// 42601 when it does not parse.
+pub fn parse_query(sql: &str) -> Result<Query, SqlError> {
+    parser(sql)?.parse_query().map(|query| *query).map_err(syntax_error)
+}
+
+/// The SELECT of a query that is nothing else.
+#[must_use]
+pub fn lone_select(query: &Query) -> Option<&sqlparser::ast::Select> {
+    match query.body.as_ref() {
+        SetExpr::Select(select) => Some(select),
+        _ => None,
+    }
+}

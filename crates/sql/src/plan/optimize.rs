@@ -1,0 +1,467 @@
+//! The optimizer: rewrites a plan into one that gives the same rows with less work.
+//!
+//! In order: predicates move down to where their columns come from; scans choose their paths; joins choose their
+//! algorithms; sorts that an index makes needless go; columns that nobody asks for are marked.
+
+use rustydb_types::ids::Oid;
+use rustydb_types::value::Value;
+
+use super::node::{Join, JoinAlgorithm, JoinKind, Node, Scan, SortKey};
+use super::path::{self, Condition, column_span, conjuncts};
+use crate::catalog::CatalogSnapshot;
+use crate::scalar::{CompareOp, Expr, resolve_operator};
+
+/// Optimizes a plan.
+#[must_use]
+pub fn optimize(node: Node, catalog: &CatalogSnapshot) -> Node {
+    let mut node = Optimizer { catalog }.push(node, Vec::new());
+    let all = vec![true; node.width()];
+    prune(&mut node, &all);
+    node
+}
+
+struct Optimizer<'a> {
+    catalog: &'a CatalogSnapshot,
+}
+
+/// The node with a filter on top, if there is anything to filter by.
+fn filtered(node: Node, parts: Vec<Expr>) -> Node {
+    if parts.is_empty() { node } else { Node::Filter { input: Box::new(node), predicate: Expr::and(parts) } }
+}
+
+impl Optimizer<'_> {
+    /// Optimizes a node on whose rows the given conditions are put.
+    fn push(&self, node: Node, mut parts: Vec<Expr>) -> Node {
+        match node {
+            Node::Filter { input, predicate } => {
+                parts.extend(conjuncts(predicate));
+                self.push(*input, parts)
+            }
+            Node::Scan(mut scan) => {
+                parts.extend(scan.filter.take().map(conjuncts).unwrap_or_default());
+                scan.filter = (!parts.is_empty()).then(|| Expr::and(parts));
+                self.choose_path(&mut scan);
+                Node::Scan(scan)
+            }
+            Node::Join(join) => self.push_join(*join, parts),
+            Node::Project { input, exprs } => {
+                let movable = |part: &Expr| {
+                    let mut stable = !part.is_volatile();
+                    part.visit(&mut |part| {
+                        if let Expr::Column { index, .. } = part {
+                            stable &= exprs.get(*index).is_some_and(|expr| !expr.is_volatile());
+                        }
+                    });
+                    stable
+                };
+                let (moved, kept): (Vec<Expr>, Vec<Expr>) = parts.into_iter().partition(movable);
+                let substitute = |part: Expr| {
+                    part.transform(&mut |part| match part {
+                        Expr::Column { index, .. } => exprs.get(index).cloned().unwrap_or_else(Expr::null),
+                        other => other,
+                    })
+                };
+                let moved = moved.into_iter().map(substitute).collect();
+                let input = Box::new(self.push(*input, moved));
+                filtered(Node::Project { input, exprs }, kept)
+            }
+            Node::Sort { input, keys, bound } => {
+                // Whether a row passes does not depend on where it stands.
+                let (moved, kept) = parts.into_iter().partition(|part| !part.is_volatile());
+                let mut input = self.push(*input, moved);
+                if kept.is_empty() && bound.is_none() && in_index_order(&mut input, &keys) {
+                    return input;
+                }
+                filtered(Node::Sort { input: Box::new(input), keys, bound }, kept)
+            }
+            Node::Limit { input, limit, offset } => {
+                let mut input = self.push(*input, Vec::new());
+                bound_sort(&mut input, limit.as_ref(), offset.as_ref());
+                filtered(Node::Limit { input: Box::new(input), limit, offset }, parts)
+            }
+            Node::ProjectSet { input, exprs } => {
+                let input = Box::new(self.push(*input, Vec::new()));
+                filtered(Node::ProjectSet { input, exprs }, parts)
+            }
+            Node::Aggregate(mut aggregate) => {
+                aggregate.input = self.push(aggregate.input, Vec::new());
+                filtered(Node::Aggregate(aggregate), parts)
+            }
+            Node::Distinct { input, on } => {
+                let input = Box::new(self.push(*input, Vec::new()));
+                filtered(Node::Distinct { input, on }, parts)
+            }
+            Node::SetOp { operation, all, left, right } => {
+                let left = Box::new(self.push(*left, Vec::new()));
+                let right = Box::new(self.push(*right, Vec::new()));
+                filtered(Node::SetOp { operation, all, left, right }, parts)
+            }
+            Node::Shared { id, plan } => {
+                let plan = std::sync::Arc::new(optimize(plan.as_ref().clone(), self.catalog));
+                filtered(Node::Shared { id, plan }, parts)
+            }
+            leaf @ (Node::Values { .. } | Node::Virtual { .. } | Node::Function { .. }) => {
+                filtered(leaf, parts)
+            }
+        }
+    }
+
+    fn choose_path(&self, scan: &mut Scan) {
+        let statistics = self.catalog.statistics(Oid::new(scan.table.oid.get()));
+        path::choose(scan, statistics.map(AsRef::as_ref));
+    }
+
+    fn push_join(&self, mut join: Join, parts: Vec<Expr>) -> Node {
+        let width = join.left.width();
+        let own = join.condition.take().map(conjuncts).unwrap_or_default();
+        let is_left =
+            |part: &Expr| column_span(part).is_some_and(|(_, high)| high < width) && !part.is_volatile();
+        let is_right =
+            |part: &Expr| column_span(part).is_some_and(|(low, _)| low >= width) && !part.is_volatile();
+        let mut to_left = Vec::new();
+        let mut to_right = Vec::new();
+        let mut above = Vec::new();
+        let mut condition = Vec::new();
+        // A condition from above may go to a side whose rows all survive the join, or be part of an inner join.
+        for part in parts {
+            if is_left(&part) && matches!(join.kind, JoinKind::Inner | JoinKind::Left) {
+                to_left.push(part);
+            } else if is_right(&part) && matches!(join.kind, JoinKind::Inner | JoinKind::Right) {
+                to_right.push(part);
+            } else if join.kind == JoinKind::Inner {
+                condition.push(part);
+            } else {
+                above.push(part);
+            }
+        }
+        // A condition of the join itself may go to a side whose unmatched rows do not appear.
+        for part in own {
+            if is_left(&part) && matches!(join.kind, JoinKind::Inner | JoinKind::Right) {
+                to_left.push(part);
+            } else if is_right(&part) && matches!(join.kind, JoinKind::Inner | JoinKind::Left) {
+                to_right.push(part);
+            } else {
+                condition.push(part);
+            }
+        }
+        let to_right =
+            to_right.into_iter().map(|part| part.map_columns(&mut |index| index - width)).collect();
+        join.left = self.push(join.left, to_left);
+        join.right = self.push(join.right, to_right);
+        if matches!(join.algorithm, JoinAlgorithm::NestedLoop) {
+            self.choose_algorithm(&mut join, &mut condition, width);
+        }
+        join.condition = (!condition.is_empty()).then(|| Expr::and(condition));
+        filtered(Node::Join(Box::new(join)), above)
+    }
+
+    fn choose_algorithm(&self, join: &mut Join, condition: &mut Vec<Expr>, width: usize) {
+        let mut pairs: Vec<(usize, Expr, Expr)> = Vec::new();
+        for (place, part) in condition.iter().enumerate() {
+            let Expr::Compare { op: CompareOp::Eq, left, right } = part else { continue };
+            let (Some(a), Some(b)) = (column_span(left), column_span(right)) else { continue };
+            let (on_left, on_right) = if a.1 < width && b.0 >= width {
+                (left, right)
+            } else if b.1 < width && a.0 >= width {
+                (right, left)
+            } else {
+                continue;
+            };
+            if on_left.is_volatile() || on_right.is_volatile() {
+                continue;
+            }
+            let on_right = on_right.as_ref().clone().map_columns(&mut |index| index - width);
+            pairs.push((place, on_left.as_ref().clone(), on_right));
+        }
+        if pairs.is_empty() {
+            return;
+        }
+        if matches!(join.kind, JoinKind::Inner | JoinKind::Left) && self.choose_lookup(join, &pairs) {
+            // The whole condition is asked again of each pair, which costs little next to the lookup.
+            return;
+        }
+        let places: Vec<usize> = pairs.iter().map(|(place, _, _)| *place).collect();
+        let (left, right) = pairs.into_iter().map(|(_, left, right)| (left, right)).unzip();
+        join.algorithm = JoinAlgorithm::Hash { left, right };
+        let mut place = 0;
+        condition.retain(|_| {
+            place += 1;
+            !places.contains(&(place - 1))
+        });
+    }
+
+    /// Chooses lookups of the right side when they read less than reading it whole.
+    fn choose_lookup(&self, join: &mut Join, pairs: &[(usize, Expr, Expr)]) -> bool {
+        let left_rows = rows(&join.left);
+        let Node::Scan(scan) = &mut join.right else { return false };
+        if !scan.path.probes.is_empty() {
+            return false;
+        }
+        let conditions: Vec<Condition> = pairs
+            .iter()
+            .filter_map(|(_, left, right)| match right {
+                Expr::Column { index, .. } => {
+                    let stored = scan.table.columns.get(*index)?;
+                    let stored = crate::bind::from::column_type(stored.data_type);
+                    path::same_key(stored, left.ty()).then(|| Condition {
+                        column: *index,
+                        op: CompareOp::Eq,
+                        values: vec![left.clone()],
+                        conjunct: None,
+                    })
+                }
+                _ => None,
+            })
+            .collect();
+        let Some(found) = path::best(&scan.table, &conditions) else { return false };
+        let statistics = self.catalog.statistics(scan.table.oid).map(AsRef::as_ref);
+        let total = statistics.map_or(1000.0, |statistics| statistics.rows.max(1.0));
+        let per_lookup = if found.unique {
+            1.0
+        } else {
+            let share =
+                |condition: &Condition| path::equality_share(scan, condition.column, statistics, total);
+            total * conditions.iter().take(found.equal).map(share).product::<f64>()
+        };
+        // A lookup costs about four rows of a scan, each row found through a secondary index another two.
+        let per_row = if found.index.is_some() { 3.0 } else { 1.0 };
+        if left_rows * (4.0 + per_lookup * per_row) >= total {
+            return false;
+        }
+        scan.path.index = found.index;
+        scan.path.probes = found.probes;
+        scan.path.unique = found.unique;
+        scan.rows = per_lookup;
+        join.algorithm = JoinAlgorithm::IndexLookup;
+        true
+    }
+}
+
+/// Estimated rows of a node.
+#[must_use]
+pub fn rows(node: &Node) -> f64 {
+    match node {
+        Node::Values { rows, .. } => rows.len() as f64,
+        Node::Scan(scan) => scan.rows,
+        Node::Virtual { .. } => 500.0,
+        Node::Function { .. } => 100.0,
+        Node::Shared { plan, .. } => rows(plan),
+        Node::Filter { input, .. } => (rows(input) * 0.25).max(1.0),
+        Node::Project { input, .. } | Node::Sort { input, .. } => rows(input),
+        Node::ProjectSet { input, .. } => rows(input) * 10.0,
+        Node::Join(join) => {
+            let (left, right) = (rows(&join.left), rows(&join.right));
+            match &join.algorithm {
+                JoinAlgorithm::IndexLookup | JoinAlgorithm::Lateral { .. } => left * right.max(1.0),
+                JoinAlgorithm::Hash { .. } => left.max(right),
+                JoinAlgorithm::NestedLoop => left * right * if join.condition.is_some() { 0.25 } else { 1.0 },
+            }
+        }
+        Node::Aggregate(aggregate) => {
+            if aggregate.always_one {
+                1.0
+            } else {
+                (rows(&aggregate.input) * 0.1).max(1.0)
+            }
+        }
+        Node::Distinct { input, .. } => (rows(input) * 0.5).max(1.0),
+        Node::SetOp { left, right, .. } => rows(left) + rows(right),
+        Node::Limit { input, limit, .. } => match limit {
+            Some(Expr::Const { value, .. }) => {
+                rows(input).min(value.as_i64().map_or(f64::MAX, |limit| limit as f64))
+            }
+            _ => rows(input),
+        },
+    }
+}
+
+/// Makes a scan yield rows in the order of the keys, if one of its table's indexes has it.
+fn in_index_order(node: &mut Node, keys: &[SortKey]) -> bool {
+    let Node::Scan(scan) = node else { return false };
+    let columns: Option<Vec<usize>> = keys
+        .iter()
+        .map(|key| match &key.expr {
+            Expr::Column { index, .. } if *index < scan.table.columns.len() => Some(*index),
+            _ => None,
+        })
+        .collect();
+    let Some(columns) = columns else { return false };
+    if scan.path.unique && scan.path.probes.len() == 1 {
+        return true;
+    }
+    // Several ranges are read in the order of their keys, but the columns after them begin anew in each.
+    if scan.path.probes.len() > 1 {
+        return false;
+    }
+    let full = scan.path.probes.is_empty();
+    let candidates: Vec<Option<usize>> = if full {
+        let own = scan.table.indexes.iter().position(|index| scan.table.is_row_key(index));
+        own.map(|_| None).into_iter().chain((0..scan.table.indexes.len()).map(Some)).collect()
+    } else {
+        vec![scan.path.index]
+    };
+    let skip = scan.path.probes.first().map_or(0, |probe| probe.prefix.len());
+    for candidate in candidates {
+        let index = match candidate {
+            Some(place) => scan.table.indexes.get(place),
+            None => scan.table.indexes.iter().find(|index| scan.table.is_row_key(index)),
+        };
+        let Some(index) = index else { continue };
+        let parts: Vec<_> = index.key.iter().skip(skip).collect();
+        let mut direction = None;
+        let fits = columns.iter().zip(keys).enumerate().all(|(place, (column, key))| {
+            let Some(part) = parts.get(place) else {
+                // After the whole unique key there are no ties left to order.
+                return index.kind == crate::catalog::IndexKind::Primary;
+            };
+            let not_null = scan.table.columns.get(*column).is_some_and(|column| column.not_null);
+            let reverse = part.descending != key.descending;
+            let nulls_fit = not_null || (part.nulls_first != reverse) == key.nulls_first;
+            let same = *direction.get_or_insert(reverse) == reverse;
+            scan.table.column_index_of(part.column) == Some(*column) && same && nulls_fit
+        });
+        // Reading a whole table through a secondary index only to save a sort does not pay.
+        if fits && !(full && candidate.is_some()) {
+            scan.path.index = candidate;
+            scan.path.reverse = direction.unwrap_or(false);
+            return true;
+        }
+    }
+    false
+}
+
+/// Tells the sort below a limit how many rows are wanted, or lets an index give them in order.
+fn bound_sort(node: &mut Node, limit: Option<&Expr>, offset: Option<&Expr>) {
+    let Some(limit) = limit else { return };
+    let wanted = match offset {
+        None => Some(limit.clone()),
+        Some(offset) => resolve_operator("+", limit.clone(), offset.clone()).ok(),
+    };
+    match node {
+        Node::Project { input, .. } => bound_sort(input, Some(limit), offset),
+        Node::Sort { input, keys, bound } => {
+            if in_any_index_order(input, keys) {
+                *node = std::mem::replace(input.as_mut(), Node::one_row());
+            } else {
+                *bound = wanted;
+            }
+        }
+        _ => {}
+    }
+}
+
+/// As [`in_index_order`], also through a secondary index: only the first rows are read.
+fn in_any_index_order(node: &mut Node, keys: &[SortKey]) -> bool {
+    let Node::Scan(scan) = node else { return false };
+    if scan.filter.is_some() || !scan.path.probes.is_empty() {
+        return false;
+    }
+    for place in 0..scan.table.indexes.len() {
+        let mut trial = scan.clone();
+        trial.path.index = Some(place);
+        // One open probe makes the check look at this index alone.
+        trial.path.probes = vec![super::node::Probe::default()];
+        let mut trial = Node::Scan(trial);
+        if in_index_order(&mut trial, keys)
+            && let Node::Scan(mut ordered) = trial
+        {
+            ordered.path.probes.clear();
+            *scan = ordered;
+            return true;
+        }
+    }
+    false
+}
+
+/// Marks the columns that expressions read.
+fn mark<'e>(exprs: impl IntoIterator<Item = &'e Expr>, needed: &mut [bool]) {
+    for expr in exprs {
+        expr.visit(&mut |part| {
+            if let Expr::Column { index, .. } = part
+                && let Some(slot) = needed.get_mut(*index)
+            {
+                *slot = true;
+            }
+        });
+    }
+}
+
+/// Marks in every scan the columns that are asked for.
+fn prune(node: &mut Node, needed: &[bool]) {
+    let width = node.width();
+    match node {
+        Node::Scan(scan) => {
+            let mut wanted = needed.to_vec();
+            mark(&scan.filter, &mut wanted);
+            scan.wanted = scan.layout.wanted(&wanted);
+        }
+        Node::Filter { input, predicate } => {
+            let mut wanted = needed.to_vec();
+            mark([&*predicate], &mut wanted);
+            prune(input, &wanted);
+        }
+        Node::Project { input, exprs } => {
+            let mut wanted = vec![false; input.width()];
+            let asked = exprs.iter().zip(needed).filter(|(expr, needed)| **needed || expr.is_volatile());
+            mark(asked.map(|(expr, _)| expr), &mut wanted);
+            // Nobody reads the others, but they are computed all the same and must not fail.
+            for (expr, needed) in exprs.iter_mut().zip(needed) {
+                if !needed && !expr.is_volatile() {
+                    *expr = Expr::constant(Value::Null, expr.ty());
+                }
+            }
+            prune(input, &wanted);
+        }
+        Node::ProjectSet { input, exprs } => {
+            let mut wanted = vec![false; input.width()];
+            mark(exprs.iter().flat_map(|(_, args)| args), &mut wanted);
+            prune(input, &wanted);
+        }
+        Node::Join(join) => {
+            let mut wanted = needed.to_vec();
+            mark(&join.condition, &mut wanted);
+            let split = join.left.width();
+            let (left, right) = wanted.split_at(split.min(width));
+            let (mut left, mut right) = (left.to_vec(), right.to_vec());
+            match &join.algorithm {
+                JoinAlgorithm::Hash { left: left_key, right: right_key } => {
+                    mark(left_key, &mut left);
+                    mark(right_key, &mut right);
+                }
+                JoinAlgorithm::Lateral { outer } => mark(outer, &mut left),
+                JoinAlgorithm::IndexLookup => {
+                    if let Node::Scan(scan) = &join.right {
+                        for probe in &scan.path.probes {
+                            mark(&probe.prefix, &mut left);
+                        }
+                    }
+                }
+                JoinAlgorithm::NestedLoop => {}
+            }
+            prune(&mut join.left, &left);
+            prune(&mut join.right, &right);
+        }
+        Node::Aggregate(aggregate) => {
+            let mut wanted = vec![false; aggregate.input.width()];
+            mark(&aggregate.groups, &mut wanted);
+            for call in &aggregate.calls {
+                mark(&call.args, &mut wanted);
+                mark(&call.filter, &mut wanted);
+                mark(call.order_by.iter().map(|key| &key.expr), &mut wanted);
+            }
+            prune(&mut aggregate.input, &wanted);
+        }
+        Node::Sort { input, keys, .. } => {
+            let mut wanted = needed.to_vec();
+            mark(keys.iter().map(|key| &key.expr), &mut wanted);
+            prune(input, &wanted);
+        }
+        Node::Distinct { input, .. } => prune(input, &vec![true; width]),
+        Node::SetOp { left, right, .. } => {
+            prune(left, &vec![true; width]);
+            prune(right, &vec![true; width]);
+        }
+        Node::Limit { input, .. } => prune(input, needed),
+        Node::Values { .. } | Node::Virtual { .. } | Node::Function { .. } | Node::Shared { .. } => {}
+    }
+}

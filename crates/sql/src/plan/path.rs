@@ -1,0 +1,222 @@
+//! Access paths: which index answers which part of a predicate.
+
+use rustydb_types::datatype::{BaseType, DataType};
+
+use super::node::{Probe, Scan};
+use crate::bind::from::column_type;
+use crate::catalog::{IndexDescriptor, TableDescriptor, TableStatistics};
+use crate::scalar::{CompareOp, Expr};
+
+/// Rows of a table that was never analyzed.
+const DEFAULT_ROWS: f64 = 1000.0;
+/// The share of rows that satisfies a condition of which nothing is known.
+const DEFAULT_SELECTIVITY: f64 = 0.25;
+
+/// The parts of a conjunction.
+#[must_use]
+pub fn conjuncts(expr: Expr) -> Vec<Expr> {
+    match expr {
+        Expr::And(parts) => parts.into_iter().flat_map(conjuncts).collect(),
+        other => vec![other],
+    }
+}
+
+/// The smallest and the largest column that an expression reads.
+#[must_use]
+pub fn column_span(expr: &Expr) -> Option<(usize, usize)> {
+    let mut span: Option<(usize, usize)> = None;
+    expr.visit(&mut |part| {
+        if let Expr::Column { index, .. } = part {
+            span = Some(span.map_or((*index, *index), |(low, high)| (low.min(*index), high.max(*index))));
+        }
+    });
+    span
+}
+
+/// A condition on one column of a table that an index may answer.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    /// The place of the column in the table.
+    pub column: usize,
+    /// How it is compared; equality for an IN list.
+    pub op: CompareOp,
+    /// With what: several values for an IN list.
+    pub values: Vec<Expr>,
+    /// The place of the conjunct it comes from; absent for a join condition.
+    pub conjunct: Option<usize>,
+}
+
+/// The condition that a conjunct puts on a column whose other side reads no column.
+#[must_use]
+pub fn condition(expr: &Expr, conjunct: usize, table: &TableDescriptor) -> Option<Condition> {
+    let free = |expr: &Expr| column_span(expr).is_none() && !expr.is_volatile();
+    let column = |expr: &Expr| match expr {
+        Expr::Column { index, .. } if *index < table.columns.len() => Some(*index),
+        _ => None,
+    };
+    let (place, op, values) = match expr {
+        Expr::Compare { op, left, right } if *op != CompareOp::Ne => match (column(left), column(right)) {
+            (Some(place), None) if free(right) => (place, *op, vec![right.as_ref().clone()]),
+            (None, Some(place)) if free(left) => (place, op.swapped(), vec![left.as_ref().clone()]),
+            _ => return None,
+        },
+        Expr::InList { input, list, negated: false } if list.iter().all(free) => {
+            (column(input)?, CompareOp::Eq, list.clone())
+        }
+        _ => return None,
+    };
+    let stored = column_type(table.columns.get(place)?.data_type);
+    values.iter().all(|value| same_key(stored, value.ty())).then_some(Condition {
+        column: place,
+        op,
+        values,
+        conjunct: Some(conjunct),
+    })
+}
+
+/// Whether values of both types have the same key encoding.
+#[must_use]
+pub fn same_key(stored: DataType, given: DataType) -> bool {
+    let text = |ty: DataType| matches!(ty.base, BaseType::Text | BaseType::Varchar | BaseType::Name);
+    stored.base == given.base || (text(stored) && text(given))
+}
+
+/// How well an index answers some conditions.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// The place of the index; absent for the rows' own order.
+    pub index: Option<usize>,
+    /// The ranges to read.
+    pub probes: Vec<Probe>,
+    /// Conjuncts that the probes answer exactly.
+    pub answered: Vec<usize>,
+    /// Whether each probe finds at most one row.
+    pub unique: bool,
+    /// Key columns bound by equality.
+    pub equal: usize,
+    /// Whether the column after them is bounded.
+    pub ranged: bool,
+}
+
+/// The best index for some conditions, if any helps.
+#[must_use]
+pub fn best(table: &TableDescriptor, conditions: &[Condition]) -> Option<Match> {
+    let mut found: Option<Match> = None;
+    for (place, index) in table.indexes.iter().enumerate() {
+        let place = (!table.is_row_key(index)).then_some(place);
+        let Some(next) = match_index(index, place, table, conditions) else { continue };
+        let score = |candidate: &Match| {
+            (candidate.unique, candidate.equal, candidate.ranged, candidate.index.is_none())
+        };
+        if found.as_ref().is_none_or(|known| score(&next) > score(known)) {
+            found = Some(next);
+        }
+    }
+    found
+}
+
+fn match_index(
+    index: &IndexDescriptor,
+    place: Option<usize>,
+    table: &TableDescriptor,
+    conditions: &[Condition],
+) -> Option<Match> {
+    let mut found = Match {
+        index: place,
+        probes: vec![Probe::default()],
+        answered: Vec::new(),
+        unique: false,
+        equal: 0,
+        ranged: false,
+    };
+    for part in &index.key {
+        let column = table.column_index_of(part.column)?;
+        let on_column = || conditions.iter().filter(move |condition| condition.column == column);
+        // The shortest list multiplies the ranges least.
+        let equal =
+            on_column().filter(|condition| condition.op == CompareOp::Eq).min_by_key(|c| c.values.len());
+        if let Some(equal) = equal
+            && found.probes.len().saturating_mul(equal.values.len()) <= 1000
+        {
+            let extend = |probe: Probe| {
+                equal.values.iter().map(move |value| {
+                    let mut probe = probe.clone();
+                    probe.prefix.push(value.clone());
+                    probe
+                })
+            };
+            found.probes = found.probes.into_iter().flat_map(extend).collect();
+            found.answered.extend(equal.conjunct);
+            found.equal += 1;
+            continue;
+        }
+        let bound = |wanted: [CompareOp; 2]| {
+            on_column().find(|condition| wanted.contains(&condition.op)).and_then(|condition| {
+                let inclusive = matches!(condition.op, CompareOp::Ge | CompareOp::Le);
+                condition.values.first().map(|value| (value.clone(), inclusive))
+            })
+        };
+        let (low, high) = (bound([CompareOp::Gt, CompareOp::Ge]), bound([CompareOp::Lt, CompareOp::Le]));
+        found.ranged = low.is_some() || high.is_some();
+        for probe in &mut found.probes {
+            probe.low.clone_from(&low);
+            probe.high.clone_from(&high);
+        }
+        break;
+    }
+    found.unique = index.is_unique() && found.equal == index.key.len();
+    (found.equal > 0 || found.ranged).then_some(found)
+}
+
+/// Gives a scan the best path for its filter, and an estimate of its rows.
+pub fn choose(scan: &mut Scan, statistics: Option<&TableStatistics>) {
+    let parts = scan.filter.take().map(conjuncts).unwrap_or_default();
+    let conditions: Vec<Condition> =
+        parts.iter().enumerate().filter_map(|(place, part)| condition(part, place, &scan.table)).collect();
+    let total = statistics.map_or(DEFAULT_ROWS, |statistics| statistics.rows.max(1.0));
+    let mut rows = total;
+    let mut answered = Vec::new();
+    if let Some(found) = best(&scan.table, &conditions) {
+        let probes = found.probes.len() as f64;
+        rows = if found.unique {
+            probes
+        } else {
+            let per_column = if found.ranged { DEFAULT_SELECTIVITY } else { 1.0 };
+            let equal: f64 = found
+                .answered
+                .iter()
+                .filter_map(|place| conditions.iter().find(|condition| condition.conjunct == Some(*place)))
+                .map(|condition| equality_share(scan, condition.column, statistics, total))
+                .product();
+            (total * equal * per_column * probes).max(1.0)
+        };
+        scan.path.index = found.index;
+        scan.path.probes = found.probes;
+        scan.path.unique = found.unique;
+        answered = found.answered;
+    }
+    let rest: Vec<Expr> = parts
+        .into_iter()
+        .enumerate()
+        .filter(|(place, _)| !answered.contains(place))
+        .map(|(_, part)| part)
+        .collect();
+    for _ in &rest {
+        rows = (rows * DEFAULT_SELECTIVITY).max(1.0);
+    }
+    scan.rows = rows;
+    scan.filter = if rest.is_empty() { None } else { Some(Expr::and(rest)) };
+}
+
+/// The share of rows that has one given value in a column.
+#[must_use]
+pub fn equality_share(scan: &Scan, column: usize, statistics: Option<&TableStatistics>, total: f64) -> f64 {
+    let id = scan.table.columns.get(column).map(|column| column.id.get());
+    let known = statistics.and_then(|statistics| statistics.columns.get(&id?));
+    let distinct = match known {
+        Some(known) if known.distinct > 0.0 => known.distinct,
+        Some(known) if known.distinct < 0.0 => -known.distinct * total,
+        _ => total.sqrt(),
+    };
+    1.0 / distinct.max(1.0)
+}
