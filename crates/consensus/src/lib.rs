@@ -17,6 +17,7 @@ pub mod config;
 pub mod error;
 pub mod group;
 pub mod groups;
+pub mod kv;
 pub mod log_store;
 pub mod loopback;
 pub mod machine;

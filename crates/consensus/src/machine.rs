@@ -5,6 +5,8 @@
 //! Invariants that an implementation keeps: `flushed <= applied`; the applied position and the membership are kept
 //! atomically with the state, so that after a crash they name exactly the state that is there.
 
+use std::{future::Future, pin::Pin};
+
 use bytes::Bytes;
 use rustydb_types::{
     ids::{NodeId, Term},
@@ -63,6 +65,11 @@ pub struct MachineError {
     pub reason: String,
 }
 
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A snapshot in the making; an error is fatal.
+pub type SnapshotFuture = BoxFuture<Result<Box<dyn MachineSnapshot>, MachineError>>;
+
 /// A state machine.
 pub trait Machine: Send + 'static {
     /// Up to where the state has applied the log.
@@ -77,11 +84,9 @@ pub trait Machine: Send + 'static {
     /// Up to where the state survives a crash. The log is purged no further.
     fn flushed(&self) -> Option<LogPosition>;
 
-    /// A handle to the present state. Makes it durable first, so that [`Machine::flushed`] reaches it.
-    ///
-    /// # Errors
-    /// Fatal.
-    fn snapshot(&mut self) -> Result<Box<dyn MachineSnapshot>, MachineError>;
+    /// A handle to the state at some moment between the call and the end of the future. It is durable then, so that
+    /// [`Machine::flushed`] reaches it. The future does not hold on to the machine.
+    fn snapshot(&mut self) -> SnapshotFuture;
 
     /// Begins to take in a snapshot beside the present state, which stays as it is until
     /// [`MachineInstaller::finish`].

@@ -25,7 +25,7 @@ use crate::{
     groups::MachineFactory,
     machine::{
         Applied, ApplyEntry, ApplyPayload, Leadership, Machine, MachineError, MachineInstaller,
-        MachineSnapshot,
+        MachineSnapshot, SnapshotFuture,
     },
     proposer::RaftProposer,
 };
@@ -206,13 +206,14 @@ impl Machine for ModelMachine {
         self.cell.inner.lock().flushed.applied.position
     }
 
-    fn snapshot(&mut self) -> Result<Box<dyn MachineSnapshot>, MachineError> {
+    fn snapshot(&mut self) -> SnapshotFuture {
         let mut inner = self.cell.inner.lock();
         inner.flushed = inner.present.clone();
         let state = inner.present.clone();
         let pairs =
             state.lists.iter().flat_map(|(key, list)| list.iter().map(|value| (*key, *value))).collect();
-        Ok(Box::new(ModelSnapshot { applied: state.applied, hash: state.hash, pairs, next: 0, ended: false }))
+        let snapshot = ModelSnapshot { applied: state.applied, hash: state.hash, pairs, next: 0, ended: false };
+        Box::pin(async move { Ok(Box::new(snapshot) as Box<dyn MachineSnapshot>) })
     }
 
     fn installer(&mut self) -> Result<Box<dyn MachineInstaller>, MachineError> {

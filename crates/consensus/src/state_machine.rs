@@ -117,9 +117,9 @@ impl StateMachine {
         })
     }
 
-    fn pin(&self) -> io::Result<Snapshot> {
+    async fn pin(&self) -> io::Result<Snapshot> {
         self.cell.bytes_since_snapshot.store(0, Ordering::Relaxed);
-        let handle = self.cell.with(|machine| machine.snapshot()).map_err(io::Error::other)?;
+        let handle = self.cell.with(|machine| machine.snapshot()).await.map_err(io::Error::other)?;
         Ok(Snapshot { meta: Self::meta(handle.applied())?, snapshot: SnapshotData::Outgoing(handle) })
     }
 }
@@ -224,7 +224,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         if self.cell.with(|machine| machine.applied()).position.is_none() {
             return Ok(None);
         }
-        self.pin().map(Some)
+        self.pin().await.map(Some)
     }
 }
 
@@ -232,7 +232,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        self.pin()
+        self.pin().await
     }
 }
 
