@@ -540,7 +540,7 @@ impl Core {
             };
             if phase == Phase::Closed && state.phase == Phase::Closed {
                 drop(guard);
-                let _unwatched = self.authority.send(authority);
+                self.authority.send_replace(authority);
                 return;
             }
             let applied = self.layers.applied();
@@ -562,6 +562,6 @@ impl Core {
         for waiter in settling.into_values().flatten() {
             let _gone = waiter.send(Err(TxnError::Serialization { reason: "the leader changed" }));
         }
-        let _unwatched = self.authority.send(authority);
+        self.authority.send_replace(authority);
     }
 }

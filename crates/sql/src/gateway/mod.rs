@@ -5,8 +5,10 @@
 
 pub mod cluster;
 pub mod frame;
+pub mod local;
 pub mod peer;
 
 pub use cluster::ClusterPort;
 pub use frame::{RequestFrame, ResponseFrame, SessionContext};
+pub use local::Gateway;
 pub use peer::{RemoteSession, SessionClosed, SessionKey, SessionOpen, SessionPeer};

@@ -806,7 +806,7 @@ impl<E: Executor> Session<E> {
             // No cancel and no timeout from here on: the answer must be the truth.
             let committed = match txn.commit().await {
                 Ok(_) => Ok(()),
-                Err(TxnError::UnknownOutcome) => self.resolve(request).await,
+                Err(TxnError::UnknownOutcome) => resolve((self.parts.resolver)(request), request).await,
                 Err(error) => Err(store_error(error)),
             };
             if let Err(error) = committed {
@@ -820,22 +820,6 @@ impl<E: Executor> Session<E> {
         self.unsettled = None;
         self.context.settings.commit();
         Ok(())
-    }
-
-    async fn resolve(&self, request: RequestId) -> Result<(), SqlError> {
-        match (self.parts.resolver)(request).await {
-            Some(true) => Ok(()),
-            Some(false) => Err(SqlError::new(
-                SqlState::SERIALIZATION_FAILURE,
-                "the transaction was not committed because the leader of the database changed",
-            )
-            .with_hint("The transaction might succeed if retried.")),
-            None => Err(SqlError::new(
-                SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
-                format!("whether the transaction was committed is not known (request {request})"),
-            )
-            .with_hint("Check whether its effects are there before trying it again.")),
-        }
     }
 
     /// BEGIN.
@@ -1439,4 +1423,21 @@ fn write_row_description(out: &mut BytesMut, shape: &super::executor::Shape, for
         format: formats.get(index),
     });
     response::row_description(out, fields);
+}
+
+/// The result of a commit that was in doubt.
+async fn resolve(asked: BoxFuture<'static, Option<bool>>, request: RequestId) -> Result<(), SqlError> {
+    match asked.await {
+        Some(true) => Ok(()),
+        Some(false) => Err(SqlError::new(
+            SqlState::SERIALIZATION_FAILURE,
+            "the transaction was not committed because the leader of the database changed",
+        )
+        .with_hint("The transaction might succeed if retried.")),
+        None => Err(SqlError::new(
+            SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+            format!("whether the transaction was committed is not known (request {request})"),
+        )
+        .with_hint("Check whether its effects are there before trying it again.")),
+    }
 }

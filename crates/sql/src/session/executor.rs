@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use rustydb_txn::{LockWait, Transaction};
-use sqlparser::ast;
+/// The syntax trees that are planned; from here, so that the parser stays this crate's own affair.
+pub use sqlparser::ast;
 
 use super::interrupt::Interrupts;
 use super::request::Bind;
