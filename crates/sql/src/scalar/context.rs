@@ -193,6 +193,14 @@ pub trait CatalogLookup: Send + Sync {
     ) -> Option<bool> {
         Some(true)
     }
+    /// Any other catalog function by name, such as `has_table_privilege` or `pg_get_viewdef`. The
+    /// arguments have the types of one of its overloads and are not null when it is strict.
+    ///
+    /// # Errors
+    /// The function's own.
+    fn call(&self, _function: &str, _args: &[Value]) -> Result<Value, SqlError> {
+        Ok(Value::Null)
+    }
 }
 
 /// A catalog with nothing in it.

@@ -309,7 +309,11 @@ fn choose<T: Clone>(
     {
         let fitting: Vec<_> = left
             .iter()
-            .filter(|(_, declared)| declared.iter().all(|to| can_coerce(first, *to)))
+            .filter(|(_, declared)| {
+                let all_known = vec![first; declared.len()];
+                declared.iter().all(|to| can_coerce(first, *to))
+                    && polymorphic_consistent(declared, &all_known)
+            })
             .cloned()
             .collect();
         if fitting.len() == 1 {
@@ -341,11 +345,20 @@ fn can_coerce(from: BaseType, to: BaseType) -> bool {
 /// Whether the polymorphic parameters can agree on one type.
 fn polymorphic_consistent(declared: &[BaseType], inputs: &[BaseType]) -> bool {
     let mut strict: Option<BaseType> = None;
+    let mut compatible: Vec<BaseType> = Vec::new();
     for (to, from) in declared.iter().zip(inputs) {
         if *from == BaseType::Unknown {
             continue;
         }
         let element = match to {
+            BaseType::AnyCompatible => {
+                compatible.push(*from);
+                continue;
+            }
+            BaseType::AnyCompatibleArray => {
+                compatible.extend(from.element());
+                continue;
+            }
             BaseType::AnyElement | BaseType::AnyNonArray => Some(*from),
             BaseType::AnyArray => from.element(),
             _ => continue,
@@ -357,7 +370,7 @@ fn polymorphic_consistent(declared: &[BaseType], inputs: &[BaseType]) -> bool {
             _ => {}
         }
     }
-    true
+    compatible.is_empty() || common_base(&compatible).is_some()
 }
 
 /// Replaces polymorphic parameter types by actual ones and answers the result's type.

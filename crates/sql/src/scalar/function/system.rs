@@ -139,10 +139,92 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         }
         "pg_is_in_recovery" | "pg_is_other_temp_schema" => |_, _| Ok(Value::Bool(false)),
         "pg_relation_is_publishable" => |_, _| Ok(Value::Bool(true)),
+        "to_regproc" => {
+            |a, call| Ok(cast::find_object(text(a, 0)?, T::RegProc, call.ctx).map_or(Value::Null, Value::Oid))
+        }
+        "pg_char_to_encoding" => |a, _| {
+            let name = text(a, 0)?.to_ascii_lowercase();
+            Ok(Value::Int4(if matches!(name.as_str(), "utf8" | "utf-8" | "unicode") { 6 } else { -1 }))
+        },
+        "getdatabaseencoding" => |_, _| Ok(Value::text("UTF8")),
+        "pg_jit_available" | "row_security_active" => |_, _| Ok(Value::Bool(false)),
+        "pg_my_temp_schema" => |_, _| Ok(Value::Oid(0)),
+        "pg_size_pretty" if args == [T::Int8] => |a, _| Ok(Value::text(size_pretty(int(a, 0)?))),
+        "has_table_privilege" => |a, call| privilege(a, call, ObjectKind::Relation, T::RegClass),
+        "has_sequence_privilege" => |a, call| privilege(a, call, ObjectKind::Relation, T::RegClass),
+        "has_any_column_privilege" => |a, call| privilege(a, call, ObjectKind::Relation, T::RegClass),
+        "has_schema_privilege" => |a, call| privilege(a, call, ObjectKind::Schema, T::RegNamespace),
+        "has_function_privilege" => |a, call| privilege(a, call, ObjectKind::Function, T::RegProcedure),
+        "has_database_privilege" | "has_tablespace_privilege" | "pg_has_role" => |_, _| Ok(Value::Bool(true)),
+        _ if name.ends_with("_is_visible") => |_, _| Ok(Value::Bool(true)),
+        _ if asks_catalog(name) => |a, call| call.ctx.catalog.call(call.function.name, a),
         _ => return None,
     })
 }
 
 fn size(args: &[Value], call: &super::super::catalogue::Invocation<'_>, part: SizeOf) -> super::Answer {
     Ok(call.ctx.catalog.relation_size(int(args, 0)? as u32, part).map_or(Value::Null, Value::Int8))
+}
+
+/// `has_..._privilege([role,] object, privilege)`; the object by number or by name.
+fn privilege(
+    args: &[Value],
+    call: &super::super::catalogue::Invocation<'_>,
+    kind: ObjectKind,
+    base: BaseType,
+) -> super::Answer {
+    let (Some(what), Some(object)) = (args.last().and_then(Value::as_str), args.iter().rev().nth(1)) else {
+        return Err(super::mismatch());
+    };
+    let oid = match object {
+        Value::Oid(oid) => *oid,
+        named => match cast::read(named.as_str().unwrap_or(""), base, call.ctx)? {
+            Value::Oid(oid) => oid,
+            _ => return Ok(Value::Null),
+        },
+    };
+    let role = match args {
+        [Value::Oid(role), _, _] => Some(*role),
+        [Value::Text(role), _, _] => match cast::read(role, BaseType::RegRole, call.ctx)? {
+            Value::Oid(role) => Some(role),
+            _ => None,
+        },
+        _ => None,
+    };
+    let what = what.to_ascii_lowercase();
+    Ok(call.ctx.catalog.has_privilege(kind, role, oid, &what).map_or(Value::Null, Value::Bool))
+}
+
+/// Functions whose answer is the catalog's alone.
+fn asks_catalog(name: &str) -> bool {
+    name.starts_with("pg_get_")
+        || matches!(
+            name,
+            "obj_description"
+                | "pg_database_size"
+                | "pg_tablespace_size"
+                | "pg_tablespace_location"
+                | "pg_relation_filenode"
+                | "pg_postmaster_start_time"
+                | "pg_conf_load_time"
+                | "pg_sequence_last_value"
+                | "pg_blocking_pids"
+                | "txid_current"
+        )
+}
+
+/// Bytes in the largest unit that leaves at least ten of it, rounded as PostgreSQL does.
+fn size_pretty(bytes: i64) -> String {
+    let mut size = i128::from(bytes);
+    if size.abs() < 10 * 1024 {
+        return format!("{size} bytes");
+    }
+    size >>= 9;
+    for unit in ["kB", "MB", "GB"] {
+        if size.abs() < 20 * 1024 - 1 {
+            return format!("{} {unit}", (size + size.signum()) / 2);
+        }
+        size >>= 10;
+    }
+    format!("{} TB", (size + size.signum()) / 2)
 }
