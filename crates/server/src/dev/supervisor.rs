@@ -52,6 +52,8 @@ pub(crate) async fn run(dir: &Path, wanted: Wanted) -> Result<(), DevError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DevError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(DevError::Signals)?;
     let mut cluster = Cluster::new(layout)?;
+    // Nodes that another `dev` started are not this one's to stop.
+    cluster.refuse_running().await?;
     let outcome = tokio::select! {
         biased;
         _ = interrupt.recv() => Ok(()),
@@ -152,14 +154,18 @@ impl Cluster {
         }
     }
 
-    /// Starts every process and waits until each answers.
-    async fn start(&mut self) -> Result<(), DevError> {
+    async fn refuse_running(&mut self) -> Result<(), DevError> {
         self.poll().await;
         for node in &self.nodes {
             if let Some(status) = &node.status {
                 return Err(DevError::Running { node: node.number, pid: status.process_id });
             }
         }
+        Ok(())
+    }
+
+    /// Starts every process and waits until each answers.
+    async fn start(&mut self) -> Result<(), DevError> {
         for node in &mut self.nodes {
             let child = process::spawn(&self.layout, node.number, Lifetime::WithParent)
                 .map_err(|source| DevError::Spawn { node: node.number, source })?;
