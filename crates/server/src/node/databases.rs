@@ -18,9 +18,9 @@ use rustydb_storage::engine::{self, EngineKind};
 use rustydb_txn::{EngineOpener, KvConfig, KvStore};
 use rustydb_types::ids::GroupId;
 
-use super::adapter::{KvMachine, KvProposer};
 use crate::config::{Config, EngineChoice};
 use crate::memory::MemoryPlan;
+use rustydb_consensus::kv::{KvMachine, KvProposer};
 
 /// Opens, keeps and removes the stores of groups.
 pub(crate) struct Databases {
@@ -108,11 +108,11 @@ impl MachineFactory for Databases {
         let cache =
             if group == GroupId::SYSTEM { 1 << 20 } else { bytes(self.memory.engine_cache_per_group) };
         let opener: EngineOpener = Arc::new(move |path| engine::open(kind, &env, path, cache));
-        let proposer = Arc::new(KvProposer(Arc::clone(proposer)));
+        let proposer = Arc::new(KvProposer::new(Arc::clone(proposer)));
         let (store, machine) = KvStore::open(&self.env, self.config(group), opener, proposer)
             .map_err(|error| MachineError { reason: format!("group {group}: {error}") })?;
         self.stores.write().insert(group, store);
-        Ok(Box::new(KvMachine(machine)))
+        Ok(Box::new(KvMachine::new(machine)))
     }
 
     fn remove(&self, group: GroupId) -> Result<(), MachineError> {

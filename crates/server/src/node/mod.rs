@@ -14,7 +14,6 @@
 //! heavy query never costs an election.
 
 mod act;
-mod adapter;
 mod admin;
 mod databases;
 pub mod http;
@@ -171,7 +170,7 @@ impl Node {
 
     /// Ends when the node must not go on, with the reason.
     pub async fn failed(&self) -> NodeError {
-        std::future::pending().await
+        NodeError::Fatal { reason: self.inner.replicas.groups().failed().await.to_string() }
     }
 
     /// Hands over leaderships, ends sessions, stops everything. Each step has a part of the deadline.
