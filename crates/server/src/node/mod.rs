@@ -15,6 +15,7 @@
 
 mod act;
 mod admin;
+mod cluster_port;
 mod databases;
 pub mod http;
 mod membership;
