@@ -93,7 +93,7 @@ pub(crate) fn access_rules(config: &AuthConfig) -> Vec<AccessRule> {
         tls_only: rule.tls,
         method: match rule.method {
             AuthMethod::Trust => Method::Trust,
-            AuthMethod::ScramSha256 => Method::ScramSha256,
+            AuthMethod::ScramSha256 => Method::Scram,
             AuthMethod::Reject => Method::Reject,
         },
     };
