@@ -14,14 +14,20 @@ fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
     let mut tokens = Tokenizer::new(&PostgreSqlDialect {}, sql)
         .tokenize_with_location()
         .map_err(|error| SqlError::new(SqlState::SYNTAX_ERROR, error.to_string()))?;
-    for token in &mut tokens {
+    fold_names(&mut tokens);
+    Ok(tokens)
+}
+
+/// Folds words that are not quoted to lower case, as PostgreSQL does.
+pub fn fold_names(tokens: &mut [TokenWithSpan]) {
+    for token in tokens {
         if let Token::Word(word) = &mut token.token
             && word.quote_style.is_none()
+            && word.value.chars().any(char::is_uppercase)
         {
             word.value = word.value.to_lowercase();
         }
     }
-    Ok(tokens)
 }
 
 fn parser(sql: &str) -> Result<Parser<'static>, SqlError> {

@@ -61,6 +61,8 @@ pub struct Binder<'a> {
     pub ctes: RefCell<Vec<Cte>>,
     /// Tables that the statement reads, with whether it changes or locks rows of them.
     pub tables: RefCell<Vec<(Oid, TableUse)>>,
+    /// Whether the statement reads relations that are computed.
+    pub uses_virtual: Cell<bool>,
     /// Numbers given out within the statement.
     next_id: Cell<usize>,
     /// How deep the statement is nested here.
@@ -90,6 +92,7 @@ impl<'a> Binder<'a> {
             params: RefCell::new(params.to_vec()),
             ctes: RefCell::default(),
             tables: RefCell::default(),
+            uses_virtual: Cell::new(false),
             next_id: Cell::new(0),
             depth: Cell::new(0),
         }
@@ -197,6 +200,7 @@ impl<'a> Binder<'a> {
 
     fn relation_in(&self, schema: &str, name: &str) -> Option<Relation> {
         if let Some(relation) = self.context.virtuals.get(schema, name) {
+            self.uses_virtual.set(true);
             return Some(Relation::Virtual(Arc::clone(relation)));
         }
         let schema = self.context.catalog.schema_named(schema)?;

@@ -70,19 +70,14 @@ pub(crate) fn at(error: SqlError, node: &impl Located) -> SqlError {
     }
 }
 
-/// Turns the packed position of an error of analysis into a character offset in the statement's text, counted from 1.
+/// Turns the packed position of an error of analysis into a character offset, counted from 1. Without the text only
+/// places in its first line are known; others are left out.
 #[must_use]
-pub fn unpack(mut error: SqlError, sql: &str) -> SqlError {
+pub fn unpack(mut error: SqlError) -> SqlError {
     let fields = error.fields_mut();
-    if let Some(packed) = fields.position {
-        let (line, column) = (packed >> COLUMN_BITS, packed & ((1 << COLUMN_BITS) - 1));
-        let before: usize = sql
-            .split_inclusive('\n')
-            .take(line.saturating_sub(1) as usize)
-            .map(|line| line.chars().count())
-            .sum();
-        fields.position = u32::try_from(before).ok().map(|before| before + column);
-    }
+    fields.position = fields.position.and_then(|packed| {
+        (packed >> COLUMN_BITS == 1).then_some(packed & ((1 << COLUMN_BITS) - 1))
+    });
     error
 }
 

@@ -43,12 +43,12 @@ pub struct CatalogCache {
 }
 
 impl CatalogCache {
-    /// The catalog as the transaction sees it in its newest state, its own changes included.
+    /// The catalog as the transaction's snapshot has it, with its own changes of earlier commands.
     ///
     /// # Errors
     /// Storage errors; XX001 when a descriptor cannot be read.
     pub fn get(&self, txn: &Transaction) -> Result<Arc<CatalogSnapshot>, SqlError> {
-        let version = txn.get_latest(&keys::VERSION)?.unwrap_or_default();
+        let version = txn.get(&keys::VERSION)?.unwrap_or_default();
         if let Some(found) = self.kept.lock().iter().find(|kept| kept.version() == version.as_ref()) {
             return Ok(Arc::clone(found));
         }
@@ -112,10 +112,12 @@ fn absorb(snapshot: &mut CatalogSnapshot, key: &[u8], value: &[u8]) -> Result<()
 pub struct CatalogWriter<'a> {
     /// The transaction.
     pub txn: &'a mut Transaction,
+    counter: u64,
+    token: u64,
 }
 
 impl<'a> CatalogWriter<'a> {
-    /// Locks the catalog against other changes and marks it as changed; `token` must differ at every call.
+    /// Locks the catalog against other changes; `token` is 64 random bits.
     ///
     /// # Errors
     /// Lock errors and storage errors.
@@ -126,10 +128,16 @@ impl<'a> CatalogWriter<'a> {
             Some(version) => version.get(..8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes),
             None => 0,
         };
-        // The counter alone would be the same after a rollback and another change.
-        let version = [counter.wrapping_add(1).to_be_bytes(), token.to_be_bytes()].concat();
-        txn.put(Bytes::from_static(&keys::VERSION), version.into())?;
-        Ok(Self { txn })
+        Ok(Self { txn, counter: counter.wrapping_add(1), token })
+    }
+
+    /// Gives the catalog another version. Each write does, so that equal versions mean equal catalogs also between
+    /// the steps of one transaction; the counter alone would be the same after a rollback and another change.
+    fn mark(&mut self) -> Result<(), SqlError> {
+        self.token = self.token.wrapping_add(1);
+        let version = [self.counter.to_be_bytes(), self.token.to_be_bytes()].concat();
+        self.txn.put(Bytes::from_static(&keys::VERSION), version.into())?;
+        Ok(())
     }
 
     fn allocate(&mut self, take: impl FnOnce(&mut Allocator) -> u32) -> Result<u32, SqlError> {
@@ -167,6 +175,7 @@ impl<'a> CatalogWriter<'a> {
     }
 
     async fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), SqlError> {
+        self.mark()?;
         self.txn.lock_row(&key, RowLock::ForUpdate, LockWait::Forever).await?;
         match value {
             Some(value) => self.txn.put(key.into(), value.into())?,

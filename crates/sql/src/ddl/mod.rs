@@ -80,8 +80,9 @@ pub async fn execute(
     Ok(tag.to_owned())
 }
 
-/// A context with the catalog as the transaction sees it now, under the locks that it took.
-fn current(txn: &Transaction, context: &ExecContext<'_>) -> Result<AnalyzeContext, SqlError> {
+/// A context with the catalog as it is now, under the locks that the transaction took, its own changes included.
+fn current(txn: &mut Transaction, context: &ExecContext<'_>) -> Result<AnalyzeContext, SqlError> {
+    txn.begin_statement();
     let catalog = context.database.catalog(txn)?;
     Ok(AnalyzeContext { catalog, ..context.analyze.clone() })
 }

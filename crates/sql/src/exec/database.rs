@@ -1,9 +1,9 @@
 //! A database as sessions use it: its store, its catalog cache, and the way from a statement to a plan.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustydb_txn::{KvStore, LockWait, TableLockId, TableLockMode, Transaction};
+use rustydb_txn::{Isolation, KvStore, LockWait, TableLockId, TableLockMode, Transaction};
 use rustydb_types::datatype::DataType;
 use rustydb_types::value::Value;
 use sqlparser::ast::{self, Statement};
@@ -12,13 +12,14 @@ use super::write::RowNumbers;
 use crate::bind::context::TableUse;
 use crate::bind::errors::unsupported;
 use crate::bind::{AnalyzeContext, Binder};
-use crate::catalog::CatalogSnapshot;
+use crate::catalog::{CatalogSnapshot, keys};
 use crate::catalog::store::CatalogCache;
 use crate::catalog::virtual_table::{VirtualContext, VirtualRegistry};
-use crate::error::SqlError;
+use crate::error::{SqlError, SqlState};
 use crate::plan::optimize::optimize;
 use crate::plan::statement::{Action, Plan};
 use crate::scalar::{CatalogLookup, EvalContext, SessionView};
+use crate::session::interrupt::Interrupts;
 use crate::system::SystemSnapshot;
 
 /// Hidden row numbers: four bytes that differ between lives of the database at its leaders, eight that count.
@@ -104,8 +105,19 @@ impl Database {
             };
             txn.lock_table(TableLockId::new(table.get()), mode, wait).await?;
         }
-        let version = txn.get_latest(&crate::catalog::keys::VERSION)?.unwrap_or_default();
-        Ok(version.as_ref() == plan.catalog_version.as_slice())
+        let version = txn.get_latest(&keys::VERSION)?.unwrap_or_default();
+        if version.as_ref() == plan.catalog_version.as_slice() {
+            return Ok(true);
+        }
+        // The plan to come is made from the snapshot, so the snapshot must reach the newest catalog.
+        txn.begin_statement();
+        if txn.options().isolation != Isolation::ReadCommitted
+            && txn.get(&keys::VERSION)?.unwrap_or_default() != version
+        {
+            let message = "could not serialize access due to a concurrent change of the schema";
+            return Err(SqlError::new(SqlState::SERIALIZATION_FAILURE, message));
+        }
+        Ok(false)
     }
 }
 
@@ -132,8 +144,8 @@ pub struct ExecContext<'a> {
     pub work_mem: usize,
     /// How long to wait for a lock.
     pub lock_wait: LockWait,
-    /// Set to cancel the statement.
-    pub cancel: Arc<AtomicBool>,
+    /// Asked between batches whether to go on.
+    pub interrupts: Arc<Interrupts>,
 }
 
 impl<'a> ExecContext<'a> {
@@ -197,12 +209,14 @@ pub fn analyze(
             }];
             let tables = plan.tables.clone();
             let param_types = plan.param_types.clone();
+            let uses_virtual = plan.uses_virtual;
             return Ok(Arc::new(Plan {
                 action: Action::Explain { plan, analyze: run },
                 columns,
                 param_types,
                 tables,
                 catalog_version: context.catalog.version().to_vec(),
+                uses_virtual,
             }));
         }
         other => (Action::Utility(Box::new(other.clone())), Vec::new()),
@@ -211,6 +225,7 @@ pub fn analyze(
         action: optimized(action, &context.catalog),
         columns,
         param_types: binder.param_types(),
+        uses_virtual: binder.uses_virtual.get(),
         tables: binder.tables.into_inner(),
         catalog_version: context.catalog.version().to_vec(),
     }))

@@ -5,6 +5,7 @@
 //! row; its own writes are invisible to its reads, so it never meets a row twice.
 
 pub mod aggregate;
+pub mod copy;
 pub mod cursor;
 pub mod database;
 pub mod explain;
@@ -14,9 +15,13 @@ pub mod operator;
 pub mod rows;
 pub mod run;
 pub mod scan;
+pub mod service;
 pub mod subquery;
 pub mod text;
 pub mod write;
+
+#[cfg(test)]
+mod tests;
 
 pub use cursor::{Cursor, Fetched};
 pub use database::{Database, ExecContext};

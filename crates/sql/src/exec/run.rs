@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rustydb_txn::Transaction;
@@ -13,6 +13,7 @@ use crate::catalog::virtual_table::VirtualContext;
 use crate::error::{SqlError, SqlState};
 use crate::plan::Row;
 use crate::scalar::EvalContext;
+use crate::session::interrupt::Interrupts;
 
 /// What one execution keeps between its parts.
 #[derive(Debug)]
@@ -25,20 +26,20 @@ pub struct RunState {
     shared: Mutex<HashMap<usize, Arc<Vec<Row>>>>,
     /// Subqueries that do not depend on a row, by number.
     subqueries: Mutex<HashMap<usize, Arc<KeptSubquery>>>,
-    /// Set when the client asks to cancel or a timeout strikes.
-    cancel: Arc<AtomicBool>,
+    /// Asked between batches whether to go on.
+    interrupts: Arc<Interrupts>,
 }
 
 impl RunState {
     /// The state of a new execution that may keep `work_mem` bytes.
     #[must_use]
-    pub fn new(work_mem: usize, cancel: Arc<AtomicBool>) -> Self {
+    pub fn new(work_mem: usize, interrupts: Arc<Interrupts>) -> Self {
         Self {
             used: AtomicUsize::new(0),
             work_mem,
             shared: Mutex::default(),
             subqueries: Mutex::default(),
-            cancel,
+            interrupts,
         }
     }
 
@@ -106,10 +107,7 @@ impl RunState {
     /// # Errors
     /// 57014 when cancelled.
     pub fn check_cancel(&self) -> Result<(), SqlError> {
-        if self.cancel.load(Ordering::Relaxed) {
-            return Err(SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request"));
-        }
-        Ok(())
+        self.interrupts.check()
     }
 }
 

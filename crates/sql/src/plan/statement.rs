@@ -139,6 +139,8 @@ pub struct Plan {
     pub tables: Vec<(Oid, TableUse)>,
     /// The version of the catalog it was made under.
     pub catalog_version: Vec<u8>,
+    /// Whether it reads relations that are computed.
+    pub uses_virtual: bool,
 }
 
 impl Plan {

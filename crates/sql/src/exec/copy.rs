@@ -1,0 +1,222 @@
+//! COPY: lines to typed rows and into the table; a table or a query to lines.
+
+use std::sync::Arc;
+
+use rustydb_txn::Transaction;
+use rustydb_types::datatype::DataType;
+use rustydb_types::text::{self, TextContext};
+use rustydb_types::value::Value;
+use sqlparser::ast::{self, CopySource};
+
+use super::database::{ExecContext, analyze};
+use super::write::{Inserted, TableWriter};
+use crate::bind::context::TableUse;
+use crate::bind::errors::{fail, unsupported};
+use crate::bind::from::column_type;
+use crate::bind::{AnalyzeContext, Binder};
+use crate::catalog::TableDescriptor;
+use crate::copy::{CopyOptions, CopyReader};
+use crate::error::{SqlError, SqlState};
+use crate::plan::statement::{Action, Plan};
+use crate::plan::Row;
+use crate::scalar::Expr;
+
+/// Rows between two looks at the size of what is buffered.
+const FLUSH_ROWS: u64 = 256;
+
+/// What a COPY copies.
+#[derive(Clone, Debug)]
+pub enum CopyTarget {
+    /// Data into a table.
+    From {
+        /// The table.
+        table: Arc<TableDescriptor>,
+        /// Places of the columns in the order of the data.
+        places: Vec<usize>,
+        /// Defaults of all columns.
+        defaults: Vec<Expr>,
+        /// The shape of the data.
+        options: CopyOptions,
+    },
+    /// The rows of the plan.
+    To {
+        /// The shape of the data.
+        options: CopyOptions,
+    },
+}
+
+/// Plans a COPY.
+///
+/// # Errors
+/// As PostgreSQL; 0A000 for files and programs of the server.
+pub(crate) fn plan(context: &AnalyzeContext, statement: &ast::Statement) -> Result<(Arc<Plan>, CopyTarget), SqlError> {
+    let ast::Statement::Copy { source, to, target, options, legacy_options, .. } = statement else {
+        return Err(SqlError::internal("not a COPY"));
+    };
+    if !matches!(target, ast::CopyTarget::Stdin | ast::CopyTarget::Stdout) {
+        return Err(unsupported("COPY with a file or a program of the server")
+            .with_hint("Use COPY FROM STDIN or COPY TO STDOUT, or psql's \\copy."));
+    }
+    let options = CopyOptions::of_statement(options, legacy_options)?;
+    match (source, to) {
+        (CopySource::Query(query), true) => {
+            let plan = analyze(context, &ast::Statement::Query(query.clone()), &[])?;
+            Ok((plan, CopyTarget::To { options }))
+        }
+        (CopySource::Query(_), false) => {
+            Err(fail(SqlState::SYNTAX_ERROR, "COPY FROM takes a table, not a query"))
+        }
+        (CopySource::Table { table_name, columns }, true) => {
+            let names: Vec<String> = columns.iter().map(ToString::to_string).collect();
+            let list = if names.is_empty() { "*".to_owned() } else { names.join(", ") };
+            let query = crate::parse::parse_query(&format!("SELECT {list} FROM {table_name}"))?;
+            let plan = analyze(context, &ast::Statement::Query(Box::new(query)), &[])?;
+            Ok((plan, CopyTarget::To { options }))
+        }
+        (CopySource::Table { table_name, columns }, false) => {
+            let binder = Binder::new(context, &[]);
+            let table = binder.table(table_name)?;
+            binder.note_table(table.oid, TableUse::Write);
+            let places = if columns.is_empty() {
+                (0..table.columns.len()).collect()
+            } else {
+                columns
+                    .iter()
+                    .map(|name| {
+                        table.column_index(&name.value).ok_or_else(|| {
+                            let message =
+                                format!("column \"{}\" of relation \"{}\" does not exist", name.value, table.name);
+                            fail(SqlState::UNDEFINED_COLUMN, message)
+                        })
+                    })
+                    .collect::<Result<Vec<_>, _>>()?
+            };
+            let defaults = binder.bind_defaults(&table)?;
+            let plan = Plan {
+                action: Action::Utility(Box::new(statement.clone())),
+                columns: Vec::new(),
+                param_types: Vec::new(),
+                tables: binder.tables.into_inner(),
+                catalog_version: context.catalog.version().to_vec(),
+                uses_virtual: false,
+            };
+            Ok((Arc::new(plan), CopyTarget::From { table, places, defaults, options }))
+        }
+    }
+}
+
+/// A COPY into a table under way.
+pub(crate) struct CopyFrom {
+    reader: CopyReader,
+    writer: TableWriter,
+    places: Vec<usize>,
+    types: Vec<DataType>,
+    defaults: Vec<Expr>,
+    count: u64,
+}
+
+impl CopyFrom {
+    /// Begins a COPY; its table is locked.
+    pub(crate) fn begin(
+        target: &CopyTarget,
+        _txn: &Transaction,
+        context: &ExecContext<'_>,
+    ) -> Result<Self, SqlError> {
+        let CopyTarget::From { table, places, defaults, options } = target else {
+            return Err(SqlError::internal("this COPY takes no data"));
+        };
+        let chosen = || places.iter().filter_map(|place| table.columns.get(*place));
+        let names = chosen().map(|column| column.name.clone()).collect();
+        let types = chosen().map(|column| column_type(column.data_type)).collect();
+        let schema = context.analyze.catalog.schema(table.schema).map(|schema| schema.name.clone());
+        Ok(Self {
+            reader: CopyReader::new(options.clone(), table.name.clone(), names),
+            writer: TableWriter::new(
+                Arc::clone(table),
+                schema.unwrap_or_default(),
+                Arc::clone(context.database.row_numbers()),
+                context.lock_wait,
+            )?,
+            places: places.clone(),
+            types,
+            defaults: defaults.clone(),
+            count: 0,
+        })
+    }
+
+    /// Takes data, cut anywhere.
+    pub(crate) fn push(&mut self, data: &[u8]) -> Result<(), SqlError> {
+        self.reader.push(data)
+    }
+
+    /// Says that no more data comes.
+    pub(crate) fn finish(&mut self) {
+        self.reader.finish();
+    }
+
+    /// Rows inserted so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Inserts the rows whose lines are complete.
+    pub(crate) async fn insert(
+        &mut self,
+        txn: &mut Transaction,
+        context: &ExecContext<'_>,
+        reading: &TextContext,
+    ) -> Result<(), SqlError> {
+        while let Some(row) = self.next(context, reading)? {
+            let inserted = self.writer.insert(txn, &row).await.map_err(|error| self.reader.at_line(error))?;
+            if let Inserted::Conflict(place, _) = inserted {
+                return Err(self.reader.at_line(self.writer.duplicate(place, &row)));
+            }
+            self.count += 1;
+            if self.count % FLUSH_ROWS == 0 {
+                context.interrupts.check()?;
+                txn.flush_if_large().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next complete row, as wide as the table.
+    fn next(&mut self, context: &ExecContext<'_>, reading: &TextContext) -> Result<Option<Row>, SqlError> {
+        let mut failure = None;
+        let mut row: Row = Vec::with_capacity(self.defaults.len());
+        {
+            let Some(fields) = self.reader.next_row()? else { return Ok(None) };
+            row.resize(self.defaults.len(), Value::Null);
+            for (index, (place, ty)) in self.places.iter().zip(&self.types).enumerate() {
+                let Some(field) = fields.get(index) else { continue };
+                let value = text::text_in(field, ty.base, reading)
+                    .and_then(|value| text::fit_modifier(value, *ty, false));
+                match value {
+                    Ok(value) => {
+                        if let Some(slot) = row.get_mut(*place) {
+                            *slot = value;
+                        }
+                    }
+                    Err(error) => {
+                        failure = Some((index, field.to_owned(), SqlError::from(error)));
+                        break;
+                    }
+                }
+            }
+        }
+        if let Some((index, field, error)) = failure {
+            return Err(self.reader.at_field(error, index, Some(&field)));
+        }
+        if self.places.len() < self.defaults.len() {
+            let eval = context.eval(&[]);
+            for (place, default) in self.defaults.iter().enumerate() {
+                if !self.places.contains(&place)
+                    && let Some(slot) = row.get_mut(place)
+                {
+                    *slot = default.eval(&[], &eval)?;
+                }
+            }
+        }
+        Ok(Some(row))
+    }
+}

@@ -1,0 +1,514 @@
+//! What sessions run their statements with: planning, locks, cursors and COPY over one database.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+use rustydb_env::Env;
+use rustydb_txn::Transaction;
+use rustydb_types::datatype::DataType;
+use rustydb_types::datetime::Zone;
+use rustydb_types::text::{self, TextContext};
+use rustydb_types::value::Value;
+use rustydb_types::{binary, ids::Oid};
+use sqlparser::ast;
+
+use super::copy::{self, CopyFrom, CopyTarget};
+use super::cursor::{self, Cursor};
+use super::database::{Database, ExecContext, analyze};
+use crate::bind::AnalyzeContext;
+use crate::bind::errors::unpack;
+use crate::catalog::virtual_table::VirtualContext;
+use crate::copy::CopyWriter;
+use crate::error::{SqlError, SqlState};
+use crate::pgcatalog::lookup::SystemLookup;
+use crate::plan::Row;
+use crate::plan::statement::{Action, Plan};
+use crate::scalar::SessionView;
+use crate::session::executor::{Column, Context, Dialogue, Executor, Fetched, ResultFormats, Shape};
+use crate::session::request::Bind;
+use crate::session::response::{self, Format, RowWriter};
+use crate::session::sink::OUTPUT_SIZE_HIGH;
+use crate::system::SystemSnapshot;
+
+/// How many times `work_mem` one statement may keep in memory. Sorts and hash tables do not spill to disk yet, so
+/// what would spill in PostgreSQL has to fit; beyond this a statement fails with 53200.
+const WORK_MEM_FACTOR: usize = 32;
+/// Microseconds from the Unix epoch to 2000-01-01.
+const POSTGRES_EPOCH_UNIX_MICROS: i64 = 946_684_800_000_000;
+
+/// Gives the present content of the system group.
+pub type SystemSource = Arc<dyn Fn() -> Arc<SystemSnapshot> + Send + Sync>;
+
+/// Plans and runs statements over one database.
+#[derive(Clone)]
+pub struct SqlExecutor {
+    database: Database,
+    system: SystemSource,
+    env: Env,
+}
+
+impl std::fmt::Debug for SqlExecutor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqlExecutor").finish_non_exhaustive()
+    }
+}
+
+/// A plan with what a session must know of it.
+#[derive(Debug)]
+pub struct Planned {
+    plan: Arc<Plan>,
+    shape: Shape,
+    analyze: Arc<AnalyzeContext>,
+    /// The search path that names were looked up in.
+    search_path: String,
+    /// What COPY copies.
+    copy: Option<CopyTarget>,
+}
+
+/// A run of a plan.
+#[derive(Debug)]
+pub struct Running {
+    planned: Arc<Planned>,
+    cursor: Cursor,
+    rows: Vec<Row>,
+    text: String,
+    bytes: Vec<u8>,
+    copied: u64,
+}
+
+/// A COPY that takes data.
+pub struct Copying {
+    copy: CopyFrom,
+    planned: Arc<Planned>,
+}
+
+/// A session as expressions see it.
+struct View<'a> {
+    context: &'a Context,
+    env: &'a Env,
+}
+
+impl SessionView for View<'_> {
+    fn current_user(&self) -> &str {
+        &self.context.user
+    }
+    fn session_user(&self) -> &str {
+        &self.context.user
+    }
+    fn database(&self) -> &str {
+        &self.context.database
+    }
+    fn search_path(&self) -> Vec<String> {
+        search_path(self.context.settings.get("search_path"))
+    }
+    fn timezone(&self) -> Zone {
+        zone(self.context)
+    }
+    fn setting(&self, name: &str) -> Option<String> {
+        self.context.settings.show(name).ok().map(|(_, value)| value)
+    }
+    fn backend_pid(&self) -> i32 {
+        0
+    }
+    fn clock(&self) -> i64 {
+        self.env.wall_now().unix_micros().saturating_sub(POSTGRES_EPOCH_UNIX_MICROS)
+    }
+    fn random(&self) -> u64 {
+        self.env.rng().u64()
+    }
+}
+
+fn zone(context: &Context) -> Zone {
+    Zone::by_name(context.settings.get("TimeZone")).unwrap_or(Zone::UTC)
+}
+
+/// The schemas of a `search_path` as it is set.
+fn search_path(setting: &str) -> Vec<String> {
+    setting
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(|name| match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
+            Some(quoted) => quoted.replace("\"\"", "\""),
+            None => name.to_lowercase(),
+        })
+        .collect()
+}
+
+impl SqlExecutor {
+    /// An executor over a database.
+    #[must_use]
+    pub fn new(database: Database, system: SystemSource, env: Env) -> Self {
+        Self { database, system, env }
+    }
+
+    /// Runs `work` with what an execution is given.
+    async fn with_context<T>(
+        &self,
+        context: &Context,
+        planned: &Planned,
+        work: impl AsyncFnOnce(&ExecContext<'_>) -> Result<T, SqlError>,
+    ) -> Result<T, SqlError> {
+        let system = (self.system)();
+        let settings: Vec<(String, String)> = if planned.plan.uses_virtual {
+            let reported = context.settings.reported().map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let set = context.settings.exported().map(|(name, value)| (name.to_owned(), value.to_owned()));
+            set.chain(reported).collect()
+        } else {
+            Vec::new()
+        };
+        let virtuals = VirtualContext {
+            catalog: &planned.analyze.catalog,
+            system: &system,
+            registry: &planned.analyze.virtuals,
+            database: &context.database,
+            user: &context.user,
+            settings: &settings,
+        };
+        let lookup = SystemLookup { context: virtuals, search_path: planned.analyze.search_path.clone() };
+        let view = View { context, env: &self.env };
+        let exec = ExecContext {
+            database: &self.database,
+            analyze: &planned.analyze,
+            system: &system,
+            session: &view,
+            lookup: &lookup,
+            transaction_time: context.transaction_time,
+            statement_time: context.statement_time,
+            settings: &settings,
+            work_mem: work_mem(context),
+            lock_wait: context.lock_wait,
+            interrupts: Arc::clone(&context.interrupts),
+        };
+        work(&exec).await
+    }
+
+    fn analyze_context(&self, txn: &Transaction, context: &Context) -> Result<AnalyzeContext, SqlError> {
+        let user_oid = (self.system)().role_named(&context.user).map_or(Oid::new(10), |role| role.oid);
+        Ok(AnalyzeContext {
+            catalog: self.database.catalog(txn)?,
+            virtuals: Arc::clone(self.database.virtuals()),
+            search_path: search_path(context.settings.get("search_path")),
+            database: context.database.clone(),
+            user: context.user.clone(),
+            user_oid,
+        })
+    }
+
+    fn planned(
+        &self,
+        txn: &Transaction,
+        context: &Context,
+        statement: &ast::Statement,
+        param_types: &[u32],
+    ) -> Result<Planned, SqlError> {
+        let bound = self.analyze_context(txn, context)?;
+        let params: Vec<Option<DataType>> = param_types.iter().map(|oid| DataType::from_oid(*oid, -1)).collect();
+        let (plan, copy, dialogue) = match statement {
+            ast::Statement::Copy { .. } => {
+                let (plan, target) = copy::plan(&bound, statement)?;
+                let dialogue = match &target {
+                    CopyTarget::From { places, .. } => Dialogue::CopyIn(places.len()),
+                    CopyTarget::To { .. } => Dialogue::CopyOut(plan.columns().len()),
+                };
+                (plan, Some(target), dialogue)
+            }
+            _ => (analyze(&bound, statement, &params)?, None, Dialogue::Rows),
+        };
+        let columns = if copy.is_some() { Vec::new() } else { plan.columns().iter().map(column).collect() };
+        let shape = Shape {
+            columns,
+            param_types: plan.param_types().iter().map(|ty| ty.base.oid()).collect(),
+            dialogue,
+            is_read_only: plan.is_read_only() && !matches!(dialogue, Dialogue::CopyIn(_)),
+            name: name(&plan.action, copy.as_ref()),
+        };
+        let search_path = context.settings.get("search_path").to_owned();
+        Ok(Planned { plan, shape, analyze: Arc::new(bound), search_path, copy })
+    }
+}
+
+fn work_mem(context: &Context) -> usize {
+    let setting = context.settings.get("work_mem");
+    let digits: usize = setting.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(4096);
+    let kilobytes = match setting.trim_start_matches(|c: char| c.is_ascii_digit()).trim() {
+        "TB" => digits << 30,
+        "GB" => digits << 20,
+        "MB" => digits << 10,
+        _ => digits,
+    };
+    (kilobytes << 10).saturating_mul(WORK_MEM_FACTOR)
+}
+
+fn column(info: &crate::plan::ColumnInfo) -> Column {
+    let (table, number) = info.origin.unwrap_or_default();
+    Column {
+        name: info.name.clone(),
+        table,
+        number: i16::try_from(number).unwrap_or_default(),
+        type_oid: info.data_type.base.oid(),
+        type_size: info.data_type.base.len(),
+        modifier: info.data_type.modifier,
+    }
+}
+
+fn name(action: &Action, copy: Option<&CopyTarget>) -> &'static str {
+    match (action, copy) {
+        (_, Some(CopyTarget::From { .. })) => "COPY FROM",
+        (_, Some(CopyTarget::To { .. })) => "COPY",
+        (Action::Query(_), _) => "SELECT",
+        (Action::Lock(_), _) => "SELECT FOR UPDATE",
+        (Action::Insert(_), _) => "INSERT",
+        (Action::Update(_), _) => "UPDATE",
+        (Action::Delete(_), _) => "DELETE",
+        (Action::Explain { .. }, _) => "EXPLAIN",
+        (Action::Utility(statement), _) => match statement.as_ref() {
+            ast::Statement::CreateTable(_) => "CREATE TABLE",
+            ast::Statement::CreateIndex(_) => "CREATE INDEX",
+            ast::Statement::CreateSchema { .. } => "CREATE SCHEMA",
+            ast::Statement::AlterTable(_) => "ALTER TABLE",
+            ast::Statement::Drop { .. } => "DROP",
+            ast::Statement::Truncate(_) => "TRUNCATE TABLE",
+            ast::Statement::Analyze(_) => "ANALYZE",
+            ast::Statement::Vacuum(_) => "VACUUM",
+            ast::Statement::Comment { .. } => "COMMENT",
+            _ => "this statement",
+        },
+    }
+}
+
+impl Executor for SqlExecutor {
+    type Plan = Planned;
+    type Cursor = Running;
+    type CopyIn = Copying;
+
+    async fn plan(
+        &self,
+        txn: &mut Transaction,
+        context: &Context,
+        statement: &ast::Statement,
+        param_types: &[u32],
+    ) -> Result<Arc<Planned>, SqlError> {
+        self.planned(txn, context, statement, param_types).map(Arc::new).map_err(unpack)
+    }
+
+    async fn lock(&self, txn: &mut Transaction, context: &Context, plan: &Planned) -> Result<bool, SqlError> {
+        if plan.search_path != context.settings.get("search_path") {
+            return Ok(false);
+        }
+        self.database.lock(&plan.plan, txn, context.lock_wait).await
+    }
+
+    fn shape<'p>(&self, plan: &'p Planned) -> &'p Shape {
+        &plan.shape
+    }
+
+    fn open(&self, context: &Context, plan: &Arc<Planned>, bind: &Bind<'_>) -> Result<Running, SqlError> {
+        let types = plan.plan.param_types();
+        if bind.params.len() != types.len() {
+            return Err(SqlError::new(
+                SqlState::PROTOCOL_VIOLATION,
+                format!(
+                    "bind message supplies {} parameters, but prepared statement \"{}\" requires {}",
+                    bind.params.len(),
+                    bind.statement,
+                    types.len()
+                ),
+            ));
+        }
+        let mut params = Vec::with_capacity(types.len());
+        for (index, (raw, ty)) in bind.params.iter().zip(types).enumerate() {
+            let value = match (raw, bind.param_formats.get(index)) {
+                (None, _) => Value::Null,
+                (Some(raw), Format::Binary) => binary::binary_in(raw, ty.base)?,
+                (Some(raw), Format::Text) => {
+                    let raw = std::str::from_utf8(raw).map_err(|_| {
+                        SqlError::new(
+                            SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+                            "invalid byte sequence for encoding \"UTF8\"",
+                        )
+                    })?;
+                    let reading = TextContext { zone: zone(context), now: context.transaction_time };
+                    text::text_in(raw, ty.base, &reading)?
+                }
+            };
+            params.push(value);
+        }
+        Ok(Running {
+            cursor: Cursor::open(Arc::clone(&plan.plan), params, work_mem(context), Arc::clone(&context.interrupts)),
+            planned: Arc::clone(plan),
+            rows: Vec::new(),
+            text: String::new(),
+            bytes: Vec::new(),
+            copied: 0,
+        })
+    }
+
+    async fn fetch(
+        &self,
+        txn: &mut Transaction,
+        context: &Context,
+        cursor: &mut Running,
+        rows_max: usize,
+        formats: &ResultFormats,
+        out: &mut BytesMut,
+    ) -> Result<Fetched, SqlError> {
+        let writing = TextContext { zone: zone(context), now: context.transaction_time };
+        let planned = Arc::clone(&cursor.planned);
+        let writer = CopyOutput::new(&planned);
+        if cursor.copied == 0
+            && let Some(writer) = &writer
+        {
+            cursor.bytes.clear();
+            writer.writer.write_header(&writer.names, &mut cursor.bytes);
+            if !cursor.bytes.is_empty() {
+                response::copy_data(out, &cursor.bytes);
+            }
+        }
+        self.with_context(context, &planned, async |exec| {
+            let mut given = 0;
+            while given < rows_max && out.len() < OUTPUT_SIZE_HIGH {
+                cursor.rows.clear();
+                let wanted = (rows_max - given).min(super::operator::BATCH_ROWS);
+                let fetched = cursor.cursor.fetch(txn, exec, wanted, &mut cursor.rows).await?;
+                given += cursor.rows.len();
+                cursor.copied += cursor.rows.len() as u64;
+                for row in &cursor.rows {
+                    match &writer {
+                        Some(writer) => {
+                            cursor.bytes.clear();
+                            writer.write(row, &planned, &writing, &mut cursor.bytes);
+                            response::copy_data(out, &cursor.bytes);
+                        }
+                        None => write_row(
+                            row,
+                            &planned,
+                            formats,
+                            &writing,
+                            (&mut cursor.text, &mut cursor.bytes),
+                            out,
+                        )?,
+                    }
+                }
+                if fetched == cursor::Fetched::Done {
+                    return Ok(Fetched { rows: given, is_done: true });
+                }
+            }
+            Ok(Fetched { rows: given, is_done: false })
+        })
+        .await
+    }
+
+    fn complete(&self, cursor: &Running, out: &mut BytesMut) {
+        let tag = match &cursor.planned.copy {
+            Some(_) => format!("COPY {}", cursor.copied),
+            None => cursor.cursor.tag(),
+        };
+        response::command_complete(out, &tag);
+    }
+
+    async fn copy_begin(
+        &self,
+        txn: &mut Transaction,
+        context: &Context,
+        plan: &Arc<Planned>,
+    ) -> Result<Copying, SqlError> {
+        let Some(target) = &plan.copy else {
+            return Err(SqlError::internal("only COPY takes data"));
+        };
+        let copy =
+            self.with_context(context, plan, async |exec| CopyFrom::begin(target, txn, exec)).await?;
+        Ok(Copying { copy, planned: Arc::clone(plan) })
+    }
+
+    async fn copy_data(
+        &self,
+        txn: &mut Transaction,
+        context: &Context,
+        copy: &mut Copying,
+        data: &[u8],
+    ) -> Result<(), SqlError> {
+        let reading = TextContext { zone: zone(context), now: context.transaction_time };
+        let planned = Arc::clone(&copy.planned);
+        self.with_context(context, &planned, async |exec| {
+            copy.copy.push(data)?;
+            copy.copy.insert(txn, exec, &reading).await
+        })
+        .await
+    }
+
+    async fn copy_end(&self, txn: &mut Transaction, context: &Context, mut copy: Copying) -> Result<u64, SqlError> {
+        let reading = TextContext { zone: zone(context), now: context.transaction_time };
+        let planned = Arc::clone(&copy.planned);
+        self.with_context(context, &planned, async |exec| {
+            copy.copy.finish();
+            copy.copy.insert(txn, exec, &reading).await?;
+            Ok(copy.copy.count())
+        })
+        .await
+    }
+}
+
+/// Writes one DataRow.
+fn write_row(
+    row: &[Value],
+    planned: &Planned,
+    formats: &ResultFormats,
+    writing: &TextContext,
+    (scratch, bytes): (&mut String, &mut Vec<u8>),
+    out: &mut BytesMut,
+) -> Result<(), SqlError> {
+    let columns = planned.plan.columns();
+    let mut writer = RowWriter::begin(out, columns.len());
+    for (index, (value, column)) in row.iter().zip(columns).enumerate() {
+        if value.is_null() {
+            writer.null();
+            continue;
+        }
+        let written: Result<(), SqlError> = match formats.get(index) {
+            Format::Text => {
+                scratch.clear();
+                text::write_text(scratch, value, column.data_type, writing);
+                writer.value(|out| {
+                    out.put_slice(scratch.as_bytes());
+                    Ok(())
+                })
+            }
+            Format::Binary => {
+                bytes.clear();
+                binary::binary_out(bytes, value, column.data_type);
+                writer.value(|out| {
+                    out.put_slice(bytes);
+                    Ok(())
+                })
+            }
+        };
+        written?;
+    }
+    writer.finish();
+    Ok(())
+}
+
+/// Writes the lines of COPY TO.
+struct CopyOutput {
+    writer: CopyWriter,
+    names: Vec<String>,
+}
+
+impl CopyOutput {
+    fn new(planned: &Planned) -> Option<Self> {
+        let Some(CopyTarget::To { options }) = &planned.copy else { return None };
+        let names: Vec<String> = planned.plan.columns().iter().map(|column| column.name.clone()).collect();
+        Some(Self { writer: CopyWriter::new(options.clone(), &names), names })
+    }
+
+    fn write(&self, row: &[Value], planned: &Planned, writing: &TextContext, out: &mut Vec<u8>) {
+        let columns = planned.plan.columns();
+        let fields: Vec<Option<String>> = row
+            .iter()
+            .zip(columns)
+            .map(|(value, column)| (!value.is_null()).then(|| text::text_out(value, column.data_type, writing)))
+            .collect();
+        self.writer.write_row(fields.iter().map(|field| field.as_deref()), out);
+    }
+}

@@ -1,0 +1,219 @@
+//! Statements from text to rows over a local store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rustydb_env::sim::Simulation;
+use rustydb_env::Env;
+use rustydb_txn::{Access, Isolation, LocalKv, LockWait, Transaction, TxnOptions};
+use rustydb_types::ids::{Incarnation, RequestId, SessionId};
+
+use super::database::Database;
+use super::service::SqlExecutor;
+use crate::catalog::virtual_table::VirtualRegistry;
+use crate::error::SqlError;
+use crate::session::executor::{Context, Executor, ResultFormats};
+use crate::session::interrupt::Interrupts;
+use crate::session::request::Bind;
+use crate::session::settings::Settings;
+use crate::system::SystemSnapshot;
+
+/// A database with nothing in it.
+struct Local {
+    executor: SqlExecutor,
+    database: Database,
+    context: Context,
+    _store: LocalKv,
+}
+
+impl Local {
+    fn new(env: &Env) -> Self {
+        let store = LocalKv::in_memory(env, "kv".into(), Duration::ZERO).unwrap();
+        let database = Database::new(store.kv(), Arc::new(VirtualRegistry::builtin()), env.rng().u64());
+        let system = Arc::new(SystemSnapshot::default());
+        let executor = SqlExecutor::new(database.clone(), Arc::new(move || Arc::clone(&system)), env.clone());
+        let context = Context {
+            user: "postgres".into(),
+            database: "postgres".into(),
+            client_address: String::new(),
+            settings: Settings::default(),
+            interrupts: Arc::new(Interrupts::default()),
+            transaction_time: 0,
+            statement_time: 0,
+            lock_wait: LockWait::For(Duration::from_secs(1)),
+        };
+        Self { executor, database, context, _store: store }
+    }
+
+    async fn begin(&self) -> Transaction {
+        let request =
+            RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
+        let isolation = Isolation::ReadCommitted;
+        self.database.kv().begin(TxnOptions { isolation, access: Access::ReadWrite, request }).await.unwrap()
+    }
+
+    /// Runs one statement in a transaction; its rows in text, values separated by `|`.
+    async fn run_in(&self, txn: &mut Transaction, sql: &str) -> Result<Vec<String>, SqlError> {
+        let statement = crate::parse::parse(sql)?.remove(0);
+        let mut rows = Vec::new();
+        loop {
+            txn.begin_statement();
+            let plan = self.executor.plan(txn, &self.context, &statement, &[]).await?;
+            if !self.executor.lock(txn, &self.context, &plan).await? {
+                continue;
+            }
+            let mut cursor = self.executor.open(&self.context, &plan, &Bind::EMPTY)?;
+            loop {
+                let mut out = BytesMut::new();
+                let formats = ResultFormats::Text;
+                let fetched =
+                    self.executor.fetch(txn, &self.context, &mut cursor, 1000, &formats, &mut out).await?;
+                rows.extend(decode(&out));
+                if fetched.is_done {
+                    break;
+                }
+            }
+            let mut tag = BytesMut::new();
+            self.executor.complete(&cursor, &mut tag);
+            if plan_has_no_rows(&self.executor, &plan) {
+                rows.push(String::from_utf8_lossy(&tag[5..tag.len() - 1]).into_owned());
+            }
+            return Ok(rows);
+        }
+    }
+
+    async fn run(&self, sql: &str) -> Result<Vec<String>, SqlError> {
+        let mut txn = self.begin().await;
+        let rows = self.run_in(&mut txn, sql).await?;
+        txn.commit().await?;
+        Ok(rows)
+    }
+
+    async fn check(&self, sql: &str, expected: &str) {
+        let shown = match self.run(sql).await {
+            Ok(rows) => rows.join("\n"),
+            Err(error) => format!("{} {}", error.state(), error.message()),
+        };
+        assert_eq!(shown, expected, "{sql}");
+    }
+}
+
+fn plan_has_no_rows(executor: &SqlExecutor, plan: &super::service::Planned) -> bool {
+    executor.shape(plan).columns.is_empty()
+}
+
+fn decode(mut out: &[u8]) -> Vec<String> {
+    let mut rows = Vec::new();
+    let int = |bytes: &[u8]| i32::from_be_bytes(bytes[..4].try_into().unwrap());
+    while !out.is_empty() {
+        let length = int(&out[1..]) as usize;
+        let mut body = &out[7..=length];
+        let mut values = Vec::new();
+        while !body.is_empty() {
+            let size = int(body);
+            body = &body[4..];
+            if size < 0 {
+                values.push("NULL".to_owned());
+            } else {
+                values.push(String::from_utf8_lossy(&body[..size as usize]).into_owned());
+                body = &body[size as usize..];
+            }
+        }
+        rows.push(values.join("|"));
+        out = &out[length + 1..];
+    }
+    rows
+}
+
+/// Runs pairs of statement and expected answer, one after the other, over one database.
+fn script(steps: &[(&str, &str)]) {
+    let mut simulation = Simulation::new(7);
+    let env = simulation.node();
+    simulation.block_on(async move {
+        let local = Local::new(&env);
+        for (sql, expected) in steps {
+            local.check(sql, expected).await;
+        }
+    });
+}
+
+#[test]
+fn queries_without_tables() {
+    script(&[
+        ("SELECT 1", "1"),
+        ("SELECT 1 + 1 AS two, 'a' || 'b'", "2|ab"),
+        ("SELECT * FROM (VALUES (1, 'x'), (2, 'y')) v(a, b) ORDER BY a DESC", "2|y\n1|x"),
+        ("SELECT count(*), sum(g), min(g), max(g) FROM generate_series(1, 10) g", "10|55|1|10"),
+        ("SELECT g % 3 AS k, count(*) FROM generate_series(1, 10) g GROUP BY k HAVING count(*) > 3 ORDER BY 1", "1|4"),
+        ("SELECT 1 UNION SELECT 1 UNION ALL SELECT 2", "1\n2"),
+        ("WITH a AS (SELECT 1 AS x) SELECT x, (SELECT x + 1 FROM a) FROM a", "1|2"),
+        ("SELECT CASE WHEN 1 = 2 THEN 'a' ELSE 'b' END", "b"),
+        ("SELECT nope", "42703 column \"nope\" does not exist"),
+        ("SELECT * FROM nope", "42P01 relation \"nope\" does not exist"),
+        ("SELECT g FROM generate_series(1, 3) g WHERE g IN (SELECT 2 UNION SELECT 3) ORDER BY g", "2\n3"),
+        ("SELECT DISTINCT g / 2 FROM generate_series(1, 5) g ORDER BY 1 LIMIT 2 OFFSET 1", "1\n2"),
+    ]);
+}
+
+#[test]
+fn rows_are_written_found_changed_and_removed() {
+    script(&[
+        ("CREATE TABLE t (a int PRIMARY KEY, b text DEFAULT 'd', c int UNIQUE)", "CREATE TABLE"),
+        ("INSERT INTO t VALUES (1, 'one', 10), (2, 'two', 20)", "INSERT 0 2"),
+        ("INSERT INTO t (a) VALUES (3) RETURNING a, b, c", "3|d|NULL"),
+        ("SELECT * FROM t WHERE a = 2", "2|two|20"),
+        ("SELECT a FROM t WHERE c = 10", "1"),
+        ("SELECT a FROM t WHERE a > 1 ORDER BY a DESC", "3\n2"),
+        ("SELECT a FROM t WHERE a IN (3, 1, 1)", "1\n3"),
+        ("UPDATE t SET b = b || '!', c = c + 1 WHERE a <= 2", "UPDATE 2"),
+        ("SELECT a, b, c FROM t ORDER BY a", "1|one!|11\n2|two!|21\n3|d|NULL"),
+        ("INSERT INTO t VALUES (1)", "23505 duplicate key value violates unique constraint \"t_pkey\""),
+        ("INSERT INTO t VALUES (4, 'x', 21)", "23505 duplicate key value violates unique constraint \"t_c_key\""),
+        ("INSERT INTO t VALUES (1, 'y') ON CONFLICT DO NOTHING", "INSERT 0 0"),
+        ("INSERT INTO t VALUES (1, 'y') ON CONFLICT (a) DO UPDATE SET b = excluded.b RETURNING b", "y"),
+        ("UPDATE t SET a = a + 10", "UPDATE 3"),
+        ("SELECT a FROM t WHERE c = 21", "12"),
+        ("DELETE FROM t WHERE c IS NULL RETURNING a", "13"),
+        ("SELECT x.a, y.a FROM t x JOIN t y ON x.a = y.a + 1", "12|11"),
+        ("SELECT a FROM t x WHERE EXISTS (SELECT 1 FROM t y WHERE y.a > x.a)", "11"),
+        ("SELECT a FROM t WHERE a = 12 FOR UPDATE", "12"),
+        ("INSERT INTO t VALUES (NULL)", "23502 null value in column \"a\" of relation \"t\" violates not-null constraint"),
+        ("TRUNCATE t", "TRUNCATE TABLE"),
+        ("SELECT count(*) FROM t", "0"),
+        ("INSERT INTO t SELECT g, 'x', g FROM generate_series(1, 2000) g", "INSERT 0 2000"),
+        ("SELECT count(*), sum(c) FROM t", "2000|2001000"),
+        ("DROP TABLE t", "DROP TABLE"),
+        ("SELECT * FROM t", "42P01 relation \"t\" does not exist"),
+    ]);
+}
+
+#[test]
+fn the_schema_changes_under_rows() {
+    script(&[
+        ("CREATE TABLE t (a int, b text)", "CREATE TABLE"),
+        ("INSERT INTO t SELECT g, 'r' || g FROM generate_series(1, 1500) g", "INSERT 0 1500"),
+        ("ALTER TABLE t ADD PRIMARY KEY (a)", "ALTER TABLE"),
+        ("SELECT b FROM t WHERE a = 700", "r700"),
+        ("EXPLAIN SELECT b FROM t WHERE a = 700", "Index Scan using t_pkey on t  (rows=1)\n  Index Cond: 1 column(s), 1 range(s)"),
+        ("CREATE INDEX i ON t (b)", "CREATE INDEX"),
+        ("SELECT a FROM t WHERE b = 'r8'", "8"),
+        ("ALTER TABLE t ADD COLUMN c int NOT NULL DEFAULT 5", "ALTER TABLE"),
+        ("SELECT a, c FROM t WHERE a = 1500", "1500|5"),
+        ("ALTER TABLE t RENAME COLUMN c TO d", "ALTER TABLE"),
+        ("SELECT d FROM t WHERE a = 1", "5"),
+        ("ALTER TABLE t DROP COLUMN b", "ALTER TABLE"),
+        ("SELECT * FROM t WHERE a = 2", "2|5"),
+        ("CREATE UNIQUE INDEX u ON t (d)", "23505 could not create unique index \"u\""),
+        ("ANALYZE t", "ANALYZE"),
+        ("VACUUM", "VACUUM"),
+        ("SELECT count(*) FROM t", "1500"),
+        ("CREATE TABLE t (a int)", "42P07 relation \"t\" already exists"),
+        ("CREATE TABLE IF NOT EXISTS t (a int)", "CREATE TABLE"),
+        ("CREATE SCHEMA s", "CREATE SCHEMA"),
+        ("CREATE TABLE s.t (a int)", "CREATE TABLE"),
+        ("DROP SCHEMA s", "2BP01 cannot drop schema s because other objects depend on it"),
+        ("DROP SCHEMA s CASCADE", "DROP SCHEMA"),
+        ("SELECT relname FROM pg_class WHERE relname = 't'", "t"),
+    ]);
+}
