@@ -75,9 +75,9 @@ pub(crate) fn at(error: SqlError, node: &impl Located) -> SqlError {
 #[must_use]
 pub fn unpack(mut error: SqlError) -> SqlError {
     let fields = error.fields_mut();
-    fields.position = fields.position.and_then(|packed| {
-        (packed >> COLUMN_BITS == 1).then_some(packed & ((1 << COLUMN_BITS) - 1))
-    });
+    fields.position = fields
+        .position
+        .and_then(|packed| (packed >> COLUMN_BITS == 1).then_some(packed & ((1 << COLUMN_BITS) - 1)));
     error
 }
 

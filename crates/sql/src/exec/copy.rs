@@ -17,8 +17,8 @@ use crate::bind::{AnalyzeContext, Binder};
 use crate::catalog::TableDescriptor;
 use crate::copy::{CopyOptions, CopyReader};
 use crate::error::{SqlError, SqlState};
-use crate::plan::statement::{Action, Plan};
 use crate::plan::Row;
+use crate::plan::statement::{Action, Plan};
 use crate::scalar::Expr;
 
 /// Rows between two looks at the size of what is buffered.
@@ -49,7 +49,10 @@ pub enum CopyTarget {
 ///
 /// # Errors
 /// As PostgreSQL; 0A000 for files and programs of the server.
-pub(crate) fn plan(context: &AnalyzeContext, statement: &ast::Statement) -> Result<(Arc<Plan>, CopyTarget), SqlError> {
+pub(crate) fn plan(
+    context: &AnalyzeContext,
+    statement: &ast::Statement,
+) -> Result<(Arc<Plan>, CopyTarget), SqlError> {
     let ast::Statement::Copy { source, to, target, options, legacy_options, .. } = statement else {
         return Err(SqlError::internal("not a COPY"));
     };
@@ -84,8 +87,10 @@ pub(crate) fn plan(context: &AnalyzeContext, statement: &ast::Statement) -> Resu
                     .iter()
                     .map(|name| {
                         table.column_index(&name.value).ok_or_else(|| {
-                            let message =
-                                format!("column \"{}\" of relation \"{}\" does not exist", name.value, table.name);
+                            let message = format!(
+                                "column \"{}\" of relation \"{}\" does not exist",
+                                name.value, table.name
+                            );
                             fail(SqlState::UNDEFINED_COLUMN, message)
                         })
                     })

@@ -151,7 +151,8 @@ impl SqlExecutor {
     ) -> Result<T, SqlError> {
         let system = (self.system)();
         let settings: Vec<(String, String)> = if planned.plan.uses_virtual {
-            let reported = context.settings.reported().map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let reported =
+                context.settings.reported().map(|(name, value)| (name.to_owned(), value.to_owned()));
             let set = context.settings.exported().map(|(name, value)| (name.to_owned(), value.to_owned()));
             set.chain(reported).collect()
         } else {
@@ -203,7 +204,8 @@ impl SqlExecutor {
         param_types: &[u32],
     ) -> Result<Planned, SqlError> {
         let bound = self.analyze_context(txn, context)?;
-        let params: Vec<Option<DataType>> = param_types.iter().map(|oid| DataType::from_oid(*oid, -1)).collect();
+        let params: Vec<Option<DataType>> =
+            param_types.iter().map(|oid| DataType::from_oid(*oid, -1)).collect();
         let (plan, copy, dialogue) = match statement {
             ast::Statement::Copy { .. } => {
                 let (plan, target) = copy::plan(&bound, statement)?;
@@ -230,7 +232,8 @@ impl SqlExecutor {
 
 fn work_mem(context: &Context) -> usize {
     let setting = context.settings.get("work_mem");
-    let digits: usize = setting.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(4096);
+    let digits: usize =
+        setting.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(4096);
     let kilobytes = match setting.trim_start_matches(|c: char| c.is_ascii_digit()).trim() {
         "TB" => digits << 30,
         "GB" => digits << 20,
@@ -335,7 +338,12 @@ impl Executor for SqlExecutor {
             params.push(value);
         }
         Ok(Running {
-            cursor: Cursor::open(Arc::clone(&plan.plan), params, work_mem(context), Arc::clone(&context.interrupts)),
+            cursor: Cursor::open(
+                Arc::clone(&plan.plan),
+                params,
+                work_mem(context),
+                Arc::clone(&context.interrupts),
+            ),
             planned: Arc::clone(plan),
             rows: Vec::new(),
             text: String::new(),
@@ -416,8 +424,7 @@ impl Executor for SqlExecutor {
         let Some(target) = &plan.copy else {
             return Err(SqlError::internal("only COPY takes data"));
         };
-        let copy =
-            self.with_context(context, plan, async |exec| CopyFrom::begin(target, txn, exec)).await?;
+        let copy = self.with_context(context, plan, async |exec| CopyFrom::begin(target, txn, exec)).await?;
         Ok(Copying { copy, planned: Arc::clone(plan) })
     }
 
@@ -437,7 +444,12 @@ impl Executor for SqlExecutor {
         .await
     }
 
-    async fn copy_end(&self, txn: &mut Transaction, context: &Context, mut copy: Copying) -> Result<u64, SqlError> {
+    async fn copy_end(
+        &self,
+        txn: &mut Transaction,
+        context: &Context,
+        mut copy: Copying,
+    ) -> Result<u64, SqlError> {
         let reading = TextContext { zone: zone(context), now: context.transaction_time };
         let planned = Arc::clone(&copy.planned);
         self.with_context(context, &planned, async |exec| {
@@ -507,7 +519,9 @@ impl CopyOutput {
         let fields: Vec<Option<String>> = row
             .iter()
             .zip(columns)
-            .map(|(value, column)| (!value.is_null()).then(|| text::text_out(value, column.data_type, writing)))
+            .map(|(value, column)| {
+                (!value.is_null()).then(|| text::text_out(value, column.data_type, writing))
+            })
             .collect();
         self.writer.write_row(fields.iter().map(|field| field.as_deref()), out);
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rustydb_env::sim::Simulation;
 use rustydb_env::Env;
+use rustydb_env::sim::Simulation;
 use rustydb_txn::{Access, Isolation, LocalKv, LockWait, Transaction, TxnOptions};
 use rustydb_types::ids::{Incarnation, RequestId, SessionId};
 
@@ -47,8 +47,7 @@ impl Local {
     }
 
     async fn begin(&self) -> Transaction {
-        let request =
-            RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
+        let request = RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
         let isolation = Isolation::ReadCommitted;
         self.database.kv().begin(TxnOptions { isolation, access: Access::ReadWrite, request }).await.unwrap()
     }
@@ -128,14 +127,18 @@ fn decode(mut out: &[u8]) -> Vec<String> {
 
 /// Runs pairs of statement and expected answer, one after the other, over one database.
 fn script(steps: &[(&str, &str)]) {
-    let mut simulation = Simulation::new(7);
-    let env = simulation.node();
-    simulation.block_on(async move {
+    let simulation = Simulation::new(7);
+    let node = simulation.add_node();
+    let env = simulation.env(node);
+    let steps: Vec<(String, String)> =
+        steps.iter().map(|(sql, rows)| ((*sql).into(), (*rows).into())).collect();
+    let run = async move {
         let local = Local::new(&env);
-        for (sql, expected) in steps {
+        for (sql, expected) in &steps {
             local.check(sql, expected).await;
         }
-    });
+    };
+    simulation.block_on(Duration::from_secs(600), run).unwrap();
 }
 
 #[test]
@@ -145,7 +148,10 @@ fn queries_without_tables() {
         ("SELECT 1 + 1 AS two, 'a' || 'b'", "2|ab"),
         ("SELECT * FROM (VALUES (1, 'x'), (2, 'y')) v(a, b) ORDER BY a DESC", "2|y\n1|x"),
         ("SELECT count(*), sum(g), min(g), max(g) FROM generate_series(1, 10) g", "10|55|1|10"),
-        ("SELECT g % 3 AS k, count(*) FROM generate_series(1, 10) g GROUP BY k HAVING count(*) > 3 ORDER BY 1", "1|4"),
+        (
+            "SELECT g % 3 AS k, count(*) FROM generate_series(1, 10) g GROUP BY k HAVING count(*) > 3 ORDER BY 1",
+            "1|4",
+        ),
         ("SELECT 1 UNION SELECT 1 UNION ALL SELECT 2", "1\n2"),
         ("WITH a AS (SELECT 1 AS x) SELECT x, (SELECT x + 1 FROM a) FROM a", "1|2"),
         ("SELECT CASE WHEN 1 = 2 THEN 'a' ELSE 'b' END", "b"),
@@ -169,7 +175,10 @@ fn rows_are_written_found_changed_and_removed() {
         ("UPDATE t SET b = b || '!', c = c + 1 WHERE a <= 2", "UPDATE 2"),
         ("SELECT a, b, c FROM t ORDER BY a", "1|one!|11\n2|two!|21\n3|d|NULL"),
         ("INSERT INTO t VALUES (1)", "23505 duplicate key value violates unique constraint \"t_pkey\""),
-        ("INSERT INTO t VALUES (4, 'x', 21)", "23505 duplicate key value violates unique constraint \"t_c_key\""),
+        (
+            "INSERT INTO t VALUES (4, 'x', 21)",
+            "23505 duplicate key value violates unique constraint \"t_c_key\"",
+        ),
         ("INSERT INTO t VALUES (1, 'y') ON CONFLICT DO NOTHING", "INSERT 0 0"),
         ("INSERT INTO t VALUES (1, 'y') ON CONFLICT (a) DO UPDATE SET b = excluded.b RETURNING b", "y"),
         ("UPDATE t SET a = a + 10", "UPDATE 3"),
@@ -178,7 +187,10 @@ fn rows_are_written_found_changed_and_removed() {
         ("SELECT x.a, y.a FROM t x JOIN t y ON x.a = y.a + 1", "12|11"),
         ("SELECT a FROM t x WHERE EXISTS (SELECT 1 FROM t y WHERE y.a > x.a)", "11"),
         ("SELECT a FROM t WHERE a = 12 FOR UPDATE", "12"),
-        ("INSERT INTO t VALUES (NULL)", "23502 null value in column \"a\" of relation \"t\" violates not-null constraint"),
+        (
+            "INSERT INTO t VALUES (NULL)",
+            "23502 null value in column \"a\" of relation \"t\" violates not-null constraint",
+        ),
         ("TRUNCATE t", "TRUNCATE TABLE"),
         ("SELECT count(*) FROM t", "0"),
         ("INSERT INTO t SELECT g, 'x', g FROM generate_series(1, 2000) g", "INSERT 0 2000"),
@@ -195,7 +207,10 @@ fn the_schema_changes_under_rows() {
         ("INSERT INTO t SELECT g, 'r' || g FROM generate_series(1, 1500) g", "INSERT 0 1500"),
         ("ALTER TABLE t ADD PRIMARY KEY (a)", "ALTER TABLE"),
         ("SELECT b FROM t WHERE a = 700", "r700"),
-        ("EXPLAIN SELECT b FROM t WHERE a = 700", "Index Scan using t_pkey on t  (rows=1)\n  Index Cond: 1 column(s), 1 range(s)"),
+        (
+            "EXPLAIN SELECT b FROM t WHERE a = 700",
+            "Index Scan using t_pkey on t  (rows=1)\n  Index Cond: 1 column(s), 1 range(s)",
+        ),
         ("CREATE INDEX i ON t (b)", "CREATE INDEX"),
         ("SELECT a FROM t WHERE b = 'r8'", "8"),
         ("ALTER TABLE t ADD COLUMN c int NOT NULL DEFAULT 5", "ALTER TABLE"),
