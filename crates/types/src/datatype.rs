@@ -220,7 +220,7 @@ impl BaseType {
     }
 
     /// `pg_type.typlen`: bytes of a fixed-size type, -1 for variable, -2 for C strings.
-    pub fn len(self) -> i16 {
+    pub fn type_len(self) -> i16 {
         self.row().len
     }
 

@@ -223,9 +223,9 @@ fn abbreviation(name: &str) -> Option<i32> {
 pub fn offset_text(seconds: i32) -> String {
     let magnitude = seconds.unsigned_abs();
     let mut text = format!("{}{:02}", if seconds < 0 { '-' } else { '+' }, magnitude / 3600);
-    if magnitude % 3600 != 0 {
+    if !magnitude.is_multiple_of(3600) {
         let _ = write!(text, ":{:02}", magnitude / 60 % 60);
-        if magnitude % 60 != 0 {
+        if !magnitude.is_multiple_of(60) {
             let _ = write!(text, ":{:02}", magnitude % 60);
         }
     }

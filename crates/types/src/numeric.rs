@@ -339,8 +339,7 @@ impl Numeric {
         let scale = (SIGNIFICANT_DIGITS_MIN - quotient_weight * 4)
             .max(i64::from(self.scale()))
             .max(i64::from(other.scale()))
-            .max(0)
-            .min(RESULT_SCALE_MAX);
+            .clamp(0, RESULT_SCALE_MAX);
         scale as u32
     }
 

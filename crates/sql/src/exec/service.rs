@@ -250,7 +250,7 @@ fn column(info: &crate::plan::ColumnInfo) -> Column {
         table,
         number: i16::try_from(number).unwrap_or_default(),
         type_oid: info.data_type.base.oid(),
-        type_size: info.data_type.base.len(),
+        type_size: info.data_type.base.type_len(),
         modifier: info.data_type.modifier,
     }
 }

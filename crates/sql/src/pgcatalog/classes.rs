@@ -216,7 +216,7 @@ impl Attribute<'_> {
             text(self.name),
             Value::Oid(self.type_oid),
             Value::Int4(-1), // attstattarget
-            Value::Int2(self.data_type.base.len()),
+            Value::Int2(self.data_type.base.type_len()),
             Value::Int2(self.number),
             Value::Int4(i32::from(
                 self.data_type.base.category() == rustydb_types::datatype::Category::Array,

@@ -132,7 +132,7 @@ fn type_columns(data_type: DataType) -> TypeColumns {
                 shown.characters.map_or(Some(OCTETS_MAX), |length| length.checked_mul(OCTETS_OF_CHARACTER));
         }
         BaseType::Int2 | BaseType::Int4 | BaseType::Int8 => {
-            shown.precision = Some(i32::from(data_type.base.len()) * 8);
+            shown.precision = Some(i32::from(data_type.base.type_len()) * 8);
             (shown.radix, shown.scale) = (Some(2), Some(0));
         }
         BaseType::Float4 => (shown.precision, shown.radix) = (Some(24), Some(2)),

@@ -217,7 +217,7 @@ fn scan(text: &str, now_local: i64) -> Result<Fields, Failure> {
             "bc" => fields.bc = true,
             "ad" | "at" | "on" => {}
             "am" => match fields.time {
-                Some(time) if time >= 12 * HOUR && time < 13 * HOUR => fields.time = Some(time - 12 * HOUR),
+                Some(time) if (12 * HOUR..13 * HOUR).contains(&time) => fields.time = Some(time - 12 * HOUR),
                 Some(time) if time < 12 * HOUR => {}
                 _ => return Err(Failure::Field),
             },

@@ -55,7 +55,7 @@ impl Numeric {
             Numeric::Finite { .. } => {}
         }
         // 0.434294481903252 = log10(e): the decimal weight of the result.
-        let weight = (self.to_f64() * 0.434_294_481_903_252).clamp(-2000.0, 2e9) as i64;
+        let weight = (self.to_f64() * std::f64::consts::LOG10_E).clamp(-2000.0, 2e9) as i64;
         if weight > WEIGHT_MAX as i64 {
             return Err(overflow());
         }
@@ -65,10 +65,10 @@ impl Numeric {
 
     fn exp_to_scale(&self, scale: u32) -> Numeric {
         let approximate = self.to_f64();
-        if approximate * 0.434_294_481_903_252 < -f64::from(scale) - 2.0 {
+        if approximate * std::f64::consts::LOG10_E < -f64::from(scale) - 2.0 {
             return Numeric::new(BigInt::zero(), scale);
         }
-        let whole_digits = (approximate * 0.434_294_481_903_252).max(0.0) as u32 + 1;
+        let whole_digits = (approximate * std::f64::consts::LOG10_E).max(0.0) as u32 + 1;
         // Halve the argument until it is small, sum the series, square back.
         let halvings = (approximate.abs().max(1e-9).log2().ceil().max(0.0) as u32) + 8;
         let digits = scale + whole_digits + GUARD_DIGITS + halvings / 3 + 4;
@@ -244,7 +244,7 @@ impl Numeric {
             return Ok(Numeric::new(BigInt::zero(), 16));
         }
         let magnitude = self.abs();
-        let approximate = exponent.to_f64() * magnitude.ln_f64() * 0.434_294_481_903_252;
+        let approximate = exponent.to_f64() * magnitude.ln_f64() * std::f64::consts::LOG10_E;
         if approximate > WEIGHT_MAX as f64 {
             return Err(overflow());
         }
@@ -273,7 +273,7 @@ impl Numeric {
         if coefficient.is_zero() {
             return Ok(Numeric::new(BigInt::zero(), 0).round(input_scale.max(16)));
         }
-        let weight = (f64::from(n) * self.abs().ln_f64() * 0.434_294_481_903_252).trunc();
+        let weight = (f64::from(n) * self.abs().ln_f64() * std::f64::consts::LOG10_E).trunc();
         if weight > WEIGHT_MAX as f64 {
             return Err(overflow());
         }
