@@ -17,6 +17,7 @@ mod act;
 mod admin;
 mod cluster_port;
 mod databases;
+mod front;
 pub mod http;
 mod membership;
 pub mod reconcile;
@@ -154,6 +155,7 @@ pub struct Node {
     log: rustydb_storage::log::Log,
     tasks: Arc<TaskGroup>,
     sql_tasks: TaskGroup,
+    front: front::Front,
 }
 
 impl Node {
@@ -180,6 +182,7 @@ impl Node {
         self.inner.stopping.set();
         // Leaders go first, so that other nodes serve while this one still ends its sessions.
         self.inner.replicas.groups().shutdown(part).await;
+        self.front.shutdown(part).await;
         self.sql_tasks.shutdown(part).await;
         self.peers.shutdown(part).await;
         self.tasks.shutdown(part).await;

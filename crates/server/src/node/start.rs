@@ -16,7 +16,7 @@ use super::admin::AdminService;
 use super::databases::Databases;
 use super::replicas::Replicas;
 use super::system::SystemView;
-use super::{Environments, Inner, Listeners, Node, NodeError, act, http, membership, tls};
+use super::{Environments, Inner, Listeners, Node, NodeError, act, front, http, membership, tls};
 use crate::config::{Config, LogConfig, RaftConfig};
 use crate::identity::DataFolder;
 use crate::memory::{self, MemoryPlan};
@@ -58,7 +58,7 @@ pub(super) async fn start(
     let me = NodeId::new(config.node.id);
     // What can be refused without touching data comes first.
     let interconnect_tls = tls::interconnect(&config.tls)?;
-    let postgres_tls = tls::postgres(&config.tls)?;
+    tls::postgres(&config.tls)?;
     let folder = DataFolder::open(&env, &config.node.data_dir, me, config.storage.engine)?;
     let starts = folder.starts();
     folder.write_pid(std::process::id())?;
@@ -150,7 +150,8 @@ pub(super) async fn start(
         .map_err(|error| NodeError::Fatal { reason: error.to_string() })?
         .map_err(NodeError::Listen)?;
     sql_tasks.spawn("http", http::run(pages, inner.clone(), sql_tasks.stopping()));
-    Ok(Node { inner, peers, log, tasks, sql_tasks })
+    let front = front::serve(&sql, &inner, &config, listeners.postgres).await?;
+    Ok(Node { inner, peers, log, tasks, sql_tasks, front })
 }
 
 /// Opens every group that the log knows, so that what was promised before the start is kept from the start.
