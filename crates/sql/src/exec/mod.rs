@@ -21,6 +21,8 @@ pub mod text;
 pub mod write;
 
 #[cfg(test)]
+mod slt_tests;
+#[cfg(test)]
 mod tests;
 
 pub use cursor::{Cursor, Fetched};
