@@ -2,8 +2,9 @@
 
 use sqlparser::ast::{Expr, Query, SetExpr, Statement};
 use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
 
 use crate::error::{SqlError, SqlState};
 
@@ -14,8 +15,47 @@ fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
     let mut tokens = Tokenizer::new(&PostgreSqlDialect {}, sql)
         .tokenize_with_location()
         .map_err(|error| SqlError::new(SqlState::SYNTAX_ERROR, error.to_string()))?;
-    fold_names(&mut tokens);
+    normalise(&mut tokens);
     Ok(tokens)
+}
+
+/// Prepares the tokens of one statement for the parser.
+pub fn normalise(tokens: &mut [TokenWithSpan]) {
+    fold_names(tokens);
+    normalise_vacuum(tokens);
+}
+
+/// Rewrites the options of VACUUM, of which the parser knows only FULL: those without meaning here go, and ANALYZE
+/// becomes REINDEX, an option of other databases that stands in the tree for it.
+fn normalise_vacuum(tokens: &mut [TokenWithSpan]) {
+    let mut significant =
+        tokens.iter_mut().filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
+    if !significant.next().is_some_and(|token| is_keyword(&token.token, Keyword::VACUUM)) {
+        return;
+    }
+    let mut is_listed = false;
+    let mut marked = false;
+    for token in significant {
+        let blank = Token::Whitespace(Whitespace::Space);
+        match &token.token {
+            Token::LParen => is_listed = true,
+            Token::RParen => is_listed = false,
+            word if is_keyword(word, Keyword::ANALYZE) && !marked => {
+                marked = true;
+                token.token = Token::make_keyword("REINDEX");
+                continue;
+            }
+            Token::Comma if is_listed => {}
+            Token::Word(word)
+                if is_listed || matches!(word.value.as_str(), "full" | "freeze" | "verbose" | "analyze") => {}
+            _ => return,
+        }
+        token.token = blank;
+    }
+}
+
+fn is_keyword(token: &Token, keyword: Keyword) -> bool {
+    matches!(token, Token::Word(word) if word.keyword == keyword)
 }
 
 /// Folds words that are not quoted to lower case, as PostgreSQL does.

@@ -278,9 +278,26 @@ impl Binder<'_> {
             )
             && place.column(None, name)?.is_none()
         {
-            return self.function(&simple_name(&name.value), Vec::new());
+            return match self.bind_clock(&name.value)? {
+                Some(bound) => Ok(bound),
+                None => self.function(&simple_name(&name.value), Vec::new()),
+            };
         }
         require_column(place, None, name)
+    }
+
+    /// The functions of the clock that SQL writes without parentheses; their results are casts of `now()`.
+    fn bind_clock(&self, name: &str) -> Result<Option<Expr>, SqlError> {
+        let target = match name {
+            "current_timestamp" => DataType::TIMESTAMPTZ,
+            "current_date" => DataType::DATE,
+            "localtimestamp" => DataType::TIMESTAMP,
+            "localtime" => DataType::TIME,
+            "current_time" => return Err(unsupported("type time with time zone")),
+            _ => return Ok(None),
+        };
+        let now = self.function(&simple_name("now"), Vec::new())?;
+        self.cast(now, target).map(Some)
     }
 
     fn bind_compound(&self, names: &[Ident], place: &dyn Resolve) -> Result<Expr, SqlError> {
@@ -556,6 +573,11 @@ impl Binder<'_> {
             .iter()
             .map(|arg| self.bind_expr(function_arg(arg)?, place))
             .collect::<Result<Vec<_>, _>>()?;
+        if args.is_empty()
+            && let Some(bound) = self.bind_clock(&name.value)?
+        {
+            return Ok(bound);
+        }
         let call = self.function(&function.name, args)?;
         if crate::scalar::resolve::set_returning(&call).is_some() {
             return Err(unsupported("a set-returning function inside an expression"));

@@ -54,6 +54,7 @@ pub(crate) fn table_columns(table: &TableDescriptor, alias: &str, base: usize) -
             data_type,
             expr: Expr::Column { index: base + place, ty: data_type },
             merged: false,
+            hidden: false,
             origin: Some((table.oid.get(), column.id.get())),
         }
     };
@@ -149,7 +150,7 @@ impl Binder<'_> {
                 self.bind_using(left, right, kind, &names, lateral)
             }
             JoinConstraint::Natural => {
-                let shared = left.1.columns.iter().filter(|column| !column.merged);
+                let shared = left.1.columns.iter().filter(|column| !column.merged && !column.hidden);
                 let shared = shared.filter(|column| {
                     right.1.columns.iter().any(|other| !other.merged && other.name == column.name)
                 });
@@ -191,6 +192,7 @@ impl Binder<'_> {
                 data_type: expr.ty(),
                 expr,
                 merged: false,
+                hidden: false,
                 origin,
             });
         }
@@ -290,6 +292,7 @@ impl Binder<'_> {
                 self.note_table(table.oid, if lock { TableUse::LockRows } else { TableUse::Read });
                 let mut scope = Scope { columns: table_columns(&table, &visible, 0), level };
                 rename(&mut scope, alias, &visible)?;
+                scope.columns.push(ScopeColumn::tableoid(&visible, table.oid.get()));
                 Ok((Node::Scan(Box::new(full_scan(&table, &visible, lock)?)), scope))
             }
             Relation::Virtual(relation) => {
@@ -305,6 +308,7 @@ impl Binder<'_> {
                     .collect();
                 let mut scope = derived_scope(&visible, &columns, level);
                 rename(&mut scope, alias, &visible)?;
+                scope.columns.push(ScopeColumn::tableoid(&visible, relation.oid()));
                 let width = columns.len();
                 Ok((Node::Virtual { relation, width }, scope))
             }
@@ -380,6 +384,7 @@ pub(crate) fn derived_scope<'l>(alias: &str, columns: &[ColumnInfo], level: &'l 
             data_type: column.data_type,
             expr: Expr::Column { index, ty: column.data_type },
             merged: false,
+            hidden: false,
             origin: column.origin,
         })
         .collect();

@@ -23,6 +23,8 @@ pub struct ScopeColumn {
     pub expr: Expr,
     /// Whether an unqualified name and `*` pass it over, as they do with columns that USING merged.
     pub merged: bool,
+    /// Whether `*` never shows it: a system column.
+    pub hidden: bool,
     /// The table and column number it comes from.
     pub origin: Option<(u32, u32)>,
 }
@@ -160,5 +162,22 @@ pub fn require_column(scope: &dyn Resolve, relation: Option<&Ident>, name: &Iden
             Some(relation) if !scope.has_relation(&relation.value) => Err(undefined_table(relation)),
             relation => Err(undefined_column(relation, name)),
         },
+    }
+}
+
+impl ScopeColumn {
+    /// `tableoid`: which relation a row is of.
+    #[must_use]
+    pub fn tableoid(relation: &str, oid: u32) -> Self {
+        use rustydb_types::value::Value;
+        Self {
+            relation: Some(relation.to_owned()),
+            name: "tableoid".into(),
+            data_type: DataType::OID,
+            expr: Expr::constant(Value::Oid(oid), DataType::OID),
+            merged: false,
+            hidden: true,
+            origin: None,
+        }
     }
 }

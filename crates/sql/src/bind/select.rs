@@ -217,7 +217,7 @@ impl Binder<'_> {
                     if scope.columns.is_empty() {
                         return Err(syntax("SELECT * with no tables specified is not valid"));
                     }
-                    for column in scope.columns.iter().filter(|column| !column.merged) {
+                    for column in scope.columns.iter().filter(|column| !column.merged && !column.hidden) {
                         items.push(self.star_item(column, place)?);
                     }
                 }
@@ -226,7 +226,7 @@ impl Binder<'_> {
                     if !scope.own_relation(&relation.value) {
                         return Err(undefined_table(&relation));
                     }
-                    for column in &scope.columns {
+                    for column in scope.columns.iter().filter(|column| !column.hidden) {
                         if column.relation.as_deref() == Some(relation.value.as_str()) {
                             items.push(self.star_item(column, place)?);
                         }

@@ -60,8 +60,8 @@ impl State {
         match node {
             Node::Values { .. } => Self::Values(0),
             Node::Scan(_) => Self::Scan(None),
-            Node::Virtual { .. } | Node::Function { .. } => Self::Rows(None),
-            Node::Shared { .. } => Self::Shared(None, 0),
+            Node::Function { .. } => Self::Rows(None),
+            Node::Shared { .. } | Node::Virtual { .. } => Self::Shared(None, 0),
             Node::Filter { input, .. } | Node::Project { input, .. } => Self::Unary(open(input)),
             Node::ProjectSet { input, .. } => Self::ProjectSet(open(input), Vec::new().into_iter()),
             Node::Join(join) => Self::Join(Box::new(JoinState::open(join))),
@@ -101,11 +101,14 @@ pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batc
                 None => Ok(None),
             }
         }
-        (Node::Virtual { relation, .. }, State::Rows(rows)) => {
-            if rows.is_none() {
-                *rows = Some(relation.rows(&run.virtuals)?.into_iter());
-            }
-            Ok(take(rows))
+        (Node::Virtual { relation, .. }, State::Shared(rows, place)) => {
+            let rows = match rows {
+                Some(rows) => rows,
+                None => rows.insert(run.state.computed(relation.oid(), || relation.rows(&run.virtuals))?),
+            };
+            let batch: Batch = rows.iter().skip(*place).take(BATCH_ROWS).cloned().collect();
+            *place += batch.len();
+            Ok(some(batch))
         }
         (Node::Function { function, args, ordinality }, State::Rows(rows)) => {
             if rows.is_none() {

@@ -24,6 +24,8 @@ pub struct RunState {
     work_mem: usize,
     /// Rows of common table expressions, by number.
     shared: Mutex<HashMap<usize, Arc<Vec<Row>>>>,
+    /// Rows of computed relations, by number.
+    computed: Mutex<HashMap<u32, Arc<Vec<Row>>>>,
     /// Subqueries that do not depend on a row, by number.
     subqueries: Mutex<HashMap<usize, Arc<KeptSubquery>>>,
     /// Asked between batches whether to go on.
@@ -38,6 +40,7 @@ impl RunState {
             used: AtomicUsize::new(0),
             work_mem,
             shared: Mutex::default(),
+            computed: Mutex::default(),
             subqueries: Mutex::default(),
             interrupts,
         }
@@ -85,6 +88,20 @@ impl RunState {
         // Not computed under the lock: the computation may need another one.
         let rows = Arc::new(compute()?);
         self.shared.lock().insert(id, Arc::clone(&rows));
+        Ok(rows)
+    }
+
+    /// The rows of a computed relation, computed at the first call.
+    pub(crate) fn computed(
+        &self,
+        oid: u32,
+        compute: impl FnOnce() -> Result<Vec<Row>, SqlError>,
+    ) -> Result<Arc<Vec<Row>>, SqlError> {
+        if let Some(rows) = self.computed.lock().get(&oid) {
+            return Ok(Arc::clone(rows));
+        }
+        let rows = Arc::new(compute()?);
+        self.computed.lock().insert(oid, Arc::clone(&rows));
         Ok(rows)
     }
 

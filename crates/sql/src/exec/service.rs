@@ -23,7 +23,7 @@ use crate::error::{SqlError, SqlState};
 use crate::pgcatalog::lookup::SystemLookup;
 use crate::plan::Row;
 use crate::plan::statement::{Action, Plan};
-use crate::scalar::SessionView;
+use crate::scalar::{EvalContext, SessionView};
 use crate::session::executor::{Column, Context, Dialogue, Executor, Fetched, ResultFormats, Shape};
 use crate::session::request::Bind;
 use crate::session::response::{self, Format, RowWriter};
@@ -85,6 +85,7 @@ pub struct Copying {
 /// A session as expressions see it.
 struct View<'a> {
     context: &'a Context,
+    analyze: &'a AnalyzeContext,
     env: &'a Env,
 }
 
@@ -99,7 +100,9 @@ impl SessionView for View<'_> {
         &self.context.database
     }
     fn search_path(&self) -> Vec<String> {
-        search_path(self.context.settings.get("search_path"))
+        let named = search_path(self.context.settings.get("search_path")).into_iter();
+        let named = named.map(|name| if name == "$user" { self.context.user.clone() } else { name });
+        named.filter(|name| self.analyze.catalog.schema_named(name).is_some()).collect()
     }
     fn timezone(&self) -> Zone {
         zone(self.context)
@@ -167,7 +170,7 @@ impl SqlExecutor {
             settings: &settings,
         };
         let lookup = SystemLookup { context: virtuals, search_path: planned.analyze.search_path.clone() };
-        let view = View { context, env: &self.env };
+        let view = View { context, analyze: &planned.analyze, env: &self.env };
         let exec = ExecContext {
             database: &self.database,
             analyze: &planned.analyze,
@@ -374,6 +377,7 @@ impl Executor for SqlExecutor {
             }
         }
         self.with_context(context, &planned, async |exec| {
+            let printer = Printer { writing, eval: exec.eval(&[]) };
             let mut given = 0;
             while given < rows_max && out.len() < OUTPUT_SIZE_HIGH {
                 cursor.rows.clear();
@@ -385,14 +389,14 @@ impl Executor for SqlExecutor {
                     match &writer {
                         Some(writer) => {
                             cursor.bytes.clear();
-                            writer.write(row, &planned, &writing, &mut cursor.bytes);
+                            writer.write(row, &planned, &printer, &mut cursor.bytes);
                             response::copy_data(out, &cursor.bytes);
                         }
                         None => write_row(
                             row,
                             &planned,
                             formats,
-                            &writing,
+                            &printer,
                             (&mut cursor.text, &mut cursor.bytes),
                             out,
                         )?,
@@ -461,12 +465,30 @@ impl Executor for SqlExecutor {
     }
 }
 
+/// Prints values as the session's settings ask.
+struct Printer<'a> {
+    writing: TextContext,
+    eval: EvalContext<'a>,
+}
+
+impl Printer<'_> {
+    fn print(&self, out: &mut String, value: &Value, data_type: DataType) {
+        match value {
+            // The name of an object is known to the catalog alone.
+            Value::Oid(oid) if data_type.base.is_reg() => {
+                out.push_str(&crate::scalar::cast::object_text(*oid, data_type.base, &self.eval));
+            }
+            _ => text::write_text(out, value, data_type, &self.writing),
+        }
+    }
+}
+
 /// Writes one DataRow.
 fn write_row(
     row: &[Value],
     planned: &Planned,
     formats: &ResultFormats,
-    writing: &TextContext,
+    printer: &Printer<'_>,
     (scratch, bytes): (&mut String, &mut Vec<u8>),
     out: &mut BytesMut,
 ) -> Result<(), SqlError> {
@@ -480,7 +502,7 @@ fn write_row(
         let written: Result<(), SqlError> = match formats.get(index) {
             Format::Text => {
                 scratch.clear();
-                text::write_text(scratch, value, column.data_type, writing);
+                printer.print(scratch, value, column.data_type);
                 writer.value(|out| {
                     out.put_slice(scratch.as_bytes());
                     Ok(())
@@ -514,13 +536,17 @@ impl CopyOutput {
         Some(Self { writer: CopyWriter::new(options.clone(), &names), names })
     }
 
-    fn write(&self, row: &[Value], planned: &Planned, writing: &TextContext, out: &mut Vec<u8>) {
+    fn write(&self, row: &[Value], planned: &Planned, printer: &Printer<'_>, out: &mut Vec<u8>) {
         let columns = planned.plan.columns();
         let fields: Vec<Option<String>> = row
             .iter()
             .zip(columns)
             .map(|(value, column)| {
-                (!value.is_null()).then(|| text::text_out(value, column.data_type, writing))
+                (!value.is_null()).then(|| {
+                    let mut field = String::new();
+                    printer.print(&mut field, value, column.data_type);
+                    field
+                })
             })
             .collect();
         self.writer.write_row(fields.iter().map(|field| field.as_deref()), out);

@@ -862,7 +862,8 @@ pub fn coerce(expr: Expr, target: DataType, context: CastContext) -> Result<Expr
     }
     let explicit = context == CastContext::Explicit;
     let cast = Expr::Cast { input: Box::new(expr), method, from, ty: target, explicit };
-    fold(cast)
+    // A conversion that fails fails when it is evaluated, which may be never: in a branch of CASE.
+    Ok(fold(cast.clone()).unwrap_or(cast))
 }
 
 fn coerce_unknown(expr: Expr, target: DataType, context: CastContext) -> Result<Expr, SqlError> {

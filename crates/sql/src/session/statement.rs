@@ -324,7 +324,7 @@ fn plan_statement(
     dialect: &PostgreSqlDialect,
 ) -> Result<ast::Statement, SqlError> {
     crate::copy::normalise_tokens(&mut tokens);
-    crate::parse::fold_names(&mut tokens);
+    crate::parse::normalise(&mut tokens);
     let mut parser =
         Parser::new(dialect).with_recursion_limit(RECURSION_DEPTH_MAX).with_tokens_with_locations(tokens);
     let statement = parser.parse_statement().map_err(|error| parser_error(sql, error))?;
