@@ -1,6 +1,7 @@
 //! The operators. Each dispatches on its operands' variants; resolution has made them fit.
 
 use num_traits::ToPrimitive;
+use rustydb_types::binary::natural_type;
 use rustydb_types::datatype::BaseType;
 use rustydb_types::datetime::{self, DAY};
 use rustydb_types::numeric::Numeric;
@@ -46,7 +47,14 @@ pub(super) fn find(name: &str, left: Option<BaseType>, right: BaseType) -> Optio
                 _ => |a, b, _| shift(a, b, false),
             }
         }
-        "||" => |a, b, ctx| function::array::concat_operator(a, b, ctx),
+        "||" => match (left, right) {
+            (BaseType::AnyCompatibleArray, BaseType::AnyCompatibleArray) => {
+                |a, b, _| function::array::concat(a, b)
+            }
+            (BaseType::AnyCompatibleArray, _) => |a, b, _| function::array::append(a, b, natural_type(b)),
+            (_, BaseType::AnyCompatibleArray) => |a, b, _| function::array::prepend(a, b, natural_type(a)),
+            _ => |a, b, ctx| function::array::concat_operator(a, b, ctx),
+        },
         "~~" | "!~~" | "~~*" | "!~~*" if left == BaseType::Bytea => match name {
             "~~" => |a, b, _| function::pattern::like_bytes(a, b, false),
             "!~~" => |a, b, _| function::pattern::like_bytes(a, b, true),

@@ -85,6 +85,9 @@ pub fn context(from: BaseType, to: BaseType) -> Option<CastContext> {
         (T::Interval, T::Time) => Some(Assignment),
         (T::Int2Vector, T::Int2Array) | (T::OidVector, T::OidArray) => Some(Implicit),
         _ if from.category() == Category::Pseudo || to.category() == Category::Pseudo => None,
+        _ if matches!(to, T::Int2Vector | T::OidVector) => {
+            (from.category() == Category::String).then_some(Explicit)
+        }
         _ if from.category() == Category::Array && to.category() == Category::Array => {
             context(from.element()?, to.element()?)
         }
@@ -165,7 +168,13 @@ pub fn cast(
             Value::Text(text) => read(text, to.base, ctx)?,
             _ => value,
         },
-        CastMethod::Output => Value::text(print(&value, from, ctx)),
+        // The strings have casts of their own that spell the word; `name` goes by the wire form.
+        CastMethod::Output => match (&value, to.base) {
+            (Value::Bool(flag), BaseType::Name | BaseType::Char) => {
+                Value::text(if *flag { "t" } else { "f" })
+            }
+            _ => Value::text(print(&value, from, ctx)),
+        },
         CastMethod::Convert => convert(value, from.base, to.base, ctx)?,
         CastMethod::Elements => elements(value, from, to, explicit, ctx)?,
     };
@@ -323,7 +332,11 @@ fn integer_into(n: i64, to: BaseType) -> Result<Value, ValueError> {
         BaseType::Float8 => Value::Float8(n as f64),
         BaseType::Numeric => Value::Numeric(Box::new(Numeric::from(n))),
         BaseType::Bool => Value::Bool(n != 0),
-        BaseType::Char => Value::text(char::from(n as u8).to_string()),
+        BaseType::Char => match i8::try_from(n) {
+            Ok(0) => Value::text(""),
+            Ok(n) => Value::text(char::from(n as u8).to_string()),
+            Err(_) => return Err(ValueError::new("22003", "\"char\" out of range")),
+        },
         _ => Value::Oid(
             u32::try_from(n)
                 .or_else(|_| i32::try_from(n).map(|n| n as u32))

@@ -237,8 +237,7 @@ impl Numeric {
             ));
         }
         if whole_exponent && let Some(n) = exponent.to_i64().and_then(|n| i32::try_from(n).ok()) {
-            let scale = exponent.scale();
-            return self.power_integer(n, scale);
+            return self.power_integer(n);
         }
         if self.is_zero() {
             return Ok(Numeric::new(BigInt::zero(), 16));
@@ -264,9 +263,9 @@ impl Numeric {
         Ok(if self.is_negative() && is_odd { result.neg() } else { result })
     }
 
-    fn power_integer(&self, n: i32, exponent_scale: u32) -> Result<Numeric, ValueError> {
+    fn power_integer(&self, n: i32) -> Result<Numeric, ValueError> {
         let Numeric::Finite { coefficient, scale } = self else { return Ok(Numeric::NaN) };
-        let input_scale = i64::from((*scale).max(exponent_scale));
+        let input_scale = i64::from(*scale);
         if n == 0 || *self == Numeric::from(1i64) {
             return Ok(Numeric::new(power_of_ten(16), 16).round(input_scale.max(16)));
         }
@@ -277,8 +276,7 @@ impl Numeric {
         if weight > WEIGHT_MAX as f64 {
             return Err(overflow());
         }
-        let weight_digits = weight.max(-2000.0) as i64;
-        let result_scale = clamp_scale((SIGNIFICANT_DIGITS_MIN - weight_digits).max(input_scale));
+        let result_scale = clamp_scale(input_scale.max(SIGNIFICANT_DIGITS_MIN));
         if weight + 1.0 < -f64::from(result_scale) {
             return Ok(Numeric::new(BigInt::zero(), result_scale));
         }

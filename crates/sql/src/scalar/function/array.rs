@@ -161,7 +161,8 @@ pub(super) fn wire_text(value: &Value, ty: DataType, ctx: &EvalContext<'_>) -> S
     }
 }
 
-fn append(list: &Value, element: &Value, base: BaseType) -> Answer {
+/// The function behind `||` of arrays.
+pub(in super::super) fn append(list: &Value, element: &Value, base: BaseType) -> Answer {
     Ok(match list {
         Value::Array(inner) if inner.dimensions.len() <= 1 => {
             let mut grown = inner.clone();
@@ -182,7 +183,8 @@ fn append(list: &Value, element: &Value, base: BaseType) -> Answer {
     })
 }
 
-fn prepend(element: &Value, list: &Value, base: BaseType) -> Answer {
+/// The function behind `||` of arrays.
+pub(in super::super) fn prepend(element: &Value, list: &Value, base: BaseType) -> Answer {
     Ok(match list {
         Value::Array(inner) if inner.dimensions.len() <= 1 => {
             let mut elements = vec![element.clone()];
@@ -199,7 +201,8 @@ fn prepend(element: &Value, list: &Value, base: BaseType) -> Answer {
     })
 }
 
-fn concat(a: &Value, b: &Value) -> Answer {
+/// The function behind `||` of arrays.
+pub(in super::super) fn concat(a: &Value, b: &Value) -> Answer {
     let (left, right) = match (a, b) {
         (Value::Array(left), Value::Array(right)) => (left, right),
         (Value::Array(_), _) => return Ok(a.clone()),
@@ -247,17 +250,6 @@ pub(in super::super) fn concat_operator(a: &Value, b: &Value, ctx: &EvalContext<
         (Value::Bytea(left), Value::Bytea(right)) => {
             Ok(Value::Bytea([left.as_ref(), right.as_ref()].concat().into()))
         }
-        (Value::Array(_), Value::Array(_)) => concat(a, b),
-        (Value::Text(text), Value::Array(list))
-            if list.element != BaseType::Text && !list.element.is_text_like() =>
-        {
-            Ok(Value::text(format!(
-                "{text}{}",
-                cast::print(b, DataType::plain(list.element.array().unwrap_or(BaseType::TextArray)), ctx)
-            )))
-        }
-        (Value::Array(list), other) => append(a, other, list.element),
-        (other, Value::Array(list)) => prepend(other, b, list.element),
         (Value::Text(left), other) => Ok(Value::text(format!("{left}{}", plain(other, ctx)))),
         (other, Value::Text(right)) => Ok(Value::text(format!("{}{right}", plain(other, ctx)))),
         _ => Err(mismatch()),

@@ -162,7 +162,10 @@ fn extract(args: &[Value], call: &Invocation<'_>, exact: bool) -> Answer {
         "isodow" => whole((datetime::day_of_week(day_number) + 6) % 7 + 1),
         "doy" => whole((day_number - datetime::days(date.year, 1, 1) + 1) as i32),
         "week" => whole(datetime::iso_week(day_number).1),
-        "isoyear" => whole(datetime::iso_week(day_number).0),
+        "isoyear" => {
+            let year = datetime::iso_week(day_number).0;
+            whole(if year > 0 { year } else { year - 1 })
+        }
         "decade" => whole(date.year.div_euclid(10)),
         "century" => whole(if year > 0 { (year + 99) / 100 } else { -((99 - year) / 100) }),
         "millennium" => whole(if year > 0 { (year + 999) / 1000 } else { -((999 - year) / 1000) }),

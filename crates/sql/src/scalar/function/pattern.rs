@@ -60,7 +60,7 @@ fn like_match(text: &[u8], pattern: &[u8]) -> Result<bool, SqlError> {
                 p += 1;
                 true
             }
-            Some(b'\\') => {
+            Some(b'\\') if t < text.len() => {
                 let Some(literal) = pattern.get(p + 1) else {
                     return Err(SqlError::new(
                         SqlState::INVALID_ESCAPE_SEQUENCE,
