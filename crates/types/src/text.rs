@@ -454,12 +454,18 @@ impl ArrayParser<'_> {
             return None;
         }
         let mut count = 0;
+        let mut scalars = false;
         if self.skip_space()? == '}' {
             self.rest.next();
-            return Some(Ok(()));
+            // Only the whole array may be empty.
+            return (depth == 0).then_some(Ok(()));
         }
         loop {
             if self.skip_space()? == '{' {
+                // Either all items of a level are arrays or none is.
+                if scalars {
+                    return None;
+                }
                 if let Err(error) = self.dimension(depth + 1)? {
                     return Some(Err(error));
                 }
@@ -467,6 +473,7 @@ impl ArrayParser<'_> {
                 if self.lengths.len() > depth + 1 {
                     return None;
                 }
+                scalars = true;
                 let (text, quoted) = self.token()?;
                 if !quoted && text.eq_ignore_ascii_case("null") {
                     self.elements.push(Value::Null);

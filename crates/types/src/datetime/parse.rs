@@ -132,6 +132,15 @@ fn parse_numeric_date(text: &str, fields: &mut Fields) -> Result<(), Failure> {
     let (year, month, day) = match separator {
         Some(separator) => {
             let parts: Vec<&str> = text.split(separator).collect();
+            if let [year, day] = parts.as_slice()
+                && year.len() == 4
+                && day.len() == 3
+            {
+                // The day of the year.
+                let date = super::civil(days(number(year)?, 1, 1) + i64::from(number(day)?) - 1);
+                fields.date = Some((date.year, date.month, date.day));
+                return Ok(());
+            }
             let [a, b, c] = parts.as_slice() else { return Err(Failure::Syntax) };
             if let Some(month) = month_by_name(&b.to_ascii_lowercase()) {
                 if a.len() > 2 {
@@ -169,12 +178,26 @@ fn two_digit(text: &str, year: i32) -> i32 {
 }
 
 fn scan(text: &str, now_local: i64) -> Result<Fields, Failure> {
+    scan_as(text, now_local, false)
+}
+
+/// Reads the fields; six bare digits are a clock when only a time is wanted.
+fn scan_as(text: &str, now_local: i64, time_only: bool) -> Result<Fields, Failure> {
     let mut fields = Fields::default();
     let mut loose: Vec<(i32, usize)> = Vec::new();
     let mut month: Option<i32> = None;
     let lowered = text.trim().to_ascii_lowercase().replace(',', " ");
     let mut words: Vec<String> = Vec::new();
     for word in lowered.split_whitespace() {
+        // A zone may stand right behind a date: 2001-01-01+00.
+        if let Some(at) = word.find('+')
+            && at > 0
+            && !word.contains(':')
+            && word.starts_with(|c: char| c.is_ascii_digit())
+        {
+            words.extend([word.get(..at).unwrap_or("").to_owned(), word.get(at..).unwrap_or("").to_owned()]);
+            continue;
+        }
         // `2024-01-31t10:00:00` holds a date and a time.
         match word.find('t') {
             Some(at)
@@ -265,6 +288,16 @@ fn scan(text: &str, now_local: i64) -> Result<Fields, Failure> {
                     }
                     parse_numeric_date(word, &mut fields)?;
                 }
+            }
+            _ if first == b'j'
+                && word
+                    .get(1..)
+                    .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit())) =>
+            {
+                let julian: i64 = word.get(1..).and_then(|rest| rest.parse().ok()).ok_or(Failure::Field)?;
+                let date = super::civil(check_date(julian - 2_451_545).map_err(|_| Failure::Field)?.into());
+                fields.date = Some((date.year, date.month, date.day));
+                fields.is_date_word = true;
             }
             _ if month_by_name(word).is_some() => month = month_by_name(word),
             _ if is_weekday(word) => {}
@@ -358,7 +391,7 @@ pub fn parse_date(input: &str, now_local: i64) -> Result<i32, ValueError> {
 /// # Errors
 /// 22007, 22008.
 pub fn parse_time(input: &str, now_local: i64) -> Result<i64, ValueError> {
-    let fields = scan(input, now_local).map_err(|failure| report(failure, "time", input))?;
+    let fields = scan_as(input, now_local, true).map_err(|failure| report(failure, "time", input))?;
     match (fields.time, fields.special) {
         (Some(time), _) => Ok(time),
         (None, Some(now)) if now != TIMESTAMP_INFINITY && now != TIMESTAMP_NEGATIVE_INFINITY => {
@@ -406,12 +439,12 @@ pub fn parse_timestamptz(input: &str, now_utc: i64, zone: Zone) -> Result<i64, V
 /// 22007, 22008 and 22015.
 pub fn parse_interval(input: &str) -> Result<Interval, ValueError> {
     let syntax = || ValueError::datetime_syntax("interval", input);
-    let overflow = || ValueError::new("22008", format!("interval field value out of range: \"{input}\""));
+    let overflow = || ValueError::new("22015", format!("interval field value out of range: \"{input}\""));
     let text = input.trim().to_ascii_lowercase();
     let mut total = Total::default();
     if let Some(iso) = text.strip_prefix('p') {
         parse_iso_interval(iso, &mut total).ok_or_else(syntax)?;
-        return total.finish().ok_or_else(overflow);
+        return total.finish(input);
     }
     let text = text.strip_prefix('@').unwrap_or(&text);
     let (text, ago) = match text.trim_end().strip_suffix("ago") {
@@ -426,7 +459,11 @@ pub fn parse_interval(input: &str) -> Result<Interval, ValueError> {
     while let Some(token) = tokens.get(at) {
         let token = token.as_str();
         if token.contains(':') {
-            total.micros += parse_interval_clock(token).ok_or_else(syntax)?;
+            if !total.first_time("hour") {
+                return Err(syntax());
+            }
+            let clock = parse_interval_clock(token).ok_or_else(syntax)?;
+            total.micros += clock.ok_or_else(overflow)?;
             at += 1;
             continue;
         }
@@ -453,9 +490,11 @@ pub fn parse_interval(input: &str) -> Result<Interval, ValueError> {
         }
     }
     if ago {
-        total = Total { months: -total.months, days: -total.days, micros: -total.micros };
+        total.months = -total.months;
+        total.days = -total.days;
+        total.micros = -total.micros;
     }
-    total.finish().ok_or_else(overflow)
+    total.finish(input)
 }
 
 #[derive(Default)]
@@ -463,26 +502,50 @@ struct Total {
     months: f64,
     days: f64,
     micros: i128,
+    seen: Vec<&'static str>,
 }
 
 impl Total {
+    /// Notes a unit; false when it was there before, which is an error.
+    fn first_time(&mut self, unit: &'static str) -> bool {
+        let first = !self.seen.contains(&unit);
+        self.seen.push(unit);
+        first
+    }
+
     fn add(&mut self, number: f64, unit: &str) -> Option<()> {
         let singular = unit.strip_suffix('s').filter(|u| u.len() > 1).unwrap_or(unit);
-        match singular {
-            "microsecond" | "u" | "usec" | "us" | "microsec" => self.add_micros(number),
-            "millisecond" | "m" if singular == "millisecond" => self.add_micros(number * 1e3),
-            "msec" | "millisec" | "ms" => self.add_micros(number * 1e3),
-            "second" | "sec" | "s" => self.add_micros(number * 1e6),
-            "minute" | "min" | "m" => self.add_micros(number * 6e7),
-            "hour" | "hr" | "h" => self.add_micros(number * 3.6e9),
-            "day" | "d" => self.add_days(number),
-            "week" | "w" => self.add_days(number * 7.0),
-            "month" | "mon" => self.add_months(number),
-            "year" | "yr" | "y" => self.months += (number * 12.0).round(),
-            "decade" | "dec" => self.months += (number * 120.0).round(),
-            "century" | "centurie" | "c" | "cent" => self.months += (number * 1200.0).round(),
-            "millennium" | "millennia" | "mil" | "millenium" => self.months += (number * 12000.0).round(),
+        let canonical = match singular {
+            "microsecond" | "u" | "usec" | "us" | "microsec" => "microsecond",
+            "millisecond" | "msec" | "millisec" | "ms" => "millisecond",
+            "second" | "sec" | "s" => "second",
+            "minute" | "min" | "m" => "minute",
+            "hour" | "hr" | "h" => "hour",
+            "day" | "d" => "day",
+            "week" | "w" => "week",
+            "month" | "mon" => "month",
+            "year" | "yr" | "y" => "year",
+            "decade" | "dec" => "decade",
+            "century" | "centurie" | "c" | "cent" => "century",
+            "millennium" | "millennia" | "mil" | "millenium" => "millennium",
             _ => return None,
+        };
+        if !self.first_time(canonical) {
+            return None;
+        }
+        match canonical {
+            "microsecond" => self.add_micros(number),
+            "millisecond" => self.add_micros(number * 1e3),
+            "second" => self.add_micros(number * 1e6),
+            "minute" => self.add_micros(number * 6e7),
+            "hour" => self.add_micros(number * 3.6e9),
+            "day" => self.add_days(number),
+            "week" => self.add_days(number * 7.0),
+            "month" => self.add_months(number),
+            "year" => self.months += (number * 12.0).round(),
+            "decade" => self.months += (number * 120.0).round(),
+            "century" => self.months += (number * 1200.0).round(),
+            _ => self.months += (number * 12_000.0).round(),
         }
         Some(())
     }
@@ -501,13 +564,17 @@ impl Total {
         self.add_days((number.fract() * 30.0 * 1e9).round() / 1e9);
     }
 
-    fn finish(self) -> Option<Interval> {
-        let small = |n: f64| (n.abs() <= f64::from(i32::MAX)).then_some(n as i32);
-        Some(Interval {
-            months: small(self.months)?,
-            days: small(self.days)?,
-            micros: i64::try_from(self.micros).ok()?,
-        })
+    fn finish(self, input: &str) -> Result<Interval, ValueError> {
+        let small = |n: f64| {
+            let fits = n.abs() <= f64::from(i32::MAX);
+            fits.then_some(n as i32).ok_or_else(|| {
+                ValueError::new("22008", format!("interval field value out of range: \"{input}\""))
+            })
+        };
+        let micros = i64::try_from(self.micros).map_err(|_| {
+            ValueError::new("22015", format!("interval field value out of range: \"{input}\""))
+        })?;
+        Ok(Interval { months: small(self.months)?, days: small(self.days)?, micros })
     }
 }
 
@@ -524,6 +591,10 @@ fn interval_tokens(text: &str) -> Vec<String> {
             }
             current.push(c);
         }
+        // A sign that stands alone belongs to the number behind it.
+        if let Some(sign) = tokens.pop_if(|last| matches!(last.as_str(), "-" | "+")) {
+            current.insert_str(0, &sign);
+        }
         tokens.push(current);
     }
     tokens
@@ -539,7 +610,8 @@ fn year_month(token: &str) -> Option<(i32, i32)> {
     Some((sign * years.parse::<i32>().ok()?, sign * months))
 }
 
-fn parse_interval_clock(token: &str) -> Option<i128> {
+/// A clock of an interval; the inner `None` is a field out of range.
+fn parse_interval_clock(token: &str) -> Option<Option<i128>> {
     let (sign, rest) = match token.strip_prefix('-') {
         Some(rest) => (-1, rest),
         None => (1, token.strip_prefix('+').unwrap_or(token)),
@@ -551,10 +623,13 @@ fn parse_interval_clock(token: &str) -> Option<i128> {
         [hours, minutes, seconds] => (*hours, *minutes, *seconds),
         _ => return None,
     };
-    let minutes = minutes.parse::<i128>().ok().filter(|m| (0..60).contains(m))?;
-    let seconds = parse_seconds(seconds).ok().filter(|s| *s <= 60 * SECOND)?;
+    let minutes = minutes.parse::<i128>().ok()?;
+    let seconds = parse_seconds(seconds).ok()?;
     let hours = hours.parse::<i128>().ok()?;
-    Some(sign * (hours * i128::from(HOUR) + minutes * i128::from(MINUTE) + i128::from(seconds)))
+    if !(0..60).contains(&minutes) || seconds > 60 * SECOND {
+        return Some(None);
+    }
+    Some(Some(sign * (hours * i128::from(HOUR) + minutes * i128::from(MINUTE) + i128::from(seconds))))
 }
 
 fn parse_iso_interval(text: &str, total: &mut Total) -> Option<()> {
@@ -562,6 +637,16 @@ fn parse_iso_interval(text: &str, total: &mut Total) -> Option<()> {
     let mut number = String::new();
     if text.is_empty() {
         return None;
+    }
+    // The alternative form: P0001-02-03T04:05:06.
+    let (date, clock) = text.split_once('t').unwrap_or((text, ""));
+    if let [years, months, days] = date.split('-').collect::<Vec<_>>().as_slice() {
+        total.months += years.parse::<f64>().ok()? * 12.0 + months.parse::<f64>().ok()?;
+        total.days += days.parse::<f64>().ok()?;
+        if !clock.is_empty() {
+            total.micros += parse_interval_clock(clock)??;
+        }
+        return Some(());
     }
     for c in text.chars() {
         match c {

@@ -87,6 +87,9 @@ impl FromStr for Numeric {
             let scale = scale.clamp(0, i64::from(SCALE_MAX)) as u32;
             return Ok(Numeric::new(BigInt::zero(), scale));
         }
+        if exponent < -i64::from(SCALE_MAX) {
+            return Err(overflow());
+        }
         if scale - significant.len() as i64 > i64::from(SCALE_MAX) + 1 {
             return Ok(Numeric::new(BigInt::zero(), SCALE_MAX));
         }

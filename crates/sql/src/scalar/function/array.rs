@@ -9,7 +9,7 @@ use super::super::catalogue::FunctionFn;
 use super::{Answer, int, mismatch};
 use crate::error::{SqlError, SqlState};
 
-pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
+pub(super) fn find(name: &str, _args: &[BaseType]) -> Option<FunctionFn> {
     Some(match name {
         "array_length" => |a, _| Ok(dimension(a)?.map_or(Value::Null, |d| Value::Int4(d.length))),
         "array_lower" => |a, _| Ok(dimension(a)?.map_or(Value::Null, |d| Value::Int4(d.lower))),
@@ -19,6 +19,14 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         "array_ndims" => |a, _| {
             let count = array(&a[0])?.dimensions.len() as i32;
             Ok(if count == 0 { Value::Null } else { Value::Int4(count) })
+        },
+        "array_dims" => |a, _| {
+            let shape: String = array(&a[0])?
+                .dimensions
+                .iter()
+                .map(|d| format!("[{}:{}]", d.lower, d.lower + d.length - 1))
+                .collect();
+            Ok(if shape.is_empty() { Value::Null } else { Value::text(shape) })
         },
         "cardinality" => |a, _| Ok(Value::Int4(array(&a[0])?.elements.len() as i32)),
         "array_append" => |a, call| append(&a[0], &a[1], element_type(call.ty)),
@@ -96,7 +104,7 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
                 .collect();
             Ok(Value::array(BaseType::Text, elements))
         },
-        "array_fill" if args.len() == 2 => |a, call| {
+        "array_fill" => |a, call| {
             let Value::Array(lengths) = &a[1] else {
                 return Err(SqlError::new(
                     SqlState::NULL_VALUE_NOT_ALLOWED,
@@ -114,7 +122,20 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             let dimensions = if total == 0 || lengths.is_empty() {
                 Vec::new()
             } else {
-                lengths.iter().map(|n| ArrayDimension { length: *n as i32, lower: 1 }).collect()
+                let lowers = match a.get(2) {
+                    Some(Value::Array(lowers)) => {
+                        lowers.elements.iter().map(|v| v.as_i64().unwrap_or(1)).collect()
+                    }
+                    _ => vec![1; lengths.len()],
+                };
+                if lowers.len() != lengths.len() {
+                    return Err(SqlError::new(
+                        SqlState::ARRAY_SUBSCRIPT_ERROR,
+                        "wrong number of array subscripts",
+                    ));
+                }
+                let shape = lengths.iter().zip(lowers);
+                shape.map(|(n, lower)| ArrayDimension { length: *n as i32, lower: lower as i32 }).collect()
             };
             let count = if lengths.is_empty() { 0 } else { total as usize };
             Ok(Value::Array(Box::new(ArrayValue {

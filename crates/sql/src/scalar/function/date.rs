@@ -41,6 +41,13 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         },
         "to_timestamp" if args == [BaseType::Float8] => |a, _| match &a[0] {
             Value::Float8(n) => {
+                if n.is_infinite() {
+                    let end = if *n > 0.0 { TIMESTAMP_INFINITY } else { TIMESTAMP_NEGATIVE_INFINITY };
+                    return Ok(Value::Timestamptz(end));
+                }
+                if n.is_nan() {
+                    return Err(SqlError::new(SqlState::DATETIME_FIELD_OVERFLOW, "timestamp cannot be NaN"));
+                }
                 let micros = (n - UNIX_OFFSET_SECONDS as f64) * 1e6;
                 Ok(Value::Timestamptz(datetime::check_timestamp(micros.round_ties_even() as i128)?))
             }
@@ -66,11 +73,22 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
                 span(i.months, days, i.micros % DAY)
             })
         },
-        "age" if args.len() == 2 => |a, _| match (&a[0], &a[1]) {
-            (Value::Timestamp(x), Value::Timestamp(y)) | (Value::Timestamptz(x), Value::Timestamptz(y)) => {
-                Ok(age(*x, *y))
+        "age" if args.len() == 2 => |a, call| match (&a[0], &a[1]) {
+            (Value::Timestamp(x), Value::Timestamp(y)) => Ok(age(*x, *y)),
+            (Value::Timestamptz(x), Value::Timestamptz(y)) => {
+                let zone = call.ctx.session.timezone();
+                Ok(age(cast::to_local(*x, zone), cast::to_local(*y, zone)))
             }
             _ => Err(mismatch()),
+        },
+        "age" => |a, call| {
+            let zone = call.ctx.session.timezone();
+            let today = cast::to_local(call.ctx.transaction_time, zone).div_euclid(DAY) * DAY;
+            match &a[0] {
+                Value::Timestamp(at) => Ok(age(today, *at)),
+                Value::Timestamptz(at) => Ok(age(today, cast::to_local(*at, zone))),
+                _ => Err(mismatch()),
+            }
         },
         _ => return None,
     })
@@ -110,7 +128,42 @@ fn age(later: i64, earlier: i64) -> Value {
     span(months, days, micros)
 }
 
+/// Units that `extract` refuses of a date.
+fn date_lacks(unit: &str) -> bool {
+    unit.starts_with("timezone") || clock_field(0, unit).is_some()
+}
+
+/// Units that exist, whether or not a type has them.
+const UNITS: [&str; 23] = [
+    "microseconds",
+    "milliseconds",
+    "second",
+    "minute",
+    "hour",
+    "day",
+    "dow",
+    "isodow",
+    "doy",
+    "week",
+    "month",
+    "quarter",
+    "year",
+    "isoyear",
+    "decade",
+    "century",
+    "millennium",
+    "epoch",
+    "julian",
+    "timezone",
+    "timezone_hour",
+    "timezone_minute",
+    "microsecond",
+];
+
 fn unknown_unit(unit: &str, ty: BaseType) -> SqlError {
+    if UNITS.contains(&unit) {
+        return SqlError::not_supported(format!("unit \"{unit}\" not supported for type {ty}"));
+    }
     SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("unit \"{unit}\" not recognized for type {ty}"))
 }
 
@@ -129,13 +182,17 @@ fn extract(args: &[Value], call: &Invocation<'_>, exact: bool) -> Answer {
         }
         Value::Date(days) => {
             let at = cast::date_to_timestamp(*days)?;
-            (at, at, true)
+            // `date_part` sees a date as midnight; `extract` refuses the clock's units.
+            (at, at, exact)
         }
         Value::Timestamp(at) => (*at, *at, false),
         Value::Timestamptz(at) => (cast::to_local(*at, call.ctx.session.timezone()), *at, false),
         _ => return Err(mismatch()),
     };
-    if local == TIMESTAMP_INFINITY || local == TIMESTAMP_NEGATIVE_INFINITY {
+    if (local == TIMESTAMP_INFINITY || local == TIMESTAMP_NEGATIVE_INFINITY)
+        && UNITS.contains(&unit.as_str())
+        && !(is_date && date_lacks(&unit))
+    {
         let steady = matches!(
             unit.as_str(),
             "epoch" | "year" | "decade" | "century" | "millennium" | "julian" | "isoyear"
@@ -169,7 +226,12 @@ fn extract(args: &[Value], call: &Invocation<'_>, exact: bool) -> Answer {
         "decade" => whole(date.year.div_euclid(10)),
         "century" => whole(if year > 0 { (year + 99) / 100 } else { -((99 - year) / 100) }),
         "millennium" => whole(if year > 0 { (year + 999) / 1000 } else { -((999 - year) / 1000) }),
-        "julian" if is_date => whole((day_number + 2_451_545) as i32),
+        "julian" if !is_date => {
+            let clock = Numeric::from(local.rem_euclid(DAY)).div(&Numeric::from(DAY))?;
+            let number = Numeric::from(day_number + 2_451_545).add(&clock);
+            return Ok(if exact { Value::Numeric(Box::new(number)) } else { Value::Float8(number.to_f64()) });
+        }
+        "julian" => whole((day_number + 2_451_545) as i32),
         "epoch" if is_date => Some((i128::from(day_number) * 86_400 + i128::from(UNIX_OFFSET_SECONDS), 0)),
         "epoch" => Some((i128::from(utc) + i128::from(UNIX_OFFSET_SECONDS) * i128::from(SECOND), 6)),
         "timezone" if ty == BaseType::Timestamptz => Some((i128::from((local - utc) / SECOND), 0)),
@@ -248,14 +310,16 @@ fn date_trunc(args: &[Value], call: &Invocation<'_>) -> Answer {
                 "year" => span(i.months / 12 * 12, 0, 0),
                 "decade" => span(i.months / 120 * 120, 0, 0),
                 "century" => span(i.months / 1200 * 1200, 0, 0),
-                _ => return Err(unknown_unit(&unit, ty)),
+                "millennium" => span(i.months / 12_000 * 12_000, 0, 0),
+                _ => return Err(uncuttable(&unit, ty)),
             }
         }
         _ => return Err(mismatch()),
     })
 }
 
-fn truncate(at: i64, unit: &str, ty: BaseType) -> Result<i64, SqlError> {
+/// Cuts a local timestamp to a unit.
+pub(super) fn truncate(at: i64, unit: &str, ty: BaseType) -> Result<i64, SqlError> {
     if at == TIMESTAMP_INFINITY || at == TIMESTAMP_NEGATIVE_INFINITY {
         return Ok(at);
     }
@@ -276,6 +340,15 @@ fn truncate(at: i64, unit: &str, ty: BaseType) -> Result<i64, SqlError> {
         "decade" => first(date.year.div_euclid(10) * 10, 1),
         "century" => first((date.year - 1).div_euclid(100) * 100 + 1, 1),
         "millennium" => first((date.year - 1).div_euclid(1000) * 1000 + 1, 1),
-        _ => return Err(unknown_unit(unit, ty)),
+        _ => return Err(uncuttable(unit, ty)),
     })
+}
+
+/// Units that name no span cannot be cut to.
+fn uncuttable(unit: &str, ty: BaseType) -> SqlError {
+    if matches!(unit, "dow" | "isodow" | "doy" | "isoyear" | "epoch" | "julian") {
+        let message = format!("unit \"{unit}\" not recognized for type {ty}");
+        return SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message);
+    }
+    unknown_unit(unit, ty)
 }

@@ -3,11 +3,17 @@
 
 pub(super) mod array;
 mod date;
+mod digest;
+mod from_char;
+mod make;
 pub(super) mod math;
+mod number_format;
 pub(super) mod pattern;
+mod regexp;
 pub(super) mod set;
 mod string;
 mod system;
+mod to_char;
 
 use rustydb_types::datatype::BaseType;
 use rustydb_types::value::Value;
@@ -23,7 +29,10 @@ type Answer = Result<Value, SqlError>;
 pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
     math::find(name, args)
         .or_else(|| string::find(name, args))
+        .or_else(|| regexp::find(name, args))
+        .or_else(|| digest::find(name, args))
         .or_else(|| date::find(name, args))
+        .or_else(|| make::find(name, args))
         .or_else(|| array::find(name, args))
         .or_else(|| system::find(name, args))
 }

@@ -197,6 +197,11 @@ fn translate(pattern: &str) -> String {
                 out.push('\\');
                 out.push(c);
             }
+            // The engine would take a second quantifier; POSIX has no meaning for it.
+            '*' | '+' if !in_bracket && matches!(chars.peek(), Some('*' | '+')) => {
+                out.push(c);
+                out.push_str("{,");
+            }
             other => out.push(other),
         }
     }

@@ -10,7 +10,7 @@ use super::super::EvalContext;
 use super::super::arithmetic;
 use super::super::catalogue::Function;
 use super::array;
-use super::pattern;
+use super::{pattern, regexp};
 use crate::error::{SqlError, SqlState};
 
 type Emit<'a> = &'a mut dyn FnMut(Value) -> Result<ControlFlow<()>, SqlError>;
@@ -50,7 +50,7 @@ pub(in super::super) fn eval(
         }
         ("regexp_split_to_table", [Value::Text(whole), Value::Text(pattern), rest @ ..]) => {
             let regex = pattern::compile(pattern, rest.first().and_then(Value::as_str).unwrap_or(""))?;
-            each(regex.split(whole).map(Value::text), emit)
+            each(regexp::split(&regex, whole).into_iter().map(Value::text), emit)
         }
         ("regexp_matches", [Value::Text(whole), Value::Text(pattern), rest @ ..]) => {
             let flags = rest.first().and_then(Value::as_str).unwrap_or("");

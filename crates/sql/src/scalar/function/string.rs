@@ -2,10 +2,9 @@
 
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::value::Value;
-use sha2::{Digest, Sha256};
 
 use super::super::catalogue::FunctionFn;
-use super::{Answer, array, int, pattern, set, text};
+use super::{Answer, array, int, text};
 use crate::error::{SqlError, SqlState};
 
 /// Longest text that a function builds, in bytes.
@@ -18,8 +17,13 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             Value::Bytea(bytes) => Ok(Value::Int4(bytes.len() as i32)),
             _ => Ok(Value::Null),
         },
-        "sha256" => |a, _| match &a[0] {
-            Value::Bytea(bytes) => Ok(Value::Bytea(Sha256::digest(bytes).as_slice().into())),
+        "substr" | "substring" if bytes && args.get(1) == Some(&BaseType::Int4) => |a, _| {
+            let Value::Bytea(bytes) = &a[0] else { return Err(super::mismatch()) };
+            let (from, count) = span(a)?;
+            Ok(Value::Bytea(bytes.iter().skip(from).take(count).copied().collect::<Vec<u8>>().into()))
+        },
+        "bit_length" if bytes => |a, _| match &a[0] {
+            Value::Bytea(bytes) => Ok(Value::Int4(bytes.len() as i32 * 8)),
             _ => Ok(Value::Null),
         },
         _ if bytes => return None,
@@ -46,27 +50,24 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             Ok(Value::text(out))
         },
         "substr" | "substring" if args.get(1) == Some(&BaseType::Int4) => |a, _| {
-            let start = int(a, 1)?;
-            let end = match a.get(2).and_then(Value::as_i64) {
-                Some(length) if length < 0 => {
-                    return Err(SqlError::new(
-                        SqlState::SUBSTRING_ERROR,
-                        "negative substring length not allowed",
-                    ));
-                }
-                Some(length) => start.saturating_add(length),
-                None => i64::MAX,
-            };
-            let from = start.max(1);
-            let count = usize::try_from(end.saturating_sub(from)).unwrap_or(0);
-            Ok(Value::text(text(a, 0)?.chars().skip((from - 1) as usize).take(count).collect::<String>()))
+            let (from, count) = span(a)?;
+            Ok(Value::text(text(a, 0)?.chars().skip(from).take(count).collect::<String>()))
         },
-        "substring" if args.len() == 2 => |a, _| {
-            let regex = pattern::compile(text(a, 1)?, "")?;
-            Ok(regex
-                .captures(text(a, 0)?)
-                .and_then(|found| found.get(usize::from(found.len() > 1)).map(|m| Value::text(m.as_str())))
-                .unwrap_or(Value::Null))
+        "bit_length" => |a, _| Ok(Value::Int4(text(a, 0)?.len() as i32 * 8)),
+        "overlay" => |a, _| {
+            let (whole, new) = (text(a, 0)?, text(a, 1)?);
+            let start = int(a, 2)?;
+            if start <= 0 {
+                return Err(SqlError::new(
+                    SqlState::SUBSTRING_ERROR,
+                    "negative substring length not allowed",
+                ));
+            }
+            let length = a.get(3).and_then(Value::as_i64).unwrap_or(new.chars().count() as i64);
+            let head: String = whole.chars().take(start as usize - 1).collect();
+            let skip = usize::try_from(start - 1 + length).unwrap_or(0);
+            let tail: String = whole.chars().skip(skip).collect();
+            built(format!("{head}{new}{tail}"))
         },
         "btrim" | "trim" => |a, _| trim(a, true, true),
         "ltrim" => |a, _| trim(a, true, false),
@@ -140,16 +141,24 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             built(parts.join(separator))
         },
         "quote_ident" => |a, _| Ok(Value::text(quote_ident(text(a, 0)?))),
-        "quote_literal" if args == [BaseType::Text] => |a, _| Ok(Value::text(quote_literal(text(a, 0)?))),
-        "quote_nullable" if args == [BaseType::Text] => {
-            |a, _| Ok(Value::text(a[0].as_str().map_or_else(|| "NULL".to_owned(), quote_literal)))
-        }
+        "quote_literal" => |a, call| {
+            let ty = call.arg_types.first().copied().unwrap_or(DataType::TEXT);
+            Ok(Value::text(quote_literal(&array::wire_text(&a[0], ty, call.ctx))))
+        },
+        "quote_nullable" => |a, call| {
+            let ty = call.arg_types.first().copied().unwrap_or(DataType::TEXT);
+            let quoted = (!a[0].is_null()).then(|| quote_literal(&array::wire_text(&a[0], ty, call.ctx)));
+            Ok(Value::text(quoted.unwrap_or_else(|| "NULL".to_owned())))
+        },
         "format" => |a, call| format(a, call.arg_types, call.ctx),
         "ascii" => |a, _| Ok(Value::Int4(text(a, 0)?.chars().next().map_or(0, |c| c as i32))),
         "chr" => |a, _| {
             let n = int(a, 0)?;
             match u32::try_from(n).ok().filter(|n| *n > 0).and_then(char::from_u32) {
                 Some(c) => Ok(Value::text(c.to_string())),
+                None if n < 0 => {
+                    Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "character number must be positive"))
+                }
                 None if n == 0 => {
                     Err(SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "null character not permitted"))
                 }
@@ -173,60 +182,31 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             ))
         },
         "starts_with" => |a, _| Ok(Value::Bool(text(a, 0)?.starts_with(text(a, 1)?))),
-        "regexp_replace" if args.len() <= 4 && args.get(3) != Some(&BaseType::Int4) => |a, _| {
-            let flags = a.get(3).and_then(Value::as_str).unwrap_or("");
-            let regex = pattern::compile(text(a, 1)?, flags)?;
-            let replacement = text(a, 2)?;
-            let limit = usize::from(!flags.contains('g'));
-            built(
-                regex
-                    .replacen(text(a, 0)?, limit, |found: &regex::Captures<'_>| expand(replacement, found))
-                    .into_owned(),
-            )
-        },
-        "regexp_match" => |a, _| {
-            let regex = pattern::compile(text(a, 1)?, a.get(2).and_then(Value::as_str).unwrap_or(""))?;
-            Ok(regex.captures(text(a, 0)?).map_or(Value::Null, |found| set::groups(&found)))
-        },
-        "regexp_split_to_array" => |a, _| {
-            let regex = pattern::compile(text(a, 1)?, a.get(2).and_then(Value::as_str).unwrap_or(""))?;
-            Ok(Value::array(BaseType::Text, regex.split(text(a, 0)?).map(Value::text).collect()))
-        },
         _ => return None,
     })
+}
+
+/// Where `substr(text, start [, length])` begins (from 0) and how much it takes.
+fn span(args: &[Value]) -> Result<(usize, usize), SqlError> {
+    let start = int(args, 1)?;
+    let end = match args.get(2).and_then(Value::as_i64) {
+        Some(length) if length < 0 => {
+            return Err(SqlError::new(SqlState::SUBSTRING_ERROR, "negative substring length not allowed"));
+        }
+        Some(length) => start.saturating_add(length),
+        None => i64::MAX,
+    };
+    let from = start.max(1);
+    Ok(((from - 1) as usize, usize::try_from(end.saturating_sub(from)).unwrap_or(0)))
 }
 
 fn too_long() -> SqlError {
     SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "requested length too large")
 }
 
-fn built(out: String) -> Answer {
+/// A text, unless it grew too long.
+pub(super) fn built(out: String) -> Answer {
     if out.len() > TEXT_MAX { Err(too_long()) } else { Ok(Value::text(out)) }
-}
-
-fn expand(replacement: &str, found: &regex::Captures<'_>) -> String {
-    let mut out = String::new();
-    let mut chars = replacement.chars();
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            out.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('&') => out.push_str(found.get(0).map_or("", |m| m.as_str())),
-            Some(d @ '1'..='9') => {
-                let group = d as usize - '0' as usize;
-                out.push_str(found.get(group).map_or("", |m| m.as_str()));
-            }
-            Some('\\') => out.push('\\'),
-            Some(other) => {
-                out.push('\\');
-                out.push(other);
-            }
-            None => out.push('\\'),
-        }
-    }
-    out
 }
 
 fn trim(args: &[Value], left: bool, right: bool) -> Answer {
@@ -267,11 +247,7 @@ pub fn quote_ident(name: &str) -> String {
 
 fn quote_literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");
-    if text.contains('\\') {
-        format!(" E'{}'", doubled.replace('\\', "\\\\"))
-    } else {
-        format!("'{doubled}'")
-    }
+    if text.contains('\\') { format!("E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
 }
 
 fn format(args: &[Value], types: &[DataType], ctx: &super::super::EvalContext<'_>) -> Answer {

@@ -220,11 +220,11 @@ fn size_pretty(bytes: i64) -> String {
         return format!("{size} bytes");
     }
     size >>= 9;
-    for unit in ["kB", "MB", "GB"] {
+    for unit in ["kB", "MB", "GB", "TB"] {
         if size.abs() < 20 * 1024 - 1 {
             return format!("{} {unit}", (size + size.signum()) / 2);
         }
         size >>= 10;
     }
-    format!("{} TB", (size + size.signum()) / 2)
+    format!("{} PB", (size + size.signum()) / 2)
 }
