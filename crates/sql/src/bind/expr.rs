@@ -513,6 +513,10 @@ impl Binder<'_> {
         }
         let ty = match kind {
             SubqueryKind::Scalar => columns.first().map_or(DataType::TEXT, |column| column.data_type),
+            SubqueryKind::Array => {
+                let element = columns.first().map_or(DataType::TEXT, |column| column.data_type);
+                element.array().ok_or_else(|| unsupported(format!("an array of {element}")))?
+            }
             _ => DataType::BOOL,
         };
         let hashable = kind == SubqueryKind::Any && test.as_ref().is_some_and(is_equality);

@@ -205,7 +205,6 @@ enum Failure {
 
 fn exact_operator(candidates: &[&'static Operator], inputs: [BaseType; 2]) -> Option<&'static Operator> {
     let [mut left, mut right] = inputs;
-    let polymorphic = |base: BaseType| base.category() == Category::Array;
     if left == BaseType::Unknown && right == BaseType::Unknown {
         return None;
     }
@@ -214,8 +213,13 @@ fn exact_operator(candidates: &[&'static Operator], inputs: [BaseType; 2]) -> Op
     } else if right == BaseType::Unknown {
         right = left;
     }
-    let _ = polymorphic;
-    candidates.iter().copied().find(|op| op.left == Some(left) && op.right == right)
+    let exact = candidates.iter().copied().find(|op| op.left == Some(left) && op.right == right);
+    let is_array = left == right && left.category() == Category::Array;
+    // An untyped literal beside an array is an array of the same type, which only the polymorphic row takes.
+    exact.or_else(|| {
+        let any = BaseType::AnyArray;
+        candidates.iter().copied().find(|op| is_array && op.left == Some(any) && op.right == any)
+    })
 }
 
 /// PostgreSQL's `func_select_candidate` over candidates that can take the inputs at all.
