@@ -291,3 +291,38 @@ fn numeric_in(reader: &mut Reader<'_>) -> Result<Numeric, ValueError> {
         other => other,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::text::{TextContext, text_in};
+
+    /// Type, text and the bytes that PostgreSQL 15's send function gives.
+    #[test]
+    fn values_have_postgresqls_binary_form() {
+        for line in include_str!("testdata/binary.txt").lines() {
+            let [ty, text, hex] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            let ty = DataType::parse(ty).expect("a known type");
+            let value = text_in(text, ty.base, &TextContext::UTC).expect("a value of the type");
+            let mut bytes = Vec::new();
+            binary_out(&mut bytes, &value, ty);
+            let found: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(found, hex, "{ty} {text}");
+            let back = binary_in(&bytes, ty.base).expect("what was written");
+            assert_eq!(format!("{back:?}"), format!("{value:?}"), "{ty} {text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn any_bytes_read_or_fail_without_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..40),
+            base in prop::sample::select(BaseType::ALL),
+        ) {
+            let _ = binary_in(&bytes, base);
+        }
+    }
+}

@@ -672,4 +672,19 @@ mod tests {
         let fitted = fit_modifier(wide.expect("a number"), DataType::numeric(5, 2), false);
         assert_eq!(fitted.map_err(|error| error.state).err(), Some("22003"));
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(3000))]
+        #[test]
+        fn any_text_reads_or_fails_without_panic(
+            text in "[0-9]{0,20}[-+:./ ]{0,2}[0-9a-zT]{0,12}[-+:. ]{0,2}[0-9]{0,19}[ a-z{}\",\\\\]{0,6}",
+            base in proptest::sample::select(&[BaseType::Time, BaseType::Date, BaseType::Timestamp, BaseType::Timestamptz, BaseType::Interval, BaseType::Numeric, BaseType::Float4, BaseType::Float8, BaseType::Int8, BaseType::Int4Array, BaseType::TextArray, BaseType::Uuid, BaseType::Bytea, BaseType::PgLsn, BaseType::Bool][..]),
+        ) {
+            if let Ok(value) = text_in(&text, base, &TextContext::UTC) {
+                let printed = text_out(&value, DataType::plain(base), &TextContext::UTC);
+                let again = text_in(&printed, base, &TextContext::UTC);
+                proptest::prop_assert!(again.is_ok_and(|again| again == value), "{base}: {text:?} -> {printed:?}");
+            }
+        }
+    }
 }

@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use rustydb_types::datatype::DataType;
+use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::text;
 use rustydb_types::value::Value;
 
+use super::catalogue::Invocation;
 use super::{CastContext, EvalContext, Expr, coerce, resolve_function, resolve_operator, resolve_unary};
 use crate::error::SqlError;
 
@@ -121,4 +122,118 @@ fn the_catalogue_is_whole() {
     let catalogue = super::catalogue::Catalogue::get();
     assert!(catalogue.all_operators().count() > 350, "{}", catalogue.all_operators().count());
     assert!(catalogue.all_functions().count() > 300, "{}", catalogue.all_functions().count());
+}
+
+/// Values at the edges of each type, as text.
+fn edges(base: BaseType) -> Vec<&'static str> {
+    match base {
+        BaseType::Bool => vec!["t", "f"],
+        BaseType::Int2 => vec!["0", "-1", "32767", "-32768"],
+        BaseType::Int4 => vec!["0", "1", "-1", "7", "2147483647", "-2147483648"],
+        BaseType::Int8 => vec!["0", "-1", "9223372036854775807", "-9223372036854775808"],
+        BaseType::Numeric => {
+            vec!["0", "-1.50", "1e300", "-1e-300", "NaN", "Infinity", "-Infinity", "1234.5678"]
+        }
+        BaseType::Float4 => vec!["0", "-0", "3.4e38", "1e-45", "NaN", "Infinity"],
+        BaseType::Float8 => vec!["0", "-0", "1.7e308", "-1.7e308", "5e-324", "NaN", "-Infinity", "0.5"],
+        BaseType::Bytea => vec!["\\x", "\\x00ff5c25"],
+        BaseType::Date => vec!["2024-02-29", "4714-11-24 BC", "5874897-12-31", "infinity", "-infinity"],
+        BaseType::Time => vec!["00:00", "24:00:00", "23:59:59.999999"],
+        BaseType::Timestamp => vec!["4714-11-24 BC", "294276-12-31 23:59:59.999999", "infinity", "-infinity"],
+        BaseType::Timestamptz => {
+            vec!["4714-11-24 00:00+00 BC", "294276-12-31 23:59:59.999999+00", "infinity"]
+        }
+        BaseType::Interval => vec![
+            "0",
+            "178956970 years",
+            "-178956970 years -2147483647 days",
+            "2562047788:00:54",
+            "1 mon -1 day",
+        ],
+        BaseType::Uuid => vec!["ffffffff-ffff-ffff-ffff-ffffffffffff"],
+        BaseType::PgLsn => vec!["0/0", "FFFFFFFF/FFFFFFFF"],
+        BaseType::Int2Vector | BaseType::OidVector => vec!["", "1 2"],
+        _ if base.is_oid_like() => vec!["0", "4294967295"],
+        _ if base.is_text_like() => vec![
+            "",
+            "é\u{10ffff}",
+            "%_\\",
+            "YYYY-MM-DDth HH24:MI\"x",
+            "FM9990.99MI",
+            "(a|b",
+            "2024-1",
+            "999999999999999999999:00",
+            "utf8",
+            "month",
+            "\\1&$",
+            "{1,2",
+        ],
+        _ => match base.element() {
+            Some(_) => vec!["{}", "{NULL}", "[-5:-4]={1,0}", "{{1,0},{0,1}}"],
+            None => vec![],
+        },
+    }
+}
+
+fn edge_values(base: BaseType) -> Vec<Value> {
+    let concrete = match base {
+        BaseType::Any | BaseType::AnyElement | BaseType::AnyNonArray | BaseType::AnyCompatible => {
+            BaseType::Int4
+        }
+        BaseType::AnyArray | BaseType::AnyCompatibleArray => BaseType::Int4Array,
+        other => other,
+    };
+    let ctx = text::TextContext::UTC;
+    edges(concrete)
+        .into_iter()
+        .filter_map(|edge| text::text_in(edge, concrete, &ctx).ok())
+        .chain([Value::Null])
+        .collect()
+}
+
+/// Every operator and function over every edge: an answer or an error, never a panic.
+#[test]
+fn nothing_panics_at_the_edges_of_its_types() {
+    let catalogue = super::catalogue::Catalogue::get();
+    let ctx = EvalContext::constant(&[]);
+    for operator in catalogue.all_operators() {
+        let rights: Vec<Value> = edge_values(operator.right);
+        for left in edge_values(operator.left.unwrap_or(operator.right)) {
+            for right in rights.iter().filter(|right| !right.is_null() && !left.is_null()) {
+                let _ = (operator.eval)(&left, right, &ctx);
+            }
+        }
+    }
+    for function in catalogue.all_functions() {
+        let Some(eval) = function.eval else { continue };
+        let mut types = function.args.clone();
+        if let (Some(element), Some(last)) = (function.variadic, types.last_mut()) {
+            *last = element;
+        }
+        let arg_types: Vec<DataType> = types.iter().map(|base| DataType::plain(*base)).collect();
+        let pools: Vec<Vec<Value>> = types.iter().map(|base| edge_values(*base)).collect();
+        // Walks all combinations of few arguments, and a spread of them for many.
+        let total: usize = pools.iter().map(Vec::len).product();
+        let step = total / 2000 + 1;
+        for number in (0..total).step_by(step) {
+            let mut rest = number;
+            let args: Vec<Value> = pools
+                .iter()
+                .map(|pool| {
+                    let value = pool[rest % pool.len()].clone();
+                    rest /= pool.len();
+                    value
+                })
+                .collect();
+            if function.strict && args.iter().any(Value::is_null) {
+                continue;
+            }
+            let ty = DataType::plain(if function.result == BaseType::AnyArray {
+                BaseType::Int4Array
+            } else {
+                function.result
+            });
+            let _ = eval(&args, &Invocation { function, arg_types: &arg_types, ty, ctx: &ctx });
+        }
+    }
 }

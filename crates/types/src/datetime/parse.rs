@@ -68,12 +68,13 @@ fn parse_clock(text: &str) -> Result<i64, Failure> {
         [hours, minutes, seconds] => (number(hours)?, number(minutes)?, parse_seconds(seconds)?),
         _ => return Err(Failure::Syntax),
     };
+    let in_range =
+        (0..=24).contains(&hours) && (0..60).contains(&minutes) && (0..=60 * SECOND).contains(&seconds);
+    if !in_range {
+        return Err(Failure::Field);
+    }
     let total = hours * HOUR + minutes * MINUTE + seconds;
-    let valid = (0..=24).contains(&hours)
-        && (0..60).contains(&minutes)
-        && (0..=60 * SECOND).contains(&seconds)
-        && total <= DAY;
-    if valid { Ok(total) } else { Err(Failure::Field) }
+    if total <= DAY { Ok(total) } else { Err(Failure::Field) }
 }
 
 /// Seconds with a fraction, in microseconds, rounded.

@@ -70,7 +70,9 @@ impl Numeric {
         }
         let whole_digits = (approximate * std::f64::consts::LOG10_E).max(0.0) as u32 + 1;
         // Halve the argument until it is small, sum the series, square back.
-        let halvings = (approximate.abs().max(1e-9).log2().ceil().max(0.0) as u32) + 8;
+        let halvings = (approximate.abs().max(1e-9).log2().ceil().max(0.0) as u32)
+            + 8
+            + (f64::from(scale + whole_digits).sqrt() * 0.9) as u32;
         let digits = scale + whole_digits + GUARD_DIGITS + halvings / 3 + 4;
         let unit = power_of_ten(digits);
         let Numeric::Finite { coefficient, scale: own } = self else { return Numeric::NaN };

@@ -5,6 +5,9 @@ use rustydb_types::datetime::{self, DAY, HOUR, MINUTE, SECOND};
 use super::to_char::{DAYS, Field, MONTHS, Part, parse};
 use crate::error::{SqlError, SqlState};
 
+/// No field of a date or time is larger, so that sums of fields cannot overflow.
+const FIELD_MAX: i64 = 9_999_999;
+
 #[derive(Default)]
 struct Read {
     year: Option<i32>,
@@ -176,6 +179,12 @@ impl Read {
             _ => {}
         }
         let (n, digits, tail) = number(limit)?;
+        if n.abs() > FIELD_MAX {
+            return Err(SqlError::new(
+                SqlState::DATETIME_FIELD_OVERFLOW,
+                format!("value for \"{}\" in source string is out of range", field.written),
+            ));
+        }
         match name {
             "YYYY" | "IYYY" => self.year = Some(small(n)?),
             "YYY" | "YY" | "Y" | "IYY" | "IY" | "I" => {

@@ -128,8 +128,8 @@ fn seconds(args: &[Value], at: usize) -> Result<f64, SqlError> {
 fn clock(hour: i64, minute: i64, second: f64) -> Result<i64, SqlError> {
     let micros = (second * 1e6).round_ties_even();
     let valid = (0..=24).contains(&hour) && (0..60).contains(&minute) && (0.0..=60.0).contains(&second);
-    let total = hour * HOUR + minute * MINUTE + micros as i64;
-    if !valid || total > DAY {
+    let total = if valid { hour * HOUR + minute * MINUTE + micros as i64 } else { i64::MAX };
+    if total > DAY {
         return Err(SqlError::new(
             SqlState::DATETIME_FIELD_OVERFLOW,
             format!("time field value out of range: {hour}:{minute:02}:{second}"),
@@ -176,11 +176,12 @@ fn bin(stride: &Interval, at: i64, origin: i64) -> Result<i64, SqlError> {
 fn justify(args: &[Value], all: bool) -> Answer {
     let Value::Interval(span) = &args[0] else { return Err(mismatch()) };
     let mut span = **span;
+    let out = || ValueError::out_of_range(BaseType::Interval);
     if all {
-        span.days += (span.micros / DAY) as i32;
+        span.days = span.days.checked_add((span.micros / DAY) as i32).ok_or_else(out)?;
         span.micros %= DAY;
     }
-    span.months += span.days / 30;
+    span.months = span.months.checked_add(span.days / 30).ok_or_else(out)?;
     span.days %= 30;
     if all {
         if span.months > 0 && (span.days < 0 || (span.days == 0 && span.micros < 0)) {
