@@ -93,9 +93,11 @@ impl Databases {
         let recent = self.memory.recent_per_group;
         KvConfig {
             flush_interval: self.flush_interval,
-            flush_size_bytes: bytes(recent / 4).min(64 << 20),
-            unflushed_size_bytes_max: bytes(recent / 2),
-            snapshot_size_bytes_max: bytes(recent / 2),
+            flush_size_bytes: bytes(recent / 2).min(64 << 20),
+            unflushed_size_bytes_max: bytes(recent * 2),
+            // Old snapshots are rare and belong to one group at a time: a scan right after a bulk load pins what
+            // was loaded, and must not be given up for a share that other groups do not use.
+            snapshot_size_bytes_max: bytes(recent * crate::memory::GROUPS_PLANNED),
             ..KvConfig::new(self.folder(group))
         }
     }
