@@ -29,6 +29,9 @@ pub struct KvConfig {
     pub locks_max: usize,
     /// Bytes of one transaction's writes held in memory.
     pub transaction_size_bytes_max: usize,
+    /// The largest log entry. It must fit in what the log takes, since an entry that the log refuses after consensus
+    /// has taken it stops the node.
+    pub entry_size_bytes_max: usize,
     /// Bytes of buffered writes at which `flush_if_large` stages a chunk.
     pub stage_size_bytes: usize,
     /// Key ranges that one SERIALIZABLE transaction remembers before it coarsens them.
@@ -53,6 +56,7 @@ impl KvConfig {
             commit_wait: Duration::from_secs(30),
             locks_max: 2_000_000,
             transaction_size_bytes_max: 256 << 20,
+            entry_size_bytes_max: 30 << 20,
             stage_size_bytes: 1 << 20,
             read_ranges_max: 4096,
             validation_size_bytes_max: 16 << 20,

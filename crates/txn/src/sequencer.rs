@@ -258,6 +258,10 @@ impl Core {
             }
         };
         let size_bytes = submission.entry.as_ref().map_or(0, EntryBuilder::size_bytes);
+        let bound_bytes = self.config.entry_size_bytes_max;
+        if size_bytes > bound_bytes {
+            return Err(TxnError::TooLarge { size_bytes, bound_bytes });
+        }
         let full = state.in_flight.len() >= self.config.window_entries_max
             || (state.size_bytes + size_bytes > self.config.window_size_bytes_max
                 && !state.in_flight.is_empty());

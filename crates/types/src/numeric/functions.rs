@@ -54,7 +54,7 @@ impl Numeric {
             Numeric::NegativeInfinity => return Ok(Numeric::zero()),
             Numeric::Finite { .. } => {}
         }
-        // 0.434294481903252 = log10(e): the decimal weight of the result.
+        // std::f64::consts::LOG10_E = log10(e): the decimal weight of the result.
         let weight = (self.to_f64() * std::f64::consts::LOG10_E).clamp(-2000.0, 2e9) as i64;
         if weight > WEIGHT_MAX as i64 {
             return Err(overflow());
@@ -298,7 +298,7 @@ impl Numeric {
 
     fn power_by_logarithm(&self, n: i32, scale: u32) -> Result<Numeric, ValueError> {
         let magnitude = self.abs();
-        let digits = scale + (f64::from(n) * magnitude.ln_f64() * 0.4343).max(0.0) as u32 + 32;
+        let digits = scale + (f64::from(n) * magnitude.ln_f64() * std::f64::consts::LOG10_E).max(0.0) as u32 + 32;
         let logarithm = magnitude.ln_to_scale(digits);
         let result = logarithm.mul(&Numeric::from(i64::from(n))).exp_to_scale(scale);
         Ok(if self.is_negative() && n % 2 != 0 { result.neg() } else { result })
