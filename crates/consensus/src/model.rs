@@ -212,7 +212,8 @@ impl Machine for ModelMachine {
         let state = inner.present.clone();
         let pairs =
             state.lists.iter().flat_map(|(key, list)| list.iter().map(|value| (*key, *value))).collect();
-        let snapshot = ModelSnapshot { applied: state.applied, hash: state.hash, pairs, next: 0, ended: false };
+        let snapshot =
+            ModelSnapshot { applied: state.applied, hash: state.hash, pairs, next: 0, ended: false };
         Box::pin(async move { Ok(Box::new(snapshot) as Box<dyn MachineSnapshot>) })
     }
 

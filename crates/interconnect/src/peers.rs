@@ -149,10 +149,16 @@ impl Transport for Peers {
         let peer = self.inner.peers.lock().get(&to).cloned().ok_or(TransportError::Unreachable { to })?;
         let link = peer.link(lane);
         let queue = link.queue.lock();
-        match queue.as_ref().map(|queue| queue.try_send(frame)) {
-            Some(Ok(())) => Ok(()),
-            Some(Err(mpsc::error::TrySendError::Full(_))) => Err(TransportError::Full { to }),
-            Some(Err(mpsc::error::TrySendError::Closed(_))) | None => {
+        let sent = match queue.as_ref() {
+            Some(queue) => {
+                queue.try_send(frame).map_err(|error| matches!(error, mpsc::error::TrySendError::Full(_)))
+            }
+            None => Err(false),
+        };
+        match sent {
+            Ok(()) => Ok(()),
+            Err(true) => Err(TransportError::Full { to }),
+            Err(false) => {
                 link.wanted.notify_one();
                 Err(TransportError::Unreachable { to })
             }

@@ -2,6 +2,8 @@
 //!
 //! The executor refuses everything, so only what the session runs itself is asked here.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! One store over a local proposer: what a transaction sees, and what stays of it.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -6,6 +6,8 @@
 //! in, writes against what they replaced, SERIALIZABLE against the order of commits, acknowledgements against what
 //! is there. Replay one seed with `HISTORY_SEED=n`.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;

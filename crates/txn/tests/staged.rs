@@ -1,6 +1,8 @@
 //! Staged transactions below the transaction API: entries made by hand, applied by replicas that flush at different
 //! times, must give one state.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -263,13 +263,11 @@ impl Binder<'_> {
             && let sqlparser::ast::FunctionArguments::List(list) = &function.args
             && let Ok((_, function_name)) = self.split_name(&function.name)
             && let Ok(args) = list.args.iter().map(function_arg).collect::<Result<Vec<_>, _>>()
-        {
-            if let Some((function, exprs, data_type)) =
+            && let Some((function, exprs, data_type)) =
                 self.bind_table_function(function_name, &args, place)?
-            {
-                let column = ColumnInfo { name, data_type, origin: None };
-                return Ok(OutputItem { column, exprs, function: Some(function) });
-            }
+        {
+            let column = ColumnInfo { name, data_type, origin: None };
+            return Ok(OutputItem { column, exprs, function: Some(function) });
         }
         let bound = self.bind_expr(expr, place)?;
         let origin = match &bound {

@@ -177,7 +177,7 @@ impl CopyFrom {
                 return Err(self.reader.at_line(self.writer.duplicate(place, &row)));
             }
             self.count += 1;
-            if self.count % FLUSH_ROWS == 0 {
+            if self.count.is_multiple_of(FLUSH_ROWS) {
                 context.interrupts.check()?;
                 txn.flush_if_large().await?;
             }

@@ -69,7 +69,7 @@ fn print(node: &Node, depth: usize, lines: &mut Vec<String>) {
     };
     match node {
         // Neither adds a line in PostgreSQL's plans.
-        Node::Project { input, .. } => return print(input, depth, lines),
+        Node::Project { input, .. } => print(input, depth, lines),
         Node::Filter { input, .. } => {
             line("Filter".into());
             print(input, depth + 1, lines);

@@ -16,6 +16,9 @@ use crate::error::SqlError;
 use crate::plan::{Probe, Row, Scan};
 use crate::scalar::EvalContext;
 
+/// An end of a range as key bytes, and whether the key itself belongs to it.
+type EncodedBound = (Vec<u8>, bool);
+
 /// Bytes that one chunk of a scan may hold.
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -149,7 +152,7 @@ fn probe_range(
     }
     let order = part(probe.prefix.len());
     let bound =
-        |bound: &Option<(crate::scalar::Expr, bool)>| -> Result<Option<Option<(Vec<u8>, bool)>>, SqlError> {
+        |bound: &Option<(crate::scalar::Expr, bool)>| -> Result<Option<Option<EncodedBound>>, SqlError> {
             let Some((expr, inclusive)) = bound else { return Ok(Some(None)) };
             let value = expr.eval(row, context)?;
             if value.is_null() {

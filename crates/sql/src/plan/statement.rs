@@ -12,6 +12,9 @@ use crate::bind::context::TableUse;
 use crate::catalog::TableDescriptor;
 use crate::scalar::Expr;
 
+/// New values of columns, and which rows are updated.
+pub type ConflictUpdate = (Vec<(usize, Expr)>, Option<Expr>);
+
 /// What an INSERT does with a row whose key is taken.
 #[derive(Clone, Debug)]
 pub struct ConflictAction {
@@ -19,7 +22,7 @@ pub struct ConflictAction {
     pub among: Vec<usize>,
     /// New values of columns, over the row that is there followed by the row that was to be inserted, and which rows
     /// are updated; absent for DO NOTHING.
-    pub update: Option<(Vec<(usize, Expr)>, Option<Expr>)>,
+    pub update: Option<ConflictUpdate>,
 }
 
 /// An INSERT.

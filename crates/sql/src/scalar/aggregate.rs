@@ -2,7 +2,7 @@
 
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::numeric::Numeric;
-use rustydb_types::value::{Interval, Value};
+use rustydb_types::value::Value;
 
 use super::EvalContext;
 use super::arithmetic;
@@ -320,7 +320,7 @@ fn bits(a: &Value, b: &Value, op: char) -> Value {
 /// The sum of a group's intervals is an interval; kept here so that its zero is in one place.
 #[cfg(test)]
 fn zero_interval() -> Value {
-    Value::Interval(Box::new(Interval::default()))
+    Value::Interval(Box::default())
 }
 
 #[cfg(test)]

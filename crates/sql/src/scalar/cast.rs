@@ -1,7 +1,7 @@
 //! Conversions between types: which exist, where they apply by themselves, and how they compute.
 
 use rustydb_types::datatype::{BaseType, Category, DataType};
-use rustydb_types::datetime::{self, DAY, SECOND};
+use rustydb_types::datetime::{self, DAY};
 use rustydb_types::numeric::Numeric;
 use rustydb_types::text::{self, TextContext};
 use rustydb_types::value::{
@@ -466,7 +466,6 @@ fn convert(value: Value, from: BaseType, to: BaseType, ctx: &EvalContext<'_>) ->
         }
         (Value::Interval(interval), T::Time) => Value::Time(interval.micros.rem_euclid(DAY)),
         _ => {
-            debug_assert!(SECOND > 0);
             return Err(SqlError::new(SqlState::CANNOT_COERCE, format!("cannot cast type {from} to {to}")));
         }
     })

@@ -458,6 +458,7 @@ impl Expr {
     /// Rebuilds the expression bottom up; of a subquery, what it reads of this row.
     #[must_use]
     pub fn transform(self, change: &mut dyn FnMut(Expr) -> Expr) -> Expr {
+        #[expect(clippy::boxed_local, reason = "the box is the expression's own field")]
         fn one(input: Box<Expr>, change: &mut dyn FnMut(Expr) -> Expr) -> Box<Expr> {
             Box::new((*input).transform(change))
         }

@@ -137,12 +137,8 @@ mod tests {
     fn conflicts_are_symmetric() {
         for conflicts in [&TABLE_CONFLICTS[..], &ROW_CONFLICTS[..]] {
             for (left, mask) in conflicts.iter().enumerate() {
-                for right in 0..conflicts.len() {
-                    assert_eq!(
-                        mask & (1 << right) != 0,
-                        conflicts[right] & (1 << left) != 0,
-                        "{left} {right}"
-                    );
+                for (right, mirrored) in conflicts.iter().enumerate() {
+                    assert_eq!(mask & (1 << right) != 0, mirrored & (1 << left) != 0, "{left} {right}");
                 }
             }
         }

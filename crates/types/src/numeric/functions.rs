@@ -298,7 +298,8 @@ impl Numeric {
 
     fn power_by_logarithm(&self, n: i32, scale: u32) -> Result<Numeric, ValueError> {
         let magnitude = self.abs();
-        let digits = scale + (f64::from(n) * magnitude.ln_f64() * std::f64::consts::LOG10_E).max(0.0) as u32 + 32;
+        let digits =
+            scale + (f64::from(n) * magnitude.ln_f64() * std::f64::consts::LOG10_E).max(0.0) as u32 + 32;
         let logarithm = magnitude.ln_to_scale(digits);
         let result = logarithm.mul(&Numeric::from(i64::from(n))).exp_to_scale(scale);
         Ok(if self.is_negative() && n % 2 != 0 { result.neg() } else { result })
