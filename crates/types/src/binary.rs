@@ -3,13 +3,13 @@
 use num_bigint::{BigInt, Sign};
 use num_traits::{Signed, ToPrimitive, Zero};
 
-use crate::datatype::{BaseType, DataType};
+use crate::datatype::BaseType;
 use crate::numeric::{Numeric, SCALE_MAX};
 use crate::value::{ArrayDimension, ArrayValue, Interval, Value};
 use crate::value_error::ValueError;
 
 /// Appends the binary form of a value that is not NULL.
-pub fn binary_out(out: &mut Vec<u8>, value: &Value, ty: DataType) {
+pub fn binary_out(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Null => {}
         Value::Bool(flag) => out.push(u8::from(*flag)),
@@ -41,16 +41,15 @@ pub fn binary_out(out: &mut Vec<u8>, value: &Value, ty: DataType) {
                 out.extend(dimension.lower.to_be_bytes());
             }
             for element in &array.elements {
-                sized(out, element, DataType::plain(array.element));
+                sized(out, element);
             }
         }
         Value::Record(fields) => {
-            let _ = ty;
             out.extend((fields.len() as i32).to_be_bytes());
             for field in fields.iter() {
                 let ty = natural_type(field);
                 out.extend(ty.oid().to_be_bytes());
-                sized(out, field, DataType::plain(ty));
+                sized(out, field);
             }
         }
     }
@@ -81,14 +80,14 @@ pub fn natural_type(value: &Value) -> BaseType {
     }
 }
 
-fn sized(out: &mut Vec<u8>, value: &Value, ty: DataType) {
+fn sized(out: &mut Vec<u8>, value: &Value) {
     if value.is_null() {
         out.extend((-1i32).to_be_bytes());
         return;
     }
     let at = out.len();
     out.extend([0; 4]);
-    binary_out(out, value, ty);
+    binary_out(out, value);
     let size = (out.len() - at - 4) as i32;
     if let Some(slot) = out.get_mut(at..at + 4) {
         slot.copy_from_slice(&size.to_be_bytes());
@@ -297,6 +296,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::datatype::DataType;
     use crate::text::{TextContext, text_in};
 
     /// Type, text and the bytes that PostgreSQL 15's send function gives.
@@ -307,7 +307,7 @@ mod tests {
             let ty = DataType::parse(ty).expect("a known type");
             let value = text_in(text, ty.base, &TextContext::UTC).expect("a value of the type");
             let mut bytes = Vec::new();
-            binary_out(&mut bytes, &value, ty);
+            binary_out(&mut bytes, &value);
             let found: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(found, hex, "{ty} {text}");
             let back = binary_in(&bytes, ty.base).expect("what was written");

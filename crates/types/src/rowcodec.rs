@@ -12,7 +12,7 @@
 //! Formats are stored: see docs/formats/rows.md.
 
 use crate::binary;
-use crate::datatype::{BaseType, DataType};
+use crate::datatype::BaseType;
 use crate::value::Value;
 use crate::value_error::ValueError;
 
@@ -140,7 +140,7 @@ fn body(out: &mut Vec<u8>, value: &Value) {
             integer(out, *n);
         }
         // The rarer types keep their wire form, which is complete and checked when read.
-        other => binary::binary_out(out, other, DataType::plain(binary::natural_type(other))),
+        other => binary::binary_out(out, other),
     }
 }
 

@@ -510,7 +510,7 @@ fn write_row(
             }
             Format::Binary => {
                 bytes.clear();
-                binary::binary_out(bytes, value, column.data_type);
+                binary::binary_out(bytes, value);
                 writer.value(|out| {
                     out.put_slice(bytes);
                     Ok(())

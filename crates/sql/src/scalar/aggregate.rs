@@ -317,12 +317,6 @@ fn bits(a: &Value, b: &Value, op: char) -> Value {
     }
 }
 
-/// The sum of a group's intervals is an interval; kept here so that its zero is in one place.
-#[cfg(test)]
-fn zero_interval() -> Value {
-    Value::Interval(Box::default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,6 +354,6 @@ mod tests {
         assert_eq!(run("sum", DataType::INT4, &[Value::Null]).1, "NULL");
         let bigs = [Value::Int8(i64::MAX), Value::Int8(i64::MAX)];
         assert_eq!(run("sum", DataType::INT8, &bigs), (DataType::NUMERIC, "18446744073709551614".to_owned()));
-        assert_eq!(run("sum", DataType::INTERVAL, &[zero_interval()]).1, "00:00:00");
+        assert_eq!(run("sum", DataType::INTERVAL, &[Value::Interval(Box::default())]).1, "00:00:00");
     }
 }

@@ -275,9 +275,9 @@ fn scan_as(text: &str, now_local: i64, time_only: bool) -> Result<Fields, Failur
                     let number = |range: std::ops::Range<usize>| {
                         word.get(range).and_then(|t| t.parse::<i64>().ok()).ok_or(Failure::Syntax)
                     };
-                    if fields.date.is_some() {
-                        fields.time =
-                            Some(number(0..2)? * HOUR + number(2..4)? * MINUTE + number(4..6)? * SECOND);
+                    if fields.date.is_some() || time_only {
+                        let clock = format!("{}:{}:{}", number(0..2)?, number(2..4)?, number(4..6)?);
+                        fields.time = Some(parse_clock(&clock)?);
                     } else {
                         let year = number(0..2)? as i32;
                         fields.date =

@@ -243,7 +243,6 @@ impl Read {
             (None, Some(century)) => (century - 1) * 100 + 1,
             (None, None) => 0,
         };
-        let given = self.year.is_some() || self.century.is_some();
         let year = if self.bc && year > 0 { 1 - year } else { year };
         let day_number = if let Some(julian) = self.julian {
             julian - 2_451_545
@@ -264,7 +263,6 @@ impl Read {
                 return Err(out_of_range(input));
             }
             // Without a year it is 1 BC, as PostgreSQL has it.
-            let _ = given;
             datetime::days(year, month, day)
         };
         let clock = match self.seconds_of_day {

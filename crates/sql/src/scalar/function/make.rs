@@ -65,12 +65,11 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
                 _ => Err(mismatch()),
             }
         },
-        "date_trunc" if args.len() == 3 => |a, call| {
+        "date_trunc" if args.len() == 3 => |a, _| {
             let zone = zone(text(a, 2)?)?;
             let Value::Timestamptz(utc) = &a[1] else { return Err(mismatch()) };
             let unit = text(a, 0)?.to_ascii_lowercase();
             let local = super::date::truncate(cast::to_local(*utc, zone), &unit, T::Timestamptz)?;
-            let _ = call;
             Ok(Value::Timestamptz(cast::to_utc(local, zone)))
         },
         "to_char" => |a, call| {

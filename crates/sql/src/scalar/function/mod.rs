@@ -21,7 +21,7 @@ use rustydb_types::value::Value;
 use super::catalogue::FunctionFn;
 use crate::error::SqlError;
 
-pub(crate) use string::quote_ident;
+pub(super) use string::quote_ident;
 
 type Answer = Result<Value, SqlError>;
 

@@ -72,9 +72,8 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         "btrim" | "trim" => |a, _| trim(a, true, true),
         "ltrim" => |a, _| trim(a, true, false),
         "rtrim" => |a, _| trim(a, false, true),
-        "strpos" | "position" => |a, call| {
+        "strpos" | "position" => |a, _| {
             // `position(needle in hay)` arrives as position(hay, needle).
-            let _ = call;
             let (hay, needle) = (text(a, 0)?, text(a, 1)?);
             let at =
                 hay.find(needle).map_or(0, |at| hay.get(..at).map_or(0, |head| head.chars().count() + 1));
@@ -238,7 +237,7 @@ fn pad(args: &[Value], left: bool) -> Answer {
 const RESERVED: &str = " all analyse analyze and any array as asc asymmetric authorization between bigint binary bit boolean both case cast char character check coalesce collate collation column concurrently constraint create cross current_catalog current_date current_role current_schema current_time current_timestamp current_user dec decimal default deferrable desc distinct do else end except exists extract false fetch float for foreign freeze from full grant greatest group grouping having ilike in initially inner inout int integer intersect interval into is isnull join lateral leading least left like limit localtime localtimestamp national natural nchar none normalize not notnull null nullif numeric offset on only or order out outer overlaps overlay placing position precision primary real references returning right row select session_user setof similar smallint some substring symmetric table tablesample then time timestamp to trailing treat trim true union unique user using values varchar variadic verbose when where window with xmlattributes xmlconcat xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable ";
 
 /// An identifier as SQL text: quoted when it must be.
-pub(crate) fn quote_ident(name: &str) -> String {
+pub(in super::super) fn quote_ident(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
         && !RESERVED.contains(&format!(" {name} "));

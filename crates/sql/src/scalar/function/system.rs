@@ -10,7 +10,7 @@ use super::{int, text};
 use crate::error::{SqlError, SqlState};
 
 /// What `version()` answers; clients parse the beginning.
-pub(crate) const VERSION: &str = "PostgreSQL 15.0 (RustyDB)";
+const VERSION: &str = "PostgreSQL 15.0 (RustyDB)";
 
 pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
     use BaseType as T;
