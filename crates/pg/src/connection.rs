@@ -12,8 +12,8 @@ use bytes::{Buf, BufMut, BytesMut};
 use ring::rand::SecureRandom as _;
 use rustydb_env::Instant;
 use rustydb_sql::error::{Severity, SqlError, SqlState};
-use rustydb_sql::gateway::SessionContext;
-use rustydb_sql::session::core::{Session, SessionEnd};
+use rustydb_sql::gateway::{GatewaySession, SessionContext};
+use rustydb_sql::session::core::SessionEnd;
 use rustydb_sql::session::executor::Executor;
 use rustydb_sql::session::interrupt::Interrupts;
 use rustydb_sql::session::response;
@@ -150,7 +150,7 @@ impl<S: Stream> ResponseSink for Wire<'_, S> {
         self.send().await
     }
 
-    async fn before_commit(&mut self, _: &[u8]) -> Result<(), SinkClosed> {
+    async fn before_commit(&mut self, _: rustydb_types::ids::RequestId, _: &[u8]) -> Result<(), SinkClosed> {
         // A client of this node that loses it loses its connection, so there is nobody to keep an answer for.
         Ok(())
     }
@@ -299,7 +299,7 @@ async fn begin<E: Executor, S: Stream>(
     parameters: &StartupParameters,
     is_tls: bool,
     interrupts: &Arc<Interrupts>,
-) -> Result<(u32, Session<E>), End> {
+) -> Result<(u32, GatewaySession<E>), End> {
     if parameters.replication {
         return Err(fatal(SqlState::FEATURE_NOT_SUPPORTED, "replication connections are not supported"));
     }
@@ -504,7 +504,7 @@ async fn exchange<E: Executor, S: Stream>(
 async fn run<E: Executor, S: Stream>(
     shared: &Shared<E>,
     wire: &mut Wire<'_, S>,
-    session: &mut Session<E>,
+    session: &mut GatewaySession<E>,
     interrupts: &Interrupts,
 ) -> Result<(), End> {
     loop {

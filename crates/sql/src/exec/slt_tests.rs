@@ -73,7 +73,7 @@ impl ResponseSink for Kept {
     async fn flush(&mut self) -> Result<(), SinkClosed> {
         Ok(())
     }
-    async fn before_commit(&mut self, _: &[u8]) -> Result<(), SinkClosed> {
+    async fn before_commit(&mut self, _: rustydb_types::ids::RequestId, _: &[u8]) -> Result<(), SinkClosed> {
         Ok(())
     }
 }

@@ -6,7 +6,7 @@
 //!                  2   outcome   RequestId                 answered by `outcome`
 //! response frame:  0   part      bytes                     to be continued by the next frame
 //!                  1   data      backend messages          for the client, at once
-//!                  2   held      backend messages          for the client if and when the commit stands
+//!                  2   held      counter, backend messages for the client if and when the commit stands
 //!                  3   done      status, counter, state changes, backend messages
 //!                  4   outcome   1 committed | 0 not committed
 //! both:            255 last part bytes
@@ -46,7 +46,7 @@ pub type Setting = (String, String);
 /// A prepared statement: enough to make it again elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreparedText {
-    /// Its name, never empty: unnamed statements do not outlive a change of place.
+    /// Its name; empty is the unnamed statement.
     pub name: String,
     /// The text of the one statement that it stands for.
     pub sql: String,
@@ -86,8 +86,10 @@ pub struct SessionContext {
     pub counter: u64,
     /// Settings that differ from the defaults.
     pub settings: Vec<Setting>,
-    /// Named prepared statements.
+    /// Prepared statements.
     pub prepared: Vec<PreparedText>,
+    /// Whether it is in a transaction block that has failed with the node that ran it.
+    pub is_failed: bool,
 }
 
 /// From a gateway.
@@ -105,7 +107,12 @@ pub enum ResponseFrame {
     /// Backend messages for the client.
     Data(Bytes),
     /// Backend messages for the client if the commit that now begins stands.
-    Held(Bytes),
+    Held {
+        /// The counter of the commit's request id.
+        counter: u64,
+        /// What the answer ends with then.
+        messages: Bytes,
+    },
     /// The batch is done.
     Done {
         /// Where the session is with its transaction.
@@ -174,8 +181,9 @@ impl ResponseFrame {
                 out.put_u8(1);
                 out.put_slice(messages);
             }
-            Self::Held(messages) => {
+            Self::Held { counter, messages } => {
                 out.put_u8(2);
+                out.put_u64_le(*counter);
                 out.put_slice(messages);
             }
             Self::Done { status, counter, changes, messages } => {
@@ -202,7 +210,7 @@ impl ResponseFrame {
     pub fn decode(mut bytes: Bytes) -> Result<Self, FrameError> {
         match read_u8(&mut bytes)? {
             1 => Ok(Self::Data(bytes)),
-            2 => Ok(Self::Held(bytes)),
+            2 => Ok(Self::Held { counter: read_u64(&mut bytes)?, messages: bytes }),
             3 => {
                 let letter = read_u8(&mut bytes)?;
                 let status = TransactionStatus::from_letter(letter).ok_or(FrameError::UnknownCode(letter))?;
@@ -235,6 +243,7 @@ impl SessionContext {
         out.put_u64_le(self.counter);
         put_settings(&mut out, &self.settings);
         put_prepared(&mut out, &self.prepared);
+        out.put_u8(u8::from(self.is_failed));
         out.freeze()
     }
 
@@ -250,6 +259,7 @@ impl SessionContext {
             counter: read_u64(&mut bytes)?,
             settings: read_settings(&mut bytes)?,
             prepared: read_prepared(&mut bytes)?,
+            is_failed: read_u8(&mut bytes)? != 0,
         })
     }
 }
@@ -419,6 +429,7 @@ mod tests {
             counter: 9,
             settings: vec![("a".into(), "b".into())],
             prepared: prepared(),
+            is_failed: true,
         };
         assert_eq!(SessionContext::decode(context.encode()), Ok(context));
     }

@@ -1,4 +1,4 @@
-//! Sessions of clients whose database this node leads: the gateway calls the session directly.
+//! The gateway of a node: makes sessions, knows where databases are led, and asks there for the fate of commits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,11 +8,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustydb_env::{Env, Instant};
 use rustydb_txn::{Authority, KvStore, Outcome};
-use rustydb_types::ids::{DatabaseId, RequestId, SessionId};
+use rustydb_types::ids::{DatabaseId, NodeId, RequestId, SessionId};
 
 use super::cluster::ClusterPort;
-use super::frame::SessionContext;
-use super::peer::SessionKey;
+use super::frame::{RequestFrame, ResponseFrame, SessionContext};
+use super::peer::{SessionKey, SessionOpen, SessionPeer};
+use super::session::GatewaySession;
 use crate::error::{SqlError, SqlState};
 use crate::session::core::{OutcomeResolver, Session, SessionParts};
 use crate::session::executor::Executor;
@@ -25,6 +26,9 @@ pub const LEADER_WAIT: Duration = Duration::from_secs(10);
 /// How long the fate of a commit is asked for.
 const OUTCOME_WAIT: Duration = Duration::from_secs(10);
 
+/// Pause between two attempts to find a leader.
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
 /// Makes the executor of a database over its store.
 pub type MakeExecutor<E> = Box<dyn Fn(&DatabaseRecord, &KvStore) -> Arc<E> + Send + Sync>;
 
@@ -36,13 +40,37 @@ pub struct Gateway<E: Executor> {
     /// Executors of databases, which hold their catalog caches. Those of databases that are gone are dropped.
     executors: Mutex<BTreeMap<DatabaseId, Arc<E>>>,
     next_session: AtomicU64,
+    /// The way to other nodes; without it only databases that this node leads are served.
+    peer: Option<Arc<dyn SessionPeer>>,
 }
 
 impl<E: Executor> Gateway<E> {
     /// The gateway of a node.
     #[must_use]
     pub fn new(env: Env, cluster: Arc<dyn ClusterPort>, make_executor: MakeExecutor<E>) -> Self {
-        Self { env, cluster, make_executor, executors: Mutex::default(), next_session: AtomicU64::new(1) }
+        Self {
+            env,
+            cluster,
+            make_executor,
+            executors: Mutex::default(),
+            next_session: AtomicU64::new(1),
+            peer: None,
+        }
+    }
+
+    /// Lets sessions run at other nodes.
+    #[must_use]
+    pub fn with_peer(mut self, peer: Arc<dyn SessionPeer>) -> Self {
+        self.peer = Some(peer);
+        self
+    }
+
+    pub(super) fn env(&self) -> &Env {
+        &self.env
+    }
+
+    pub(super) fn peer(&self) -> Option<&Arc<dyn SessionPeer>> {
+        self.peer.as_ref()
     }
 
     /// The cluster.
@@ -62,11 +90,11 @@ impl<E: Executor> Gateway<E> {
     /// 3D000 for a database that is not there, 55000 for one that is not ready, 57P03 when no leader serves it in
     /// time, 22023 and the like for settings.
     pub async fn connect(
-        &self,
+        self: &Arc<Self>,
         number: SessionId,
         context: &SessionContext,
         interrupts: Arc<Interrupts>,
-    ) -> Result<Session<E>, SqlError> {
+    ) -> Result<GatewaySession<E>, SqlError> {
         let system = self.cluster.system();
         let record = system.database_named(&context.database).ok_or_else(|| {
             SqlError::new(
@@ -80,64 +108,109 @@ impl<E: Executor> Gateway<E> {
                 format!("database \"{}\" is not ready", context.database),
             ));
         }
-        let store = self.leading_store(record).await?;
+        let key = SessionKey { incarnation: self.cluster.incarnation(), session: number };
+        GatewaySession::begin(Arc::clone(self), record.clone(), key, context.clone(), interrupts).await
+    }
+
+    /// A session that runs here, where the database's leader is.
+    pub(super) fn run_here(
+        self: &Arc<Self>,
+        record: &DatabaseRecord,
+        store: KvStore,
+        key: SessionKey,
+        context: &SessionContext,
+        interrupts: Arc<Interrupts>,
+    ) -> Result<Session<E>, SqlError> {
         let executor = {
+            let system = self.cluster.system();
             let mut executors = self.executors.lock();
             executors.retain(|id, _| system.databases.contains_key(id));
             Arc::clone(executors.entry(record.id).or_insert_with(|| (self.make_executor)(record, &store)))
+        };
+        let resolver: OutcomeResolver = {
+            let (gateway, record) = (Arc::clone(self), record.clone());
+            Arc::new(move |request| {
+                let (gateway, record) = (Arc::clone(&gateway), record.clone());
+                Box::pin(async move { gateway.outcome(&record, request).await })
+            })
         };
         let parts = SessionParts {
             env: self.env.clone(),
             cluster: Arc::clone(&self.cluster),
             executor,
-            resolver: resolver(self.env.clone(), store.clone()),
+            resolver,
             store,
             database: record.id,
-            key: SessionKey { incarnation: self.cluster.incarnation(), session: number },
+            key,
             interrupts,
         };
         Session::new(parts, context)
     }
 
-    /// The database's store, once this node leads it.
-    async fn leading_store(&self, record: &DatabaseRecord) -> Result<KvStore, SqlError> {
-        let deadline = self.env.now() + LEADER_WAIT;
-        let nobody = || {
-            SqlError::new(
-                SqlState::CANNOT_CONNECT_NOW,
-                format!("no leader of database \"{}\" can be reached from this node", record.name),
-            )
-            .with_hint("Try again, or connect to another node.")
-        };
-        let store = self.cluster.store(record.id).ok_or_else(nobody)?;
-        let mut authority = store.authority();
-        loop {
-            if matches!(*authority.borrow_and_update(), Authority::Here { .. }) {
-                return Ok(store);
+    /// Where the database is led, as far as this node knows.
+    pub(super) fn locate(&self, record: &DatabaseRecord) -> Place {
+        match self.cluster.store(record.id) {
+            Some(store) => {
+                let authority = store.authority().borrow().clone();
+                match authority {
+                    Authority::Here { .. } => Place::Here(store),
+                    Authority::At(node) => Place::At(node),
+                    Authority::Unknown => Place::Unknown,
+                }
             }
-            match self.env.timeout_at(deadline, authority.changed()).await {
-                Ok(Ok(())) => {}
-                _ => return Err(nobody()),
+            None => Place::Unknown,
+        }
+    }
+
+    /// Asks whoever leads the database for the fate of a commit until it is known or the time is over.
+    pub(super) async fn outcome(&self, record: &DatabaseRecord, request: RequestId) -> Option<bool> {
+        let deadline = self.env.now() + OUTCOME_WAIT;
+        while self.env.now() < deadline {
+            let answer = match self.locate(record) {
+                Place::Here(store) => match self.env.timeout_at(deadline, store.outcome(request)).await {
+                    Ok(Ok(Outcome::Committed(_))) => Some(true),
+                    Ok(Ok(Outcome::NotCommitted)) => Some(false),
+                    Ok(Err(_)) | Err(_) => None,
+                },
+                Place::At(node) => {
+                    let asked = self.outcome_at(node, record, request, deadline);
+                    self.env.timeout_at(deadline, asked).await.ok().flatten()
+                }
+                Place::Unknown => None,
+            };
+            if answer.is_some() {
+                return answer;
             }
+            self.env.sleep(RETRY_PAUSE).await;
+        }
+        None
+    }
+
+    async fn outcome_at(
+        &self,
+        node: NodeId,
+        record: &DatabaseRecord,
+        request: RequestId,
+        deadline: Instant,
+    ) -> Option<bool> {
+        let peer = self.peer.as_ref()?;
+        let context = SessionContext { database: record.name.clone(), ..SessionContext::default() };
+        let key = SessionKey { incarnation: self.cluster.incarnation(), session: self.next_session() };
+        let open = SessionOpen { group: record.group, key, context: context.encode() };
+        let mut remote = peer.open(node, open, deadline).await.ok()?;
+        for frame in RequestFrame::Outcome(request).encode() {
+            remote.requests.send(frame).await.ok()?;
+        }
+        match ResponseFrame::decode(remote.responses.recv().await?.ok()?).ok()? {
+            ResponseFrame::Outcome { committed } => Some(committed),
+            _ => None,
         }
     }
 }
 
-/// Asks the store for the fate of a commit until it is known or the time is over.
-fn resolver(env: Env, store: KvStore) -> OutcomeResolver {
-    Arc::new(move |request: RequestId| {
-        let (env, store) = (env.clone(), store.clone());
-        Box::pin(async move {
-            let deadline: Instant = env.now() + OUTCOME_WAIT;
-            while env.now() < deadline {
-                match env.timeout_at(deadline, store.outcome(request)).await {
-                    Ok(Ok(Outcome::Committed(_))) => return Some(true),
-                    Ok(Ok(Outcome::NotCommitted)) => return Some(false),
-                    Ok(Err(_)) => env.sleep(Duration::from_millis(50)).await,
-                    Err(_) => return None,
-                }
-            }
-            None
-        })
-    })
+/// Where a database is led.
+pub(super) enum Place {
+    Here(KvStore),
+    At(NodeId),
+    Unknown,
 }

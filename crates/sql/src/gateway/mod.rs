@@ -5,10 +5,14 @@
 
 pub mod cluster;
 pub mod frame;
+pub mod host;
 pub mod local;
 pub mod peer;
+pub mod session;
 
 pub use cluster::ClusterPort;
 pub use frame::{RequestFrame, ResponseFrame, SessionContext};
+pub use host::Host;
 pub use local::Gateway;
 pub use peer::{RemoteSession, SessionClosed, SessionKey, SessionOpen, SessionPeer};
+pub use session::GatewaySession;

@@ -221,15 +221,8 @@ impl<E: Executor> Session<E> {
     /// # Errors
     /// When a setting or a prepared statement of the context is refused; 3D000 and the like are the caller's.
     pub fn new(parts: SessionParts<E>, from: &SessionContext) -> Result<Self, SqlError> {
-        let mut settings = super::settings::Settings::default();
         let is_superuser = parts.cluster.system().role_named(&from.user).is_some_and(|role| role.superuser);
-        settings.fix("session_authorization", &from.user);
-        settings.fix("is_superuser", if is_superuser { "on" } else { "off" });
-        for (name, value) in &from.settings {
-            if !matches!(name.as_str(), "session_authorization" | "is_superuser") {
-                settings.set_at_start(name, value)?;
-            }
-        }
+        let settings = super::settings::Settings::of_session(&from.user, is_superuser, &from.settings)?;
         let context = Context {
             user: from.user.clone(),
             database: from.database.clone(),
@@ -241,22 +234,28 @@ impl<E: Executor> Session<E> {
             lock_wait: LockWait::Forever,
         };
         let mut prepared = BTreeMap::new();
+        let mut unnamed = None;
         for text in &from.prepared {
             let statement = super::statement::parse(&text.sql)?.into_iter().next().map(Arc::new);
             let entry = Prepared { statement, param_types: text.param_types.clone(), plan: None };
-            prepared.insert(text.name.clone(), entry);
+            if text.name.is_empty() {
+                unnamed = Some(entry);
+            } else {
+                prepared.insert(text.name.clone(), entry);
+            }
         }
+        let status = if from.is_failed { TransactionStatus::Failed } else { TransactionStatus::Idle };
         Ok(Self {
             reported_version: context.settings.version(),
             reported: context.settings.reported().map(|(_, value)| value.to_owned()).collect(),
             parts,
             context,
-            block: Block { status: TransactionStatus::Idle, modes: Modes::default(), savepoints: Vec::new() },
+            block: Block { status, modes: Modes::default(), savepoints: Vec::new() },
             txn: None,
             access: Access::ReadOnly,
             is_fresh: false,
             prepared,
-            unnamed: None,
+            unnamed,
             portals: BTreeMap::new(),
             unnamed_portal: None,
             copy: None,
@@ -269,15 +268,6 @@ impl<E: Executor> Session<E> {
             is_busy: false,
             deadline: None,
         })
-    }
-
-    /// Makes the session one whose transaction block has failed, because the node that ran it is gone; with
-    /// `skip`, one that skips messages up to Sync.
-    pub fn fail_block(&mut self, status: TransactionStatus, skip: bool) {
-        if status != TransactionStatus::Idle {
-            self.block.status = TransactionStatus::Failed;
-        }
-        self.is_skipping = skip;
     }
 
     /// Where the session is with its transaction.
@@ -798,10 +788,11 @@ impl<E: Executor> Session<E> {
         };
         let request = txn.options().request;
         if self.access == Access::ReadWrite {
-            if txn.has_writes() {
+            // What follows a commit in the same message could not be answered for.
+            if txn.has_writes() && self.pending.is_empty() {
                 let mut rest = BytesMut::from(rest);
                 response::ready_for_query(&mut rest, TransactionStatus::Idle);
-                sink.before_commit(&rest).await?;
+                sink.before_commit(request, &rest).await?;
             }
             // No cancel and no timeout from here on: the answer must be the truth.
             let committed = match txn.commit().await {
@@ -1309,20 +1300,7 @@ impl<E: Executor> Session<E> {
     /// A deadline after which a session that does nothing ends, and the error it ends with.
     #[must_use]
     pub fn idle_deadline(&self) -> Option<(Instant, SqlError)> {
-        let settings = &self.context.settings;
-        let (timeout, state, message) = if self.block.status == TransactionStatus::Idle {
-            let timeout = settings.timeout("idle_session_timeout")?;
-            (timeout, SqlState::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
-        } else {
-            let timeout = settings.timeout("idle_in_transaction_session_timeout")?;
-            (
-                timeout,
-                SqlState::IDLE_IN_TRANSACTION_TIMEOUT,
-                "terminating connection due to idle-in-transaction timeout",
-            )
-        };
-        let error = SqlError::new(state, message).with_severity(Severity::Fatal);
-        Some((self.parts.env.now() + timeout, error))
+        idle_deadline(&self.parts.env, &self.context.settings, self.block.status)
     }
 
     /// Changes a setting of the session.
@@ -1341,6 +1319,27 @@ impl<E: Executor> Session<E> {
         }
         Ok(())
     }
+}
+
+/// A deadline after which a session that does nothing ends, and the error it ends with.
+pub(crate) fn idle_deadline(
+    env: &Env,
+    settings: &super::settings::Settings,
+    status: TransactionStatus,
+) -> Option<(Instant, SqlError)> {
+    let (timeout, state, message) = if status == TransactionStatus::Idle {
+        let timeout = settings.timeout("idle_session_timeout")?;
+        (timeout, SqlState::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
+    } else {
+        let timeout = settings.timeout("idle_in_transaction_session_timeout")?;
+        (
+            timeout,
+            SqlState::IDLE_IN_TRANSACTION_TIMEOUT,
+            "terminating connection due to idle-in-transaction timeout",
+        )
+    };
+    let error = SqlError::new(state, message).with_severity(Severity::Fatal);
+    Some((env.now() + timeout, error))
 }
 
 fn no_transaction() -> SqlError {

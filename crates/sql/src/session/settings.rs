@@ -193,6 +193,22 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The settings of a session of a role that begins with these values.
+    ///
+    /// # Errors
+    /// As [`Settings::set`].
+    pub fn of_session(user: &str, is_superuser: bool, values: &[(String, String)]) -> Result<Self, SqlError> {
+        let mut settings = Self::default();
+        settings.fix("session_authorization", user);
+        settings.fix("is_superuser", if is_superuser { "on" } else { "off" });
+        for (name, value) in values {
+            if !matches!(name.as_str(), "session_authorization" | "is_superuser") {
+                settings.set_at_start(name, value)?;
+            }
+        }
+        Ok(settings)
+    }
+
     /// Sets a fixed value, which the client cannot: who it is.
     pub fn fix(&mut self, name: &'static str, value: &str) {
         self.start.insert(name.to_owned(), value.to_owned());

@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use bytes::BytesMut;
+use rustydb_types::ids::RequestId;
 
 /// Bytes of answers beyond which a session sends before it goes on, so that a slow reader slows the statement and
 /// the buffer stays within this and one row.
@@ -22,8 +23,12 @@ pub trait ResponseSink: Send {
     /// in the buffer does not call this.
     fn flush(&mut self) -> impl Future<Output = Result<(), SinkClosed>> + Send;
 
-    /// A commit is about to be proposed. If it stands, the answer to the batch ends with what is in the buffer and
+    /// The commit named `request` is about to be proposed, the last of the message. If it stands, the answer to the batch ends with what is in the buffer and
     /// `rest`; a sink whose reader may lose this node passes that on, to be shown only when the commit is known to
     /// stand.
-    fn before_commit(&mut self, rest: &[u8]) -> impl Future<Output = Result<(), SinkClosed>> + Send;
+    fn before_commit(
+        &mut self,
+        request: RequestId,
+        rest: &[u8],
+    ) -> impl Future<Output = Result<(), SinkClosed>> + Send;
 }

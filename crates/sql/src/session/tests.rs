@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use rustydb_env::Env;
 use rustydb_txn::{KvStore, LocalKv, LockWait, RowLock, Transaction};
-use rustydb_types::ids::{DatabaseId, Incarnation, NodeId, Oid, SessionId};
+use rustydb_types::ids::{DatabaseId, Incarnation, NodeId, Oid, RequestId, SessionId};
 use sqlparser::ast;
 
 use super::core::{Session, SessionEnd, SessionParts};
@@ -180,7 +180,7 @@ impl ResponseSink for Kept {
     async fn flush(&mut self) -> Result<(), SinkClosed> {
         Ok(())
     }
-    async fn before_commit(&mut self, _: &[u8]) -> Result<(), SinkClosed> {
+    async fn before_commit(&mut self, _: RequestId, _: &[u8]) -> Result<(), SinkClosed> {
         Ok(())
     }
 }

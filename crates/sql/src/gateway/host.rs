@@ -1,0 +1,259 @@
+//! The host: runs sessions here, where their database is led, for gateways of other nodes.
+//!
+//! A batch of messages is carried out whole and answered by frames that end with `done`. Before a batch the host looks
+//! whether it still leads; if not, it refuses an idle session's batch with [`SessionClosed::NotLeader`], and then
+//! nothing of the batch was done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use rustydb_env::Env;
+use rustydb_types::ids::RequestId;
+use tokio::sync::mpsc;
+
+use super::frame::{Joiner, RequestFrame, ResponseFrame, SessionContext};
+use super::local::{Gateway, Place};
+use super::peer::{FRAME_COUNT_MAX, RemoteSession, SessionClosed, SessionKey, SessionOpen};
+use crate::session::core::{Session, SessionEnd};
+use crate::session::executor::Executor;
+use crate::session::interrupt::Interrupts;
+use crate::session::response::{self, Messages};
+use crate::session::sink::{ResponseSink, SinkClosed};
+use crate::system::DatabaseRecord;
+
+/// Largest batch of messages, in bytes: a little more than the largest message that a gateway takes of a client.
+pub const BATCH_SIZE_MAX: usize = (1 << 30) + (1 << 20);
+
+type Registry = Arc<Mutex<BTreeMap<SessionKey, Vec<Arc<Interrupts>>>>>;
+
+/// Runs sessions of other nodes' gateways, one per node.
+pub struct Host<E: Executor> {
+    env: Env,
+    gateway: Arc<Gateway<E>>,
+    session_count_max: usize,
+    /// Running sessions. A key is there twice while a lost session has not yet noticed that it was lost.
+    sessions: Registry,
+}
+
+/// Takes a session out of the registry when it ends, however it ends.
+struct Registered {
+    sessions: Registry,
+    key: SessionKey,
+    interrupts: Arc<Interrupts>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut sessions = self.sessions.lock();
+        if let Some(same) = sessions.get_mut(&self.key) {
+            same.retain(|other| !Arc::ptr_eq(other, &self.interrupts));
+            if same.is_empty() {
+                sessions.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl<E: Executor> Host<E> {
+    /// The host of a node.
+    #[must_use]
+    pub fn new(env: Env, gateway: Arc<Gateway<E>>, session_count_max: usize) -> Self {
+        Self { env, gateway, session_count_max, sessions: Arc::default() }
+    }
+
+    /// Opens a session.
+    pub fn open(&self, open: SessionOpen) -> BoxFuture<'_, Result<RemoteSession, SessionClosed>> {
+        async move { self.open_session(&open) }.boxed()
+    }
+
+    /// Ends what a session does now. Answers whether there is such a session.
+    #[must_use]
+    pub fn cancel(&self, key: SessionKey) -> bool {
+        let sessions = self.sessions.lock();
+        let Some(same) = sessions.get(&key) else { return false };
+        for interrupts in same {
+            interrupts.cancel();
+        }
+        true
+    }
+
+    /// Ends all sessions.
+    pub fn stop(&self) {
+        for interrupts in self.sessions.lock().values().flatten() {
+            interrupts.terminate();
+        }
+    }
+
+    fn open_session(&self, open: &SessionOpen) -> Result<RemoteSession, SessionClosed> {
+        let malformed = |error: &dyn std::fmt::Display| SessionClosed::Malformed(error.to_string());
+        let context = SessionContext::decode(open.context.clone()).map_err(|error| malformed(&error))?;
+        let system = self.gateway.cluster().system();
+        let record = system.databases.values().find(|record| record.group == open.group);
+        let record = record.ok_or(SessionClosed::UnknownDatabase)?.clone();
+        let store = match self.gateway.locate(&record) {
+            Place::Here(store) => store,
+            Place::At(node) => return Err(SessionClosed::NotLeader { leader: Some(node) }),
+            Place::Unknown => return Err(SessionClosed::NotLeader { leader: None }),
+        };
+        let interrupts = Arc::new(Interrupts::default());
+        let session = self.gateway.run_here(&record, store, open.key, &context, Arc::clone(&interrupts));
+        let session = session.map_err(|error| malformed(&error))?;
+        let registered = {
+            let mut sessions = self.sessions.lock();
+            if sessions.values().map(Vec::len).sum::<usize>() >= self.session_count_max {
+                return Err(SessionClosed::TooMany);
+            }
+            sessions.entry(open.key).or_default().push(Arc::clone(&interrupts));
+            Registered { sessions: Arc::clone(&self.sessions), key: open.key, interrupts }
+        };
+        let (requests, incoming) = mpsc::channel(FRAME_COUNT_MAX);
+        let (outgoing, responses) = mpsc::channel(FRAME_COUNT_MAX);
+        let gateway = Arc::clone(&self.gateway);
+        drop(self.env.spawn("hosted-session", async move {
+            let sink = HostSink { buffer: BytesMut::new(), outgoing: outgoing.clone(), is_last: false };
+            let hosted = Hosted { gateway, record, session, sink };
+            let interrupts = Arc::clone(&registered.interrupts);
+            tokio::select! {
+                biased;
+                // The gateway is gone: whatever runs is rolled back.
+                () = outgoing.closed() => {}
+                () = hosted.run(incoming, &interrupts) => {}
+            }
+            drop(registered);
+        }));
+        Ok(RemoteSession { requests, responses })
+    }
+}
+
+struct Hosted<E: Executor> {
+    gateway: Arc<Gateway<E>>,
+    record: DatabaseRecord,
+    session: Session<E>,
+    sink: HostSink,
+}
+
+impl<E: Executor> Hosted<E> {
+    async fn run(mut self, mut incoming: mpsc::Receiver<Bytes>, interrupts: &Interrupts) {
+        let end = self.serve(&mut incoming, interrupts).await;
+        if let Some(closed) = end {
+            // Nobody may be left to be told.
+            let _gone = self.sink.outgoing.send(Err(closed)).await;
+        }
+    }
+
+    /// Answers batches until the gateway goes (`None`) or the session must end.
+    async fn serve(
+        &mut self,
+        incoming: &mut mpsc::Receiver<Bytes>,
+        interrupts: &Interrupts,
+    ) -> Option<SessionClosed> {
+        let mut joiner = Joiner::new(BATCH_SIZE_MAX);
+        loop {
+            let frame = tokio::select! {
+                biased;
+                () = interrupts.terminated() => return Some(SessionClosed::Stopping),
+                frame = incoming.recv() => frame?,
+            };
+            let whole = match joiner.push(frame) {
+                Ok(Some(whole)) => whole,
+                Ok(None) => continue,
+                Err(error) => return Some(SessionClosed::Malformed(error.to_string())),
+            };
+            match RequestFrame::decode(whole) {
+                Ok(RequestFrame::Messages(batch)) => {
+                    if let Err(closed) = self.batch(&batch).await {
+                        return closed;
+                    }
+                }
+                Ok(RequestFrame::Outcome(request)) => {
+                    let committed = self.gateway.outcome(&self.record, request).await;
+                    let Some(committed) = committed else {
+                        return Some(SessionClosed::NotLeader { leader: None });
+                    };
+                    self.sink.send(&ResponseFrame::Outcome { committed }).await.ok()?;
+                }
+                Err(error) => return Some(SessionClosed::Malformed(error.to_string())),
+            }
+        }
+    }
+
+    async fn batch(&mut self, batch: &[u8]) -> Result<(), Option<SessionClosed>> {
+        if self.session.is_idle() {
+            match self.gateway.locate(&self.record) {
+                Place::Here(_) => {}
+                Place::At(node) => return Err(Some(SessionClosed::NotLeader { leader: Some(node) })),
+                Place::Unknown => return Err(Some(SessionClosed::NotLeader { leader: None })),
+            }
+        }
+        let mut messages = Messages::new(batch);
+        while let Some((tag, body)) = messages.next() {
+            let mut after = messages;
+            self.sink.is_last = match after.next() {
+                None => true,
+                Some((b'S', _)) => after.next().is_none(),
+                Some(_) => false,
+            };
+            match self.session.message(tag, body, &mut self.sink).await {
+                Ok(()) => {}
+                Err(SessionEnd::Goodbye | SessionEnd::Closed) => return Err(None),
+                Err(SessionEnd::Fatal(error)) => {
+                    response::sql_error(&mut self.sink.buffer, &error);
+                    self.sink.flush().await.map_err(|_| None)?;
+                    return Err(Some(SessionClosed::Stopping));
+                }
+            }
+        }
+        let done = ResponseFrame::Done {
+            status: self.session.status(),
+            counter: self.session.counter(),
+            changes: self.session.take_changes(),
+            messages: self.sink.buffer.split().freeze(),
+        };
+        self.sink.send(&done).await.map_err(|_| None)
+    }
+}
+
+/// Answers that go to another node's gateway.
+struct HostSink {
+    buffer: BytesMut,
+    outgoing: mpsc::Sender<Result<Bytes, SessionClosed>>,
+    /// Whether nothing but a Sync follows the message that runs, so that its answer is the end of the batch's.
+    is_last: bool,
+}
+
+impl HostSink {
+    async fn send(&mut self, frame: &ResponseFrame) -> Result<(), SinkClosed> {
+        for part in frame.encode() {
+            self.outgoing.send(Ok(part)).await.map_err(|_| SinkClosed)?;
+        }
+        Ok(())
+    }
+}
+
+impl ResponseSink for HostSink {
+    fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
+    async fn flush(&mut self) -> Result<(), SinkClosed> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let messages = self.buffer.split().freeze();
+        self.send(&ResponseFrame::Data(messages)).await
+    }
+
+    async fn before_commit(&mut self, request: RequestId, rest: &[u8]) -> Result<(), SinkClosed> {
+        if !self.is_last {
+            return Ok(());
+        }
+        let mut messages = BytesMut::with_capacity(self.buffer.len() + rest.len());
+        messages.put_slice(&self.buffer);
+        messages.put_slice(rest);
+        self.send(&ResponseFrame::Held { counter: request.counter, messages: messages.freeze() }).await
+    }
+}
