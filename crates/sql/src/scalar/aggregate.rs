@@ -1,12 +1,13 @@
 //! Aggregates: one state per group, fed row by row. DISTINCT, FILTER and ORDER BY are the executor's.
 
-use rustydb_types::datatype::{BaseType, DataType};
+use rustydb_types::datatype::{BaseType, Category, DataType};
 use rustydb_types::numeric::Numeric;
 use rustydb_types::value::Value;
 
 use super::EvalContext;
 use super::arithmetic;
 use super::catalogue::Function;
+use super::eval::nest;
 use crate::error::{SqlError, SqlState};
 
 /// A resolved aggregate.
@@ -33,6 +34,7 @@ pub struct AggregateState {
     kind: Kind,
     ty: DataType,
     element: BaseType,
+    of_arrays: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -106,7 +108,8 @@ impl AggregateState {
             other => return Err(SqlError::not_supported(format!("aggregate {other} is not supported"))),
         };
         let element = aggregate.ty.base.element().unwrap_or(input);
-        Ok(AggregateState { kind, ty: aggregate.ty, element })
+        let of_arrays = input.category() == Category::Array;
+        Ok(AggregateState { kind, ty: aggregate.ty, element, of_arrays })
     }
 
     /// Takes in one row's arguments; none for `count(*)`.
@@ -147,6 +150,15 @@ impl AggregateState {
             Kind::Strings { bytes: Some(bytes), .. } => Value::Bytea(bytes.into()),
             Kind::Strings { .. } => Value::Null,
             Kind::Array(elements) if elements.is_empty() => Value::Null,
+            Kind::Array(elements) if self.of_arrays => {
+                if elements.iter().any(Value::is_null) {
+                    return Err(SqlError::new(
+                        SqlState::NULL_VALUE_NOT_ALLOWED,
+                        "cannot accumulate null arrays",
+                    ));
+                }
+                nest(self.element, elements)?
+            }
             Kind::Array(elements) => Value::array(self.element, elements),
             Kind::SpreadFloat { count, squares, spread, .. } => {
                 let divisor = if spread.sample { count - 1.0 } else { count };
@@ -193,7 +205,8 @@ fn numeric_spread(count: i64, sum: &Numeric, squares: &Numeric, spread: Spread) 
         return Ok(Value::Numeric(Box::new(Numeric::zero())));
     }
     let variance = numerator.div(&n.mul(&Numeric::from(divisor)))?;
-    let result = if spread.root { variance.sqrt()? } else { variance };
+    // The root keeps the scale of the quotient.
+    let result = if spread.root { variance.sqrt_to_scale(variance.scale())? } else { variance };
     Ok(Value::Numeric(Box::new(result)))
 }
 

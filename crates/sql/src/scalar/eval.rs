@@ -303,7 +303,8 @@ fn takes_null(function: &str) -> bool {
     matches!(function, "array_append" | "array_prepend" | "array_cat")
 }
 
-fn nest(element: BaseType, values: Vec<Value>) -> Result<Value, SqlError> {
+/// Arrays of one shape as an array with one dimension more.
+pub(super) fn nest(element: BaseType, values: Vec<Value>) -> Result<Value, SqlError> {
     let mut inner: Option<Vec<ArrayDimension>> = None;
     let mut elements = Vec::new();
     let count = values.len() as i32;

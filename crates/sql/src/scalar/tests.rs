@@ -12,7 +12,10 @@ use rustydb_types::text;
 use rustydb_types::value::Value;
 
 use super::catalogue::Invocation;
-use super::{CastContext, EvalContext, Expr, coerce, resolve_function, resolve_operator, resolve_unary};
+use super::{
+    AggregateState, CastContext, EvalContext, Expr, coerce, resolve_aggregate, resolve_function,
+    resolve_operator, resolve_unary,
+};
 use crate::error::SqlError;
 
 /// `type:text`, an untyped literal `'text`, NULL, or a bare number.
@@ -114,6 +117,56 @@ fn expressions_answer_as_postgresql() {
     }
     assert!(count > 3000, "only {count} cases");
     assert_eq!(unseen, 0, "differences that are no cases");
+    assert!(found.is_empty(), "{} of {count} differ:\n{found}", found.lines().count());
+}
+
+/// One aggregate over values of a type, as [`answer`] writes it.
+fn aggregate(name: &str, ty: DataType, values: &str) -> Result<String, SqlError> {
+    let ctx = EvalContext::constant(&[]);
+    let mut args = vec![Expr::Column { index: 0, ty }];
+    if name == "string_agg" {
+        let delimiter = Expr::literal(if ty == DataType::BYTEA { "\\x2c" } else { "," });
+        args.push(if ty == DataType::BYTEA {
+            coerce(delimiter, ty, CastContext::Explicit)?
+        } else {
+            delimiter
+        });
+    }
+    let Some((function, args)) = resolve_aggregate(name, args)? else { return Ok("no aggregate".to_owned()) };
+    let mut state = AggregateState::new(&function)?;
+    for value in values.split('|') {
+        let value = match value {
+            "NULL" => Value::Null,
+            text => coerce(Expr::literal(text), ty, CastContext::Explicit)?.eval(&[], &ctx)?,
+        };
+        let row = [value];
+        let inputs = args.iter().map(|arg| arg.eval(&row, &ctx)).collect::<Result<Vec<_>, _>>()?;
+        state.update(&inputs)?;
+    }
+    let value = state.finish()?;
+    let text = match &value {
+        Value::Null => "NULL".to_owned(),
+        value => text::text_out(value, function.ty, &super::cast::text_context(&ctx)),
+    };
+    Ok(format!("{}: {text}", function.ty.base))
+}
+
+/// `testdata/aggregates.txt` is written by `testdata/aggregates.py` from a running server.
+#[test]
+fn aggregates_answer_as_postgresql() {
+    let mut found = String::new();
+    let mut count = 0;
+    for line in include_str!("testdata/aggregates.txt").lines() {
+        let [name, ty, values, _, expected] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        let parsed = DataType::parse(ty).unwrap_or_else(|| panic!("type {ty}"));
+        let ours = aggregate(name, parsed, values).unwrap_or_else(|error| error.state().to_string());
+        count += 1;
+        if ours != expected {
+            let _ = writeln!(found, "{name}({ty}) of {values}: {ours}, PostgreSQL: {expected}");
+        }
+    }
     assert!(found.is_empty(), "{} of {count} differ:\n{found}", found.lines().count());
 }
 

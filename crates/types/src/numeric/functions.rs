@@ -37,10 +37,27 @@ impl Numeric {
         let (weight, _) = self.weight_and_first_digit();
         let result_weight = if weight >= 0 { weight * 4 / 2 + 1 } else { 1 - (1 - weight * 4) / 2 };
         let result_scale = clamp_scale((SIGNIFICANT_DIGITS_MIN - result_weight).max(i64::from(*scale)));
+        Ok(self.root_to_scale(coefficient, *scale, result_scale))
+    }
+
+    /// The square root of a number that is not negative, rounded to `scale` digits.
+    ///
+    /// # Errors
+    /// 2201F for a negative number.
+    pub fn sqrt_to_scale(&self, scale: u32) -> Result<Numeric, ValueError> {
+        match self {
+            Numeric::Finite { coefficient, scale: own } if !coefficient.is_negative() => {
+                Ok(self.root_to_scale(coefficient, *own, scale))
+            }
+            _ => self.sqrt(),
+        }
+    }
+
+    fn root_to_scale(&self, coefficient: &BigInt, scale: u32, result_scale: u32) -> Numeric {
         // sqrt(c / 10^s) = sqrt(c * 10^(2d - s)) / 10^d, with one extra digit for rounding.
         let digits = (result_scale + 1).max(scale.div_ceil(2));
         let root = (coefficient * power_of_ten(2 * digits - scale)).sqrt();
-        Ok(Numeric::new(root, digits).round(i64::from(result_scale)))
+        Numeric::new(root, digits).round(i64::from(result_scale))
     }
 
     /// `e` to the power of the number.
