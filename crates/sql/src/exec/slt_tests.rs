@@ -23,19 +23,6 @@ use crate::session::response::Messages;
 use crate::session::sink::{ResponseSink, SinkClosed};
 use crate::system::{SystemCommand, SystemSnapshot};
 
-/// Statements that ask for functions that are not built, by file and line of the statement.
-const NOT_BUILT: [&str; 9] = [
-    "datetime.slt:25",
-    "datetime.slt:40",
-    "datetime.slt:45",
-    "logic.slt:23",
-    "text.slt:7",
-    "text.slt:27",
-    "text.slt:32",
-    "text.slt:37",
-    "text.slt:104",
-];
-
 /// A cluster of one node.
 struct Alone(Arc<SystemSnapshot>);
 
@@ -226,7 +213,7 @@ async fn run(path: &Path) -> Vec<String> {
                 };
                 let file = path.file_name().unwrap().to_string_lossy();
                 let place = format!("{file}:{}", number + 1);
-                if !fits && !NOT_BUILT.contains(&place.as_str()) {
+                if !fits {
                     let wanted = expected.map_or_else(|| rest.join(" "), |rows| rows.join("\n    "));
                     let got = match answer {
                         Ok(rows) => rows.join("\n    "),
