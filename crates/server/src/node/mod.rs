@@ -156,6 +156,7 @@ pub struct Node {
     tasks: Arc<TaskGroup>,
     sql_tasks: TaskGroup,
     front: front::Front,
+    host: Arc<front::SessionsOfOthers>,
 }
 
 impl Node {
@@ -182,6 +183,7 @@ impl Node {
         self.inner.stopping.set();
         // Leaders go first, so that other nodes serve while this one still ends its sessions.
         self.inner.replicas.groups().shutdown(part).await;
+        self.host.stop();
         self.front.shutdown(part).await;
         self.sql_tasks.shutdown(part).await;
         self.peers.shutdown(part).await;

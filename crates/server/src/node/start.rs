@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use rustydb_consensus::{ConsensusConfig, Groups, GroupsParts};
 use rustydb_env::TaskGroup;
 use rustydb_env::sync::Signal;
-use rustydb_interconnect::{ClusterIdentity, Local, Peers, raft_service};
+use rustydb_interconnect::{ClusterIdentity, Local, Peers, SessionClient, raft_service, session_service};
 use rustydb_proto::v1::admin_server::AdminServer;
 use rustydb_storage::log::Log;
 use rustydb_types::ids::{GroupId, NodeId};
@@ -117,6 +117,8 @@ pub(super) async fn start(
     });
     open_replicas(&inner, &groups).await?;
 
+    let gateway = front::gateway(&sql, &inner, SessionClient::new(&sql, peers.clone()));
+    let host = Arc::new(front::SessionsOfOthers::new(&sql, Arc::clone(&gateway), &config));
     let interconnect = TcpListener::from_std(listeners.interconnect).map_err(NodeError::Listen)?;
     let mut builder = tonic::transport::Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
@@ -130,7 +132,8 @@ pub(super) async fn start(
     }
     let router = builder
         .add_service(AdminServer::new(AdminService::new(Arc::clone(&inner))))
-        .add_service(raft_service(local, Arc::new(groups.clone()), Arc::clone(&tasks)));
+        .add_service(raft_service(local.clone(), Arc::new(groups.clone()), Arc::clone(&tasks)))
+        .add_service(session_service(&sql, local, host.clone(), Arc::clone(&tasks)));
     let stopping = tasks.stopping();
     tasks.spawn("interconnect", async move {
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(interconnect);
@@ -150,8 +153,8 @@ pub(super) async fn start(
         .map_err(|error| NodeError::Fatal { reason: error.to_string() })?
         .map_err(NodeError::Listen)?;
     sql_tasks.spawn("http", http::run(pages, inner.clone(), sql_tasks.stopping()));
-    let front = front::serve(&sql, &inner, &config, listeners.postgres).await?;
-    Ok(Node { inner, peers, log, tasks, sql_tasks, front })
+    let front = front::serve(&sql, gateway, &config, listeners.postgres).await?;
+    Ok(Node { inner, peers, log, tasks, sql_tasks, front, host })
 }
 
 /// Opens every group that the log knows, so that what was promised before the start is kept from the start.
