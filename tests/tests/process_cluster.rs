@@ -9,8 +9,7 @@ use rustydb_tests::load::{self, Load};
 
 /// `psql` against one node; its standard output.
 fn psql(cluster: &Cluster, node: u16, database: &str, sql: &str) -> Result<String> {
-    let leader = cluster.leader(database).with_context(|| format!("asked through node {node}"))?;
-    let url = cluster.node(leader, database);
+    let url = cluster.node(node, database);
     let output =
         Command::new("psql").args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql, &url]).output()?;
     ensure!(output.status.success(), "psql on node {node}: {}\n{}", text(&output), cluster.logs());

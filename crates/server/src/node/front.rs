@@ -11,7 +11,9 @@ use rustydb_pg::{Server, ServerConfig};
 use rustydb_sql::catalog::virtual_table::VirtualRegistry;
 use rustydb_sql::exec::Database;
 use rustydb_sql::exec::service::SqlExecutor;
-use rustydb_sql::gateway::{ClusterPort, Gateway, Host, RemoteSession, SessionClosed, SessionKey, SessionOpen};
+use rustydb_sql::gateway::{
+    ClusterPort, Gateway, Host, RemoteSession, SessionClosed, SessionKey, SessionOpen,
+};
 use tokio::net::TcpListener;
 
 use super::{Inner, NodeError, cluster_port, tls};

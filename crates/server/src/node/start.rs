@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::StreamExt;
 use parking_lot::Mutex;
 use rustydb_consensus::{ConsensusConfig, Groups, GroupsParts};
 use rustydb_env::TaskGroup;
@@ -136,7 +137,10 @@ pub(super) async fn start(
         .add_service(session_service(&sql, local, host.clone(), Arc::clone(&tasks)));
     let stopping = tasks.stopping();
     tasks.spawn("interconnect", async move {
-        let incoming = tokio_stream::wrappers::TcpListenerStream::new(interconnect);
+        // The builder's option does not reach connections that are accepted here; without it every small answer,
+        // an acknowledgement of an append above all, would wait for the other side's delayed acknowledgement.
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(interconnect)
+            .map(|accepted| accepted.and_then(|stream| stream.set_nodelay(true).map(|()| stream)));
         let served = router.serve_with_incoming_shutdown(incoming, async move { stopping.wait().await });
         if let Err(error) = served.await {
             tracing::error!(%error, "the interconnect ended");
