@@ -211,8 +211,6 @@ async fn run(path: &Path) -> Vec<String> {
                     (_, ["error", ..]) | (Err(_), _) => false,
                     (Ok(rows), _) => expected.as_ref().is_none_or(|expected| rows == expected),
                 };
-                let file = path.file_name().unwrap().to_string_lossy();
-                let place = format!("{file}:{}", number + 1);
                 if !fits {
                     let wanted = expected.map_or_else(|| rest.join(" "), |rows| rows.join("\n    "));
                     let got = match answer {

@@ -151,7 +151,7 @@ impl<E: Executor> Gateway<E> {
     pub(super) fn locate(&self, record: &DatabaseRecord) -> Place {
         match self.cluster.store(record.id) {
             Some(store) => {
-                let authority = store.authority().borrow().clone();
+                let authority = *store.authority().borrow();
                 match authority {
                     Authority::Here { .. } => Place::Here(store),
                     Authority::At(node) => Place::At(node),
