@@ -119,7 +119,9 @@ fn sources() -> Vec<Source> {
 
 /// Lines of code with their numbers: comments are left out, and so is everything from the test module on.
 fn code(source: &Source) -> Vec<(usize, &str)> {
-    let is_test = source.path.contains("/tests/") || source.path.ends_with("/tests.rs");
+    let is_test = source.path.contains("/tests/")
+        || source.path.ends_with("/tests.rs")
+        || source.path.ends_with("_tests.rs");
     if is_test && source.krate != "tests" {
         return Vec::new();
     }

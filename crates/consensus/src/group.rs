@@ -320,7 +320,12 @@ impl Group {
     async fn wait_for_first_entry(&self) -> Result<(), ConsensusError> {
         let mut progress = self.inner.handle.raft.watch_log_progress();
         let flushed = async {
-            while progress.get().is_none_or(|flushed| flushed.last_log_id.is_none()) {
+            // The newest flush may be that of a vote that followed the entry, which names no entry: they are flushed
+            // in their order, and before this call there was neither.
+            let first = |flushed: &openraft::raft::FlushPoint<TypeConfig>| {
+                flushed.last_log_id.is_some() || flushed.vote.leader_id.term > 0
+            };
+            while !progress.get().as_ref().is_some_and(first) {
                 progress.changed().await.map_err(|_| self.inner.handle.stopped("the group was closed"))?;
             }
             Ok(())

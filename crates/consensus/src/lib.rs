@@ -34,6 +34,9 @@ mod calls;
 mod network;
 mod snapshot;
 
+/// What of the consensus library's own messages is worth logging: it tells of every message at lower levels.
+pub const LOG_FILTER: &str = "openraft=warn";
+
 pub use config::ConsensusConfig;
 pub use error::ConsensusError;
 pub use group::{Group, RaftStatus};

@@ -121,6 +121,6 @@ pub struct LoggingConfig {
 
 impl Default for LoggingConfig {
     fn default() -> LoggingConfig {
-        LoggingConfig { filter: "info,openraft=warn".to_owned(), format: LogFormat::Text }
+        LoggingConfig { filter: format!("info,{}", rustydb_consensus::LOG_FILTER), format: LogFormat::Text }
     }
 }
