@@ -68,7 +68,7 @@ impl Binder<'_> {
         Ok(self.settle(resolve::resolve_coalesce(args)?))
     }
 
-    /// IS [NOT] DISTINCT FROM.
+    /// `IS [NOT] DISTINCT FROM`.
     pub(crate) fn distinct(&self, left: Expr, right: Expr, negated: bool) -> Result<Expr, SqlError> {
         Ok(self.settle(resolve::resolve_distinct(left, right, negated)?))
     }

@@ -180,7 +180,7 @@ impl<'a> ExecContext<'a> {
 /// Turns a statement into a plan.
 ///
 /// # Errors
-/// As PostgreSQL's analysis; positions are line and column packed by [`crate::bind::errors::at`].
+/// As PostgreSQL's analysis; positions are line and column packed by `bind::errors::at`.
 pub fn analyze(
     context: &AnalyzeContext,
     statement: &Statement,

@@ -15,7 +15,7 @@ pub fn print(value: &Value, data_type: DataType) -> String {
     text::text_out(value, data_type, &TextContext::UTC)
 }
 
-/// The value of a text that [`print`] made.
+/// The value of a text that [`print()`] made.
 ///
 /// # Errors
 /// 22P02 and its like when it is no such text.
