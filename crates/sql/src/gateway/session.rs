@@ -36,7 +36,8 @@ use crate::session::request::Request;
 use crate::session::response::{self, Messages, TransactionStatus};
 use crate::session::settings::Settings;
 use crate::session::sink::ResponseSink;
-use crate::session::statement::{self, Statement};
+use crate::session::statement::Statement;
+use crate::session::syntax;
 use crate::system::DatabaseRecord;
 
 /// How long another node may take to open a session or to take a cancel request.
@@ -231,7 +232,7 @@ impl<E: Executor> GatewaySession<E> {
     fn carried(&self) -> SessionContext {
         let mut context = self.context.clone();
         if let Ok(Request::Parse { sql, param_types, .. }) = Request::decode(b'P', &self.unnamed)
-            && statement::parse(sql).is_ok()
+            && syntax::parse(sql).is_ok()
         {
             let param_types = param_types.iter().collect();
             context.prepared.push(PreparedText { name: String::new(), sql: sql.to_owned(), param_types });
@@ -408,7 +409,7 @@ impl<E: Executor> GatewaySession<E> {
     /// Whether running the batch a second time does the same as running it once, given that nothing of it committed.
     /// Statements of the system group commit elsewhere.
     fn can_repeat(&self, batch: &[u8]) -> bool {
-        let is_system = |sql: &str| match statement::parse(sql) {
+        let is_system = |sql: &str| match syntax::parse(sql) {
             Ok(statements) => statements.iter().any(|one| matches!(one, Statement::System(_))),
             Err(_) => false,
         };

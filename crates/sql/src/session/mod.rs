@@ -8,14 +8,22 @@
 //! [`request`] and [`response`] are the language spoken on all these arrows: the bodies of PostgreSQL's own
 //! messages, so that a row is encoded once and a forwarded request is not encoded at all.
 
+mod copy;
 pub mod core;
 pub mod executor;
+mod failure;
 pub mod interrupt;
+mod portal;
+mod prepared;
+mod query;
 pub mod request;
 pub mod response;
+mod run;
 pub mod settings;
 pub mod sink;
 pub mod statement;
+pub mod syntax;
+mod transaction;
 mod utility;
 
 #[cfg(test)]

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 
-use super::core::{Fault, Prepared, Session, no_such_statement, store_error};
+use super::core::Session;
 use super::executor::{Executor, ResultFormats};
+use super::failure::{Fault, no_such_statement, store_error};
+use super::prepared::Prepared;
 use super::request::Request;
 use super::response::{self, Field, Mark, RowWriter, TransactionStatus};
 use super::settings::{DEFINITIONS, Scope};

@@ -1,0 +1,106 @@
+//! Why a request was not carried out, and what the client is told of it.
+
+use futures_util::future::BoxFuture;
+use rustydb_txn::TxnError;
+use rustydb_types::ids::RequestId;
+
+use super::sink::SinkClosed;
+use crate::error::{SqlError, SqlState};
+
+/// Why a request was not carried out.
+pub(super) enum Fault {
+    /// The client is told.
+    Sql(SqlError),
+    /// Nobody is left to be told.
+    Closed,
+}
+
+impl From<SqlError> for Fault {
+    fn from(error: SqlError) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<SinkClosed> for Fault {
+    fn from(_: SinkClosed) -> Self {
+        Self::Closed
+    }
+}
+
+/// Translates what the store says.
+pub(super) fn store_error(error: TxnError) -> SqlError {
+    let message = error.to_string();
+    let retry = "The transaction might succeed if retried.";
+    match error {
+        TxnError::NotLeader { .. } => SqlError::new(
+            SqlState::SERIALIZATION_FAILURE,
+            "the transaction ended because the leader of the database changed",
+        )
+        .with_hint(retry),
+        TxnError::Serialization { reason } => SqlError::new(
+            SqlState::SERIALIZATION_FAILURE,
+            "could not serialize access due to concurrent update",
+        )
+        .with_detail(reason)
+        .with_hint(retry),
+        TxnError::Deadlock => SqlError::new(SqlState::DEADLOCK_DETECTED, message).with_hint(retry),
+        TxnError::LockTimeout => {
+            SqlError::new(SqlState::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
+        }
+        TxnError::LockNotAvailable => SqlError::new(SqlState::LOCK_NOT_AVAILABLE, message),
+        TxnError::SnapshotTooOld => SqlError::new(SqlState::SNAPSHOT_TOO_OLD, message),
+        TxnError::UnknownOutcome => SqlError::new(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, message),
+        TxnError::Overloaded { .. } => SqlError::new(SqlState::INSUFFICIENT_RESOURCES, message)
+            .with_hint("Try again when the cluster has caught up."),
+        TxnError::DiskFull => SqlError::new(SqlState::DISK_FULL, message),
+        TxnError::ReadOnly => SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, message),
+        TxnError::TooLarge { .. } => SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message),
+        TxnError::NoSuchSavepoint => SqlError::new(SqlState::INVALID_SAVEPOINT_SPECIFICATION, message),
+        TxnError::Stopped => SqlError::new(SqlState::ADMIN_SHUTDOWN, message),
+        _ => SqlError::new(SqlState::IO_ERROR, message),
+    }
+}
+
+/// The result of a commit that was in doubt.
+pub(super) async fn resolve(
+    asked: BoxFuture<'static, Option<bool>>,
+    request: RequestId,
+) -> Result<(), SqlError> {
+    match asked.await {
+        Some(true) => Ok(()),
+        Some(false) => Err(SqlError::new(
+            SqlState::SERIALIZATION_FAILURE,
+            "the transaction was not committed because the leader of the database changed",
+        )
+        .with_hint("The transaction might succeed if retried.")),
+        None => Err(SqlError::new(
+            SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+            format!("whether the transaction was committed is not known (request {request})"),
+        )
+        .with_hint("Check whether its effects are there before trying it again.")),
+    }
+}
+
+pub(super) fn no_transaction() -> SqlError {
+    SqlError::internal("no transaction is open")
+}
+
+pub(super) fn needs_block(what: &str) -> SqlError {
+    SqlError::new(
+        SqlState::NO_ACTIVE_SQL_TRANSACTION,
+        format!("{what} can only be used in transaction blocks"),
+    )
+}
+
+pub(super) fn no_such_statement(name: &str) -> SqlError {
+    let message = if name.is_empty() {
+        "unnamed prepared statement does not exist".to_owned()
+    } else {
+        format!("prepared statement \"{name}\" does not exist")
+    };
+    SqlError::new(SqlState::INVALID_SQL_STATEMENT_NAME, message)
+}
+
+pub(super) fn no_such_portal(name: &str) -> SqlError {
+    SqlError::new(SqlState::INVALID_CURSOR_NAME, format!("portal \"{name}\" does not exist"))
+}

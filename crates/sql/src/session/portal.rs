@@ -1,0 +1,252 @@
+//! Portals: prepared statements with parameters and a place up to which rows were fetched.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::copy::CopyCaller;
+use super::core::{Session, SessionEnd};
+use super::executor::{Dialogue, Executor, ResultFormats, Shape};
+use super::failure::{Fault, no_such_portal};
+use super::request::{Bind, Target};
+use super::response::{self, Mark, TransactionStatus};
+use super::sink::ResponseSink;
+use super::statement::Statement;
+use crate::error::{SqlError, SqlState};
+
+/// Most open portals of a session; one more is refused with 53400.
+pub(super) const PORTAL_COUNT_MAX: usize = 1_000;
+
+/// What a portal runs.
+pub(super) enum PortalBody<E: Executor> {
+    Empty,
+    Run { plan: Arc<E::Plan>, cursor: E::Cursor },
+    Utility(Arc<Statement>),
+    Done,
+}
+
+pub(super) struct Portal<E: Executor> {
+    body: PortalBody<E>,
+    formats: ResultFormats,
+}
+
+impl<E: Executor> Session<E> {
+    pub(super) async fn bind<S: ResponseSink>(&mut self, bind: &Bind<'_>, sink: &mut S) -> Result<(), Fault> {
+        let prepared = self.prepared_named(bind.statement)?;
+        let statement = prepared.statement.clone();
+        if !statement.as_deref().is_none_or(Statement::ends_failure) {
+            self.refuse_in_failed_block()?;
+        }
+        if !bind.portal.is_empty() {
+            if self.portals.contains_key(bind.portal) {
+                return Err(SqlError::new(
+                    SqlState::DUPLICATE_CURSOR,
+                    format!("portal \"{}\" already exists", bind.portal),
+                )
+                .into());
+            }
+            if self.portals.len() >= PORTAL_COUNT_MAX {
+                return Err(SqlError::new(
+                    SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+                    format!("a session holds at most {PORTAL_COUNT_MAX} portals"),
+                )
+                .into());
+            }
+        }
+        let plan = self.plan_of(bind.statement).await?;
+        let shape = plan.as_ref().map(|plan| self.parts.executor.shape(plan));
+        let wanted = shape.map_or(0, |shape| shape.param_types.len());
+        if bind.params.len() != wanted {
+            return Err(SqlError::new(
+                SqlState::PROTOCOL_VIOLATION,
+                format!(
+                    "bind message supplies {} parameters, but prepared statement \"{}\" requires {wanted}",
+                    bind.params.len(),
+                    bind.statement
+                ),
+            )
+            .into());
+        }
+        let columns = shape.map_or(0, |shape| shape.columns.len());
+        let formats = result_formats(bind, columns, plan.is_some())?;
+        let body = match (plan, statement) {
+            (Some(plan), _) => {
+                let cursor = self.parts.executor.open(&self.context, &plan, bind)?;
+                PortalBody::Run { plan, cursor }
+            }
+            (None, Some(statement)) => PortalBody::Utility(statement),
+            (None, None) => PortalBody::Empty,
+        };
+        let portal = Portal { body, formats };
+        if bind.portal.is_empty() {
+            self.unnamed_portal = Some(portal);
+        } else {
+            self.portals.insert(bind.portal.to_owned(), portal);
+        }
+        response::mark(sink.buffer(), Mark::BindComplete);
+        Ok(())
+    }
+
+    pub(super) async fn describe<S: ResponseSink>(
+        &mut self,
+        target: Target,
+        name: &str,
+        sink: &mut S,
+    ) -> Result<(), Fault> {
+        match target {
+            Target::Statement => {
+                let prepared = self.prepared_named(name)?;
+                let statement = prepared.statement.clone();
+                let is_planned = prepared.plan.is_some();
+                if matches!(statement.as_deref(), Some(Statement::Plan(_))) {
+                    self.refuse_in_failed_block()?;
+                }
+                if !is_planned {
+                    // Prepared by SQL or brought from another place: planned when first needed.
+                    self.plan_of(name).await?;
+                }
+                let prepared = self.prepared_named(name)?;
+                let out = sink.buffer();
+                match &prepared.plan {
+                    Some(plan) => {
+                        let shape = self.parts.executor.shape(plan);
+                        response::parameter_description(out, shape.param_types.iter().copied());
+                        describe_result(out, shape, &ResultFormats::Text);
+                    }
+                    None => {
+                        response::parameter_description(out, std::iter::empty());
+                        self.describe_utility(statement.as_deref(), &ResultFormats::Text, out);
+                    }
+                }
+            }
+            Target::Portal => {
+                let portal =
+                    if name.is_empty() { self.unnamed_portal.as_ref() } else { self.portals.get(name) };
+                let portal = portal.ok_or_else(|| no_such_portal(name))?;
+                match &portal.body {
+                    PortalBody::Run { plan, .. } => {
+                        describe_result(sink.buffer(), self.parts.executor.shape(plan), &portal.formats);
+                    }
+                    PortalBody::Utility(statement) => {
+                        self.describe_utility(Some(statement), &portal.formats, sink.buffer());
+                    }
+                    PortalBody::Empty | PortalBody::Done => response::mark(sink.buffer(), Mark::NoData),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn execute<S: ResponseSink>(
+        &mut self,
+        name: &str,
+        max_rows: u32,
+        sink: &mut S,
+    ) -> Result<(), Fault> {
+        let place = if name.is_empty() { self.unnamed_portal.as_mut() } else { self.portals.get_mut(name) };
+        let portal = place.ok_or_else(|| no_such_portal(name))?;
+        let formats = std::mem::take(&mut portal.formats);
+        match std::mem::replace(&mut portal.body, PortalBody::Done) {
+            PortalBody::Empty => response::mark(sink.buffer(), Mark::EmptyQuery),
+            PortalBody::Done => {
+                return Err(SqlError::new(
+                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!("portal \"{name}\" cannot be run"),
+                )
+                .into());
+            }
+            PortalBody::Utility(statement) => self.run_utility(&statement, &formats, true, sink).await?,
+            PortalBody::Run { plan, cursor } => {
+                self.refuse_in_failed_block()?;
+                self.begin_statement();
+                let rest =
+                    self.run_plan(&plan, cursor, &formats, CopyCaller::Execute, max_rows, sink).await?;
+                if let Some(cursor) = rest {
+                    let place = if name.is_empty() {
+                        self.unnamed_portal.as_mut()
+                    } else {
+                        self.portals.get_mut(name)
+                    };
+                    if let Some(portal) = place {
+                        *portal = Portal { body: PortalBody::Run { plan, cursor }, formats };
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn close(&mut self, target: Target, name: &str) {
+        match target {
+            Target::Statement => {
+                self.remove_prepared(name);
+            }
+            Target::Portal if name.is_empty() => self.unnamed_portal = None,
+            Target::Portal => {
+                self.portals.remove(name);
+            }
+        }
+    }
+
+    pub(super) async fn sync<S: ResponseSink>(&mut self, sink: &mut S) -> Result<(), SessionEnd> {
+        self.is_skipping = false;
+        let ended = match self.block.status {
+            TransactionStatus::Idle => self.commit_implicit(&[], sink).await,
+            _ => self.settle(sink).await,
+        };
+        match ended {
+            Ok(()) => {}
+            Err(Fault::Closed) => return Err(SessionEnd::Closed),
+            Err(Fault::Sql(error)) => {
+                self.answer_failure(false, error, sink).await?;
+                self.is_skipping = false;
+            }
+        }
+        self.ready(sink);
+        Ok(())
+    }
+
+    pub(super) fn close_portals(&mut self) {
+        self.portals.clear();
+        self.unnamed_portal = None;
+    }
+}
+
+fn result_formats(bind: &Bind<'_>, columns: usize, is_plan: bool) -> Result<ResultFormats, SqlError> {
+    let formats = bind.result_formats;
+    if is_plan && formats.len() > 1 && formats.len() != columns {
+        return Err(SqlError::new(
+            SqlState::PROTOCOL_VIOLATION,
+            format!("bind message has {} result formats but query has {columns} columns", formats.len()),
+        ));
+    }
+    Ok(match formats.len() {
+        0 => ResultFormats::Text,
+        1 if formats.get(0) == response::Format::Text => ResultFormats::Text,
+        1 => ResultFormats::Binary,
+        count => ResultFormats::Each(
+            (0..count).map(|index| formats.get(index) == response::Format::Binary).collect(),
+        ),
+    })
+}
+
+fn describe_result(out: &mut BytesMut, shape: &Shape, formats: &ResultFormats) {
+    if shape.columns.is_empty() || shape.dialogue != Dialogue::Rows {
+        response::mark(out, Mark::NoData);
+    } else {
+        write_row_description(out, shape, formats);
+    }
+}
+
+pub(super) fn write_row_description(out: &mut BytesMut, shape: &Shape, formats: &ResultFormats) {
+    let fields = shape.columns.iter().enumerate().map(|(index, column)| response::Field {
+        name: &column.name,
+        table: column.table,
+        column: column.number,
+        type_oid: column.type_oid,
+        type_size: column.type_size,
+        modifier: column.modifier,
+        format: formats.get(index),
+    });
+    response::row_description(out, fields);
+}

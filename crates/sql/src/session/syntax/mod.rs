@@ -1,0 +1,13 @@
+//! From SQL text to statements: the session's own by their words, the planner's by the parser.
+
+mod prepared;
+mod setting;
+mod system;
+mod text;
+mod utility;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+pub use text::parse;

@@ -1,0 +1,130 @@
+//! What each statement is understood as, and where syntax errors are.
+
+use super::parse;
+use crate::session::settings::Scope;
+use crate::session::statement::{Chain, Isolation, Modes, Password, Statement, SystemStatement};
+
+fn one(sql: &str) -> Statement {
+    let mut statements = parse(sql).unwrap();
+    assert_eq!(statements.len(), 1, "{sql}");
+    statements.remove(0)
+}
+
+fn error(sql: &str) -> (String, String, Option<u32>) {
+    let error = parse(sql).unwrap_err();
+    (error.state().to_string(), error.message().to_owned(), error.fields().position)
+}
+
+#[test]
+fn transaction_control_is_understood_in_all_spellings() {
+    let modes =
+        Modes { isolation: Some(Isolation::Serializable), read_only: Some(true), deferrable: Some(true) };
+    for sql in [
+        "begin isolation level serializable, read only, deferrable",
+        "BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE",
+    ] {
+        assert_eq!(one(sql), Statement::Begin { modes, tag: "BEGIN" });
+    }
+    assert_eq!(
+        one("start transaction read write"),
+        Statement::Begin {
+            modes: Modes { read_only: Some(false), ..Modes::default() },
+            tag: "START TRANSACTION"
+        }
+    );
+    assert_eq!(one("END WORK AND NO CHAIN"), Statement::Commit(Chain::NoChain));
+    assert_eq!(one("commit and chain"), Statement::Commit(Chain::Chain));
+    assert_eq!(one("abort"), Statement::Rollback(Chain::NoChain));
+    assert_eq!(one("rollback work to savepoint \"A b\""), Statement::RollbackTo("A b".into()));
+    assert_eq!(one("release S"), Statement::Release("s".into()));
+    assert_eq!(
+        one("set transaction isolation level repeatable read"),
+        Statement::SetTransaction(Modes { isolation: Some(Isolation::RepeatableRead), ..Modes::default() })
+    );
+}
+
+#[test]
+fn settings_are_understood_in_all_spellings() {
+    let set = |scope, name: &str, value: Option<&str>| Statement::Set {
+        scope,
+        name: name.into(),
+        value: value.map(str::to_owned),
+    };
+    assert_eq!(one("set search_path = a, \"B\""), set(Scope::Session, "search_path", Some("a, B")));
+    assert_eq!(one("SET LOCAL work_mem TO '8MB'"), set(Scope::Local, "work_mem", Some("8MB")));
+    assert_eq!(one("set session time zone default"), set(Scope::Session, "TimeZone", None));
+    assert_eq!(one("set names 'utf8'"), set(Scope::Session, "client_encoding", Some("utf8")));
+    assert_eq!(one("set a.b to -1.5"), set(Scope::Session, "a.b", Some("-1.5")));
+    assert_eq!(
+        one("show transaction isolation level"),
+        Statement::Show(Some("transaction_isolation".into()))
+    );
+    assert_eq!(one("show all"), Statement::Show(None));
+    assert_eq!(one("reset all"), Statement::Reset(None));
+}
+
+#[test]
+fn prepared_statements_keep_their_text() {
+    let Statement::Prepare { name, param_types, sql, .. } =
+        one("prepare p (int, varchar(3)) as select $1,  $2 ")
+    else {
+        panic!("not a PREPARE")
+    };
+    assert_eq!((name.as_str(), sql.as_str()), ("p", "select $1,  $2"));
+    assert_eq!(param_types, vec![23, 1043]);
+    assert_eq!(
+        one("execute p(-1, 'x', null, true)"),
+        Statement::Execute {
+            name: "p".into(),
+            params: vec![Some("-1".into()), Some("x".into()), None, Some("true".into())]
+        }
+    );
+}
+
+#[test]
+fn roles_and_databases_are_understood() {
+    let Statement::System(SystemStatement::CreateRole { name, properties, password }) =
+        one("create user Ann with createdb password 'secret' connection limit 3")
+    else {
+        panic!("not a role")
+    };
+    assert_eq!(name, "ann");
+    assert_eq!((properties.login, properties.create_database), (Some(true), Some(true)));
+    assert_eq!(properties.connection_limit, Some(3));
+    assert_eq!(password, Password::Given("secret".into()));
+    assert!(!format!("{password:?}").contains("secret"));
+    assert_eq!(
+        one("create database d with owner = ann encoding 'UTF8'"),
+        Statement::System(SystemStatement::CreateDatabase { name: "d".into(), owner: Some("ann".into()) })
+    );
+    assert_eq!(
+        one("drop database if exists d with (force)"),
+        Statement::System(SystemStatement::DropDatabase { name: "d".into(), if_exists: true })
+    );
+    assert_eq!(error("create database d tablespace x").0, "0A000");
+}
+
+#[test]
+fn what_the_planner_gets_is_split_at_semicolons() {
+    let statements = parse("select 1; ;insert into t values (';');-- end\n").unwrap();
+    assert_eq!(statements.len(), 2);
+    assert!(statements[0].looks_read_only());
+    assert!(!statements[1].looks_read_only());
+    assert!(!one("select * from t for update").looks_read_only());
+    assert!(parse(" ; ").unwrap().is_empty());
+}
+
+#[test]
+fn syntax_errors_say_where() {
+    assert_eq!(error("selec 1").1, "syntax error at or near \"selec\"");
+    assert_eq!(error("selec 1").2, Some(1));
+    assert_eq!(
+        error("select 1; select 2 frm x y"),
+        ("42601".into(), "syntax error at or near \"x\"".into(), Some(24))
+    );
+    assert_eq!(error("select 1 +").1, "syntax error at end of input");
+    assert_eq!(error("begin foo").1, "syntax error at or near \"foo\"");
+    assert_eq!(error("commit; rollback to").1, "syntax error at end of input");
+    let deep = format!("select {}1{}", "(".repeat(5000), ")".repeat(5000));
+    assert_eq!(error(&deep).0, "54001");
+}

@@ -1,0 +1,137 @@
+//! From SQL text to statements, and which of them the session runs itself.
+//!
+//! ```text
+//! text --tokens--> split at ';' --first word--> transaction control, settings, prepared statements, databases, roles
+//!                                          \--> everything else: an ast for the planner
+//! ```
+//!
+//! The whole text is parsed before anything of it runs, as PostgreSQL does: a syntax error in the last statement
+//! keeps the first from running.
+
+use std::sync::Arc;
+
+use sqlparser::ast;
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+
+use super::words::Words;
+use crate::error::{SqlError, SqlState};
+use crate::session::statement::Statement;
+
+/// How deep expressions and queries may nest.
+const RECURSION_DEPTH_MAX: usize = 200;
+
+/// Parses SQL text.
+///
+/// # Errors
+/// 42601 with the position, 54001 for what nests too deeply, 0A000 for what is not supported.
+pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
+    let dialect = PostgreSqlDialect {};
+    let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|error| {
+        let message = if error.message.to_ascii_lowercase().contains("unterminated") {
+            error.message.clone()
+        } else {
+            format!("syntax error: {}", error.message)
+        };
+        SqlError::new(SqlState::SYNTAX_ERROR, message).at(position(sql, error.location))
+    })?;
+    tokens
+        .split(|token| token.token == Token::SemiColon)
+        .filter(|tokens| tokens.iter().any(|token| !is_blank(&token.token)))
+        .map(|tokens| parse_one(sql, tokens, &dialect))
+        .collect()
+}
+
+fn is_blank(token: &Token) -> bool {
+    matches!(token, Token::Whitespace(_) | Token::EOF)
+}
+
+/// Place in the text, in characters from 1.
+pub(super) fn position(sql: &str, location: Location) -> u32 {
+    let mut line = 1;
+    let mut column = 0;
+    let mut place = 0;
+    for character in sql.chars() {
+        place += 1;
+        column += 1;
+        if line == location.line && column == location.column {
+            return place;
+        }
+        if character == '\n' {
+            line += 1;
+            column = 0;
+        }
+    }
+    place + 1
+}
+
+pub(super) fn byte_offset(sql: &str, location: Location) -> usize {
+    let place = usize::try_from(position(sql, location)).unwrap_or(usize::MAX).saturating_sub(1);
+    sql.char_indices().nth(place).map_or(sql.len(), |(offset, _)| offset)
+}
+
+fn parse_one(
+    sql: &str,
+    tokens: &[TokenWithSpan],
+    dialect: &PostgreSqlDialect,
+) -> Result<Statement, SqlError> {
+    let mut words =
+        Words { sql, tokens: tokens.iter().filter(|token| !is_blank(&token.token)).collect(), next: 0 };
+    if let Some(statement) = words.utility(dialect)? {
+        if words.peek().is_some() {
+            return Err(words.unexpected());
+        }
+        return Ok(statement);
+    }
+    plan_statement(sql, tokens.to_vec(), dialect).map(|statement| Statement::Plan(Arc::new(statement)))
+}
+
+pub(super) fn plan_statement(
+    sql: &str,
+    mut tokens: Vec<TokenWithSpan>,
+    dialect: &PostgreSqlDialect,
+) -> Result<ast::Statement, SqlError> {
+    crate::copy::normalise_tokens(&mut tokens);
+    crate::parse::normalise(&mut tokens);
+    let mut parser =
+        Parser::new(dialect).with_recursion_limit(RECURSION_DEPTH_MAX).with_tokens_with_locations(tokens);
+    let statement = parser.parse_statement().map_err(|error| parser_error(sql, error))?;
+    let rest = parser.peek_token();
+    if rest.token == Token::EOF { Ok(statement) } else { Err(near(sql, &rest)) }
+}
+
+pub(super) fn near(sql: &str, token: &TokenWithSpan) -> SqlError {
+    let (start, end) = (byte_offset(sql, token.span.start), byte_offset(sql, token.span.end));
+    let text = sql.get(start..end.max(start)).filter(|text| !text.is_empty());
+    let text = text.map_or_else(|| token.token.to_string(), str::to_owned);
+    SqlError::new(SqlState::SYNTAX_ERROR, format!("syntax error at or near \"{text}\""))
+        .at(position(sql, token.span.start))
+}
+
+/// Turns the parser's message, "Expected: .., found: X at Line: 1, Column: 8", into PostgreSQL's.
+fn parser_error(sql: &str, error: ParserError) -> SqlError {
+    let message = match error {
+        ParserError::RecursionLimitExceeded => {
+            return SqlError::new(SqlState::STATEMENT_TOO_COMPLEX, "stack depth limit exceeded")
+                .with_hint("Simplify the statement: it nests too deeply.");
+        }
+        ParserError::TokenizerError(message) | ParserError::ParserError(message) => message,
+    };
+    let (text, place) = message.rsplit_once(" at Line: ").unwrap_or((&message, ""));
+    let location = place.split_once(", Column: ").and_then(|(line, column)| {
+        Some(Location { line: line.trim().parse().ok()?, column: column.trim().parse().ok()? })
+    });
+    match (text.rsplit_once("found: "), location) {
+        (Some((_, "EOF")), _) => SqlError::new(SqlState::SYNTAX_ERROR, "syntax error at end of input")
+            .at(u32::try_from(sql.chars().count()).unwrap_or(u32::MAX).saturating_add(1)),
+        (Some((_, found)), Some(location)) => {
+            SqlError::new(SqlState::SYNTAX_ERROR, format!("syntax error at or near \"{found}\""))
+                .at(position(sql, location))
+        }
+        (_, Some(location)) => {
+            SqlError::new(SqlState::SYNTAX_ERROR, format!("syntax error: {text}")).at(position(sql, location))
+        }
+        _ => SqlError::new(SqlState::SYNTAX_ERROR, format!("syntax error: {text}")),
+    }
+}

@@ -1,0 +1,301 @@
+//! The transaction of a session: implicit, or a block between BEGIN and COMMIT.
+//!
+//! ```text
+//!   Idle --BEGIN--> InBlock --error--> Failed --ROLLBACK--> Idle
+//!    |  ^              |                                     ^
+//!    |  '----COMMIT----'-------------------------------------'
+//!    '-- implicit transaction: from the first message that needs one to Sync, or to the end of a Query
+//! ```
+//!
+//! Rules that protect what a client sees:
+//! - rows that a read-write transaction returns leave the buffer only after [`settle_reads`](rustydb_txn::Transaction::settle_reads), because the
+//!   transaction may have read commits that are still in flight; when that fails they are taken back;
+//! - CommandComplete of COMMIT, and ReadyForQuery after an implicit commit, are written when the commit stands;
+//! - a commit whose fate is unknown is asked for until it is known or its deadline passes (08007).
+
+use bytes::BytesMut;
+use rustydb_txn::{Access, SavepointId, TxnError, TxnOptions};
+use rustydb_types::ids::RequestId;
+
+use super::core::Session;
+use super::executor::Executor;
+use super::failure::{Fault, needs_block, resolve, store_error};
+use super::response::{self, TransactionStatus};
+use super::sink::ResponseSink;
+use super::statement::{Chain, Isolation, Modes};
+use crate::error::{Severity, SqlError, SqlState};
+
+/// The transaction of a session.
+pub(super) struct Block {
+    pub(super) status: TransactionStatus,
+    pub(super) modes: Modes,
+    pub(super) savepoints: Vec<(String, SavepointId)>,
+}
+
+impl<E: Executor> Session<E> {
+    /// Begins a transaction, or makes a read-only implicit one read-write.
+    pub(super) async fn ensure_transaction(&mut self, needed: Access) -> Result<(), SqlError> {
+        let in_block = self.block.status != TransactionStatus::Idle;
+        if self.txn.is_some() && (in_block || self.access == Access::ReadWrite || needed == Access::ReadOnly)
+        {
+            return Ok(());
+        }
+        self.txn = None;
+        let settings = &self.context.settings;
+        let modes = self.block.modes;
+        let is_read_only = modes.read_only.unwrap_or_else(|| settings.is_on("default_transaction_read_only"));
+        let isolation = modes
+            .isolation
+            .unwrap_or_else(|| Isolation::from_name(settings.get("default_transaction_isolation")));
+        let access = match (is_read_only, in_block) {
+            (true, _) => Access::ReadOnly,
+            (false, true) => Access::ReadWrite,
+            (false, false) => needed,
+        };
+        if access == Access::ReadWrite {
+            self.counter += 1;
+        }
+        let request = RequestId {
+            incarnation: self.parts.key.incarnation,
+            session: self.parts.key.session,
+            counter: self.counter,
+        };
+        let options = TxnOptions {
+            isolation: match isolation {
+                Isolation::ReadCommitted => rustydb_txn::Isolation::ReadCommitted,
+                Isolation::RepeatableRead => rustydb_txn::Isolation::RepeatableRead,
+                Isolation::Serializable => rustydb_txn::Isolation::Serializable,
+            },
+            access,
+            request,
+        };
+        let begun =
+            self.context.interrupts.guard(&self.parts.env, self.deadline, self.parts.store.begin(options));
+        self.txn = Some(begun.await?.map_err(store_error)?);
+        self.access = access;
+        self.is_fresh = true;
+        Ok(())
+    }
+
+    /// Begins a statement, unless one has begun in which nothing ran.
+    pub(super) fn begin_statement(&mut self) {
+        if !self.is_fresh
+            && let Some(txn) = &mut self.txn
+        {
+            txn.begin_statement();
+        }
+        self.is_fresh = true;
+    }
+
+    pub(super) fn refuse_in_failed_block(&self) -> Result<(), SqlError> {
+        if self.block.status == TransactionStatus::Failed {
+            return Err(SqlError::new(
+                SqlState::IN_FAILED_SQL_TRANSACTION,
+                "current transaction is aborted, commands ignored until end of transaction block",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Makes sure that what is in the buffer may be shown.
+    pub(super) async fn settle<S: ResponseSink>(&mut self, sink: &mut S) -> Result<(), Fault> {
+        let Some(start) = self.unsettled.take() else { return Ok(()) };
+        let Some(txn) = &mut self.txn else { return Ok(()) };
+        let settled = self.context.interrupts.guard(&self.parts.env, self.deadline, txn.settle_reads()).await;
+        if let Err(error) = settled.and_then(|settled| settled.map_err(store_error)) {
+            sink.buffer().truncate(start);
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// Commits the implicit transaction, if there is one. `rest` is what the client will be told last if it stands.
+    pub(super) async fn commit_implicit<S: ResponseSink>(
+        &mut self,
+        rest: &[u8],
+        sink: &mut S,
+    ) -> Result<(), Fault> {
+        let result = self.commit(rest, sink).await;
+        self.end_block();
+        result
+    }
+
+    /// Commits what is open. The block is still to be ended by the caller.
+    pub(super) async fn commit<S: ResponseSink>(&mut self, rest: &[u8], sink: &mut S) -> Result<(), Fault> {
+        let Some(txn) = self.txn.take() else {
+            self.context.settings.commit();
+            return Ok(());
+        };
+        let request = txn.options().request;
+        if self.access == Access::ReadWrite {
+            // What follows a commit in the same message could not be answered for.
+            if txn.has_writes() && self.pending.is_empty() {
+                let mut rest = BytesMut::from(rest);
+                response::ready_for_query(&mut rest, TransactionStatus::Idle);
+                sink.before_commit(request, &rest).await?;
+            }
+            // No cancel and no timeout from here on: the answer must be the truth.
+            let committed = match txn.commit().await {
+                Ok(_) => Ok(()),
+                Err(TxnError::UnknownOutcome) => resolve((self.parts.resolver)(request), request).await,
+                Err(error) => Err(store_error(error)),
+            };
+            if let Err(error) = committed {
+                if let Some(start) = self.unsettled.take() {
+                    sink.buffer().truncate(start);
+                }
+                self.context.settings.roll_back();
+                return Err(error.into());
+            }
+        }
+        self.unsettled = None;
+        self.context.settings.commit();
+        Ok(())
+    }
+
+    /// The transaction has failed.
+    pub(super) fn fail<S: ResponseSink>(&mut self, sink: &mut S) {
+        if let Some(start) = self.unsettled.take() {
+            sink.buffer().truncate(start);
+        }
+        self.copy = None;
+        match self.block.status {
+            TransactionStatus::Idle => self.forget_transaction(),
+            TransactionStatus::Failed => {}
+            TransactionStatus::InBlock => {
+                self.block.status = TransactionStatus::Failed;
+                let kept = match (self.block.savepoints.last(), &mut self.txn) {
+                    (Some((_, savepoint)), Some(txn)) => txn.rollback_to(*savepoint).is_ok(),
+                    _ => false,
+                };
+                if !kept {
+                    // Nothing can be gone back to: the locks need not wait for the client's ROLLBACK.
+                    self.txn = None;
+                }
+            }
+        }
+    }
+
+    /// Rolls back whatever is open.
+    fn forget_transaction(&mut self) {
+        self.txn = None;
+        self.context.settings.roll_back();
+        self.end_block();
+    }
+
+    fn end_block(&mut self) {
+        self.block.status = TransactionStatus::Idle;
+        self.block.modes = Modes::default();
+        self.block.savepoints.clear();
+        self.unsettled = None;
+        self.close_portals();
+    }
+
+    /// BEGIN.
+    pub(super) fn begin_block(&mut self, modes: Modes) -> Result<(), SqlError> {
+        if self.access == Access::ReadOnly && modes.read_only != Some(true) {
+            // An implicit transaction that only read so far must not make the block read-only.
+            self.txn = None;
+        }
+        self.block.status = TransactionStatus::InBlock;
+        self.block.modes = Modes::default();
+        self.context.transaction_time = self.context.statement_time;
+        self.set_modes(modes)
+    }
+
+    /// SET TRANSACTION.
+    pub(super) fn set_modes(&mut self, modes: Modes) -> Result<(), SqlError> {
+        if let Some(isolation) = modes.isolation {
+            if self.txn.is_some() && self.block.modes.isolation != Some(isolation) {
+                return Err(SqlError::new(
+                    SqlState::ACTIVE_SQL_TRANSACTION,
+                    "SET TRANSACTION ISOLATION LEVEL must be called before any query",
+                ));
+            }
+            self.block.modes.isolation = Some(isolation);
+        }
+        if let Some(read_only) = modes.read_only {
+            if self.txn.is_some() && !read_only && self.access == Access::ReadOnly {
+                return Err(SqlError::new(
+                    SqlState::ACTIVE_SQL_TRANSACTION,
+                    "transaction read-write mode must be set before any query",
+                ));
+            }
+            self.block.modes.read_only = Some(read_only);
+        }
+        if modes.deferrable.is_some() {
+            self.block.modes.deferrable = modes.deferrable;
+        }
+        Ok(())
+    }
+
+    /// COMMIT. Writes its tag.
+    pub(super) async fn commit_block<S: ResponseSink>(
+        &mut self,
+        chain: Chain,
+        sink: &mut S,
+    ) -> Result<(), Fault> {
+        let modes = self.block.modes;
+        match self.block.status {
+            TransactionStatus::Idle if chain == Chain::Chain => {
+                return Err(needs_block("COMMIT AND CHAIN").into());
+            }
+            TransactionStatus::Idle => {
+                no_transaction_warning(sink.buffer());
+                self.commit_implicit(&tag_bytes("COMMIT"), sink).await?;
+                response::command_complete(sink.buffer(), "COMMIT");
+            }
+            TransactionStatus::InBlock => {
+                let committed = self.commit(&tag_bytes("COMMIT"), sink).await;
+                self.end_block();
+                committed?;
+                response::command_complete(sink.buffer(), "COMMIT");
+            }
+            TransactionStatus::Failed => {
+                self.forget_transaction();
+                response::command_complete(sink.buffer(), "ROLLBACK");
+            }
+        }
+        if chain == Chain::Chain {
+            self.begin_block(modes)?;
+        }
+        Ok(())
+    }
+
+    /// ROLLBACK. Writes its tag.
+    pub(super) fn roll_back_block<S: ResponseSink>(
+        &mut self,
+        chain: Chain,
+        sink: &mut S,
+    ) -> Result<(), SqlError> {
+        let modes = self.block.modes;
+        if self.block.status == TransactionStatus::Idle {
+            if chain == Chain::Chain {
+                return Err(needs_block("ROLLBACK AND CHAIN"));
+            }
+            no_transaction_warning(sink.buffer());
+        }
+        if let Some(start) = self.unsettled.take() {
+            // The client need not be told what never was; but a row of a statement that succeeded before must be
+            // answered. Such rows are settled before this is reached, see run_utility.
+            sink.buffer().truncate(start);
+        }
+        self.forget_transaction();
+        response::command_complete(sink.buffer(), "ROLLBACK");
+        if chain == Chain::Chain {
+            self.begin_block(modes)?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn tag_bytes(tag: &str) -> BytesMut {
+    let mut out = BytesMut::new();
+    response::command_complete(&mut out, tag);
+    out
+}
+
+fn no_transaction_warning(out: &mut BytesMut) {
+    let warning = SqlError::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress");
+    response::sql_notice(out, &warning.with_severity(Severity::Warning));
+}
