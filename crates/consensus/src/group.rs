@@ -212,7 +212,7 @@ impl Group {
             }),
         };
         let tasks = &group.inner.tasks;
-        tasks.spawn("proposals", group.inner.proposer.clone().pump());
+        tasks.spawn("proposals", group.inner.proposer.clone().pump(tasks.stopping()));
         tasks.spawn("leadership", Watcher::new(&group).run());
         tasks.spawn("elections", group.clone().join_elections());
         tasks.spawn("upkeep", group.clone().upkeep());
@@ -433,7 +433,8 @@ impl Group {
         }
     }
 
-    /// Hands leadership to the voter with the longest log. Does nothing when this node does not lead or is alone.
+    /// Hands leadership to the voter with the longest log of those that answered lately. Does nothing when this node
+    /// does not lead or no other voter answers.
     ///
     /// # Errors
     /// As [`Group::transfer_leader`].
@@ -442,12 +443,25 @@ impl Group {
         if status.state != NodeState::Leader {
             return Ok(());
         }
-        let best =
-            status.matched.iter().filter(|(node, _)| status.voters.contains(node)).max_by_key(|(_, at)| *at);
+        let answering = self.answering();
+        let fit = |node: &NodeId| status.voters.contains(node) && answering.contains(node);
+        let best = status.matched.iter().filter(|(node, _)| fit(node)).max_by_key(|(_, at)| *at);
         match best {
             Some((node, _)) => self.transfer_leader(*node).await,
             None => Ok(()),
         }
+    }
+
+    /// At the leader: members that answered within two election timeouts.
+    fn answering(&self) -> BTreeSet<NodeId> {
+        let now = self.inner.env.now();
+        let metrics = self.inner.handle.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let lately = |at: crate::runtime::Instant| {
+            now.saturating_since(at.0) <= self.inner.config.election_timeout_max * 2
+        };
+        let heard = metrics.heartbeat.iter().flatten();
+        heard.filter(|(_, at)| at.is_some_and(|at| lately(*at))).map(|(node, _)| NodeId::new(*node)).collect()
     }
 
     /// Which node should lead when it is caught up. The leader hands over in its upkeep.

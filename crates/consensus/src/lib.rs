@@ -34,8 +34,9 @@ mod calls;
 mod network;
 mod snapshot;
 
-/// What of the consensus library's own messages is worth logging: it tells of every message at lower levels.
-pub const LOG_FILTER: &str = "openraft=warn";
+/// What of the consensus library's own messages is worth logging: it warns of every heartbeat that a dead node does
+/// not answer, and tells of every message at lower levels.
+pub const LOG_FILTER: &str = "openraft=error";
 
 pub use config::ConsensusConfig;
 pub use error::ConsensusError;

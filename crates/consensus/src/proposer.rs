@@ -28,7 +28,7 @@ use openraft::{
     raft::ClientWriteResult,
 };
 use parking_lot::Mutex;
-use rustydb_env::ambient;
+use rustydb_env::{ambient, sync::Signal};
 use rustydb_types::ids::{NodeId, Term};
 use tokio::sync::Notify;
 
@@ -237,10 +237,16 @@ impl RaftProposer {
         }
     }
 
-    /// Brings the backlog into openraft's queue, in order, for ever.
-    pub(crate) async fn pump(self: Arc<Self>) {
-        loop {
-            self.work.notified().await;
+    /// Brings the backlog into openraft's queue, in order, until the group stops.
+    pub(crate) async fn pump(self: Arc<Self>, stopping: Signal) {
+        let mut last = false;
+        while !last {
+            // Cancel-safe. What is left at the end is answered: openraft has stopped by then and refuses it.
+            last = tokio::select! {
+                biased;
+                () = self.work.notified() => false,
+                () = stopping.wait() => true,
+            };
             loop {
                 // The one in work stays at the front, as a mark that later ones must queue behind it.
                 let next = {

@@ -166,6 +166,14 @@ impl Transport for Peers {
     }
 }
 
+/// What the log says about a lane.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Reached,
+    Away { reason: String },
+}
+
 /// Keeps one lane to one peer open.
 struct Keeper {
     inner: Weak<Inner>,
@@ -176,6 +184,7 @@ struct Keeper {
 impl Keeper {
     async fn run(self, env: Env) {
         let mut pause = PAUSE_MIN;
+        let mut told = Told::Nothing;
         loop {
             let Some(inner) = self.inner.upgrade() else { return };
             let stopping = inner.tasks.stopping();
@@ -188,9 +197,9 @@ impl Keeper {
                     () = env.sleep(IDLE) => continue,
                 }
                 let Some(again) = self.inner.upgrade() else { return };
-                self.once(&env, again, &mut pause).await;
+                self.once(&env, again, &mut pause, &mut told).await;
             } else {
-                self.once(&env, inner, &mut pause).await;
+                self.once(&env, inner, &mut pause, &mut told).await;
             }
             if stopping.is_set() {
                 return;
@@ -209,7 +218,7 @@ impl Keeper {
     }
 
     /// Opens the stream once and stays with it until it breaks. A stream that worked makes the next pause short.
-    async fn once(&self, env: &Env, inner: Arc<Inner>, pause: &mut Duration) {
+    async fn once(&self, env: &Env, inner: Arc<Inner>, pause: &mut Duration, told: &mut Told) {
         let address = self.peer.address.lock().clone();
         let (local, tls, inbound) = (inner.local.clone(), inner.tls.clone(), inner.inbound.get().cloned());
         let stopping = inner.tasks.stopping();
@@ -240,13 +249,10 @@ impl Keeper {
         };
         let (sender, mut answers) = match opened {
             Ok(Ok(opened)) => opened,
-            Ok(Err(reason)) => {
-                tracing::debug!(peer = %self.peer.node, address, lane = ?self.lane, reason, "no stream");
-                return;
-            }
-            Err(_) => return,
+            Ok(Err(reason)) => return self.tell_away(told, &address, &reason),
+            Err(_) => return self.tell_away(told, &address, "no answer in time"),
         };
-        tracing::debug!(peer = %self.peer.node, address, lane = ?self.lane, "stream open");
+        self.tell_reached(told, &address);
         let link = self.peer.link(self.lane);
         *link.queue.lock() = Some(sender);
         *pause = PAUSE_MIN;
@@ -267,5 +273,24 @@ impl Keeper {
         }
         *link.queue.lock() = None;
         inbound.lost(self.peer.node, self.lane);
+        if !stopping.is_set() {
+            self.tell_away(told, &address, "the connection ended");
+        }
+    }
+
+    /// One line per change on the lane that is always open; the other one opens and closes as it is needed.
+    fn tell_away(&self, told: &mut Told, address: &str, reason: &str) {
+        let away = Told::Away { reason: reason.to_owned() };
+        if self.lane == Lane::Consensus && *told != away {
+            tracing::warn!(peer = %self.peer.node, address, reason, "another node cannot be reached");
+        }
+        *told = away;
+    }
+
+    fn tell_reached(&self, told: &mut Told, address: &str) {
+        if self.lane == Lane::Consensus && *told != Told::Reached {
+            tracing::info!(peer = %self.peer.node, address, "another node is reached");
+        }
+        *told = Told::Reached;
     }
 }

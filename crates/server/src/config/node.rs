@@ -113,7 +113,7 @@ pub enum LogFormat {
 #[serde(default, deny_unknown_fields)]
 pub struct LoggingConfig {
     /// What is logged, as `tracing` directives such as `info` or `warn,rustydb_consensus=debug`; default
-    /// `info,openraft=warn`, because openraft tells every message at `info`.
+    /// `info,openraft=error`, because openraft tells every message at `info` and every lost one at `warn`.
     pub filter: String,
     /// `text` or `json`; default `text`.
     pub format: LogFormat,

@@ -11,17 +11,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rustydb_proto::v1::admin_client::AdminClient;
 use rustydb_proto::v1::{AddNodeRequest, AdoptRequest, Member, NodeStatusRequest};
 use rustydb_sql::system::{NodeRecord, RoleChange, SystemCommand};
 use rustydb_types::ids::{GroupId, NodeId};
 use tonic::Status;
 
-use super::Inner;
+use super::{Inner, NodeError};
 use crate::config::Config;
 
 /// Longest wait for a step that needs a majority.
 const STEP: Duration = Duration::from_secs(30);
+
+/// Longest wait for another node to say who it is.
+const PEER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Name of the superuser and of the first database.
 pub(crate) const FIRST: &str = "postgres";
@@ -160,24 +164,57 @@ pub(crate) async fn ask_for_admission(node: Arc<Inner>, config: Config) {
                 interconnect_address: own.interconnect_address.clone(),
                 expected_node_id: node.me.get(),
             };
-            let outcome = match node.admin_client(address).await {
-                Ok(mut member) => {
-                    member.add_node(request).await.map_err(|status| status.message().to_owned())
-                }
-                Err(reason) => Err(reason),
+            let asked = async {
+                let mut member = node.admin_client(address).await?;
+                member.add_node(request).await.map_err(|status| status.message().to_owned())
+            };
+            let outcome = tokio::select! {
+                biased;
+                () = node.stopping.wait() => return,
+                outcome = asked => outcome,
             };
             match outcome {
                 Ok(_) => return,
-                // Said once, not every second.
-                Err(reason) if reason != told => {
-                    tracing::warn!(address, reason, "not admitted yet");
+                Err(reason) => {
+                    // Said once in the log, not every second.
+                    if reason != told {
+                        tracing::warn!(address, reason, "not admitted yet");
+                    }
+                    *node.refused_by.lock() = Some(format!("{address}: {reason}"));
                     told = reason;
                 }
-                Err(_) => {}
             }
         }
-        node.env.sleep(PAUSE).await;
+        tokio::select! {
+            biased;
+            () = node.stopping.wait() => return,
+            () = node.env.sleep(PAUSE) => {}
+        }
     }
+}
+
+/// At the start, before clients are served: whoever answers at a configured place belongs to this node's cluster.
+/// Otherwise the data lies in the wrong place, and clients of one cluster would find the data of another. A place
+/// where nobody answers in time says nothing.
+pub(crate) async fn refuse_foreign_data(node: &Inner, config: &Config) -> Result<(), NodeError> {
+    let Some(own) = node.cluster_id() else { return Ok(()) };
+    let places = config.cluster.peers.iter().chain(&config.cluster.join);
+    let asked = places.map(|place| async move {
+        let mut peer = node.admin_client(place).await.ok()?;
+        let answer = node.env.timeout(PEER_PATIENCE, peer.node_status(NodeStatusRequest {})).await;
+        Some((place, answer.ok()?.ok()?.into_inner().cluster_id))
+    });
+    for (place, theirs) in join_all(asked).await.into_iter().flatten() {
+        if !theirs.is_empty() && theirs != own {
+            return Err(NodeError::ForeignData {
+                dir: config.node.data_dir.clone(),
+                own,
+                place: place.clone(),
+                theirs,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// While nobody leads the system group, asks the configured peers for their numbers, in case addresses changed.
@@ -185,12 +222,17 @@ pub(crate) async fn look_for_peers(node: Arc<Inner>, config: Config) {
     const PAUSE: Duration = Duration::from_millis(300);
     let places: Vec<String> = config.cluster.peers.iter().chain(&config.cluster.join).cloned().collect();
     loop {
-        node.env.sleep(PAUSE).await;
+        tokio::select! {
+            biased;
+            () = node.stopping.wait() => return,
+            () = node.env.sleep(PAUSE) => {}
+        }
         let led = node.replicas.view().get(&GroupId::SYSTEM).is_some_and(|system| system.leader.is_some());
         let Some(cluster_id) = node.cluster_id().filter(|_| !led) else { continue };
         for place in &places {
             let Ok(mut peer) = node.admin_client(place).await else { continue };
-            let Ok(answer) = peer.node_status(NodeStatusRequest {}).await else { continue };
+            let asked = peer.node_status(NodeStatusRequest {});
+            let Ok(Ok(answer)) = node.env.timeout(PEER_PATIENCE, asked).await else { continue };
             let status = answer.into_inner();
             if status.cluster_id == cluster_id && status.node_id != node.me.get() {
                 node.replicas.set_address(NodeId::new(status.node_id), &status.interconnect_address);

@@ -101,6 +101,21 @@ pub enum NodeError {
         /// Why.
         reason: String,
     },
+    /// The data folder is of another cluster than the configured members.
+    #[error(
+        "data folder {} belongs to cluster {own}, but the node at {place} belongs to cluster {theirs}",
+        dir.display()
+    )]
+    ForeignData {
+        /// The folder.
+        dir: std::path::PathBuf,
+        /// Its cluster.
+        own: String,
+        /// A place of `cluster.peers` or `cluster.join`.
+        place: String,
+        /// The cluster of the node there.
+        theirs: String,
+    },
     /// A listener cannot be used.
     #[error("a port cannot be listened on: {0}")]
     Listen(std::io::Error),
@@ -142,6 +157,8 @@ pub(crate) struct Inner {
     tls: Option<ClientTlsConfig>,
     /// Connections to the admin service of other nodes, by address. As many as there are addresses.
     clients: Mutex<BTreeMap<String, MemberClient>>,
+    /// Which member did not take this node in when it asked last, and why.
+    refused_by: Mutex<Option<String>>,
     /// Commands on the system group are decided one at a time.
     executing: tokio::sync::Mutex<()>,
     wake: Notify,
@@ -183,11 +200,16 @@ impl Node {
         self.inner.stopping.set();
         // Leaders go first, so that other nodes serve while this one still ends its sessions.
         self.inner.replicas.groups().shutdown(part).await;
+        tracing::debug!("groups ended");
         self.host.stop();
         self.front.shutdown(part).await;
+        tracing::debug!("sessions ended");
         self.sql_tasks.shutdown(part).await;
+        tracing::debug!("HTTP ended");
         self.peers.shutdown(part).await;
+        tracing::debug!("connections to peers ended");
         self.tasks.shutdown(part).await;
+        tracing::debug!("the interconnect ended");
         // What was submitted is written before the process ends.
         let closed = self.inner.env.timeout(part, self.log.close()).await;
         if closed.is_err() {
