@@ -17,7 +17,7 @@ use tokio_postgres::{Client, NoTls};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program of this workspace, built before the tests run.
-fn program(name: &str) -> Result<PathBuf> {
+pub fn program(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     // Tests lie in target/PROFILE/deps, programs in target/PROFILE.
     let found = own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.exists());
@@ -28,7 +28,7 @@ fn program(name: &str) -> Result<PathBuf> {
 
 /// A base port whose ports for seven nodes are free now. It lies below the range from which the system takes
 /// ports for outgoing connections, so that none of these is in the way later.
-fn free_base_port() -> Result<u16> {
+pub fn free_base_port() -> Result<u16> {
     let mut candidate = 10_000 + u16::try_from(std::process::id() % 70)? * 300;
     for _ in 0..70 {
         let wanted = (1..=7).flat_map(|node| [node, 100 + node, 200 + node]);
@@ -286,15 +286,7 @@ impl Cluster {
 
     /// One GET over plain HTTP: status code and body.
     pub fn http(&self, node: u16, path: &str) -> Result<(u16, String)> {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.http_port(node)))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let code = answer.split(' ').nth(1).context("no status line")?.parse()?;
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        Ok((code, body.to_owned()))
+        http_get(self.http_port(node), path)
     }
 }
 
@@ -322,7 +314,21 @@ pub async fn connect(target: &str) -> Result<Client> {
     Ok(client)
 }
 
-fn signal(name: &str, pid: u32) -> Result<()> {
+/// One GET over plain HTTP from loopback: status code and body.
+pub fn http_get(port: u16, path: &str) -> Result<(u16, String)> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let code = answer.split(' ').nth(1).context("no status line")?.parse()?;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok((code, body.to_owned()))
+}
+
+/// Sends a signal to a process.
+pub fn signal(name: &str, pid: u32) -> Result<()> {
     let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status()?;
     ensure!(status.success(), "kill -{name} {pid} failed");
     Ok(())

@@ -2,5 +2,6 @@
 
 pub mod cluster;
 pub mod load;
+pub mod server;
 pub mod sim;
 pub mod slt;

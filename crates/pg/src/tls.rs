@@ -49,9 +49,7 @@ impl TlsIdentity {
     /// # Errors
     /// Why they cannot be used.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
-            .collect::<Result<_, _>>()
-            .map_err(TlsError::Certificates)?;
+        let chain = certificates(chain)?;
         let binding = server_end_point(chain.first().ok_or(TlsError::NoCertificate)?);
         let key = PrivateKeyDer::from_pem_slice(key).map_err(TlsError::Key)?;
         let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -62,6 +60,16 @@ impl TlsIdentity {
             .map_err(TlsError::Unusable)?;
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), binding })
     }
+}
+
+/// The certificates in the text of a PEM file, at least one.
+///
+/// # Errors
+/// There is none, or the text cannot be read.
+pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(TlsError::Certificates)?;
+    if found.is_empty() { Err(TlsError::NoCertificate) } else { Ok(found) }
 }
 
 /// RFC 5929, section 4: the certificate's hash by the hash function of its own signature, SHA-256 where that is

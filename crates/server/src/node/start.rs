@@ -111,6 +111,7 @@ pub(super) async fn start(
         databases,
         tls: client_tls,
         clients: Mutex::default(),
+        refused_by: Mutex::default(),
         executing: tokio::sync::Mutex::default(),
         wake: tokio::sync::Notify::new(),
         stopping: Signal::default(),
@@ -146,6 +147,8 @@ pub(super) async fn start(
             tracing::error!(%error, "the interconnect ended");
         }
     });
+    // Nodes that start together can answer each other by now.
+    membership::refuse_foreign_data(&inner, &config).await?;
     tasks.spawn("reconcile", act::run(Arc::clone(&inner)));
     tasks.spawn("admission", membership::ask_for_admission(Arc::clone(&inner), config.clone()));
     tasks.spawn("peers", membership::look_for_peers(Arc::clone(&inner), config.clone()));

@@ -91,7 +91,10 @@ impl Inner {
     /// Why this node cannot serve SQL now, if so.
     fn not_ready(&self, recorded: &SystemSnapshot) -> Option<String> {
         if self.cluster_id().is_none() {
-            return Some("belongs to no cluster: `rustydb-cli cluster init` or `node add`".to_owned());
+            return Some(match &*self.refused_by.lock() {
+                Some(reason) => format!("belongs to no cluster and was not admitted by {reason}"),
+                None => "belongs to no cluster: `rustydb-cli cluster init` or `node add`".to_owned(),
+            });
         }
         let groups = self.replicas.view();
         let unfit = |name: &str, group: Option<&LocalGroup>| match group {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rustydb_pg::tls::TlsIdentity;
+use rustydb_pg::tls::{TlsError, TlsIdentity, certificates};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, Server, ServerTlsConfig};
 
 use super::NodeError;
@@ -29,22 +29,39 @@ fn wrong(key: &'static str, path: &Path, error: &dyn std::error::Error) -> NodeE
     NodeError::Certificate { key, path: path.to_owned(), reason }
 }
 
+/// A certificate and its key, checked, with the key of the configuration and the file that is at fault.
+fn identity(
+    (certificate_key, certificate_file): (&'static str, &Path),
+    (key_key, key_file): (&'static str, &Path),
+) -> Result<(TlsIdentity, Identity), NodeError> {
+    let certificate = read(certificate_key, certificate_file)?;
+    let key = read(key_key, key_file)?;
+    let checked = TlsIdentity::from_pem(&certificate, &key).map_err(|error| match &error {
+        TlsError::Certificates(_) | TlsError::NoCertificate => {
+            wrong(certificate_key, certificate_file, &error)
+        }
+        _ => wrong(key_key, key_file, &error),
+    })?;
+    Ok((checked, Identity::from_pem(certificate, key)))
+}
+
 /// TLS of the interconnect, if it is configured: each side must show a certificate of the one authority.
 pub(crate) fn interconnect(config: &TlsConfig) -> Result<Option<InterconnectTls>, NodeError> {
     if config.interconnect_ca_file.as_os_str().is_empty() {
         return Ok(None);
     }
-    let ca = Certificate::from_pem(read("tls.interconnect_ca_file", &config.interconnect_ca_file)?);
-    let (certificate_key, certificate_file) =
-        ("tls.interconnect_certificate_file", &config.interconnect_certificate_file);
-    let certificate = read(certificate_key, certificate_file)?;
-    let key = read("tls.interconnect_key_file", &config.interconnect_key_file)?;
-    let identity = Identity::from_pem(certificate, key);
+    let ca_key = "tls.interconnect_ca_file";
+    let ca = read(ca_key, &config.interconnect_ca_file)?;
+    certificates(&ca).map_err(|error| wrong(ca_key, &config.interconnect_ca_file, &error))?;
+    let ca = Certificate::from_pem(ca);
+    let certificate = ("tls.interconnect_certificate_file", config.interconnect_certificate_file.as_path());
+    let key = ("tls.interconnect_key_file", config.interconnect_key_file.as_path());
+    let (_, identity) = identity(certificate, key)?;
     let server = ServerTlsConfig::new().identity(identity.clone()).client_ca_root(ca.clone());
-    // Building a server is what checks that certificate and key parse and belong together.
+    // What is left to be wrong is the authority: building a server is what checks it.
     Server::builder()
         .tls_config(server.clone())
-        .map_err(|error| wrong(certificate_key, certificate_file, &error))?;
+        .map_err(|error| wrong(ca_key, &config.interconnect_ca_file, &error))?;
     let client = ClientTlsConfig::new().identity(identity).ca_certificate(ca);
     Ok(Some(InterconnectTls { server, client }))
 }
@@ -54,11 +71,9 @@ pub(crate) fn postgres(config: &TlsConfig) -> Result<Option<TlsIdentity>, NodeEr
     if config.certificate_file.as_os_str().is_empty() {
         return Ok(None);
     }
-    let chain = read("tls.certificate_file", &config.certificate_file)?;
-    let key = read("tls.key_file", &config.key_file)?;
-    TlsIdentity::from_pem(&chain, &key)
-        .map(Some)
-        .map_err(|error| wrong("tls.certificate_file", &config.certificate_file, &error))
+    let certificate = ("tls.certificate_file", config.certificate_file.as_path());
+    let (checked, _) = identity(certificate, ("tls.key_file", config.key_file.as_path()))?;
+    Ok(Some(checked))
 }
 
 #[cfg(test)]
