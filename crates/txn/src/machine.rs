@@ -208,6 +208,8 @@ fn rehash_rows(view: &dyn rustydb_storage::engine::EngineView) -> Result<u128, A
 }
 
 async fn flush_loop(core: Arc<Core>, stopping: rustydb_env::sync::Signal) {
+    // Said once, not at every try.
+    let mut is_full = false;
     loop {
         tokio::select! {
             biased;
@@ -221,9 +223,11 @@ async fn flush_loop(core: Arc<Core>, stopping: rustydb_env::sync::Signal) {
         }
         let flushing = Arc::clone(&core);
         match core.env.blocking(move || flushing.flush()).await {
-            Ok(_) | Err(ApplyError::Stopped) => {}
+            Ok(_) | Err(ApplyError::Stopped) => is_full = false,
             Err(ApplyError::Storage(EngineError::DiskFull { path, .. })) => {
-                tracing::warn!(path = %path.display(), "the disk is too full to flush; trying again");
+                if !std::mem::replace(&mut is_full, true) {
+                    tracing::warn!(path = %path.display(), "the disk is too full to flush; trying again");
+                }
             }
             Err(error) => {
                 tracing::error!(%error, "the flush failed; the store stops");

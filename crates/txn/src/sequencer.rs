@@ -150,6 +150,16 @@ struct ProposalGuard {
     version: Version,
     attempt: u64,
     told: bool,
+    handover: Arc<Mutex<Handover>>,
+}
+
+/// Whether a proposal is the proposer's. While it is being offered the sequencer holds its own lock, which a callback
+/// that is dropped because of a refusal must not want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handover {
+    Offered,
+    Taken,
+    DroppedMeanwhile,
 }
 
 impl ProposalGuard {
@@ -163,9 +173,17 @@ impl ProposalGuard {
 
 impl Drop for ProposalGuard {
     fn drop(&mut self) {
-        if !self.told {
-            self.tell(Err(ProposeError::Unknown));
+        if self.told {
+            return;
         }
+        {
+            let mut handover = self.handover.lock();
+            if *handover == Handover::Offered {
+                *handover = Handover::DroppedMeanwhile;
+                return;
+            }
+        }
+        self.tell(Err(ProposeError::Unknown));
     }
 }
 
@@ -282,9 +300,7 @@ impl Core {
             .insert(version, InFlight { attempt, request: submission.request, size_bytes, answer });
         state.size_bytes += size_bytes;
         state.next = version.next();
-        let mut told = ProposalGuard { core: Arc::downgrade(self), version, attempt, told: false };
-        let done = Box::new(move |result| told.tell(result));
-        if let Err(error) = self.proposer.propose(Proposal { term, entry, done }) {
+        if let Err(error) = self.offer(term, entry, version, attempt) {
             // Nothing was numbered behind it yet, so the refusal costs only this one and who read it meanwhile.
             let failed = state.take(version);
             state.uncertain |= error == ProposeError::Unknown;
@@ -295,6 +311,33 @@ impl Core {
             return Err(self.propose_error(error));
         }
         Ok(Submitted::Numbered(receiver))
+    }
+
+    /// Offers an entry to the proposer; called under the sequencer's lock. An answer that is lost before this returns
+    /// is an unknown one.
+    fn offer(
+        self: &Arc<Core>,
+        term: Term,
+        entry: Bytes,
+        version: Version,
+        attempt: u64,
+    ) -> Result<(), ProposeError> {
+        let handover = Arc::new(Mutex::new(Handover::Offered));
+        let mut told = ProposalGuard {
+            core: Arc::downgrade(self),
+            version,
+            attempt,
+            told: false,
+            handover: Arc::clone(&handover),
+        };
+        let done = Box::new(move |result| told.tell(result));
+        self.proposer.propose(Proposal { term, entry, done })?;
+        let mut handover = handover.lock();
+        if *handover == Handover::DroppedMeanwhile {
+            return Err(ProposeError::Unknown);
+        }
+        *handover = Handover::Taken;
+        Ok(())
     }
 
     fn validate(&self, state: &mut State, submission: &mut Submission, term: Term) -> Result<(), TxnError> {
@@ -414,9 +457,7 @@ impl Core {
         let entry = EntryBuilder::new(EntryKind::Fence, NOBODY, Version::ZERO, &[]);
         let size_bytes = entry.size_bytes();
         let entry = entry.number(Numbering { term, sequence: version, attempt, commit_time_us });
-        let mut told = ProposalGuard { core: Arc::downgrade(self), version, attempt, told: false };
-        let done = Box::new(move |result| told.tell(result));
-        if self.proposer.propose(Proposal { term, entry, done }).is_ok() {
+        if self.offer(term, entry, version, attempt).is_ok() {
             state.uncertain = false;
             let (answer, _nobody_waits) = oneshot::channel();
             state.in_flight.insert(version, InFlight { attempt, request: NOBODY, size_bytes, answer });

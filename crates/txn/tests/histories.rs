@@ -41,7 +41,8 @@ struct FaultyProposer {
 impl Proposer for FaultyProposer {
     fn propose(&self, proposal: Proposal) -> Result<(), ProposeError> {
         let mut queue = self.queue.lock();
-        if queue.len() > 12 {
+        // Few enough that proposals are refused at once now and then, under the sequencer's lock.
+        if queue.len() >= 3 {
             return Err(ProposeError::Overloaded);
         }
         queue.push_back(proposal);
