@@ -44,9 +44,14 @@ pub(crate) struct RaftHandle {
 }
 
 impl RaftHandle {
-    /// Whether the log takes no more entries for want of space.
+    /// Whether proposals are refused for want of space.
     pub(crate) fn log_is_full(&self) -> bool {
         self.log.is_full()
+    }
+
+    /// Whether a leader's entries are taken.
+    pub(crate) fn log_takes_entries(&self) -> bool {
+        self.log.takes_entries()
     }
 
     pub(crate) fn raft(&self) -> &Raft<TypeConfig, StateMachine> {
@@ -425,11 +430,36 @@ impl Group {
         let trigger = self.inner.handle.raft.trigger();
         trigger.transfer_leader(to.get()).await.map_err(|fatal| self.inner.handle.stopped(fatal))?;
         let elected = events.wait_for(|event| event.term > status.term && event.leader.is_some());
-        match self.inner.env.timeout(self.inner.config.change_timeout, elected).await {
+        match self.inner.env.timeout(self.inner.config.election_timeout_max * 3, elected).await {
             Ok(Ok(())) if self.status().leader == Some(to) => Ok(()),
             Ok(Ok(())) => Err(ConsensusError::Busy { group, reason: "another voter was elected".to_owned() }),
             Ok(Err(_)) => Err(self.inner.handle.stopped("the group was closed")),
-            Err(_) => Err(ConsensusError::TimedOut { group }),
+            Err(_) => {
+                self.give_up_leading(status.term).await;
+                Err(ConsensusError::TimedOut { group })
+            }
+        }
+    }
+
+    /// After a transfer that nobody took: openraft takes no more proposals in this term, and would go on leading for
+    /// ever. Without heartbeats the voters elect somebody, maybe this node.
+    async fn give_up_leading(&self, term: Term) {
+        /// Heartbeats go on when the wait is over, or cancelled.
+        struct Silent<'a>(&'a Raft<TypeConfig, StateMachine>);
+        impl Drop for Silent<'_> {
+            fn drop(&mut self) {
+                self.0.runtime_config().heartbeat(true);
+            }
+        }
+        let mut events = self.watch();
+        self.inner.handle.raft.runtime_config().heartbeat(false);
+        let _silent = Silent(&self.inner.handle.raft);
+        let replaced = events.wait_for(|event| event.term > term && event.leader.is_some());
+        if self.inner.env.timeout(self.inner.config.change_timeout, replaced).await.is_err() {
+            tracing::warn!(
+                group = self.inner.id.get(),
+                "nobody was elected after a failed transfer of leadership"
+            );
         }
     }
 
@@ -498,7 +528,7 @@ impl Group {
     /// may still read by that lease, and the vote does not remember it.
     async fn join_elections(self) {
         self.inner.env.sleep_until(self.inner.elections_from).await;
-        self.inner.handle.raft.runtime_config().elect(!self.inner.handle.log_is_full());
+        self.inner.handle.raft.runtime_config().elect(true);
     }
 
     /// Keeps the log short and the leadership where it is wanted.
@@ -514,25 +544,11 @@ impl Group {
             {
                 tracing::debug!(group = self.inner.id.get(), %error, "no snapshot");
             }
-            if self.takes_part_in_elections() {
-                self.mind_the_disk().await;
-            }
+            self.inner.handle.log.check_space();
             let preferred = *self.inner.preferred.lock();
             if let Some(preferred) = preferred {
                 self.hand_over_to(preferred).await;
             }
-        }
-    }
-
-    /// A node whose disk is full hands over and does not campaign: a leader must be able to append.
-    async fn mind_the_disk(&self) {
-        let full = self.inner.handle.log_is_full();
-        self.inner.handle.raft.runtime_config().elect(!full);
-        if full
-            && self.leads()
-            && let Err(error) = self.step_down().await
-        {
-            tracing::warn!(group = self.inner.id.get(), %error, "the disk is full and nobody takes over");
         }
     }
 

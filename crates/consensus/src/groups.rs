@@ -272,8 +272,9 @@ impl GroupsInner {
         let raft = group.handle().raft().clone();
         Ok(match body {
             Body::Append(append) => {
-                // Before openraft sees it: an append that fails in the log would be fatal.
-                if !append.entries.is_empty() && group.handle().log_is_full() {
+                // Before openraft sees it: what it has taken can only wait for room. Some is taken while the disk is
+                // full, so that a leader can begin, and serve reads, when the disks of all are full.
+                if !append.entries.is_empty() && !group.handle().log_takes_entries() {
                     return Err((Reason::DiskFull, String::new()));
                 }
                 let request = append_request(append).map_err(malformed)?;

@@ -236,6 +236,32 @@ async fn leadership_moves_to_the_node_that_is_asked_for() {
     assert!(matches!(at_follower, Err(ConsensusError::NotLeader { .. })), "{at_follower:?}");
 }
 
+/// A leader that has offered its leadership takes no more proposals; if nobody takes it, it must not stay like that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transfer_that_nobody_takes_ends_in_an_election() {
+    let cluster = Cluster::of(3, ConsensusConfig::default()).await;
+    let (leader, term) = cluster.leader().await;
+    assert_eq!(cluster.propose(leader, term, 1, 1).await, Ok(()));
+    let to = if leader == node(3) { node(1) } else { node(3) };
+    for id in cluster.nodes.keys().filter(|id| **id != to) {
+        cluster.network.set_cut(*id, to, true);
+    }
+    let outcome = cluster.group(leader).transfer_leader(to).await;
+    assert!(
+        matches!(outcome, Err(ConsensusError::TimedOut { .. } | ConsensusError::Busy { .. })),
+        "{outcome:?}"
+    );
+    let (now, new_term) = cluster
+        .eventually("somebody leads in a later term", || {
+            let leads = |node: &Node| node.store.cell(GROUP).leads().map(|term| (node.id, term));
+            cluster.nodes.values().filter_map(leads).find(|(_, later)| *later > term)
+        })
+        .await;
+    assert_eq!(cluster.propose(now, new_term, 1, 2).await, Ok(()));
+    cluster.network.heal();
+    cluster.converged(&[node(1), node(2), node(3)], 1, 2).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_learner_catches_up_by_snapshot_is_promoted_and_removed_again() {
     let config = ConsensusConfig {

@@ -16,7 +16,7 @@ pub struct LogConfig {
     pub queue_bytes_max: usize,
     /// Most bytes written by one write and covered by one sync. Default 8 MiB.
     pub batch_bytes_max: usize,
-    /// With less than this free on the file system appends are refused as disk full. Default 256 MiB.
+    /// With less than this free on the file system the log says that it is full. Default 256 MiB.
     pub reserve_bytes: u64,
 }
 

@@ -121,11 +121,24 @@ impl Log {
         });
     }
 
-    /// Whether appends are refused for want of space: refuse proposals before they are appended anywhere, and
-    /// hand leadership over.
+    /// Whether less than the reserve is free: refuse proposals before they are appended anywhere, and hand leadership
+    /// over. The log itself takes appends still, into the reserve, and waits when that is used up.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.handle.shared.is_full()
+    }
+
+    /// Whether entries of a leader with room are taken: into what is allocated ahead, even while the log is full, as
+    /// long as a spare segment is left for what must not wait.
+    #[must_use]
+    pub fn takes_entries(&self) -> bool {
+        let shared = &self.handle.shared;
+        !shared.is_full() || !shared.spares.is_short()
+    }
+
+    /// Looks how much space is free. The log looks by itself only while it is written to.
+    pub fn check_space(&self) {
+        self.handle.shared.check_space();
     }
 
     /// Sizes and bounds.
@@ -212,15 +225,15 @@ impl GroupLog {
 
     /// Adds entries behind the last. They can be read at once; they are durable when `done` is called with `Ok`.
     ///
-    /// `done` gets [`LogError::Gap`], [`LogError::TooLarge`], [`LogError::DiskFull`] or [`LogError::Overloaded`]
-    /// when nothing of it was written, [`LogError::Poisoned`] when that is unknown.
+    /// Entries are taken while the log is full too: they go into the reserve, and wait when that is used up, with all
+    /// that is submitted after them. So whoever may still refuse asks [`Log::is_full`] first.
+    ///
+    /// `done` gets [`LogError::Gap`], [`LogError::TooLarge`] or [`LogError::Overloaded`] when nothing of it was
+    /// written, [`LogError::DiskFull`] also, when the log was closed while it waited for room;
+    /// [`LogError::Poisoned`] when what was written is unknown.
     pub fn append(&self, entries: Vec<LogEntry>, done: Completion) {
         let shared = &self.handle.shared;
-        let full = shared.is_full();
         shared.submit(self.group, Some(done), |state| {
-            if full {
-                return Request::Answer(Err(LogError::DiskFull));
-            }
             let queued_bytes = state.queued_bytes();
             if queued_bytes >= shared.config.queue_bytes_max.saturating_mul(4) {
                 return Request::Answer(Err(LogError::Overloaded { queued_bytes }));
@@ -240,8 +253,7 @@ impl GroupLog {
         });
     }
 
-    /// Saves the vote, durable when `done` is called with `Ok`. Never refused for want of space while the reserve
-    /// lasts.
+    /// Saves the vote, durable when `done` is called with `Ok`. Never refused for want of space.
     pub fn save_vote(&self, vote: Bytes, done: Completion) {
         self.handle.shared.submit(self.group, Some(done), |state| {
             state.groups.entry(self.group).or_default().points.vote = Some(vote.clone());

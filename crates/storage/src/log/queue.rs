@@ -88,6 +88,8 @@ pub(super) struct Shared {
     pub(super) spares: Spares,
     /// Set while there is no room for more entries.
     pub(super) full: AtomicBool,
+    /// Set while the log thread waits for room.
+    starved: AtomicBool,
     /// Set when the log is poisoned.
     pub(super) failed: Signal,
     /// Set when the log thread has ended and the folder is free again.
@@ -149,6 +151,7 @@ impl Shared {
             state: Mutex::new(state),
             spares,
             full: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
             failed: Signal::default(),
             ended: Signal::default(),
             open,
@@ -237,7 +240,18 @@ impl Shared {
         }
     }
 
-    /// Whether appends are refused for want of space. Looks again each time while they are, so that space freed
+    /// Whether no more requests are taken.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    /// Notes whether the log thread waits for room.
+    pub(super) fn set_starved(&self, starved: bool) {
+        self.starved.store(starved, Ordering::Release);
+        self.check_space();
+    }
+
+    /// Whether there is no room for more entries. Looks again each time while they are, so that space freed
     /// by anyone is noticed.
     pub(super) fn is_full(&self) -> bool {
         if !self.full.load(Ordering::Acquire) {
@@ -247,20 +261,18 @@ impl Shared {
         self.full.load(Ordering::Acquire)
     }
 
-    /// Compares the free space with the reserve.
+    /// Compares the free space with the reserve. Without a spare segment the next one must fit as well.
     pub(super) fn check_space(&self) {
         // A file system that cannot say how much is free is taken to have room; a write will tell.
         let available = self.env.disk().available_bytes(&self.dir).unwrap_or(u64::MAX);
-        let full = available < self.config.reserve_bytes;
+        let segment_bytes = if self.spares.is_short() { u64::from(self.config.segment_bytes) } else { 0 };
+        let reserve = self.config.reserve_bytes.max(segment_bytes);
+        let full = available < reserve || self.starved.load(Ordering::Acquire);
         if self.full.swap(full, Ordering::AcqRel) != full {
             if full {
-                tracing::warn!(
-                    available,
-                    reserve = self.config.reserve_bytes,
-                    "log: disk full, appends refused"
-                );
+                tracing::warn!(available, reserve, "log: the disk is full, writes are refused");
             } else {
-                tracing::info!(available, "log: disk has room again");
+                tracing::info!(available, "log: the disk has room again");
                 self.spares.poke();
             }
         }

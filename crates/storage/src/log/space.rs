@@ -131,6 +131,7 @@ impl SparesState {
 /// Keeps spares ready until the log is closed.
 pub(super) async fn run(shared: Arc<Shared>) {
     let spare_count = shared.config.spare_count.max(1);
+    let mut told = false;
     while let Some(work) = shared.spares.next(&shared.dir, spare_count).await {
         match work {
             Work::Retire(segment) => {
@@ -145,11 +146,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 let made = make(&shared.env, &path, u64::from(shared.config.segment_bytes)).await;
                 let mut state = shared.spares.state.lock();
                 match made {
-                    Ok(()) => state.ready.push_back(path),
+                    Ok(()) => {
+                        state.ready.push_back(path);
+                        told = false;
+                    }
                     Err(error) => {
                         state.stalled = true;
                         drop(state);
-                        tracing::warn!(%error, "log: cannot make a spare segment");
+                        // Said once: while the disk is full it is tried again and again.
+                        if !std::mem::replace(&mut told, true) {
+                            tracing::warn!(%error, "log: cannot make a spare segment");
+                        }
                         shared.check_space();
                     }
                 }

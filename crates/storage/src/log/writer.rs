@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustydb_env::{DiskLock, Env, File, OpenMode};
 use rustydb_types::ids::{GroupId, LogIndex};
@@ -23,6 +24,8 @@ use super::space;
 const LOG_ITSELF: GroupId = GroupId::new(0);
 /// How much is written between two looks at the free space.
 const SPACE_CHECK_BYTES: u64 = 1 << 20;
+/// Pause between two tries to make a segment while the disk has no room for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// An entry encoded into the buffer, to be announced when it is durable.
 struct Placed {
@@ -185,7 +188,7 @@ impl Writer {
         group: GroupId,
         entries: Vec<Cached>,
     ) -> Result<(), LogError> {
-        if let Err(error) = self.admit(shared, group, &entries) {
+        if let Err(error) = self.admit(shared, group, &entries).await {
             if let Some(first) = entries.first() {
                 let mut state = shared.state.lock();
                 if let Some(group) = state.groups.get_mut(&group) {
@@ -212,7 +215,7 @@ impl Writer {
     }
 
     /// Checks that entries continue what is written and reserves the segments that they need.
-    fn admit(&mut self, shared: &Shared, group: GroupId, entries: &[Cached]) -> Result<(), LogError> {
+    async fn admit(&mut self, shared: &Shared, group: GroupId, entries: &[Cached]) -> Result<(), LogError> {
         let Some(first) = entries.first() else { return Ok(()) };
         // Looking must not create the group: the ledger holds only what frames say.
         let expected = self.ledger.groups.get(&group).and_then(GroupLedger::expected);
@@ -231,16 +234,15 @@ impl Writer {
             room += per_segment;
         }
         while room < total {
-            let path = self.obtain(shared).map_err(|error| match error.kind() {
-                io::ErrorKind::StorageFull => {
-                    shared.check_space();
-                    LogError::DiskFull
-                }
-                _ => {
+            let path = match self.obtain(shared).await {
+                Ok(path) => path,
+                // Closed while it waited: nothing of it was written.
+                Err(error) if is_out_of_space(&error) => return Err(LogError::DiskFull),
+                Err(error) => {
                     self.fail(shared, error);
-                    self.failure.clone().unwrap_or(LogError::Closed)
+                    return Err(self.failure.clone().unwrap_or(LogError::Closed));
                 }
-            })?;
+            };
             self.reserved.push_back(path);
             room += per_segment.max(1);
         }
@@ -257,14 +259,38 @@ impl Writer {
         SEGMENT_HEADER_BYTES as u64 + checkpoints.sum::<u64>() + frame_size(8) as u64
     }
 
-    /// A file for a new segment: a spare, or one made at once if none is ready.
-    fn obtain(&self, shared: &Shared) -> io::Result<PathBuf> {
-        if let Some(spare) = shared.spares.take() {
-            return Ok(spare);
+    /// A file for a new segment: a spare, or one made at once if none is ready. While the disk has no room it waits:
+    /// whoever submitted cannot take back what it asked for, and a Raft group whose append fails is lost for good.
+    /// What is new is refused meanwhile, before it comes here, because the log says that it is full.
+    async fn obtain(&self, shared: &Shared) -> io::Result<PathBuf> {
+        let mut waited = false;
+        loop {
+            let obtained = match shared.spares.take() {
+                Some(spare) => Ok(spare),
+                None => {
+                    let path = shared.spares.new_path(&shared.dir);
+                    space::create(&**shared.env.disk(), &path, u64::from(shared.config.segment_bytes))
+                        .map(|_file| path)
+                }
+            };
+            match obtained {
+                Err(error) if is_out_of_space(&error) && !shared.is_closed() => {
+                    if !waited {
+                        tracing::error!(dir = ?shared.dir, %error, "log: no room for a segment, it waits until space is freed");
+                    }
+                    waited = true;
+                    shared.set_starved(true);
+                    shared.env.sleep(LOOK_AGAIN).await;
+                }
+                outcome => {
+                    if waited {
+                        tracing::info!(dir = ?shared.dir, "log: there is room again");
+                        shared.set_starved(false);
+                    }
+                    return outcome;
+                }
+            }
         }
-        let path = shared.spares.new_path(&shared.dir);
-        space::create(&**shared.env.disk(), &path, u64::from(shared.config.segment_bytes))?;
-        Ok(path)
     }
 
     /// Puts one frame into the buffer, in a new segment if the current one has no room for it.
@@ -323,7 +349,7 @@ impl Writer {
         self.flush(shared, true).await?;
         let spare = match self.reserved.pop_front() {
             Some(spare) => spare,
-            None => self.obtain(shared)?,
+            None => self.obtain(shared).await?,
         };
         let number = self.current.header.id.0.checked_add(1);
         let id = SegmentId(number.ok_or_else(|| io::Error::other("segment numbers are exhausted"))?);
@@ -409,6 +435,11 @@ pub(super) fn begin(
     disk.rename(spare, &path)?;
     disk.sync_dir(dir)?;
     Ok(Current { header, path, file, end })
+}
+
+/// Whether a write failed for want of room, which may come back, and for nothing worse.
+fn is_out_of_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// An offset within a segment, which is at most 1 GiB.

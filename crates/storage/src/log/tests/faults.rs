@@ -24,35 +24,34 @@ fn wait<T: Send + 'static>(simulation: &Simulation, future: impl Future<Output =
 }
 
 #[test]
-fn a_full_disk_refuses_appends_takes_votes_and_recovers_when_space_is_freed() {
+fn a_full_disk_is_said_in_time_and_what_is_under_way_goes_into_the_reserve() {
     let (simulation, node) = world();
     let disk = simulation.disk(node);
     disk.set_faults(DiskFaults { capacity_bytes: Some(400 << 10), ..DiskFaults::default() });
     let config = LogConfig { reserve_bytes: 100 << 10, ..small() };
     let log = open_in(&simulation, node, config).unwrap();
     let one = log.group(group(1));
-    let filling = one.clone();
-    let (written, error) = wait(&simulation, async move {
+    let (filling, filled) = (one.clone(), log.clone());
+    let written = wait(&simulation, async move {
         for at in 0..10_000 {
-            if let Err(error) = append(&filling, vec![entry(1, at, 1000)]).await {
-                return (at, error);
+            if filled.is_full() {
+                return at;
             }
+            append(&filling, vec![entry(1, at, 1000)]).await.unwrap();
         }
         panic!("a disk of 400 KiB took ten megabytes");
     });
-    assert_eq!(error.kind(), LogErrorKind::DiskFull);
-    assert!(log.is_full() && log.stats().full);
+    assert!(log.stats().full);
     assert_eq!(one.state().last, Some(position(1, written - 1)));
     let voting = one.clone();
     wait(&simulation, async move {
+        append(&voting, vec![entry(1, written, 1000)]).await.unwrap();
         done(|completion| voting.save_vote(Bytes::from_static(b"while full"), completion)).await.unwrap();
         done(|completion| voting.purge_through(position(1, 20), Bytes::new(), completion)).await.unwrap();
     });
     assert_eq!(one.read(index(30)..index(31), 1).unwrap(), vec![entry(1, 30, 1000)]);
     disk.set_faults(DiskFaults::default());
     assert!(!log.is_full());
-    let again = one.clone();
-    wait(&simulation, async move { append(&again, vec![entry(1, written, 1000)]).await.unwrap() });
     drop((log, one));
     simulation.crash(node);
     let log = open_in(&simulation, node, config).unwrap();
@@ -61,37 +60,67 @@ fn a_full_disk_refuses_appends_takes_votes_and_recovers_when_space_is_freed() {
     assert_eq!(all(&one).len() as u64, written + 1 - 21);
 }
 
-/// Without a reserve the log finds out when it needs a segment: the append is refused as a whole.
+/// Whoever submitted cannot take it back: what finds no segment waits, and all behind it, until there is room.
 #[test]
-fn an_append_that_finds_no_segment_leaves_nothing_behind() {
+fn an_append_that_finds_no_segment_waits_for_room() {
     let (simulation, node) = world();
     let capacity = DiskFaults { capacity_bytes: Some(200 << 10), ..DiskFaults::default() };
     simulation.disk(node).set_faults(capacity);
+    let env = simulation.env(node);
     let log = open_in(&simulation, node, small()).unwrap();
     let one = log.group(group(1));
     let filling = one.clone();
-    let written = wait(&simulation, async move {
-        let mut at = 0;
-        loop {
-            match append(&filling, entries(1, at..at + 7, 3000)).await {
-                Ok(()) => at += 7,
-                Err(error) => {
-                    assert_eq!(error.kind(), LogErrorKind::DiskFull);
-                    assert_eq!(filling.state().last.map(|last| last.index.get() + 1), Some(at));
-                    return at;
-                }
-            }
+    let writer = env.spawn("filling", async move {
+        for turn in 0..20 {
+            append(&filling, entries(1, turn * 7..turn * 7 + 7, 3000)).await.unwrap();
         }
+        done(|completion| filling.save_vote(Bytes::from_static(b"behind it"), completion)).await.unwrap();
     });
-    assert!(written > 7);
-    assert_eq!(all(&one), entries(1, 0..written, 3000));
+    let later = env.clone();
+    wait(&simulation, async move { later.sleep(Duration::from_secs(5)).await });
+    assert!(!writer.is_finished() && log.is_full());
+    // It is not lost and not an error; what was written before it can be read.
+    assert_eq!(one.read(index(3)..index(4), 1).unwrap(), vec![entry(1, 3, 3000)]);
     simulation.disk(node).set_faults(DiskFaults::default());
-    let again = one.clone();
-    wait(&simulation, async move { append(&again, entries(2, written..written + 7, 3000)).await.unwrap() });
+    wait(&simulation, async move { writer.await.unwrap() });
+    assert!(!log.is_full());
     drop((log, one));
     simulation.crash(node);
     let log = open_in(&simulation, node, small()).unwrap();
-    assert_eq!(all(&log.group(group(1))).len() as u64, written + 7);
+    let one = log.group(group(1));
+    assert_eq!(all(&one), entries(1, 0..140, 3000));
+    assert_eq!(one.state().vote.as_deref(), Some(&b"behind it"[..]));
+}
+
+/// A log that is closed while it waits ends, and what waited is refused.
+#[test]
+fn a_log_that_waits_for_room_can_be_closed() {
+    let (simulation, node) = world();
+    let capacity = DiskFaults { capacity_bytes: Some(200 << 10), ..DiskFaults::default() };
+    simulation.disk(node).set_faults(capacity);
+    let env = simulation.env(node);
+    let log = open_in(&simulation, node, small()).unwrap();
+    let one = log.group(group(1));
+    let writer = env.spawn("filling", async move {
+        let mut at = 0;
+        loop {
+            match append(&one, entries(1, at..at + 7, 3000)).await {
+                Ok(()) => at += 7,
+                Err(error) => return (at, error.kind()),
+            }
+        }
+    });
+    let written = wait(&simulation, async move {
+        env.sleep(Duration::from_secs(5)).await;
+        log.close().await;
+        let (written, refused) = writer.await.unwrap();
+        assert_eq!(refused, LogErrorKind::DiskFull);
+        written
+    });
+    assert!(written > 7);
+    simulation.disk(node).set_faults(DiskFaults::default());
+    let log = open_in(&simulation, node, small()).unwrap();
+    assert_eq!(all(&log.group(group(1))), entries(1, 0..written, 3000));
 }
 
 #[test]
