@@ -5,3 +5,4 @@ pub mod load;
 pub mod server;
 pub mod sim;
 pub mod slt;
+pub mod volume;

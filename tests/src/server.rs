@@ -227,3 +227,6 @@ pub fn patiently(what: &str, mut holds: impl FnMut() -> bool) -> Result<()> {
     }
     Ok(())
 }
+
+/// Configuration that lets every role in from loopback without a password, as `rustydb dev` has it.
+pub const TRUST_LOOPBACK: &str = "[auth]\nrules = [{ from = \"127.0.0.0/8\", method = \"trust\" }]\n";

@@ -38,6 +38,7 @@ pub(crate) async fn run(node: Arc<Inner>) {
         } else {
             Balance::Wait
         };
+        leave_full_disk(&node).await;
         let mut actions = founding(&node);
         actions.extend(leftovers(&node));
         actions.extend(plan(node.me, &node.system.latest(), &node.replicas.view(), balance));
@@ -71,6 +72,26 @@ fn founding(node: &Inner) -> Vec<Action> {
         Some(_) => {}
     }
     actions
+}
+
+/// While this node's disk is full: hands each group that it leads to a voter with room. If there is none it goes on
+/// leading, since reads need a leader too.
+async fn leave_full_disk(node: &Inner) {
+    if !node.log.is_full() {
+        return;
+    }
+    for (group, local) in node.replicas.view().into_iter().filter(|(_, local)| local.leads) {
+        for to in local.voters.intersection(&local.caught_up).filter(|to| **to != node.me) {
+            if !node.is_fit_to_lead(*to).await {
+                continue;
+            }
+            tracing::info!(%group, %to, "handing over a leadership because the disk is full");
+            match node.replicas.transfer(group, *to).await {
+                Ok(()) => break,
+                Err(error) => tracing::info!(%group, %to, %error, "the leadership was not handed over"),
+            }
+        }
+    }
 }
 
 /// Groups of which files or log are left although they were dropped while this node was away.
@@ -174,7 +195,7 @@ async fn act(node: &Arc<Inner>, action: Action) -> Result<(), NodeError> {
         }
         Action::Transfer { group, to } => {
             // A node that is down has no leaderships either, and proposals wait while a transfer goes on.
-            if !node.is_up(to).await {
+            if !node.is_fit_to_lead(to).await {
                 return Ok(());
             }
             tracing::info!(%group, %to, "handing over a leadership to even them out");

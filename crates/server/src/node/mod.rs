@@ -149,11 +149,14 @@ pub(crate) struct Inner {
     started: Instant,
     config: Config,
     memory: MemoryPlan,
+    log: rustydb_storage::log::Log,
     folder: Mutex<DataFolder>,
     cluster: ClusterIdentity,
     system: SystemView,
     replicas: Replicas,
     databases: Arc<Databases>,
+    /// What the PostgreSQL front end counts, once it serves.
+    front_counts: std::sync::OnceLock<Arc<rustydb_pg::metrics::Metrics>>,
     tls: Option<ClientTlsConfig>,
     /// Connections to the admin service of other nodes, by address. As many as there are addresses.
     clients: Mutex<BTreeMap<String, MemberClient>>,
@@ -330,15 +333,17 @@ impl Inner {
         self.other_leader(GroupId::SYSTEM.get()).await
     }
 
-    /// Whether another node answers and serves.
-    pub(crate) async fn is_up(&self, node: NodeId) -> bool {
+    /// Whether another node answers, serves, and has room on its disk: whether it may lead.
+    pub(crate) async fn is_fit_to_lead(&self, node: NodeId) -> bool {
         const PATIENCE: Duration = Duration::from_millis(500);
         let recorded = self.system.latest();
         let Some(record) = recorded.nodes.get(&node) else { return false };
         let Ok(mut client) = self.admin_client(&record.interconnect_address).await else { return false };
         let asked = client.node_status(rustydb_proto::v1::NodeStatusRequest {});
         let answer = self.env.timeout(PATIENCE, asked).await;
-        answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.into_inner().ready))
+        let Ok(Ok(answer)) = answer else { return false };
+        let status = answer.into_inner();
+        status.ready && !status.disk_full
     }
 
     /// Carries out a command on the system group, here or at its leader, trying again while there is no leader.

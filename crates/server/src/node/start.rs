@@ -104,11 +104,13 @@ pub(super) async fn start(
         starts,
         started,
         memory,
+        log: log.clone(),
         folder: Mutex::new(folder),
         cluster,
         system: SystemView::new(),
         replicas: Replicas::new(env.clone(), groups.clone(), peers.clone(), me),
         databases,
+        front_counts: std::sync::OnceLock::new(),
         tls: client_tls,
         clients: Mutex::default(),
         refused_by: Mutex::default(),
@@ -161,6 +163,8 @@ pub(super) async fn start(
         .map_err(NodeError::Listen)?;
     sql_tasks.spawn("http", http::run(pages, inner.clone(), sql_tasks.stopping()));
     let front = front::serve(&sql, gateway, &config, listeners.postgres).await?;
+    // Set once: there is one front end in a node's life.
+    let _second = inner.front_counts.set(front.metrics());
     Ok(Node { inner, peers, log, tasks, sql_tasks, front, host })
 }
 

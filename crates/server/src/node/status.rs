@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustydb_pg::metrics::Metrics;
 use rustydb_proto::v1::{ClusterStatusResponse, DatabaseInfo, GroupStatus, Member, NodeStatusResponse};
 use rustydb_sql::system::{DatabaseState, SystemSnapshot};
 use rustydb_types::ids::GroupId;
@@ -29,6 +30,7 @@ impl StatusSource for Inner {
             not_ready_reason,
             groups: self.group_statuses(&recorded),
             process_id: u64::from(std::process::id()),
+            disk_full: self.log.is_full(),
         }
     }
 
@@ -67,11 +69,75 @@ impl StatusSource for Inner {
             ("rustydb_storage_engine_bytes", "Size of the engines' files.", totals.file_size_bytes as f64),
         ];
         let stores = stores.map(|(name, help, value)| Figure { name, help, value });
-        node.into_iter().chain(stores).chain(process).collect()
+        node.into_iter()
+            .chain(stores)
+            .chain(self.log_figures())
+            .chain(self.front_figures())
+            .chain(process)
+            .collect()
     }
 }
 
 impl Inner {
+    fn log_figures(&self) -> impl Iterator<Item = Figure> {
+        let stats = self.log.stats();
+        let free = self.env.disk().available_bytes(&self.config.node.data_dir);
+        [
+            (
+                "rustydb_storage_log_full",
+                "1 while less than log.disk_reserve is free: writes are refused with 53100.",
+                f64::from(u8::from(stats.full)),
+            ),
+            ("rustydb_storage_log_bytes", "Size of the log's segments.", stats.segment_bytes as f64),
+            (
+                "rustydb_storage_log_queued_bytes",
+                "Submitted to the log and not yet written.",
+                stats.queued_bytes as f64,
+            ),
+            (
+                "rustydb_storage_disk_free_bytes",
+                "Free space where the data is.",
+                free.map_or(f64::NAN, |free| free as f64),
+            ),
+        ]
+        .into_iter()
+        .map(|(name, help, value)| Figure { name, help, value })
+    }
+
+    fn front_figures(&self) -> impl Iterator<Item = Figure> {
+        let figures = |counts: &Arc<Metrics>| {
+            [
+                ("rustydb_pg_connections", "Connections that are open.", &counts.connections),
+                ("rustydb_pg_connections_total", "Connections accepted.", &counts.connections_total),
+                (
+                    "rustydb_pg_connections_refused_total",
+                    "Connections refused because there were too many.",
+                    &counts.connections_refused_total,
+                ),
+                (
+                    "rustydb_pg_authentication_failures_total",
+                    "Logins that failed.",
+                    &counts.authentication_failures_total,
+                ),
+                (
+                    "rustydb_pg_protocol_violations_total",
+                    "Connections ended because the client broke the protocol.",
+                    &counts.protocol_violations_total,
+                ),
+                (
+                    "rustydb_pg_cancel_requests_total",
+                    "Cancel requests with the right secret.",
+                    &counts.cancel_requests_total,
+                ),
+                ("rustydb_pg_messages_total", "Messages received.", &counts.messages_total),
+                ("rustydb_pg_received_bytes_total", "Bytes received.", &counts.received_bytes_total),
+                ("rustydb_pg_sent_bytes_total", "Bytes sent.", &counts.sent_bytes_total),
+            ]
+            .map(|(name, help, counter)| Figure { name, help, value: counter.get() as f64 })
+        };
+        self.front_counts.get().map(figures).into_iter().flatten()
+    }
+
     fn group_statuses(&self, recorded: &SystemSnapshot) -> Vec<GroupStatus> {
         let name = |group: GroupId| {
             let database = recorded.databases.values().find(|database| database.group == group);
