@@ -7,10 +7,10 @@ use std::time::Duration;
 use rustydb_tests::sim;
 
 /// Virtual time with faults of each run.
-const DURATION: Duration = Duration::from_secs(4);
+const DURATION: Duration = Duration::from_secs(3);
 
-fn check(seed: u64) {
-    let report = sim::run(seed, DURATION);
+fn check(report: sim::Report) {
+    let seed = report.seed;
     assert!(
         report.wrong.is_empty(),
         "replay: cargo run -p rustydb-tests --bin sim -- --seed {seed} --seconds {}\n{:#?}",
@@ -22,23 +22,23 @@ fn check(seed: u64) {
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    let (first, second) = (sim::run(42, Duration::from_secs(4)), sim::run(42, Duration::from_secs(4)));
-    assert_eq!(first, second);
-    let other = sim::run(43, Duration::from_secs(4));
-    assert_ne!(first.trace_hash, other.trace_hash);
+    for run in [sim::run_stores, sim::run_models] {
+        let (first, second) = (run(42, DURATION), run(42, DURATION));
+        assert_eq!(first, second);
+    }
 }
 
 #[test]
-fn seeds_one_to_three_lose_nothing() {
-    (1..=3).for_each(check);
+fn models_lose_nothing() {
+    (1..=2).map(|seed| sim::run_models(seed, DURATION)).for_each(check);
 }
 
 #[test]
-fn seeds_four_to_six_lose_nothing() {
-    (4..=6).for_each(check);
+fn stores_lose_nothing() {
+    (1..=6).map(|seed| sim::run_stores(seed, DURATION)).for_each(check);
 }
 
 #[test]
 fn seeds_that_failed_once_fail_no_more() {
-    sim::REGRESSIONS.iter().copied().for_each(check);
+    sim::REGRESSIONS.iter().map(|seed| sim::run_stores(*seed, DURATION)).for_each(check);
 }

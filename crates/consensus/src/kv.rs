@@ -80,6 +80,21 @@ impl KvMachine {
     pub fn new(machine: StateMachine) -> Self {
         Self(machine)
     }
+
+    /// The hash of the applied state: equal on every replica at the same applied position.
+    #[must_use]
+    pub fn state_hash(&self) -> u128 {
+        self.0.state_hash()
+    }
+
+    /// Computes the rows' share of the hash anew from everything stored, and says whether it is as it should be.
+    /// Blocks for as long as reading everything takes.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn recompute_hash(&self) -> Result<bool, MachineError> {
+        self.0.recompute_hash().map_err(|error| fatal(&error))
+    }
 }
 
 fn fatal(error: &rustydb_txn::ApplyError) -> MachineError {

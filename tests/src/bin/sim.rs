@@ -1,63 +1,88 @@
-//! Runs the simulated cluster from a seed and prints what happened.
+//! Runs the simulated cluster from a range of seeds and prints what happened.
 //!
-//! `sim --seed N [--runs M] [--seconds S]`: M runs with the seeds N, N+1, ... Exits with 1 when one went wrong.
+//! `sim [--seeds A..B | --seed N] [--seconds S] [--models] [--verbose]`: one run per seed. Of each run that went wrong
+//! it prints the seed, what was wrong and how to replay it; it exits with 1 when there was one.
 
-use std::{process::ExitCode, time::Duration};
+use std::{ops::Range, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use rustydb_tests::sim;
+use rustydb_tests::sim::{self, Report};
 
 struct Options {
-    seed: u64,
-    runs: u64,
+    seeds: Range<u64>,
     seconds: u64,
+    models: bool,
+    verbose: bool,
 }
 
 fn options() -> Result<Options> {
-    let mut options = Options { seed: 1, runs: 1, seconds: 20 };
+    let mut options = Options { seeds: 1..2, seconds: 20, models: false, verbose: false };
     let mut arguments = std::env::args().skip(1);
+    let number = |value: &str| value.parse::<u64>().with_context(|| format!("{value} is no number"));
     while let Some(name) = arguments.next() {
-        let value = arguments.next().with_context(|| format!("{name} needs a number"))?;
-        let value: u64 = value.parse().with_context(|| format!("{value} is no number"))?;
+        let mut value = || arguments.next().with_context(|| format!("{name} needs a value"));
         match name.as_str() {
-            "--seed" => options.seed = value,
-            "--runs" => options.runs = value,
-            "--seconds" => options.seconds = value,
-            _ => bail!("unknown option {name}; known are --seed, --runs and --seconds"),
+            "--seed" => {
+                let seed = number(&value()?)?;
+                options.seeds = seed..seed.saturating_add(1);
+            }
+            "--seeds" => {
+                let seeds = value()?;
+                let (first, end) = seeds.split_once("..").context("--seeds needs A..B")?;
+                options.seeds = number(first)?..number(end)?;
+            }
+            "--seconds" => options.seconds = number(&value()?)?,
+            "--models" => options.models = true,
+            "--verbose" => options.verbose = true,
+            _ => bail!("unknown option {name}; known are --seed, --seeds, --seconds, --models and --verbose"),
         }
     }
     Ok(options)
 }
 
+/// A run that panics is a run that went wrong, and the others go on.
+fn run(options: &Options, seed: u64) -> Result<Report, String> {
+    let run = if options.models { sim::run_models } else { sim::run_stores };
+    let duration = Duration::from_secs(options.seconds);
+    std::panic::catch_unwind(|| run(seed, duration)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
+    })
+}
+
 fn main() -> Result<ExitCode> {
     let options = options()?;
-    let mut failed = 0;
-    for seed in options.seed..options.seed.saturating_add(options.runs) {
-        let report = sim::run(seed, Duration::from_secs(options.seconds));
-        println!(
-            "SEED={seed} nodes={} virtual={:.1}s trace={:016x} steps={} acknowledged={} refused={} unknown={} reads={} \
-             crashes={} pauses={} cuts={} storms={} terms={} frames={} lost={}",
-            report.nodes,
-            report.virtual_time.as_secs_f64(),
-            report.trace_hash,
-            report.steps,
-            report.operations.acknowledged,
-            report.operations.refused,
-            report.operations.unknown,
-            report.operations.reads,
-            report.strikes.crashes,
-            report.strikes.pauses,
-            report.strikes.cuts,
-            report.strikes.storms,
-            report.terms,
-            report.traffic.sent,
-            report.traffic.lost,
-        );
-        for wrong in &report.wrong {
-            println!("  WRONG: {wrong}");
+    let (mut failed, mut virtual_time, mut acknowledged) = (Vec::new(), Duration::ZERO, 0);
+    for seed in options.seeds.clone() {
+        let wrong = match run(&options, seed) {
+            Ok(report) => {
+                virtual_time += report.virtual_time;
+                acknowledged += report.operations.acknowledged;
+                if options.verbose {
+                    println!("{report:?}");
+                }
+                report.wrong
+            }
+            Err(panic) => vec![panic],
+        };
+        if wrong.is_empty() {
+            continue;
         }
-        failed += u64::from(!report.wrong.is_empty());
+        failed.push(seed);
+        let models = if options.models { " --models" } else { "" };
+        println!(
+            "seed {seed} went wrong; replay: cargo run -p rustydb-tests --bin sim -- --seed {seed} --seconds {}{models}",
+            options.seconds
+        );
+        for wrong in wrong {
+            println!("  {wrong}");
+        }
     }
-    println!("{} runs, {failed} went wrong", options.runs);
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    println!(
+        "{} runs, {:.0} s of virtual time, {acknowledged} acknowledged, {} went wrong: {failed:?}",
+        options.seeds.end.saturating_sub(options.seeds.start),
+        virtual_time.as_secs_f64(),
+        failed.len()
+    );
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,4 +1,4 @@
-//! Nodes of the simulation: each with a log on its own disk, groups, and models that forget what was not flushed.
+//! Nodes of the simulation: each with a log on its own disk, groups, and what they apply to.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,10 +15,15 @@ use rustydb_consensus::{
 };
 use rustydb_env::{
     Env, TaskGroup,
-    sim::{SimNode, Simulation},
+    sim::{DiskFaults, SimNode, Simulation},
 };
 use rustydb_storage::log::{Log, LogConfig};
-use rustydb_types::ids::{GroupId, NodeId};
+use rustydb_types::{
+    ids::{GroupId, NodeId, Term},
+    position::LogPosition,
+};
+
+use super::machines::Machines;
 
 /// What runs while a node is up. Dropped at a crash, after its tasks are gone.
 struct Running {
@@ -28,36 +33,52 @@ struct Running {
 }
 
 /// A node, up or down.
-struct Member {
+struct Member<M> {
     sim: SimNode,
-    models: ModelStore,
+    machines: M,
     /// How often it was started.
     life: u64,
+    /// Whether its disk fails, or will, in this life: then it may stop by itself.
+    is_failing: bool,
     running: Option<Running>,
 }
 
 /// The cluster. Cheap to clone.
 #[derive(Clone)]
-pub struct Cluster {
+pub struct Cluster<M> {
     sim: Arc<Simulation>,
     network: LoopbackNetwork,
     config: ConsensusConfig,
     groups: Vec<GroupId>,
-    members: Arc<Mutex<BTreeMap<NodeId, Member>>>,
+    members: Arc<Mutex<BTreeMap<NodeId, Member<M>>>>,
+    failures: Arc<Mutex<Vec<String>>>,
 }
 
-impl Cluster {
-    /// `count` nodes, all down, that will hold `groups`.
+impl<M: Machines> Cluster<M> {
+    /// `count` nodes, all down, that will hold `groups`, each over machines of its own.
     #[must_use]
-    pub fn new(sim: Arc<Simulation>, count: u64, groups: Vec<GroupId>, config: ConsensusConfig) -> Self {
+    pub fn new(
+        sim: Arc<Simulation>,
+        count: u64,
+        groups: Vec<GroupId>,
+        config: ConsensusConfig,
+        machines: impl Fn() -> M,
+    ) -> Self {
         let members = (1..=count)
             .map(|id| {
-                let member =
-                    Member { sim: sim.add_node(), models: ModelStore::default(), life: 0, running: None };
+                let (sim, machines) = (sim.add_node(), machines());
+                let member = Member { sim, machines, life: 0, is_failing: false, running: None };
                 (NodeId::new(id), member)
             })
             .collect();
-        Self { sim, network: LoopbackNetwork::new(), config, groups, members: Arc::new(Mutex::new(members)) }
+        Self {
+            sim,
+            network: LoopbackNetwork::new(),
+            config,
+            groups,
+            members: Arc::new(Mutex::new(members)),
+            failures: Arc::default(),
+        }
     }
 
     /// The simulated world.
@@ -96,46 +117,82 @@ impl Cluster {
         self.members.lock().get(&node).map_or(0, |member| member.life)
     }
 
-    /// Starts a node that is down: recovers its log, opens its groups.
+    /// Nodes that stopped by themselves although their disks were sound.
+    #[must_use]
+    pub fn failures(&self) -> Vec<String> {
+        self.failures.lock().clone()
+    }
+
+    /// Starts a node that is down: recovers its log, opens its groups. It stays down when its disk fails meanwhile.
     ///
     /// # Panics
-    /// When the log cannot be recovered or a group not opened, which no fault here may cause.
+    /// When a node whose disk is sound cannot be started.
     pub async fn start(&self, node: NodeId) {
-        let (env, models) = {
+        let (env, machines) = {
             let mut members = self.members.lock();
             let member = members.get_mut(&node).expect("nodes are made at the start");
             member.life += 1;
-            (self.sim.env(member.sim), member.models.clone())
+            (self.sim.env(member.sim), member.machines.clone())
         };
-        let opening = {
-            let (cluster, env) = (self.clone(), env.clone());
-            move || async move {
-                let config = LogConfig { segment_bytes: 256 << 10, reserve_bytes: 0, ..LogConfig::default() };
-                // As a server does with its data folder: the folder's name must survive, too.
-                env.disk().create_dir_all(Path::new("/log")).expect("no fault is set");
-                env.disk().sync_dir(Path::new("/")).expect("no fault is set");
-                let log = Log::open(&env, Path::new("/log"), config).expect("a crash never damages a log");
-                let groups = Groups::new(GroupsParts {
-                    env: env.clone(),
-                    config: cluster.config.clone(),
-                    log,
-                    transport: cluster.network.endpoint(node, &env),
-                    machines: Arc::new(models),
-                    node,
-                });
-                for group in &cluster.groups {
-                    groups.open_group(*group).await.expect("a recovered group opens");
-                }
-                let tasks = TaskGroup::new(&env);
-                cluster.network.attach(node, &env, &tasks, Arc::new(groups.clone()));
-                let running = Running { env: env.clone(), groups, _tasks: tasks };
-                if let Some(member) = cluster.members.lock().get_mut(&node) {
-                    member.running = Some(running);
-                }
-            }
-        };
+        let opening = self.clone().open(node, env.clone(), machines);
         // In the node's own world, so that a crash meanwhile takes it along.
-        let _ended_or_crashed = env.spawn("start", opening()).await;
+        let opened = env.spawn("start", opening).await;
+        if let Ok(Err(error)) = opened {
+            assert!(self.is_failing(node), "node {node} with a sound disk does not start: {error}");
+        }
+    }
+
+    async fn open(self, node: NodeId, env: Env, machines: M) -> Result<(), String> {
+        let failed = |error: &dyn std::fmt::Debug| format!("{error:?}");
+        let config = LogConfig { segment_bytes: 256 << 10, reserve_bytes: 0, ..LogConfig::default() };
+        // As a server does with its data folder: the folder's name must survive, too.
+        env.disk().create_dir_all(Path::new("/log")).map_err(|error| failed(&error))?;
+        env.disk().sync_dir(Path::new("/")).map_err(|error| failed(&error))?;
+        let log = Log::open(&env, Path::new("/log"), config).map_err(|error| failed(&error))?;
+        let groups = Groups::new(GroupsParts {
+            env: env.clone(),
+            config: self.config.clone(),
+            log,
+            transport: self.network.endpoint(node, &env),
+            machines: machines.factory(&env),
+            node,
+        });
+        for group in &self.groups {
+            groups.open_group(*group).await.map_err(|error| failed(&error))?;
+        }
+        let tasks = TaskGroup::new(&env);
+        self.network.attach(node, &env, &tasks, Arc::new(groups.clone()));
+        let (cluster, watched) = (self.clone(), groups.clone());
+        tasks.spawn("failure", async move {
+            let error = watched.failed().await;
+            if !cluster.is_failing(node) {
+                cluster.failures.lock().push(format!("node {node} stopped by itself: {error:?}"));
+            }
+        });
+        let running = Running { env, groups, _tasks: tasks };
+        if let Some(member) = self.members.lock().get_mut(&node) {
+            member.running = Some(running);
+        }
+        Ok(())
+    }
+
+    fn is_failing(&self, node: NodeId) -> bool {
+        self.members.lock().get(&node).is_some_and(|member| member.is_failing)
+    }
+
+    /// Lets the disk of a node fail after so many more changes, until the node crashes.
+    pub fn fail_disk_after(&self, node: NodeId, changes: u64) {
+        let mut members = self.members.lock();
+        let Some(member) = members.get_mut(&node) else { return };
+        member.is_failing = true;
+        let faults = DiskFaults { power_cut_after: Some(changes), ..DiskFaults::default() };
+        self.sim.disk(member.sim).set_faults(faults);
+    }
+
+    /// Moves the wall clock of a node from the true time.
+    pub fn set_wall_offset(&self, node: NodeId, micros: i64) {
+        let Some(sim) = self.members.lock().get(&node).map(|member| member.sim) else { return };
+        self.sim.set_wall_offset(sim, micros);
     }
 
     /// Gives every group its members. Once, at the start.
@@ -170,19 +227,28 @@ impl Cluster {
         self.members.lock().get(&node)?.running.as_ref()?.groups.get(group)
     }
 
-    /// The applied state of a group at a node.
+    /// What the groups of a node apply to.
+    ///
+    /// # Panics
+    /// When there is no such node.
     #[must_use]
-    pub fn state(&self, node: NodeId, group: GroupId) -> ModelState {
-        self.members.lock().get(&node).map(|member| member.models.cell(group).present()).unwrap_or_default()
+    pub fn machines(&self, node: NodeId) -> M {
+        self.members.lock().get(&node).expect("nodes are made at the start").machines.clone()
+    }
+
+    /// How far a group is applied at a node, and the hash of that state.
+    #[must_use]
+    pub fn applied(&self, node: NodeId, group: GroupId) -> Option<(LogPosition, u128)> {
+        self.machines(node).applied(group)
     }
 
     /// The node that says it serves a group, if one does.
     #[must_use]
-    pub fn leader(&self, group: GroupId) -> Option<(NodeId, rustydb_types::ids::Term)> {
+    pub fn leader(&self, group: GroupId) -> Option<(NodeId, Term)> {
         let members = self.members.lock();
         let leaders = members.iter().filter(|(_, member)| member.running.is_some());
         let mut leaders: Vec<_> =
-            leaders.filter_map(|(id, member)| Some((*id, member.models.cell(group).leads()?))).collect();
+            leaders.filter_map(|(id, member)| Some((*id, member.machines.leads(group)?))).collect();
         leaders.sort_by_key(|(_, term)| *term);
         leaders.pop()
     }
@@ -194,7 +260,8 @@ impl Cluster {
             let mut members = self.members.lock();
             let Some(member) = members.get_mut(&node) else { return };
             self.sim.crash(member.sim);
-            member.models.crash();
+            member.machines.crash();
+            member.is_failing = false;
             member.running.take()
         };
         drop(crashed);
@@ -209,5 +276,13 @@ impl Cluster {
     /// Waits in the harness.
     pub async fn sleep(&self, duration: Duration) {
         self.sim.harness().sleep(duration).await;
+    }
+}
+
+impl Cluster<ModelStore> {
+    /// The applied state of a group at a node.
+    #[must_use]
+    pub fn state(&self, node: NodeId, group: GroupId) -> ModelState {
+        self.machines(node).cell(group).present()
     }
 }

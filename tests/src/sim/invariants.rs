@@ -8,13 +8,13 @@ use rustydb_types::{
     position::LogPosition,
 };
 
-use super::cluster::Cluster;
+use super::{cluster::Cluster, machines::Machines};
 
 /// Remembers what was seen, to hold it against what is seen later.
 #[derive(Debug, Default)]
 pub struct Invariants {
     leaders: BTreeMap<(GroupId, Term), NodeId>,
-    hashes: BTreeMap<(GroupId, LogPosition), u64>,
+    hashes: BTreeMap<(GroupId, LogPosition), u128>,
     progress: BTreeMap<(GroupId, NodeId), Progress>,
     looks: u64,
 }
@@ -29,7 +29,7 @@ struct Progress {
 
 impl Invariants {
     /// Looks at all nodes that are up. Gives what is wrong.
-    pub fn look(&mut self, cluster: &Cluster) -> Vec<String> {
+    pub fn look<M: Machines>(&mut self, cluster: &Cluster<M>) -> Vec<String> {
         self.looks += 1;
         let mut wrong = Vec::new();
         for group in cluster.groups() {
@@ -52,7 +52,13 @@ impl Invariants {
         self.leaders.len()
     }
 
-    fn look_at(&mut self, cluster: &Cluster, group: GroupId, node: NodeId, wrong: &mut Vec<String>) {
+    fn look_at<M: Machines>(
+        &mut self,
+        cluster: &Cluster<M>,
+        group: GroupId,
+        node: NodeId,
+        wrong: &mut Vec<String>,
+    ) {
         let Some(status) = cluster.group(node, group).map(|group| group.status()) else { return };
         if status.state == NodeState::Leader {
             let leader = *self.leaders.entry((group, status.term)).or_insert(node);
@@ -66,10 +72,9 @@ impl Invariants {
         if !(status.last_applied <= status.commit_index && status.commit_index <= status.last_log_index) {
             wrong.push(format!("group {group} at {node}: not applied <= committed <= last: {status:?}"));
         }
-        let state = cluster.state(node, group);
-        if let Some(position) = state.applied.position {
-            let hash = *self.hashes.entry((group, position)).or_insert(state.hash);
-            if hash != state.hash {
+        if let Some((position, found)) = cluster.applied(node, group) {
+            let hash = *self.hashes.entry((group, position)).or_insert(found);
+            if hash != found {
                 wrong.push(format!("group {group}: node {node} has another state at {position}"));
             }
         }

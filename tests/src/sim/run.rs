@@ -1,4 +1,4 @@
-//! One run from one seed.
+//! One run from one seed: a workload on a cluster, with faults and then without, and what is checked of it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,28 +6,28 @@ use parking_lot::Mutex;
 use rustydb_consensus::{
     ConsensusConfig,
     loopback::{Link, Traffic},
-    model::append_command,
-    proposer::{Linearize, Proposal, ProposeError},
 };
-use rustydb_env::{Rng, sim::Simulation};
-use rustydb_types::ids::{GroupId, NodeId};
-use tokio::sync::oneshot;
+use rustydb_env::{Instant, Rng, sim::Simulation};
+use rustydb_types::ids::GroupId;
 
 use super::{
     cluster::Cluster,
     invariants::Invariants,
+    machines::Machines,
     nemesis::{self, Faults, Strikes},
-    oracle::{Counts, History, Told},
+    oracle::Counts,
 };
 
-/// How long a client waits for an answer.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(1);
+/// Clients at work at one time.
+const CLIENTS: u64 = 4;
 /// How often the invariants are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// How long clients go on after everything is healed.
+const HEALED: Duration = Duration::from_secs(2);
 /// After everything is healed, all must be well within this.
 const CONVERGENCE_LIMIT: Duration = Duration::from_secs(30);
-/// Lists per group.
-const KEYS: u64 = 4;
+/// Of what is wrong so much is kept: the first few say it all.
+const WRONG_MAX: usize = 20;
 
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,23 +54,71 @@ pub struct Report {
     pub wrong: Vec<String>,
 }
 
-/// What the tasks of a run share.
-#[derive(Clone)]
-struct Shared {
-    cluster: Cluster,
-    history: Arc<Mutex<History>>,
-    stop: Arc<Mutex<bool>>,
+/// What clients do in a run, and what must be true of it.
+pub trait Workload: Clone + Send + Sync + 'static {
+    /// What the nodes' groups apply to.
+    type Machines: Machines;
+
+    /// Works until the run is over.
+    fn client(
+        self,
+        stage: Stage<Self::Machines>,
+        number: u64,
+        random: Rng,
+    ) -> impl Future<Output = ()> + Send + 'static;
+
+    /// What the clients did so far.
+    fn counts(&self) -> Counts;
+
+    /// Looks at the end, when all nodes agree. Gives what is wrong.
+    fn check(&self, cluster: &Cluster<Self::Machines>) -> impl Future<Output = Vec<String>> + Send;
 }
 
-impl Shared {
-    fn stopped(&self) -> bool {
-        *self.stop.lock()
+/// What the tasks of a run share.
+pub struct Stage<M> {
+    /// The nodes.
+    pub cluster: Cluster<M>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl<M: Machines> Clone for Stage<M> {
+    fn clone(&self) -> Self {
+        Self { cluster: self.cluster.clone(), seen: self.seen.clone() }
     }
 }
 
-/// Runs a cluster for about `duration` of virtual time with faults, then without until it has converged.
+#[derive(Default)]
+struct Seen {
+    is_over: bool,
+    strikes: Strikes,
+    terms: usize,
+    wrong: Vec<String>,
+}
+
+impl<M: Machines> Stage<M> {
+    /// Whether clients must end.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.seen.lock().is_over
+    }
+
+    /// Notes what is wrong.
+    pub fn wrong(&self, wrong: impl IntoIterator<Item = String>) {
+        let mut seen = self.seen.lock();
+        let room = WRONG_MAX.saturating_sub(seen.wrong.len());
+        seen.wrong.extend(wrong.into_iter().take(room));
+    }
+}
+
+/// Runs a workload on a new cluster of 3 or 5 nodes for about `duration` of virtual time with faults, then without
+/// until all nodes agree.
 #[must_use]
-pub fn run(seed: u64, duration: Duration) -> Report {
+pub fn run<W: Workload>(
+    seed: u64,
+    duration: Duration,
+    workload: W,
+    machines: impl Fn() -> W::Machines,
+) -> Report {
     let sim = Arc::new(Simulation::new(seed));
     let mut random = sim.harness().rng();
     let nodes = if random.chance(1, 3) { 5 } else { 3 };
@@ -85,55 +133,72 @@ pub fn run(seed: u64, duration: Duration) -> Report {
         upkeep_interval: Duration::from_millis(300),
         ..ConsensusConfig::default()
     };
-    let cluster = Cluster::new(sim.clone(), nodes, groups, config);
-    let shared =
-        Shared { cluster: cluster.clone(), history: Arc::default(), stop: Arc::new(Mutex::new(false)) };
-    let outcome = Arc::new(Mutex::new((Strikes::default(), 0, Vec::new())));
-    let scenario = scenario(shared.clone(), random, duration, outcome.clone());
-    let limit = duration + CONVERGENCE_LIMIT + Duration::from_secs(60);
-    let ended = sim.block_on(limit, scenario);
-    let (strikes, terms, mut wrong) = outcome.lock().clone();
+    let cluster = Cluster::new(sim.clone(), nodes, groups, config, machines);
+    let stage = Stage { cluster, seen: Arc::default() };
+    let limit = duration + HEALED + CONVERGENCE_LIMIT * 2;
+    let ended = sim.block_on(limit, scenario(stage.clone(), workload.clone(), random, duration));
     if let Err(error) = ended {
-        wrong.push(error.to_string());
+        stage.wrong([error.to_string()]);
     }
-    let operations = shared.history.lock().counts();
-    Report {
-        seed,
-        nodes,
-        virtual_time: sim.now() - rustydb_env::Instant::ORIGIN,
-        trace_hash: sim.trace_hash(),
-        steps: sim.step_count(),
-        operations,
-        strikes,
-        terms,
-        traffic: cluster.network().traffic(),
-        wrong,
+    let report = {
+        let seen = stage.seen.lock();
+        Report {
+            seed,
+            nodes,
+            virtual_time: sim.now() - Instant::ORIGIN,
+            trace_hash: sim.trace_hash(),
+            steps: sim.step_count(),
+            operations: workload.counts(),
+            strikes: seen.strikes,
+            terms: seen.terms,
+            traffic: stage.cluster.network().traffic(),
+            wrong: seen.wrong.clone(),
+        }
+    };
+    // Ends the nodes' tasks, which hold on to the cluster.
+    for node in stage.cluster.ids() {
+        stage.cluster.crash(node);
     }
+    report
 }
 
-async fn scenario(
-    shared: Shared,
-    mut random: Rng,
-    duration: Duration,
-    outcome: Arc<Mutex<(Strikes, usize, Vec<String>)>>,
-) {
-    let cluster = shared.cluster.clone();
+async fn scenario<W: Workload>(stage: Stage<W::Machines>, workload: W, mut random: Rng, duration: Duration) {
+    let cluster = stage.cluster.clone();
     let env = cluster.sim().harness();
     for node in cluster.ids() {
         cluster.start(node).await;
     }
     cluster.initialize().await;
-    let mut tasks: Vec<_> = (0..4).map(|_| env.spawn("client", client(shared.clone(), env.rng()))).collect();
-    let watching = {
-        let (shared, outcome) = (shared.clone(), outcome.clone());
-        env.spawn("invariants", async move { watch(shared, outcome).await })
-    };
+    let clients: Vec<_> = (1..=CLIENTS)
+        .map(|number| env.spawn("client", workload.clone().client(stage.clone(), number, env.rng())))
+        .collect();
+    let watching = env.spawn("invariants", watch(stage.clone()));
     let faults = Faults::draw(&mut random);
     let until = env.now() + duration;
     let mut strikes = Strikes::default();
     while env.now() < until {
         nemesis::strike(&cluster, &mut random, faults, &mut strikes).await;
     }
+    stage.seen.lock().strikes = strikes;
+    heal(&cluster).await;
+    // Clients go on for a moment: a healed cluster must serve them.
+    let before = workload.counts().acknowledged;
+    cluster.sleep(HEALED).await;
+    if workload.counts().acknowledged == before {
+        stage.wrong([format!("nothing was acknowledged within {HEALED:?} after everything was healed")]);
+    }
+    stage.seen.lock().is_over = true;
+    for client in clients {
+        let _ended = client.await;
+    }
+    let _ended = watching.await;
+    stage.wrong(agree(&cluster).await);
+    stage.wrong(cluster.failures());
+    let wrong = workload.check(&cluster).await;
+    stage.wrong(wrong);
+}
+
+async fn heal<M: Machines>(cluster: &Cluster<M>) {
     cluster.network().heal();
     cluster.network().set_default(Link::default());
     for node in cluster.ids() {
@@ -142,29 +207,17 @@ async fn scenario(
             cluster.start(node).await;
         }
     }
-    outcome.lock().0 = strikes;
-    // Clients go on for a moment: a healed cluster must serve them.
-    let before = shared.history.lock().counts().acknowledged;
-    cluster.sleep(Duration::from_secs(5)).await;
-    if shared.history.lock().counts().acknowledged == before {
-        outcome.lock().2.push("nothing was acknowledged within 5 s after everything was healed".to_owned());
-    }
-    *shared.stop.lock() = true;
-    for task in tasks.drain(..) {
-        let _ended = task.await;
-    }
-    converge(&shared, &outcome).await;
-    let _ended = watching.await;
 }
 
-/// Waits until all nodes agree, then asks the oracle.
-async fn converge(shared: &Shared, outcome: &Mutex<(Strikes, usize, Vec<String>)>) {
-    let cluster = &shared.cluster;
+/// Waits until all nodes have applied the same and are the same. Gives the groups in which they do not come to that.
+async fn agree<M: Machines>(cluster: &Cluster<M>) -> Vec<String> {
     let env = cluster.sim().harness();
     let until = env.now() + CONVERGENCE_LIMIT;
+    let mut wrong = Vec::new();
     for group in cluster.groups() {
         loop {
-            let states: Vec<_> = cluster.ids().into_iter().map(|node| cluster.state(node, *group)).collect();
+            let states: Vec<_> =
+                cluster.ids().into_iter().map(|node| cluster.applied(node, *group)).collect();
             let indices: Vec<_> = cluster
                 .ids()
                 .into_iter()
@@ -172,102 +225,27 @@ async fn converge(shared: &Shared, outcome: &Mutex<(Strikes, usize, Vec<String>)
                 .map(|group| group.status())
                 .map(|status| (status.last_log_index, status.last_applied))
                 .collect();
-            let quiet = indices.iter().all(|(last, applied)| last == applied)
-                && states.windows(2).all(|pair| pair.first().map(|s| s.hash) == pair.last().map(|s| s.hash))
-                && states.windows(2).all(|pair| {
-                    pair.first().map(|s| s.applied.position) == pair.last().map(|s| s.applied.position)
-                });
-            if quiet {
+            let is_quiet = indices.len() == states.len()
+                && indices.iter().all(|(last, applied)| last == applied)
+                && states.windows(2).all(|pair| pair.first() == pair.last());
+            if is_quiet {
                 break;
             }
             if env.now() > until {
-                let found = format!("group {group} has not converged: {indices:?}");
-                outcome.lock().2.push(found);
+                wrong.push(format!("group {group}: nodes do not agree: {indices:?}, {states:x?}"));
                 break;
             }
             cluster.sleep(Duration::from_millis(50)).await;
         }
-        for node in cluster.ids() {
-            let wrong = shared.history.lock().check(*group, &cluster.state(node, *group));
-            outcome.lock().2.extend(wrong.into_iter().map(|wrong| format!("at node {node}: {wrong}")));
-        }
     }
+    wrong
 }
 
-async fn watch(shared: Shared, outcome: Arc<Mutex<(Strikes, usize, Vec<String>)>>) {
+async fn watch<M: Machines>(stage: Stage<M>) {
     let mut invariants = Invariants::default();
-    while !shared.stopped() {
-        let wrong = invariants.look(&shared.cluster);
-        {
-            let mut outcome = outcome.lock();
-            outcome.1 = invariants.leaders();
-            // The first few say it all.
-            let room = 20usize.saturating_sub(outcome.2.len());
-            outcome.2.extend(wrong.into_iter().take(room));
-        }
-        shared.cluster.sleep(LOOK_INTERVAL).await;
-    }
-}
-
-/// Appends and reads at whoever seems to lead.
-async fn client(shared: Shared, mut random: Rng) {
-    while !shared.stopped() {
-        let groups = shared.cluster.groups();
-        let group = groups[usize::try_from(random.range(0..groups.len() as u64)).unwrap_or(0)];
-        let key = random.range(0..KEYS);
-        match shared.cluster.leader(group) {
-            Some((leader, _)) if random.chance(1, 3) => read(&shared, leader, group, key).await,
-            Some((leader, term)) => {
-                let value = shared.history.lock().next_value();
-                let told = append(&shared, leader, group, term, append_command(key, value)).await;
-                shared.history.lock().appended((group, key), value, told);
-            }
-            None => shared.cluster.sleep(Duration::from_millis(20)).await,
-        }
-        shared.cluster.sleep(Duration::from_micros(random.range(100..20_000))).await;
-    }
-}
-
-async fn append(
-    shared: &Shared,
-    leader: NodeId,
-    group: GroupId,
-    term: rustydb_types::ids::Term,
-    entry: bytes::Bytes,
-) -> Told {
-    let Some(group) = shared.cluster.group(leader, group) else { return Told::Refused };
-    let proposing = async move {
-        let (done, result) = oneshot::channel();
-        let done = Box::new(move |outcome| {
-            // Nobody listens any more when the client gave up.
-            let _late = done.send(outcome);
-        });
-        group.proposer().propose(Proposal { term, entry, done })?;
-        result.await.unwrap_or(Err(ProposeError::Unknown))
-    };
-    let env = shared.cluster.sim().harness();
-    let proposing = shared.cluster.at(leader, "append", proposing);
-    match env.timeout(OPERATION_TIMEOUT, proposing).await {
-        Ok(Some(Ok(()))) => Told::Acknowledged,
-        Ok(Some(Err(ProposeError::Unknown))) | Ok(None) | Err(_) => Told::Unknown,
-        Ok(Some(Err(_))) => Told::Refused,
-    }
-}
-
-async fn read(shared: &Shared, leader: NodeId, group: GroupId, key: u64) {
-    let Some(handle) = shared.cluster.group(leader, group) else { return };
-    let must_see = shared.history.lock().acknowledged((group, key));
-    let cluster = shared.cluster.clone();
-    let reading = async move {
-        match handle.proposer().linearize() {
-            Linearize::Now => {}
-            Linearize::Wait(wait) => wait.await.ok()?,
-        }
-        Some(cluster.state(leader, group).lists.get(&key).cloned().unwrap_or_default())
-    };
-    let env = shared.cluster.sim().harness();
-    let answer = env.timeout(OPERATION_TIMEOUT * 3, shared.cluster.at(leader, "read", reading)).await;
-    if let Ok(Some(Some(saw))) = answer {
-        shared.history.lock().read((group, key), must_see, saw);
+    while !stage.is_over() {
+        stage.wrong(invariants.look(&stage.cluster));
+        stage.seen.lock().terms = invariants.leaders();
+        stage.cluster.sleep(LOOK_INTERVAL).await;
     }
 }

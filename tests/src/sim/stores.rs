@@ -1,0 +1,211 @@
+//! The real stores of a simulated node: transactions over redb over the simulated disk, as a server opens them.
+//!
+//! A store is small here, so that flushes, full layers and snapshots happen all the time. Every replica writes down
+//! the hash of its state at the same positions; the first that differs is found at once, not at the end.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use rustydb_consensus::{
+    MachineFactory,
+    kv::{KvMachine, KvProposer},
+    machine::{Applied, ApplyEntry, Leadership, Machine, MachineError, MachineInstaller, SnapshotFuture},
+    proposer::RaftProposer,
+};
+use rustydb_env::Env;
+use rustydb_storage::engine::{self, EngineKind};
+use rustydb_txn::{Authority, EngineOpener, KvConfig, KvStore};
+use rustydb_types::{
+    ids::{GroupId, Term},
+    position::LogPosition,
+};
+
+use super::machines::Machines;
+
+/// Replicas compare their hashes at positions that are a multiple of this, and wherever a batch ends.
+const COMPARED_EVERY: u64 = 4;
+/// Bytes that an engine may cache: few, so that pages are read from the disk.
+const CACHE_BYTES: usize = 64 << 10;
+
+/// The hashes of all replicas' states by position.
+#[derive(Clone, Debug, Default)]
+pub struct Hashes {
+    inner: Arc<Mutex<Seen>>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    at: BTreeMap<(GroupId, LogPosition), u128>,
+    wrong: Vec<String>,
+}
+
+impl Hashes {
+    fn note(&self, group: GroupId, position: LogPosition, hash: u128) {
+        let mut seen = self.inner.lock();
+        let first = *seen.at.entry((group, position)).or_insert(hash);
+        if first != hash && seen.wrong.len() < 5 {
+            seen.wrong
+                .push(format!("group {group}: replicas differ at {position}: {first:032x} and {hash:032x}"));
+        }
+    }
+
+    /// Where replicas differed.
+    #[must_use]
+    pub fn wrong(&self) -> Vec<String> {
+        self.inner.lock().wrong.clone()
+    }
+
+    /// At how many positions hashes were noted.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.inner.lock().at.len()
+    }
+}
+
+struct Open {
+    store: KvStore,
+    machine: Arc<Mutex<KvMachine>>,
+}
+
+/// The stores of one node.
+#[derive(Clone)]
+pub struct Stores {
+    open: Arc<Mutex<BTreeMap<GroupId, Open>>>,
+    hashes: Hashes,
+}
+
+impl Stores {
+    /// The stores of a node that is down; all nodes of a cluster share `hashes`.
+    #[must_use]
+    pub fn new(hashes: Hashes) -> Self {
+        Self { open: Arc::default(), hashes }
+    }
+
+    /// The store of a group, if it is open.
+    #[must_use]
+    pub fn store(&self, group: GroupId) -> Option<KvStore> {
+        self.open.lock().get(&group).map(|open| open.store.clone())
+    }
+
+    /// Computes the hash of a group's state anew from what is stored, and says whether it is as it should be.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn recompute_hash(&self, group: GroupId) -> Result<bool, MachineError> {
+        let machine = self.open.lock().get(&group).map(|open| open.machine.clone());
+        machine.map_or(Ok(true), |machine| machine.lock().recompute_hash())
+    }
+}
+
+impl Machines for Stores {
+    fn factory(&self, env: &Env) -> Arc<dyn MachineFactory> {
+        Arc::new(StoresOfLife { env: env.clone(), stores: self.clone() })
+    }
+
+    fn crash(&self) {
+        let dead = std::mem::take(&mut *self.open.lock());
+        drop(dead);
+    }
+
+    fn leads(&self, group: GroupId) -> Option<Term> {
+        match *self.store(group)?.authority().borrow() {
+            Authority::Here { term } => Some(term),
+            Authority::At(_) | Authority::Unknown => None,
+        }
+    }
+
+    fn applied(&self, group: GroupId) -> Option<(LogPosition, u128)> {
+        let machine = self.open.lock().get(&group)?.machine.clone();
+        let machine = machine.lock();
+        Some((machine.applied().position?, machine.state_hash()))
+    }
+}
+
+/// Opens stores in one life of a node.
+struct StoresOfLife {
+    env: Env,
+    stores: Stores,
+}
+
+impl StoresOfLife {
+    fn folder(group: GroupId) -> PathBuf {
+        PathBuf::from(format!("/groups/{group}"))
+    }
+}
+
+impl MachineFactory for StoresOfLife {
+    fn open(&self, group: GroupId, proposer: &Arc<RaftProposer>) -> Result<Box<dyn Machine>, MachineError> {
+        let env = self.env.clone();
+        let opener: EngineOpener =
+            Arc::new(move |path| engine::open(EngineKind::Redb, &env, path, CACHE_BYTES));
+        let config = KvConfig {
+            flush_size_bytes: 4 << 10,
+            flush_interval: Duration::from_millis(300),
+            unflushed_size_bytes_max: 16 << 10,
+            window_entries_max: 16,
+            window_wait: Duration::from_millis(500),
+            commit_wait: Duration::from_millis(1500),
+            read_ranges_max: 8,
+            validation_size_bytes_max: 8 << 10,
+            stage_size_bytes: 128,
+            ..KvConfig::new(Self::folder(group))
+        };
+        let proposer = Arc::new(KvProposer::new(Arc::clone(proposer)));
+        let (store, machine) = KvStore::open(&self.env, config, opener, proposer)
+            .map_err(|error| MachineError { reason: format!("group {group}: {error:?}") })?;
+        let machine = Arc::new(Mutex::new(KvMachine::new(machine)));
+        let open = Open { store, machine: Arc::clone(&machine) };
+        let former = self.stores.open.lock().insert(group, open);
+        drop(former);
+        Ok(Box::new(Witnessed { group, machine, hashes: self.stores.hashes.clone() }))
+    }
+
+    fn remove(&self, group: GroupId) -> Result<(), MachineError> {
+        let former = self.stores.open.lock().remove(&group);
+        drop(former);
+        let failed = |error: std::io::Error| MachineError { reason: error.to_string() };
+        self.env.disk().remove_dir_all(&Self::folder(group)).map_err(failed)
+    }
+}
+
+/// The real machine; the harness looks at it, too.
+struct Witnessed {
+    group: GroupId,
+    machine: Arc<Mutex<KvMachine>>,
+    hashes: Hashes,
+}
+
+impl Machine for Witnessed {
+    fn applied(&self) -> Applied {
+        self.machine.lock().applied()
+    }
+
+    fn apply(&mut self, entries: &[ApplyEntry]) -> Result<(), MachineError> {
+        let compared =
+            |entry: &ApplyEntry, _: &ApplyEntry| !entry.position.index.get().is_multiple_of(COMPARED_EVERY);
+        for batch in entries.chunk_by(compared) {
+            let mut machine = self.machine.lock();
+            machine.apply(batch)?;
+            if let Some(last) = batch.last() {
+                self.hashes.note(self.group, last.position, machine.state_hash());
+            }
+        }
+        Ok(())
+    }
+
+    fn flushed(&self) -> Option<LogPosition> {
+        self.machine.lock().flushed()
+    }
+
+    fn snapshot(&mut self) -> SnapshotFuture {
+        self.machine.lock().snapshot()
+    }
+
+    fn installer(&mut self) -> Result<Box<dyn MachineInstaller>, MachineError> {
+        self.machine.lock().installer()
+    }
+
+    fn leadership(&self, leadership: Leadership) {
+        self.machine.lock().leadership(leadership);
+    }
+}
