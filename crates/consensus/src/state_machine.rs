@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     storage::{ApplyResponder, EntryResponder, RaftStateMachine},
@@ -28,8 +28,9 @@ use crate::{
     type_config::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, log_id_of, position_of},
 };
 
-/// Entries that are applied together at most.
+/// Entries that are applied together at most, and about how many bytes: what a backlog holds in memory.
 const BATCH_ENTRIES_MAX: usize = 1024;
+const BATCH_BYTES_MAX: u64 = 4 << 20;
 
 /// Bytes of a snapshot that are moved at once when it does not cross the network.
 const LOCAL_CHUNK_BYTES: usize = 1 << 20;
@@ -167,18 +168,21 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
-        let mut batches = entries.ready_chunks(BATCH_ENTRIES_MAX);
+        let mut entries = entries;
         let mut apply: Vec<ApplyEntry> = Vec::new();
         let mut answers: Vec<ApplyResponder<TypeConfig>> = Vec::new();
-        while let Some(batch) = batches.next().await {
+        while let Some(first) = entries.next().await {
             apply.clear();
             let mut bytes = 0;
-            for item in batch {
+            let mut next = Some(first);
+            while let Some(item) = next {
                 let (entry, answer) = item?;
                 let (entry, size) = apply_entry(&entry)?;
                 bytes += size;
                 apply.push(entry);
                 answers.extend(answer);
+                let full = apply.len() >= BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX;
+                next = if full { None } else { entries.next().now_or_never().flatten() };
             }
             self.cell.apply(&apply, bytes)?;
             for answer in answers.drain(..) {
