@@ -367,7 +367,7 @@ impl From<TxnError> for SqlError {
             TxnError::Overloaded { .. } => SqlState::INSUFFICIENT_RESOURCES,
             TxnError::DiskFull => SqlState::DISK_FULL,
             TxnError::ReadOnly => SqlState::READ_ONLY_SQL_TRANSACTION,
-            TxnError::TooLarge { .. } => SqlState::PROGRAM_LIMIT_EXCEEDED,
+            TxnError::TooLarge { .. } | TxnError::TooManyChanges { .. } => SqlState::PROGRAM_LIMIT_EXCEEDED,
             TxnError::NoSuchSavepoint => SqlState::INVALID_SAVEPOINT_SPECIFICATION,
             TxnError::Storage(_) => SqlState::IO_ERROR,
             TxnError::Stopped => SqlState::ADMIN_SHUTDOWN,
@@ -395,7 +395,12 @@ impl From<TxnError> for SqlError {
             TxnError::UnknownOutcome => {
                 sql.with_hint("The commit may or may not have taken effect; ask again before repeating it.")
             }
+            TxnError::TooManyChanges { .. } => sql.with_hint(TOO_MANY_CHANGES),
             _ => sql,
         }
     }
 }
+
+/// What to do about changes that do not fit in memory.
+pub(crate) const TOO_MANY_CHANGES: &str = "Changes stay in memory while a savepoint is open, and where a statement \
+     changes rows that its own transaction has changed before; release the savepoint, or commit in smaller parts.";

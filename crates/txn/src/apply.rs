@@ -17,7 +17,7 @@ use crate::entry::{Entry, EntryError, EntryKind};
 use crate::error::ApplyError;
 use crate::feed::Change;
 use crate::hash;
-use crate::layer::{LayerSet, staged_key};
+use crate::layer::{LayerSet, Provisional, staged_key};
 use crate::machine::{ApplyEntry, ApplyPayload};
 use crate::sequencer::Resolution;
 use crate::staged::StagedTxn;
@@ -45,7 +45,7 @@ struct Batch {
     versions: Vec<(Bytes, Version, Option<Bytes>)>,
     /// The newest of them by key.
     newest: HashMap<Bytes, (Version, Option<Bytes>)>,
-    staged: Vec<(Bytes, Option<Bytes>)>,
+    staged: Vec<(Bytes, Provisional)>,
     resolved: Vec<(Version, Version)>,
     resolutions: Vec<Resolution>,
     changes: Vec<Change>,
@@ -222,7 +222,7 @@ impl Core {
         for write in &entry.writes {
             let earlier = match here.get(&write.key) {
                 Some(value) => Some((*value).clone()),
-                None => set.get_staged(staged, &write.key)?,
+                None => set.get_staged(staged, &write.key)?.map(|row| row.value),
             };
             match earlier {
                 Some(Some(value)) => {
@@ -244,7 +244,8 @@ impl Core {
                 txn.place = txn.place.wrapping_add(hash::place(&write.key));
             }
             here.insert(&write.key, &write.value);
-            batch.staged.push((staged_key(staged, &write.key), write.value.clone()));
+            let row = Provisional { command: entry.command, value: write.value.clone() };
+            batch.staged.push((staged_key(staged, &write.key), row));
         }
         Ok(())
     }

@@ -32,8 +32,13 @@ pub struct KvConfig {
     /// The largest log entry. It must fit in what the log takes, since an entry that the log refuses after consensus
     /// has taken it stops the node.
     pub entry_size_bytes_max: usize,
-    /// Bytes of buffered writes at which `flush_if_large` stages a chunk.
+    /// Bytes of one chunk of a staged transaction.
     pub stage_size_bytes: usize,
+    /// Bytes of buffered writes at which a transaction begins to be staged. A transaction that stays below is one
+    /// entry.
+    pub stage_begin_size_bytes: usize,
+    /// How long a chunk waits for room before its transaction is refused: bulk work yields to everything else.
+    pub stage_wait: Duration,
     /// Key ranges that one SERIALIZABLE transaction remembers before it coarsens them.
     pub read_ranges_max: usize,
     /// Bytes of recently written keys kept to validate SERIALIZABLE transactions.
@@ -58,6 +63,8 @@ impl KvConfig {
             transaction_size_bytes_max: 256 << 20,
             entry_size_bytes_max: 30 << 20,
             stage_size_bytes: 1 << 20,
+            stage_begin_size_bytes: 8 << 20,
+            stage_wait: Duration::from_secs(60),
             read_ranges_max: 4096,
             validation_size_bytes_max: 16 << 20,
         }

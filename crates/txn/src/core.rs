@@ -18,6 +18,7 @@ use crate::layer::{Found, Layers};
 use crate::locks::{LockTable, TxnId};
 use crate::outcomes::OutcomeTable;
 use crate::overlay::Overlay;
+use crate::owners::Owners;
 use crate::proposer::Proposer;
 use crate::sequencer::Sequencer;
 use crate::staged::StagedIndex;
@@ -46,6 +47,7 @@ pub(crate) struct Core {
     pub(crate) locks: Arc<LockTable>,
     pub(crate) sequencer: Sequencer,
     pub(crate) registry: Registry,
+    pub(crate) owners: Owners,
     pub(crate) outcomes: RwLock<OutcomeTable>,
     pub(crate) staged: StagedIndex,
     pub(crate) apply: Mutex<ApplyState>,
@@ -58,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) feed: Feed,
     /// Wakes the flush before its interval is over.
     pub(crate) flush_wanted: tokio::sync::Notify,
+    /// Wakes the sweep before its interval is over.
+    pub(crate) sweep_wanted: tokio::sync::Notify,
     pub(crate) stopping: Signal,
 }
 
@@ -75,7 +79,18 @@ impl Core {
         if let Some(found) = self.overlay.get(key, Version::MAX, noted) {
             return Ok(Some(found));
         }
-        Ok(self.layers.current().get(key, Version::MAX, &self.overlay.staged_visible(Version::MAX))?)
+        let in_flight = self.overlay.staged_visible(Version::MAX, noted);
+        Ok(self.layers.current().get(key, Version::MAX, &in_flight)?)
+    }
+
+    /// A live staged transaction of another than `txn` that has a row at `key`.
+    pub(crate) fn staged_by_other(&self, key: &[u8], txn: TxnId) -> Result<Option<Version>, TxnError> {
+        for id in self.owners.others(key, txn) {
+            if self.layers.current().get_staged(id, key)?.is_some() {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -83,6 +98,8 @@ impl Core {
 const ALIVE: u8 = 0;
 const REFUSED: u8 = 1;
 const DEPOSED: u8 = 2;
+const CLOSED: u8 = 3;
+const CHUNK_LOST: u8 = 4;
 
 /// What the sequencer knows of an open transaction.
 #[derive(Debug)]
@@ -108,9 +125,21 @@ impl TxnShared {
         let reason = match self.ended.load(Ordering::Acquire) {
             ALIVE => return Ok(()),
             REFUSED => "a commit that this transaction had read was refused",
+            CHUNK_LOST => "a part of the transaction's changes was refused",
+            CLOSED => "the transaction has ended",
             _ => "the leader changed",
         };
         Err(TxnError::Serialization { reason })
+    }
+
+    /// The transaction is committed, rolled back or dropped.
+    pub(crate) fn close(&self) {
+        self.end(CLOSED);
+    }
+
+    /// A part of the transaction was refused, so all of it is.
+    pub(crate) fn lose_chunk(&self) {
+        self.end(CHUNK_LOST);
     }
 
     fn end(&self, how: u8) {

@@ -26,6 +26,9 @@ use rustydb_types::position::LogPosition;
 pub const FORMAT_VERSION: u8 = 1;
 /// Bytes before the attachments.
 pub const HEADER_SIZE: usize = 96;
+/// Entries that nobody asks the outcome of.
+pub(crate) const NOBODY: RequestId =
+    RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
 /// The value length that marks a tombstone.
 const TOMBSTONE: u32 = u32::MAX;
 /// The longest key; longer ones are refused where they enter.
@@ -38,7 +41,8 @@ pub enum EntryKind {
     Commit,
     /// Fences a request id: a commit under it that comes later is refused. No body.
     Fence,
-    /// Provisional writes of a staged transaction: its number (zero: this entry opens it), then writes.
+    /// Provisional writes of a staged transaction: its number (zero: this entry opens it), the command that wrote
+    /// them, then writes.
     Stage,
     /// Commits a staged transaction: its number, then the last writes.
     CommitStaged,
@@ -125,6 +129,9 @@ pub struct Entry {
     pub attachments: Vec<Attachment>,
     /// The staged transaction that the entry names, zero if it names none.
     pub staged: Version,
+    /// Which command of the staged transaction wrote the rows: its own reads within that command do not see them.
+    /// Zero for all other kinds.
+    pub command: u32,
     /// The changed rows.
     pub writes: Vec<Write>,
 }
@@ -189,9 +196,21 @@ impl EntryBuilder {
         if kind.names_staged() {
             buffer.put_u64_le(staged.get());
         }
+        if kind == EntryKind::Stage {
+            buffer.put_u32_le(0);
+        }
         let count_at = buffer.len();
         buffer.put_u32_le(0);
         EntryBuilder { buffer, body_start, count_at, count: 0 }
+    }
+
+    /// Opens a chunk of the staged transaction `staged` (zero: the chunk opens it), written by its `command`.
+    #[must_use]
+    pub fn chunk(staged: Version, command: u32) -> EntryBuilder {
+        let mut entry = EntryBuilder::new(EntryKind::Stage, NOBODY, staged, &[]);
+        let at = entry.body_start + 8;
+        patch(&mut entry.buffer, at, &command.to_le_bytes());
+        entry
     }
 
     /// Adds a write.
@@ -317,11 +336,13 @@ impl Entry {
         } else {
             Version::ZERO
         };
+        let command =
+            if kind == EntryKind::Stage { reader.u32().ok_or(EntryError::Damaged("command"))? } else { 0 };
         let writes = decode_writes(&mut reader).ok_or(EntryError::Damaged("writes"))?;
         if !reader.is_at_end() {
             return Err(EntryError::Damaged("trailing bytes in the body"));
         }
-        Ok(Entry { header, attachments, staged, writes })
+        Ok(Entry { header, attachments, staged, command, writes })
     }
 }
 

@@ -50,7 +50,18 @@ pub enum TxnError {
     /// A write in a read-only transaction (25006).
     #[error("the transaction is read-only")]
     ReadOnly,
-    /// The transaction, or one row of it, exceeds what can be held (54000).
+    /// The changes that cannot be staged exceed what a transaction may hold in memory (54000): those made while a
+    /// savepoint is open, and those by which one command replaces changes of its own transaction.
+    #[error(
+        "the changes of the transaction take {size_bytes} bytes of memory where {bound_bytes} are allowed"
+    )]
+    TooManyChanges {
+        /// The size met.
+        size_bytes: usize,
+        /// The bound.
+        bound_bytes: usize,
+    },
+    /// One row or key exceeds what can be held (54000).
     #[error("too large: {size_bytes} bytes where {bound_bytes} are allowed")]
     TooLarge {
         /// The size met.

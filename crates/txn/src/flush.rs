@@ -5,7 +5,7 @@
 //! written once; older versions stay in memory for as long as a snapshot sees them and never reach the disk.
 //!
 //! Rows of staged transactions that were committed before the freeze go to their place at once; those of open ones
-//! go to the engine as provisional rows. After the commit they are moved in steps by the same task. Whatever
+//! go to the engine as provisional rows. After the commit they are moved in bounded steps by the same task. Whatever
 //! writes a row at version `v` removes the provisional rows of that key that count at earlier versions, so that a
 //! later move cannot bring an old row back.
 
@@ -22,12 +22,15 @@ use rustydb_types::ids::Version;
 use crate::core::Core;
 use crate::error::ApplyError;
 use crate::layer::{
-    Generation, ROWS, STAGED, STAGED_TABLE, decode_provisional, encode_provisional, encode_row, staged_key,
+    Generation, Provisional, ROWS, STAGED, STAGED_TABLE, decode_provisional, encode_provisional, encode_row,
+    staged_key,
 };
 use crate::meta::MetaPicture;
+use crate::staged::{Leaving, Leavings};
 
-/// Provisional rows moved in one step.
-const MOVE_ROWS: usize = 10_000;
+/// Provisional rows moved or removed in one step, and their bytes: what one step holds in memory.
+const STEP_ROWS: usize = 10_000;
+const STEP_SIZE_BYTES: usize = 4 << 20;
 
 /// What a flush made durable.
 pub(crate) struct Flushed {
@@ -64,9 +67,9 @@ impl Core {
             let view = engine.view()?;
             self.layers.flushed(&generations, view, self.staged.table.read().resolved());
             *flushed_position = picture.position;
+            *self.staged.leavings.lock() = Leavings::of(&picture.staged, &picture.garbage);
         }
         let view = engine.view()?;
-        self.collect(&*engine, &picture)?;
         let given_up = self.layers.give_up_old(self.config.snapshot_size_bytes_max);
         if given_up > 0 {
             tracing::info!(given_up, "old snapshots were given up to keep memory bounded");
@@ -74,54 +77,77 @@ impl Core {
         Ok(Flushed { view })
     }
 
-    /// Moves the rows of committed staged transactions to their place, and removes those of dropped ones.
-    fn collect(&self, engine: &dyn Engine, picture: &MetaPicture) -> Result<(), ApplyError> {
-        if !picture.garbage.is_empty() {
-            engine.write(Durability::Buffered, &mut |writer| {
-                for id in &picture.garbage {
-                    let (start, end) = (staged_key(*id, &[]), staged_key(id.next(), &[]));
-                    writer.delete_range(STAGED, KeyRange::new(&start, &end))?;
+    /// Takes one bounded step of clearing up what ended staged transactions left in the engine: moves rows of a
+    /// committed one to their place, or removes rows of a dropped one. Returns whether there may be more. Blocks.
+    ///
+    /// # Errors
+    /// As [`flush`](Core::flush).
+    pub(crate) fn collect_step(&self) -> Result<bool, ApplyError> {
+        let flushing = self.flushed.lock();
+        let next = self.staged.leavings.lock().first();
+        let Some(next) = next else { return Ok(false) };
+        let engine = self.stores.engine();
+        match next {
+            Leaving::Dropped(id) => {
+                if !remove_rows(&*engine, id)? {
+                    self.staged.leavings.lock().cleared(next);
+                    self.staged.table.write().garbage.remove(&id);
                 }
-                Ok(())
-            })?;
-            self.staged.table.write().garbage.retain(|id| !picture.garbage.contains(id));
-        }
-        let mut committed: Vec<(Version, Version)> =
-            picture.staged.iter().filter_map(|(id, txn)| Some((txn.committed?, *id))).collect();
-        committed.sort_unstable();
-        for (version, id) in committed {
-            while move_rows(engine, id, version)? > 0 {
-                self.layers.flushed(&[], engine.view()?, self.staged.table.read().resolved());
             }
-            engine.write(Durability::Buffered, &mut |writer| {
-                writer.delete(STAGED_TABLE, &id.get().to_be_bytes())
-            })?;
-            let resolved = {
-                let mut table = self.staged.table.write();
-                table.rows.remove(&id);
-                table.resolved()
-            };
-            self.layers.flushed(&[], engine.view()?, resolved);
+            Leaving::Committed { version, id } => {
+                if !move_rows(&*engine, id, version)? {
+                    engine.write(Durability::Buffered, &mut |writer| {
+                        writer.delete(STAGED_TABLE, &id.get().to_be_bytes())
+                    })?;
+                    self.staged.leavings.lock().cleared(next);
+                    self.staged.table.write().rows.remove(&id);
+                }
+                let resolved = self.staged.table.read().resolved();
+                self.layers.flushed(&[], engine.view()?, resolved);
+            }
         }
-        Ok(())
+        drop(flushing);
+        Ok(true)
     }
 }
 
-/// Moves one step of provisional rows; returns how many.
-fn move_rows(engine: &dyn Engine, id: Version, version: Version) -> Result<usize, EngineError> {
+/// The first provisional rows of a staged transaction that the engine has, and whether there are more.
+fn step_rows(engine: &dyn Engine, id: Version) -> Result<(Vec<(Bytes, Bytes)>, bool), EngineError> {
     let (start, end) = (staged_key(id, &[]), staged_key(id.next(), &[]));
     let mut rows: Vec<(Bytes, Bytes)> = Vec::new();
+    let mut size_bytes = 0;
+    let mut more = false;
     engine.view()?.scan(STAGED, KeyRange::new(&start, &end), Direction::Forward, &mut |key, value| {
         rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
-        if rows.len() < MOVE_ROWS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        size_bytes += key.len() + value.len();
+        more = rows.len() >= STEP_ROWS || size_bytes >= STEP_SIZE_BYTES;
+        if more { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
+    Ok((rows, more))
+}
+
+/// Removes one step of a dropped transaction's rows; returns whether there may be more.
+fn remove_rows(engine: &dyn Engine, id: Version) -> Result<bool, EngineError> {
+    let (rows, more) = step_rows(engine, id)?;
+    if !rows.is_empty() {
+        engine.write(Durability::Buffered, &mut |writer| {
+            rows.iter().try_for_each(|(key, _)| writer.delete(STAGED, key))
+        })?;
+    }
+    Ok(more)
+}
+
+/// Moves one step of a committed transaction's rows to their place; returns whether there may be more.
+fn move_rows(engine: &dyn Engine, id: Version, version: Version) -> Result<bool, EngineError> {
+    let (rows, more) = step_rows(engine, id)?;
     if rows.is_empty() {
-        return Ok(0);
+        return Ok(false);
     }
     engine.write(Durability::Buffered, &mut |writer| {
         for (key, stored) in &rows {
             let row_key = key.get(8..).unwrap_or_default();
-            match decode_provisional(stored) {
+            let damaged = || EngineError::Abandoned("a provisional row cannot be read".into());
+            match decode_provisional(stored).ok_or_else(damaged)?.value {
                 Some(value) => writer.put(ROWS, row_key, &encode_row(version, &value))?,
                 None => writer.delete(ROWS, row_key)?,
             }
@@ -129,7 +155,7 @@ fn move_rows(engine: &dyn Engine, id: Version, version: Version) -> Result<usize
         }
         Ok(())
     })?;
-    Ok(rows.len())
+    Ok(more)
 }
 
 fn write_batch(
@@ -140,21 +166,21 @@ fn write_batch(
     // Newest first, as the set has them; frozen generations do not change any more.
     let guards: Vec<_> = generations.iter().map(|generation| generation.read()).collect();
     let mut newest: NewestRows<'_> = BTreeMap::new();
-    let mut provisional: BTreeMap<&Bytes, Option<&Bytes>> = BTreeMap::new();
+    let mut provisional: BTreeMap<&Bytes, &Provisional> = BTreeMap::new();
     for rows in guards.iter().rev() {
         for (key, chain) in &rows.chains {
             if let Some((version, value)) = chain.last() {
                 newest.insert(key, (*version, value.as_ref()));
             }
         }
-        provisional.extend(rows.staged.iter().map(|(key, value)| (key, value.as_ref())));
+        provisional.extend(&rows.staged);
     }
     let mut resolved: Vec<(Version, Version)> =
         picture.staged.iter().filter_map(|(id, txn)| Some((*id, txn.committed?))).collect();
     resolved.sort_unstable();
     engine.write(Durability::Synced, &mut |writer| {
-        for (key, value) in &provisional {
-            write_provisional(writer, picture, &newest, key, *value)?;
+        for (key, row) in &provisional {
+            write_provisional(writer, picture, &newest, key, row)?;
         }
         for (key, (version, value)) in &newest {
             match value {
@@ -176,11 +202,11 @@ fn write_provisional(
     picture: &MetaPicture,
     newest: &NewestRows<'_>,
     key: &Bytes,
-    value: Option<&Bytes>,
+    row: &Provisional,
 ) -> Result<(), EngineError> {
     let id = key.first_chunk::<8>().map_or(Version::ZERO, |id| Version::new(u64::from_be_bytes(*id)));
     let Some(txn) = picture.staged.get(&id) else { return Ok(()) };
-    let provisional = encode_provisional(value.map(|value| &value[..]));
+    let provisional = encode_provisional(row);
     if txn.committed.is_none() {
         return writer.put(STAGED, key, &provisional);
     }

@@ -31,12 +31,15 @@ mod machine;
 mod meta;
 mod outcomes;
 mod overlay;
+mod owners;
 mod proposer;
+mod ranges;
 mod sequencer;
 mod snapshot;
 mod staged;
 mod store;
 mod stores;
+mod sweep;
 mod transaction;
 mod validation;
 

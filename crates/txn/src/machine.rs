@@ -65,6 +65,9 @@ pub enum Leadership {
     },
 }
 
+/// Steps of clearing up after one flush.
+const COLLECT_STEPS: usize = 16;
+
 /// Applies the log to one store. Owned by consensus; dropping it ends the store's background work.
 pub struct StateMachine {
     core: Arc<Core>,
@@ -75,6 +78,7 @@ impl StateMachine {
     pub(crate) fn new(core: Arc<Core>, env: &Env) -> StateMachine {
         let tasks = TaskGroup::new(env);
         tasks.spawn("txn-flush", flush_loop(Arc::clone(&core), tasks.stopping()));
+        tasks.spawn("txn-sweep", crate::sweep::sweep_loop(Arc::clone(&core), tasks.stopping()));
         StateMachine { core, tasks }
     }
 
@@ -120,7 +124,12 @@ impl StateMachine {
         let core = Arc::clone(&self.core);
         async move {
             let flushing = Arc::clone(&core);
-            core.env.blocking(move || flushing.flush().map(|_| *flushing.flushed.lock())).await
+            core.env
+                .blocking(move || {
+                    flush_and_collect(&flushing, true)?;
+                    Ok(*flushing.flushed.lock())
+                })
+                .await
         }
     }
 
@@ -152,9 +161,6 @@ impl StateMachine {
             Leadership::Follower { leader: None } => Authority::Unknown,
         };
         self.core.lead(authority);
-        if let Leadership::Leader { .. } = leadership {
-            self.core.abort_staged();
-        }
     }
 
     /// The state hash: equal on every replica at the same applied position.
@@ -173,9 +179,9 @@ impl StateMachine {
     /// # Errors
     /// [`ApplyError::Storage`].
     pub fn recompute_hash(&self) -> Result<bool, ApplyError> {
-        // A flush moves the rows of staged transactions that were committed before it; the next one's view has
-        // them in their place.
+        // What staged transactions left is brought to its place first.
         self.core.flush()?;
+        while self.core.collect_step()? {}
         let flushed = self.core.flush()?;
         let picture = crate::meta::load(&*flushed.view)?;
         if !picture.staged.resolved().is_empty() {
@@ -218,12 +224,14 @@ async fn flush_loop(core: Arc<Core>, stopping: rustydb_env::sync::Signal) {
             () = core.flush_wanted.notified() => {}
             () = core.env.sleep(core.config.flush_interval) => core.retry_drained(),
         }
-        if core.layers.unflushed_size_bytes() == 0 && core.apply.lock().position == *core.flushed.lock() {
+        let to_flush =
+            core.layers.unflushed_size_bytes() > 0 || core.apply.lock().position != *core.flushed.lock();
+        if !to_flush && core.staged.leavings.lock().first().is_none() {
             continue;
         }
         let flushing = Arc::clone(&core);
-        match core.env.blocking(move || flushing.flush()).await {
-            Ok(_) | Err(ApplyError::Stopped) => is_full = false,
+        match core.env.blocking(move || flush_and_collect(&flushing, to_flush)).await {
+            Ok(()) | Err(ApplyError::Stopped) => is_full = false,
             Err(ApplyError::Storage(EngineError::DiskFull { path, .. })) => {
                 if !std::mem::replace(&mut is_full, true) {
                     tracing::warn!(path = %path.display(), "the disk is too full to flush; trying again");
@@ -237,4 +245,18 @@ async fn flush_loop(core: Arc<Core>, stopping: rustydb_env::sync::Signal) {
             }
         }
     }
+}
+
+/// A flush, and then some steps of clearing up; the rest of them after the next flush, so that none waits long.
+fn flush_and_collect(core: &Core, to_flush: bool) -> Result<(), ApplyError> {
+    if to_flush {
+        core.flush()?;
+    }
+    for _ in 0..COLLECT_STEPS {
+        if !core.collect_step()? {
+            return Ok(());
+        }
+    }
+    core.flush_wanted.notify_one();
+    Ok(())
 }

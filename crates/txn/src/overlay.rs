@@ -56,13 +56,25 @@ impl Overlay {
         self.number(version, writes);
     }
 
-    /// The staged transactions whose commit is in flight and visible at `at`.
-    pub(crate) fn staged_visible(&self, at: Version) -> Vec<(Version, Version)> {
+    /// The staged transactions whose commit is in flight and visible at `at`. `noted` learns of them, whether or
+    /// not the reader then finds a row of theirs.
+    pub(crate) fn staged_visible(&self, at: Version, noted: &AtomicU64) -> Vec<(Version, Version)> {
         if !self.has_staged.load(Ordering::Acquire) {
             return Vec::new();
         }
         let staged = self.staged.read();
-        staged.iter().filter(|(_, commit)| **commit <= at).map(|(id, commit)| (*id, *commit)).collect()
+        let visible = staged.iter().filter(|(_, commit)| **commit <= at);
+        visible
+            .map(|(id, commit)| {
+                noted.fetch_max(commit.get(), Ordering::AcqRel);
+                (*id, *commit)
+            })
+            .collect()
+    }
+
+    /// Whether the commit of a staged transaction is in flight.
+    pub(crate) fn is_committing(&self, id: Version) -> bool {
+        self.has_staged.load(Ordering::Acquire) && self.staged.read().contains_key(&id)
     }
 
     fn retain_staged(&self, keep: impl Fn(Version) -> bool) {

@@ -22,14 +22,15 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rustydb_types::ids::{Incarnation, RequestId, SessionId, Term, Version};
+use rustydb_types::ids::{RequestId, Term, Version};
 use tokio::sync::oneshot;
 
 use crate::core::{Authority, Core, TxnShared};
-use crate::entry::{EntryBuilder, EntryKind, Numbering};
+use crate::entry::{EntryBuilder, EntryKind, NOBODY, Numbering};
 use crate::error::{ProposeError, TxnError};
 use crate::outcomes::{SessionKey, is_named};
 use crate::proposer::Proposal;
+use crate::ranges::KeyRanges;
 use crate::validation::{ReadSet, RecentWrites};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +43,6 @@ enum Phase {
     Draining { term: Term },
 }
 
-/// Entries that nobody asks the outcome of.
-pub(crate) const NOBODY: RequestId =
-    RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
-
 /// What a commit's answer is sent through.
 pub(crate) type CommitAnswer = oneshot::Receiver<Result<Version, TxnError>>;
 
@@ -53,7 +50,18 @@ struct InFlight {
     attempt: u64,
     request: RequestId,
     size_bytes: usize,
+    /// The transaction of which this is a chunk: if the chunk is refused, the transaction cannot go on.
+    chunk_of: Option<Arc<TxnShared>>,
     answer: oneshot::Sender<Result<Version, TxnError>>,
+}
+
+impl InFlight {
+    /// The entry takes no effect. Called under the lock, so that nothing of its transaction is numbered after it.
+    fn refused(&self) {
+        if let Some(shared) = &self.chunk_of {
+            shared.lose_chunk();
+        }
+    }
 }
 
 struct State {
@@ -96,7 +104,7 @@ pub(crate) struct Submission {
     /// `None` once it was numbered.
     pub(crate) entry: Option<EntryBuilder>,
     pub(crate) writes: Vec<PreparedWrite>,
-    /// The staged transaction that it commits.
+    /// The staged transaction that it adds to, commits or drops; zero for a chunk that opens one.
     pub(crate) staged: Version,
     /// The transaction, if it is one.
     pub(crate) shared: Option<Arc<TxnShared>>,
@@ -104,8 +112,8 @@ pub(crate) struct Submission {
     pub(crate) flushes: u64,
     /// Snapshot and read ranges of a SERIALIZABLE transaction.
     pub(crate) reads: Option<(Version, ReadSet)>,
-    /// Key ranges of chunks written earlier, for the validation of others.
-    pub(crate) written_ranges: Vec<(Bytes, Bytes)>,
+    /// The keys of a chunk; of a commit, those of all chunks before, for the validation of others.
+    pub(crate) keys: KeyRanges,
 }
 
 impl Submission {
@@ -120,7 +128,7 @@ impl Submission {
             shared: None,
             flushes: 0,
             reads: None,
-            written_ranges: Vec::new(),
+            keys: KeyRanges::default(),
         }
     }
 }
@@ -291,24 +299,38 @@ impl Core {
         state.attempts += 1;
         let attempt = state.attempts;
         let Some(entry) = submission.entry.take() else { return Err(TxnError::Stopped) };
+        let chunk_of = submission.shared.clone().filter(|_| submission.kind == EntryKind::Stage);
         let commit_time_us = self.env.wall_now().unix_micros();
         let entry = entry.number(Numbering { term, sequence: version, attempt, commit_time_us });
         let (answer, receiver) = oneshot::channel();
         self.enter(state, submission, version);
         state
             .in_flight
-            .insert(version, InFlight { attempt, request: submission.request, size_bytes, answer });
+            .insert(version, InFlight { attempt, request: submission.request, size_bytes, chunk_of, answer });
         state.size_bytes += size_bytes;
         state.next = version.next();
         if let Err(error) = self.offer(term, entry, version, attempt) {
             // Nothing was numbered behind it yet, so the refusal costs only this one and who read it meanwhile.
             let failed = state.take(version);
+            if let Some(failed) = &failed
+                && error != ProposeError::Overloaded
+            {
+                failed.refused();
+            }
             state.uncertain |= error == ProposeError::Unknown;
             self.refuse(state, version);
             self.reopen_if_drained(state);
             drop(guard);
             drop(failed);
             return Err(self.propose_error(error));
+        }
+        match (submission.kind, &submission.shared) {
+            (EntryKind::Stage, Some(shared)) => {
+                let id = if submission.staged == Version::ZERO { version } else { submission.staged };
+                self.owners.chunk(id, shared, &submission.keys);
+            }
+            (EntryKind::CommitStaged, _) => self.owners.committing(submission.staged),
+            _ => {}
         }
         Ok(Submitted::Numbered(receiver))
     }
@@ -355,6 +377,7 @@ impl Core {
                 return Err(TxnError::Serialization { reason: "the request was answered before" });
             }
         }
+        self.validate_staged(submission)?;
         self.validate_bases(submission)?;
         if let Some((snapshot, reads)) = &mut submission.reads
             && !state.recent.is_valid(*snapshot, reads)
@@ -364,19 +387,39 @@ impl Core {
         Ok(())
     }
 
+    /// A staged transaction is added to and committed by its owner only, while that may go on; it is dropped only
+    /// when there is none. So no entry ever names a staged transaction that an earlier entry dropped.
+    fn validate_staged(&self, submission: &Submission) -> Result<(), TxnError> {
+        let (id, shared) = (submission.staged, &submission.shared);
+        let holds = match submission.kind {
+            EntryKind::Stage if id == Version::ZERO => true,
+            EntryKind::Stage | EntryKind::CommitStaged => {
+                shared.as_ref().is_some_and(|shared| self.owners.is_owner(id, shared))
+            }
+            EntryKind::AbortStaged => !self.owners.is_live(id),
+            EntryKind::Commit | EntryKind::Fence => true,
+        };
+        if holds { Ok(()) } else { Err(TxnError::Serialization { reason: "a staged transaction has ended" }) }
+    }
+
     /// Each write must replace the version that it was computed from. Locks see to that; this holds where a lock
-    /// was forgotten. What was flushed meanwhile is looked up in the engine too.
+    /// was forgotten. What was flushed meanwhile is looked up in the engine too. A row that another transaction has
+    /// staged and may yet commit must not be replaced either.
     fn validate_bases(&self, submission: &Submission) -> Result<(), TxnError> {
+        let txn = submission.shared.as_ref().map_or(0, |shared| shared.id);
         let noted = std::sync::atomic::AtomicU64::new(0);
         let set = self.layers.current();
         let flushed = self.layers.flushes() != submission.flushes;
         for write in &submission.writes {
+            if self.staged_by_other(&write.key, txn)?.is_some() {
+                return Err(TxnError::Serialization { reason: "a concurrent update" });
+            }
             let newest = match self.overlay.get(&write.key, Version::MAX, &noted) {
                 Some(found) => Some(found),
                 None if flushed => {
-                    set.get(&write.key, Version::MAX, &self.overlay.staged_visible(Version::MAX))?
+                    set.get(&write.key, Version::MAX, &self.overlay.staged_visible(Version::MAX, &noted))?
                 }
-                None => match set.get_recent(&write.key, Version::MAX) {
+                None => match set.get_unflushed(&write.key)? {
                     Some(found) => Some(found),
                     None => continue,
                 },
@@ -403,7 +446,7 @@ impl Core {
                 self.overlay.number(version, writes);
             }
             EntryKind::CommitStaged => {
-                let ranges = submission.written_ranges.iter().cloned();
+                let ranges = submission.keys.iter().cloned();
                 state.recent.record(version, point.chain(ranges), self.config.validation_size_bytes_max);
                 let writes = submission.writes.iter().map(|write| (write.key.clone(), write.value.clone()));
                 self.overlay.number_staged(version, submission.staged, writes);
@@ -420,6 +463,7 @@ impl Core {
         self.overlay.drop_from(from);
         state.recent.drop_from(from);
         self.registry.refuse_from(from);
+        self.sweep_wanted.notify_one();
         for waiter in state.settling.split_off(&from).into_values().flatten() {
             let reason = "a commit that this transaction had read was refused";
             let _gone = waiter.send(Err(TxnError::Serialization { reason }));
@@ -460,7 +504,9 @@ impl Core {
         if self.offer(term, entry, version, attempt).is_ok() {
             state.uncertain = false;
             let (answer, _nobody_waits) = oneshot::channel();
-            state.in_flight.insert(version, InFlight { attempt, request: NOBODY, size_bytes, answer });
+            state
+                .in_flight
+                .insert(version, InFlight { attempt, request: NOBODY, size_bytes, chunk_of: None, answer });
             state.size_bytes += size_bytes;
             state.next = version.next();
         }
@@ -490,6 +536,9 @@ impl Core {
                 return;
             }
             let failed = state.take(version);
+            if let Some(failed) = &failed {
+                failed.refused();
+            }
             state.uncertain |= error == ProposeError::Unknown;
             self.refuse(state, version);
             self.reopen_if_drained(state);
@@ -512,6 +561,9 @@ impl Core {
                     let Some(mine) = state.in_flight.get(&resolution.version) else { continue };
                     let is_mine = mine.attempt == resolution.attempt;
                     if is_mine && let Some(taken) = state.take(resolution.version) {
+                        if !resolution.applied {
+                            taken.refused();
+                        }
                         let skipped = TxnError::Serialization { reason: "a commit before it was refused" };
                         let answer = if resolution.applied { Ok(resolution.version) } else { Err(skipped) };
                         answers.push((taken.answer, answer));
@@ -561,18 +613,6 @@ impl Core {
         Ok(Some(receiver))
     }
 
-    /// A new leader's first entries: what earlier leaders left staged is dropped.
-    pub(crate) fn abort_staged(self: &Arc<Core>) {
-        let open: Vec<Version> = self.staged.table.read().open().map(|(id, _)| id).collect();
-        for id in open {
-            let entry = EntryBuilder::new(EntryKind::AbortStaged, NOBODY, id, &[]);
-            let mut submission = Submission::bare(EntryKind::AbortStaged, NOBODY, entry);
-            submission.staged = id;
-            // If this one is refused, so is the leadership; the next leader does it.
-            let _unawaited = self.submit(&mut submission);
-        }
-    }
-
     /// Begins or ends a leadership. Everything in flight is unknown from then on, all locks are forgotten and all
     /// open transactions end.
     pub(crate) fn lead(&self, authority: Authority) {
@@ -597,6 +637,7 @@ impl Core {
             (state.uncertain, state.unrecorded) = (false, false);
             self.overlay.clear(applied);
             self.registry.depose();
+            self.owners.clear();
             self.locks.clear();
             state.wake_room();
             (std::mem::take(&mut state.in_flight), std::mem::take(&mut state.settling))
@@ -608,5 +649,7 @@ impl Core {
             let _gone = waiter.send(Err(TxnError::Serialization { reason: "the leader changed" }));
         }
         self.authority.send_replace(authority);
+        // What earlier leaderships left staged is dropped first thing.
+        self.sweep_wanted.notify_one();
     }
 }

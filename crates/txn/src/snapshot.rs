@@ -23,6 +23,7 @@ use crate::error::ApplyError;
 use crate::layer::{META, OUTCOMES, ROWS, STAGED, STAGED_TABLE};
 use crate::machine::Applied;
 use crate::meta::{self, APPLIED_KEY};
+use crate::staged::Leavings;
 
 /// Rows, then what explains them.
 const SPACES: [Space; 5] = [ROWS, STAGED, STAGED_TABLE, OUTCOMES, META];
@@ -188,6 +189,7 @@ impl SnapshotInstaller {
         core.stores.switch(self.number, Arc::clone(&self.engine))?;
         let resolved = loaded.staged.resolved();
         *core.outcomes.write() = loaded.outcomes;
+        *core.staged.leavings.lock() = Leavings::of(&loaded.staged.rows, &loaded.staged.garbage);
         *core.staged.table.write() = loaded.staged;
         core.layers.replace(view, loaded.state.sequence, resolved);
         *state = loaded.state;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustydb_types::ids::{Term, Version};
 
 use crate::entry::Reader;
@@ -90,10 +90,66 @@ impl StagedTable {
     }
 }
 
-/// The table, shared by apply, the flush and the locks.
+/// What the engine still has of an ended staged transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// Rows of one that was dropped, to be removed.
+    Dropped(Version),
+    /// Rows of one that was committed at `version`, to be moved to their place.
+    Committed {
+        /// The version at which they count.
+        version: Version,
+        /// Its number.
+        id: Version,
+    },
+}
+
+/// What the last flush found ended: only that may be cleared up, since the engine's own record of it must be as
+/// durable as the change.
+#[derive(Debug, Default)]
+pub(crate) struct Leavings {
+    dropped: BTreeSet<Version>,
+    /// By version of commit, which is the order in which rows of one key must be moved.
+    committed: BTreeMap<Version, Version>,
+}
+
+impl Leavings {
+    pub(crate) fn of(rows: &BTreeMap<Version, StagedTxn>, garbage: &BTreeSet<Version>) -> Leavings {
+        let committed = rows.iter().filter_map(|(id, txn)| Some((txn.committed?, *id))).collect();
+        Leavings { dropped: garbage.clone(), committed }
+    }
+
+    pub(crate) fn first(&self) -> Option<Leaving> {
+        match self.dropped.first() {
+            Some(id) => Some(Leaving::Dropped(*id)),
+            None => self
+                .committed
+                .first_key_value()
+                .map(|(version, id)| Leaving::Committed { version: *version, id: *id }),
+        }
+    }
+
+    pub(crate) fn cleared(&mut self, leaving: Leaving) {
+        match leaving {
+            Leaving::Dropped(id) => drop(self.dropped.remove(&id)),
+            Leaving::Committed { version, .. } => drop(self.committed.remove(&version)),
+        }
+    }
+}
+
+/// The table, shared by apply and the flush.
 #[derive(Debug, Default)]
 pub(crate) struct StagedIndex {
     pub(crate) table: RwLock<StagedTable>,
+    pub(crate) leavings: Mutex<Leavings>,
+}
+
+impl StagedIndex {
+    /// The index of what an engine holds.
+    pub(crate) fn new(table: StagedTable) -> StagedIndex {
+        let leavings = Mutex::new(Leavings::of(&table.rows, &table.garbage));
+        StagedIndex { table: RwLock::new(table), leavings }
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::machine::StateMachine;
 use crate::meta;
 use crate::outcomes::Outcome;
 use crate::overlay::Overlay;
+use crate::owners::Owners;
 use crate::proposer::Proposer;
 use crate::sequencer::{Sequencer, Submission};
 use crate::staged::StagedIndex;
@@ -49,6 +50,8 @@ pub struct KvStats {
     pub retained_size_bytes: usize,
     /// Locks held and waited for.
     pub locks: usize,
+    /// Staged transactions that are neither committed nor dropped.
+    pub staged_open: usize,
     /// Bytes of the engine's files.
     pub file_size_bytes: u64,
 }
@@ -79,8 +82,9 @@ impl KvStore {
             overlay,
             sequencer: Sequencer::new(applied),
             registry: Registry::default(),
+            owners: Owners::default(),
             outcomes: RwLock::new(loaded.outcomes),
-            staged: StagedIndex { table: RwLock::new(loaded.staged) },
+            staged: StagedIndex::new(loaded.staged),
             flushed: Mutex::new(loaded.state.position),
             apply: Mutex::new(loaded.state),
             stores,
@@ -89,6 +93,7 @@ impl KvStore {
             applied: watch::channel(applied).0,
             feed: Feed::default(),
             flush_wanted: tokio::sync::Notify::new(),
+            sweep_wanted: tokio::sync::Notify::new(),
             stopping: Signal::default(),
             config,
         });
@@ -159,6 +164,7 @@ impl KvStore {
             unflushed_size_bytes: self.core.layers.unflushed_size_bytes(),
             retained_size_bytes: self.core.layers.retained_size_bytes(),
             locks: self.core.locks.len(),
+            staged_open: self.core.staged.table.read().open().count(),
             file_size_bytes: self.core.stores.engine().stats().file_size_bytes,
         }
     }

@@ -95,6 +95,8 @@ impl Databases {
             flush_interval: self.flush_interval,
             flush_size_bytes: bytes(recent / 2).min(64 << 20),
             unflushed_size_bytes_max: bytes(recent * 2),
+            // What cannot be staged is held by its session, beside sorts and hash tables.
+            transaction_size_bytes_max: bytes(self.memory.work).max(64 << 20),
             // Old snapshots are rare and belong to one group at a time: a scan right after a bulk load pins what
             // was loaded, and must not be given up for a share that other groups do not use.
             snapshot_size_bytes_max: bytes(recent * crate::memory::GROUPS_PLANNED),

@@ -162,16 +162,19 @@ impl<'a> CatalogWriter<'a> {
         .map(Oid::new)
     }
 
-    /// A new storage number.
+    /// A new storage number. Until the commit its rows are this transaction's alone and need no locks.
     ///
     /// # Errors
     /// Storage errors.
     pub fn new_storage(&mut self) -> Result<StorageId, SqlError> {
-        self.allocate(|allocator| {
+        let storage = self.allocate(|allocator| {
             allocator.next_storage += 1;
             allocator.next_storage - 1
-        })
-        .map(StorageId::new)
+        })?;
+        let storage = StorageId::new(storage);
+        // Nobody else learns of it before the commit.
+        self.txn.make_private(Bytes::copy_from_slice(&keys::storage_prefix(storage)));
+        Ok(storage)
     }
 
     async fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), SqlError> {

@@ -55,6 +55,9 @@ pub(super) fn store_error(error: TxnError) -> SqlError {
         TxnError::DiskFull => SqlError::new(SqlState::DISK_FULL, message),
         TxnError::ReadOnly => SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, message),
         TxnError::TooLarge { .. } => SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message),
+        TxnError::TooManyChanges { .. } => {
+            SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message).with_hint(crate::error::TOO_MANY_CHANGES)
+        }
         TxnError::NoSuchSavepoint => SqlError::new(SqlState::INVALID_SAVEPOINT_SPECIFICATION, message),
         TxnError::Stopped => SqlError::new(SqlState::ADMIN_SHUTDOWN, message),
         _ => SqlError::new(SqlState::IO_ERROR, message),

@@ -32,13 +32,22 @@ pub(crate) fn staged_key(staged: Version, key: &[u8]) -> Bytes {
     bytes.freeze()
 }
 
+/// A row of a staged transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Provisional {
+    /// Which command of its transaction wrote it.
+    pub(crate) command: u32,
+    /// The value; `None` deletes the row.
+    pub(crate) value: Option<Bytes>,
+}
+
 /// What a generation holds.
 #[derive(Default)]
 pub(crate) struct Rows {
     /// Versions by key.
     pub(crate) chains: BTreeMap<Bytes, Chain>,
-    /// Provisional rows by [`staged_key`]; `None` is a provisional delete.
-    pub(crate) staged: BTreeMap<Bytes, Option<Bytes>>,
+    /// Provisional rows by [`staged_key`].
+    pub(crate) staged: BTreeMap<Bytes, Provisional>,
     /// Staged transactions that were committed in this generation, and at which version.
     pub(crate) resolved: BTreeMap<Version, Version>,
 }
@@ -77,7 +86,7 @@ impl Generation {
     pub(crate) fn extend(
         &self,
         versions: impl IntoIterator<Item = (Bytes, Version, Option<Bytes>)>,
-        staged: impl IntoIterator<Item = (Bytes, Option<Bytes>)>,
+        staged: impl IntoIterator<Item = (Bytes, Provisional)>,
         resolved: impl IntoIterator<Item = (Version, Version)>,
     ) {
         let mut size = 0;
@@ -86,10 +95,10 @@ impl Generation {
             size += VERSION_OVERHEAD_BYTES + key.len() + value.as_ref().map_or(0, Bytes::len);
             rows.chains.entry(key).or_default().push((version, value));
         }
-        for (key, value) in staged {
-            size += VERSION_OVERHEAD_BYTES + key.len() + value.as_ref().map_or(0, Bytes::len);
+        for (key, row) in staged {
+            size += VERSION_OVERHEAD_BYTES + key.len() + row.value.as_ref().map_or(0, Bytes::len);
             self.has_staged.store(true, Ordering::Release);
-            rows.staged.insert(key, value);
+            rows.staged.insert(key, row);
         }
         for (transaction, version) in resolved {
             self.has_resolved.store(true, Ordering::Release);

@@ -19,7 +19,7 @@ mod pins;
 mod scan;
 mod set;
 
-pub(crate) use generation::{Generation, staged_key};
+pub(crate) use generation::{Generation, Provisional, staged_key};
 pub(crate) use pins::{Layers, Pin};
 pub(crate) use scan::{Item, ItemRun, Limits, ScanBounds, merge};
 pub use scan::{ScanChunk, ScanRequest};

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use rustydb_storage::engine::{EngineError, EngineView};
 use rustydb_types::ids::Version;
 
-use super::generation::{Generation, chain_at, staged_key};
+use super::generation::{Generation, Provisional, chain_at, staged_key};
 use super::scan::{EngineRun, Item, ItemRun, Limits, ScanBounds};
 use super::{ROWS, STAGED};
 
@@ -78,22 +78,21 @@ impl LayerSet {
     }
 
     /// A provisional row, wherever it is.
-    pub(crate) fn get_staged(
-        &self,
-        staged: Version,
-        key: &[u8],
-    ) -> Result<Option<Option<Bytes>>, EngineError> {
+    pub(crate) fn get_staged(&self, staged: Version, key: &[u8]) -> Result<Option<Provisional>, EngineError> {
         let staged_key = staged_key(staged, key);
         for generation in self.generations().filter(|it| it.has_staged()) {
-            if let Some(value) = generation.read().staged.get(&staged_key) {
-                return Ok(Some(value.clone()));
+            if let Some(row) = generation.read().staged.get(&staged_key) {
+                return Ok(Some(row.clone()));
             }
         }
-        Ok(self.view.get(STAGED, &staged_key)?.map(|stored| decode_provisional(&stored)))
+        match self.view.get(STAGED, &staged_key)? {
+            Some(stored) => decode_provisional(&stored).ok_or_else(damaged).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The newest version of a key that a reader at `at` sees. `extra` are staged transactions that it sees
-    /// besides those committed here, with the versions at which they count: its own, and those in flight.
+    /// besides those committed here, with the versions at which they count: those in flight.
     pub(crate) fn get(
         &self,
         key: &[u8],
@@ -105,8 +104,8 @@ impl LayerSet {
             if best.as_ref().is_some_and(|found| found.version >= commit) {
                 continue;
             }
-            if let Some(value) = self.get_staged(staged, key)? {
-                best = Some(Found { version: commit, value });
+            if let Some(row) = self.get_staged(staged, key)? {
+                best = Some(Found { version: commit, value: row.value });
             }
         }
         Ok(best)
@@ -119,6 +118,23 @@ impl LayerSet {
             let (version, value) = chain_at(rows.chains.get(key)?, at)?;
             Some(Found { version: *version, value: value.clone() })
         })
+    }
+
+    /// The newest version of a key that was applied after the view was taken. The view is asked only for rows of
+    /// staged transactions that were committed since.
+    pub(crate) fn get_unflushed(&self, key: &[u8]) -> Result<Option<Found>, EngineError> {
+        let mut best = self.get_recent(key, Version::MAX);
+        for generation in self.generations().filter(|it| it.has_resolved()) {
+            let resolved: Vec<_> = generation.read().resolved.iter().map(|(id, at)| (*id, *at)).collect();
+            for (staged, commit) in resolved {
+                if best.as_ref().is_none_or(|found| found.version < commit)
+                    && let Some(row) = self.get_staged(staged, key)?
+                {
+                    best = Some(Found { version: commit, value: row.value });
+                }
+            }
+        }
+        Ok(best)
     }
 
     fn get_row(&self, key: &[u8], at: Version) -> Result<Option<Found>, EngineError> {
@@ -148,55 +164,86 @@ impl LayerSet {
             runs.push(ItemRun::collect(visible, limits));
         }
         for (staged, commit) in self.staged_visible(at, extra) {
-            self.staged_runs(bounds, staged, commit, limits, &mut runs)?;
+            let item = |key: Bytes, row: Provisional| Item { key, version: commit, value: row.value };
+            self.staged_runs(bounds, staged, limits, &item, &mut runs)?;
         }
         runs.retain(|run| !run.is_empty());
         let engine = EngineRun::collect(&*self.view, bounds, limits)?;
         Ok((runs, engine))
     }
 
+    /// The runs of a staged transaction's own rows, as its `command` reads them: those of earlier commands, above
+    /// every version there is. Rows that are hidden stand as the oldest version of a deletion: they count towards
+    /// the limits, and give way to whatever else there is of their key.
+    pub(crate) fn own_staged_runs(
+        &self,
+        bounds: &ScanBounds,
+        staged: Version,
+        command: u32,
+        limits: Limits,
+    ) -> Result<Vec<ItemRun>, EngineError> {
+        let mut runs = Vec::new();
+        let item = |key: Bytes, row: Provisional| {
+            if row.command < command {
+                Item { key, version: Version::MAX, value: row.value }
+            } else {
+                Item { key, version: Version::ZERO, value: None }
+            }
+        };
+        self.staged_runs(bounds, staged, limits, &item, &mut runs)?;
+        Ok(runs)
+    }
+
     fn staged_runs(
         &self,
         bounds: &ScanBounds,
         staged: Version,
-        commit: Version,
         limits: Limits,
+        item: &dyn Fn(Bytes, Provisional) -> Item,
         runs: &mut Vec<ItemRun>,
     ) -> Result<(), EngineError> {
         let bounds = bounds.under(staged);
         for generation in self.generations().filter(|it| it.has_staged()) {
             let rows = generation.read();
-            let provisional = bounds.of_map(&rows.staged).map(|(key, value)| Item {
-                key: key.slice(8..),
-                version: commit,
-                value: value.clone(),
-            });
+            let provisional = bounds.of_map(&rows.staged).map(|(key, row)| item(key.slice(8..), row.clone()));
             runs.push(ItemRun::collect(provisional, limits));
         }
         let mut run = ItemRun::default();
+        let mut readable = true;
         bounds.with_range(|range| {
-            self.view.scan(STAGED, range, bounds.direction, &mut |key, value| {
-                let value = decode_provisional(&Bytes::copy_from_slice(value));
-                let key = Bytes::copy_from_slice(key.get(8..).unwrap_or_default());
-                run.push(Item { key, version: commit, value }, limits)
+            self.view.scan(STAGED, range, bounds.direction, &mut |key, stored| {
+                let Some(row) = decode_provisional(&Bytes::copy_from_slice(stored)) else {
+                    readable = false;
+                    return std::ops::ControlFlow::Break(());
+                };
+                run.push(item(Bytes::copy_from_slice(key.get(8..).unwrap_or_default()), row), limits)
             })
         })?;
+        if !readable {
+            return Err(damaged());
+        }
         runs.push(run);
         Ok(())
     }
 }
 
-/// A provisional row as the engine keeps it: 0 for a delete, or 1 and the value.
-pub(crate) fn encode_provisional(value: Option<&[u8]>) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(1 + value.map_or(0, <[u8]>::len));
-    bytes.put_u8(u8::from(value.is_some()));
-    bytes.put_slice(value.unwrap_or_default());
+/// A provisional row as the engine keeps it: 0 for a delete or 1, the command (four bytes), the value.
+pub(crate) fn encode_provisional(row: &Provisional) -> Bytes {
+    let value = row.value.as_deref().unwrap_or_default();
+    let mut bytes = BytesMut::with_capacity(5 + value.len());
+    bytes.put_u8(u8::from(row.value.is_some()));
+    bytes.put_u32_le(row.command);
+    bytes.put_slice(value);
     bytes.freeze()
 }
 
-pub(crate) fn decode_provisional(stored: &Bytes) -> Option<Bytes> {
-    match stored.first() {
-        Some(1) => Some(stored.slice(1..)),
+/// The row, or `None` where [`encode_provisional`] cannot have written this.
+pub(crate) fn decode_provisional(stored: &Bytes) -> Option<Provisional> {
+    let (flag, rest) = stored.split_first()?;
+    let command = u32::from_le_bytes(*rest.first_chunk::<4>()?);
+    match flag {
+        0 => Some(Provisional { command, value: None }),
+        1 => Some(Provisional { command, value: Some(stored.slice(5..)) }),
         _ => None,
     }
 }

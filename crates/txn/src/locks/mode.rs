@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustydb_types::ids::Version;
 
 /// The strength of a row lock, weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +75,9 @@ pub enum LockWait {
 pub(crate) enum LockTarget {
     Table(TableLockId),
     Row(Bytes),
+    /// All rows that a transaction has staged, by its number: held by it until its end, and shared for a moment by
+    /// whoever waits for that.
+    Staged(Version),
 }
 
 /// A mode of either kind, as a bit in a mask; the kind follows from the target.
@@ -117,7 +121,7 @@ impl Mode {
     pub(crate) fn excludes(self, target: &LockTarget) -> u8 {
         let table: &[u8] = match target {
             LockTarget::Table(_) => &TABLE_CONFLICTS,
-            LockTarget::Row(_) => &ROW_CONFLICTS,
+            LockTarget::Row(_) | LockTarget::Staged(_) => &ROW_CONFLICTS,
         };
         table.get(usize::from(self.0)).copied().unwrap_or(u8::MAX)
     }

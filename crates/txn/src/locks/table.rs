@@ -70,6 +70,11 @@ pub(crate) struct LockWaiter {
 }
 
 impl LockWaiter {
+    /// Whether the transaction held a weaker lock on the target before.
+    pub(crate) const fn is_upgrade(&self) -> bool {
+        self.upgrade
+    }
+
     /// Waits for the grant.
     ///
     /// # Errors

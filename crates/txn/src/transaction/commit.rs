@@ -29,13 +29,19 @@ impl Transaction {
     /// # Cancellation
     /// Before the commit has its place in the order: rolled back. After: committed or not; ask for the outcome.
     pub async fn commit(mut self) -> Result<CommitReceipt, TxnError> {
-        if self.own.is_empty() && self.attachments.is_empty() {
+        if !self.has_writes() && self.attachments.is_empty() {
             self.release_locks();
             self.settle_reads().await?;
             // A snapshot may name versions in flight. What was read of them is applied by now; the others may yet be
             // refused and their numbers given to other commits.
             let version = self.pin.version().min(self.core.layers.applied());
             return Ok(CommitReceipt { version });
+        }
+        if self.staging.has_begun() || self.own.size_bytes() >= self.core.config.stage_begin_size_bytes {
+            // No command reads any more, so everything may leave but the last chunk, which comes with the commit.
+            self.command = self.command.saturating_add(1);
+            self.stage_down_to(self.core.config.stage_size_bytes).await?;
+            self.await_chunks().await?;
         }
         let mut submission = self.submission();
         let answer = self.core.submit_waiting(&mut submission).await?;
@@ -46,19 +52,12 @@ impl Transaction {
         Ok(CommitReceipt { version })
     }
 
-    /// Gives a large transaction the chance to hand on what it has buffered; call it between the rows of bulk
-    /// work, where waiting is allowed.
-    ///
-    /// # Errors
-    /// [`TxnError::TooLarge`] at the bound of what a transaction may hold in memory.
-    pub async fn flush_if_large(&mut self) -> Result<(), TxnError> {
-        let (size_bytes, bound_bytes) = (self.own.size_bytes(), self.core.config.transaction_size_bytes_max);
-        if size_bytes > bound_bytes { Err(TxnError::TooLarge { size_bytes, bound_bytes }) } else { Ok(()) }
-    }
-
     fn submission(&mut self) -> Submission {
-        let mut entry =
-            EntryBuilder::new(EntryKind::Commit, self.options.request, Version::ZERO, &self.attachments);
+        let (kind, staged) = match self.staging.id() {
+            Some(id) => (EntryKind::CommitStaged, id),
+            None => (EntryKind::Commit, Version::ZERO),
+        };
+        let mut entry = EntryBuilder::new(kind, self.options.request, staged, &self.attachments);
         let writes: Vec<_> = self.own.prepared().collect();
         for write in &writes {
             entry.write(&write.key, write.base, write.value.as_deref());
@@ -69,15 +68,15 @@ impl Transaction {
             (snapshot, std::mem::replace(&mut *reads.lock(), crate::validation::ReadSet::new(bound)))
         });
         Submission {
-            kind: EntryKind::Commit,
+            kind,
             request: self.options.request,
             entry: Some(entry),
             writes,
-            staged: Version::ZERO,
+            staged,
             shared: Some(std::sync::Arc::clone(&self.shared)),
-            flushes: self.flushes,
+            flushes: self.staging.flushes(),
             reads,
-            written_ranges: Vec::new(),
+            keys: self.staging.keys(),
         }
     }
 }

@@ -39,25 +39,93 @@ impl Transaction {
             return Err(TxnError::ReadOnly);
         }
         self.shared.check()?;
+        if self.is_private(key) {
+            return Ok(RowLockOutcome::Unchanged);
+        }
         let key = Bytes::copy_from_slice(key);
         let target = LockTarget::Row(key.clone());
-        match self.acquire(&target, Mode::row(lock), wait).await {
-            Err(TxnError::LockNotAvailable) if wait == LockWait::SkipLocked => {
+        loop {
+            let fresh = match self.acquire(&target, Mode::row(lock), wait).await {
+                Err(TxnError::LockNotAvailable) if wait == LockWait::SkipLocked => {
+                    return Ok(RowLockOutcome::Skipped);
+                }
+                result => result?,
+            };
+            self.shared.check()?;
+            let Some(id) = self.core.staged_by_other(&key, self.shared.id)? else { break };
+            // Another transaction has staged the row and holds all it staged by one lock. The row itself must stay
+            // free for it meanwhile.
+            if fresh {
+                self.release_last(&target);
+            }
+            if !self.await_staged(id, wait).await? {
                 return Ok(RowLockOutcome::Skipped);
             }
-            result => result?,
         }
-        self.shared.check()?;
-        let (base, changed) = self.base_of(&key)?;
         if self.own.latest(&key).is_some() {
             // The row was written here before; whatever the snapshot has, the own write counts.
             return Ok(RowLockOutcome::Unchanged);
         }
+        self.remember(key)
+    }
+
+    /// Waits for the end of another's staged transaction; false if it is not to be waited for.
+    async fn await_staged(&mut self, id: Version, wait: LockWait) -> Result<bool, TxnError> {
+        let target = LockTarget::Staged(id);
+        match self.acquire(&target, Mode::row(RowLock::ForKeyShare), wait).await {
+            Ok(_) => self.release_last(&target),
+            Err(TxnError::LockNotAvailable) if wait == LockWait::SkipLocked => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        self.shared.check()?;
+        Ok(true)
+    }
+
+    /// Gives back a lock that was granted just now.
+    fn release_last(&mut self, target: &LockTarget) {
+        self.held.pop_if(|last| last == target);
+        self.core.locks.release(self.shared.id, [target]);
+    }
+
+    /// Finds out what a locked row is based on.
+    fn remember(&mut self, key: Bytes) -> Result<RowLockOutcome, TxnError> {
+        let staged = self.has_staged(&key)?;
+        let (base, changed) = self.base_of(&key)?;
+        let changed = changed && !staged;
         if changed && self.options.isolation != Isolation::ReadCommitted {
             return Err(TxnError::Serialization { reason: "a concurrent update" });
         }
-        self.locked.insert(key, LockedRow { base });
+        self.locked.insert(key, LockedRow { base, staged });
         Ok(if changed { RowLockOutcome::Changed } else { RowLockOutcome::Unchanged })
+    }
+
+    fn has_staged(&self, key: &[u8]) -> Result<bool, TxnError> {
+        Ok(match self.staging.may_hold(key) {
+            Some(id) => self.core.layers.current().get_staged(id, key)?.is_some(),
+            None => false,
+        })
+    }
+
+    /// Locks a row that is about to be written and was not locked before.
+    pub(super) fn lock_for_write(&mut self, key: &Bytes) -> Result<LockedRow, TxnError> {
+        if self.is_private(key) {
+            return Ok(LockedRow { base: Version::ZERO, staged: self.has_staged(key)? });
+        }
+        let target = LockTarget::Row(key.clone());
+        let acquired =
+            self.core.locks.acquire(self.shared.id, &target, Mode::row(RowLock::ForUpdate), false)?;
+        let fresh = matches!(acquired, Acquired::Granted);
+        if fresh {
+            self.held.push(target.clone());
+        }
+        if self.core.staged_by_other(key, self.shared.id)?.is_some() {
+            if fresh {
+                self.release_last(&target);
+            }
+            return Err(TxnError::LockNotAvailable);
+        }
+        self.remember(key.clone())?;
+        self.locked.get(key).copied().ok_or(TxnError::LockNotAvailable)
     }
 
     /// Locks a table.
@@ -78,22 +146,26 @@ impl Transaction {
             return if mode == TableLockMode::AccessShare { Ok(()) } else { Err(TxnError::ReadOnly) };
         }
         self.shared.check()?;
-        self.acquire(&LockTarget::Table(table), Mode::table(mode), wait).await?;
+        let _fresh = self.acquire(&LockTarget::Table(table), Mode::table(mode), wait).await?;
         self.shared.check()
     }
 
-    async fn acquire(&mut self, target: &LockTarget, mode: Mode, wait: LockWait) -> Result<(), TxnError> {
+    /// Takes a lock; true when it was not held before in any mode.
+    async fn acquire(&mut self, target: &LockTarget, mode: Mode, wait: LockWait) -> Result<bool, TxnError> {
         let may_wait = matches!(wait, LockWait::Forever | LockWait::For(_));
         match self.core.locks.acquire(self.shared.id, target, mode, may_wait)? {
-            Acquired::Held => Ok(()),
+            Acquired::Held => Ok(false),
             Acquired::Granted => {
                 self.held.push(target.clone());
-                Ok(())
+                Ok(true)
             }
             Acquired::Wait(waiter) => {
+                let fresh = !waiter.is_upgrade();
                 self.wait_for(waiter, wait).await?;
-                self.held.push(target.clone());
-                Ok(())
+                if fresh {
+                    self.held.push(target.clone());
+                }
+                Ok(fresh)
             }
         }
     }

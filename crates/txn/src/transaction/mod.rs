@@ -4,8 +4,10 @@ mod commit;
 mod locking;
 mod own;
 mod read;
+mod staging;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -17,13 +19,14 @@ use crate::core::{Core, TxnShared};
 use crate::entry::{Attachment, KEY_SIZE_MAX};
 use crate::error::TxnError;
 use crate::layer::Pin;
-use crate::locks::{LockTarget, Mode, RowLock};
+use crate::locks::LockTarget;
 use crate::validation::ReadSet;
 
 pub use commit::CommitReceipt;
 pub use locking::RowLockOutcome;
-use own::OwnWrites;
 pub use own::SavepointId;
+use own::{OwnWrite, OwnWrites};
+use staging::Staging;
 
 /// What a transaction is kept apart from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +67,8 @@ pub struct TxnOptions {
 struct LockedRow {
     /// The newest live version when the lock was granted, which cannot change while it is held.
     base: Version,
+    /// Whether a value of the transaction itself has left in a chunk.
+    staged: bool,
 }
 
 /// An open transaction. Dropping it rolls back.
@@ -83,6 +88,9 @@ pub struct Transaction {
     /// Under which leadership recent writes are recorded for `reads`.
     epoch: u64,
     attachments: Vec<Attachment>,
+    staging: Staging,
+    /// Prefixes of keys that only this transaction can reach; none is a prefix of another.
+    private: BTreeSet<Bytes>,
     /// Flushes of the layers when the transaction began.
     flushes: u64,
 }
@@ -125,6 +133,8 @@ impl Transaction {
             epoch: epoch.unwrap_or(0),
             reads: serializable.then(|| Mutex::new(ReadSet::new(core.config.read_ranges_max))),
             attachments: Vec::new(),
+            staging: Staging::new(flushes),
+            private: BTreeSet::new(),
             flushes,
         })
     }
@@ -144,7 +154,7 @@ impl Transaction {
     /// Whether something was written.
     #[must_use]
     pub fn has_writes(&self) -> bool {
-        !self.own.is_empty()
+        !self.own.is_empty() || self.staging.has_begun()
     }
 
     fn can_write(&self) -> bool {
@@ -171,7 +181,7 @@ impl Transaction {
     /// # Errors
     /// [`TxnError::ReadOnly`]; [`TxnError::LockNotAvailable`] when the lock was not taken before and is not free;
     /// [`TxnError::Serialization`] when the row is newer than the snapshot (REPEATABLE READ and above);
-    /// [`TxnError::TooLarge`] at the bound of the transaction or of a key.
+    /// [`TxnError::TooManyChanges`] at the bound of what is held in memory, [`TxnError::TooLarge`] for a key.
     pub fn put(&mut self, key: Bytes, value: Bytes) -> Result<(), TxnError> {
         self.write(key, Some(value))
     }
@@ -192,30 +202,29 @@ impl Transaction {
             return Err(TxnError::TooLarge { size_bytes: key.len(), bound_bytes: KEY_SIZE_MAX });
         }
         self.shared.check()?;
-        let base = match self.locked.get(&key) {
-            Some(row) => row.base,
+        let row = match self.locked.get(&key) {
+            Some(row) => *row,
             None => self.lock_for_write(&key)?,
         };
         let bound_bytes = self.core.config.transaction_size_bytes_max;
         if self.own.size_bytes() > bound_bytes {
-            return Err(TxnError::TooLarge { size_bytes: self.own.size_bytes(), bound_bytes });
+            return Err(TxnError::TooManyChanges { size_bytes: self.own.size_bytes(), bound_bytes });
         }
-        self.own.write(key, base, value, self.command);
+        let write = OwnWrite { base: row.base, value, staged_before: row.staged };
+        self.own.write(key, write, self.command);
         Ok(())
     }
 
-    fn lock_for_write(&mut self, key: &Bytes) -> Result<Version, TxnError> {
-        let target = LockTarget::Row(key.clone());
-        match self.core.locks.acquire(self.shared.id, &target, Mode::row(RowLock::ForUpdate), false)? {
-            crate::locks::Acquired::Granted => self.held.push(target),
-            crate::locks::Acquired::Held | crate::locks::Acquired::Wait(_) => {}
-        }
-        let (base, changed) = self.base_of(key)?;
-        if changed && self.options.isolation != Isolation::ReadCommitted {
-            return Err(TxnError::Serialization { reason: "a concurrent update" });
-        }
-        self.locked.insert(key.clone(), LockedRow { base });
-        Ok(base)
+    /// Says that keys which begin with `prefix` are this transaction's alone: nothing was ever committed under it,
+    /// and nobody else can come to know of it before this transaction is committed. Their rows need no locks, and
+    /// replace nothing; so a bulk load into a new table costs neither a lock nor a look into the engine per row.
+    pub fn make_private(&mut self, prefix: Bytes) {
+        self.private.insert(prefix);
+    }
+
+    fn is_private(&self, key: &[u8]) -> bool {
+        let before = self.private.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back();
+        before.is_some_and(|prefix| key.starts_with(prefix))
     }
 
     /// Makes data ride with the commit in the change feed.
@@ -260,7 +269,12 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
+        // First: whoever is let in by the release of a lock must find that what was staged can never count.
+        self.shared.close();
         self.release_locks();
+        if self.staging.has_begun() {
+            self.core.sweep_wanted.notify_one();
+        }
         if self.can_write() {
             self.core.registry.close(self.shared.id);
         }

@@ -2,6 +2,10 @@
 //!
 //! Of each key two values at most are kept: the last of an earlier command, which the present command reads, and
 //! the last of all, which is committed. An undo log exists while a savepoint is open.
+//!
+//! Of a large transaction rows leave in chunks: a chunk's rows are marked when it is numbered and leave when it is
+//! applied, unless they were written again meanwhile. A row that the present command wrote may leave only if no
+//! earlier value of the transaction is lost by it, since the command still reads that one.
 
 use std::collections::BTreeMap;
 
@@ -20,9 +24,23 @@ pub struct SavepointId(u64);
 /// Bytes that a written row costs beside key and value.
 const OVERHEAD_BYTES: usize = 128;
 
+/// A write as it enters.
+#[derive(Clone, Debug)]
+pub(super) struct OwnWrite {
+    pub(super) base: Version,
+    pub(super) value: Option<Bytes>,
+    /// Whether a value of the transaction has left in a chunk.
+    pub(super) staged_before: bool,
+}
+
 #[derive(Clone, Debug)]
 struct OwnRow {
     base: Version,
+    /// Whether an earlier value may have left in a chunk: then even the deletion of a row that is nowhere else must
+    /// be told.
+    staged_before: bool,
+    /// The chunk on its way that holds the last value.
+    chunk: Option<u64>,
     /// Commands and their last values, oldest first.
     values: SmallVec<[(u32, Option<Bytes>); 1]>,
 }
@@ -36,6 +54,47 @@ impl OwnRow {
     fn before(&self, command: u32) -> Option<&Option<Bytes>> {
         self.values.iter().rev().find(|(written, _)| *written < command).map(|(_, value)| value)
     }
+
+    /// Whether the transaction leaves no trace of the row.
+    fn is_nothing(&self) -> bool {
+        let deleted = self.values.last().is_some_and(|(_, value)| value.is_none());
+        deleted && self.base == Version::ZERO && !self.staged_before
+    }
+
+    /// Whether the row may leave during `command`, and with which command's writes.
+    fn leaves(&self, command: u32) -> Option<Leaves> {
+        if self.chunk.is_some() || self.is_nothing() {
+            return None;
+        }
+        let (written, _) = self.values.last()?;
+        if *written < command {
+            Some(Leaves::Earlier)
+        } else {
+            (self.values.len() == 1 && !self.staged_before).then_some(Leaves::Present)
+        }
+    }
+
+    fn prepared(&self, key: &Bytes) -> Option<PreparedWrite> {
+        let (_, value) = self.values.last()?;
+        Some(PreparedWrite { key: key.clone(), base: self.base, value: value.clone() })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaves {
+    /// Written by an earlier command.
+    Earlier,
+    /// Written by the present one.
+    Present,
+}
+
+/// Rows that leave together.
+#[derive(Debug)]
+pub(super) struct ChunkRows {
+    /// The command that they count as written by.
+    pub(super) command: u32,
+    /// In order of key.
+    pub(super) writes: Vec<PreparedWrite>,
 }
 
 /// See the module.
@@ -43,6 +102,10 @@ impl OwnRow {
 pub(super) struct OwnWrites {
     rows: BTreeMap<Bytes, OwnRow>,
     size_bytes: usize,
+    /// Bytes of the rows that are in a chunk on its way.
+    leaving_size_bytes: usize,
+    /// Where too little could leave: the command, and the size at which to look again.
+    stuck: Option<(u32, usize)>,
     /// What the rows were before each write since the oldest savepoint.
     undo: Vec<(Bytes, Option<OwnRow>)>,
     /// Open savepoints and where the undo log stood.
@@ -59,16 +122,31 @@ impl OwnWrites {
         self.size_bytes
     }
 
-    pub(super) fn write(&mut self, key: Bytes, base: Version, value: Option<Bytes>, command: u32) {
+    /// Bytes of the rows that are in no chunk on its way.
+    pub(super) const fn staying_size_bytes(&self) -> usize {
+        self.size_bytes.saturating_sub(self.leaving_size_bytes)
+    }
+
+    pub(super) fn has_savepoint(&self) -> bool {
+        !self.savepoints.is_empty()
+    }
+
+    pub(super) fn write(&mut self, key: Bytes, written: OwnWrite, command: u32) {
+        let OwnWrite { base, value, staged_before } = written;
         if !self.savepoints.is_empty() {
             self.undo.push((key.clone(), self.rows.get(&key).cloned()));
         }
         let key_size = key.len();
         let row = self.rows.entry(key).or_insert_with(|| {
             self.size_bytes += key_size;
-            OwnRow { base, values: SmallVec::new() }
+            OwnRow { base, staged_before, chunk: None, values: SmallVec::new() }
         });
         self.size_bytes = self.size_bytes.saturating_sub(row.size_bytes());
+        if row.chunk.take().is_some() {
+            // What is on its way will be replaced by a later chunk.
+            row.staged_before = true;
+            self.leaving_size_bytes = self.leaving_size_bytes.saturating_sub(key_size + row.size_bytes());
+        }
         row.values.retain(|(written, _)| *written != command);
         if row.values.len() > 1 {
             row.values.remove(0);
@@ -97,11 +175,67 @@ impl OwnWrites {
 
     /// What is to be committed, in order of key. A row that came and went within the transaction is left out.
     pub(super) fn prepared(&self) -> impl Iterator<Item = PreparedWrite> {
-        self.rows.iter().filter_map(|(key, row)| {
-            let (_, value) = row.values.last()?;
-            let nothing = value.is_none() && row.base == Version::ZERO;
-            (!nothing).then(|| PreparedWrite { key: key.clone(), base: row.base, value: value.clone() })
-        })
+        let staying = self.rows.iter().filter(|(_, row)| row.chunk.is_none() && !row.is_nothing());
+        staying.filter_map(|(key, row)| row.prepared(key))
+    }
+
+    /// Chooses rows of about `size_bytes` that may leave during `command`, those of earlier commands or those of
+    /// the present one, whichever are more. `None` if they are too few to be worth a chunk.
+    pub(super) fn choose(&mut self, command: u32, size_bytes: usize) -> Option<ChunkRows> {
+        if self.stuck.is_some_and(|(at, size)| at == command && self.staying_size_bytes() < size) {
+            return None;
+        }
+        let mut sizes = [0_usize; 2];
+        for (key, row) in &self.rows {
+            if let Some(leaves) = row.leaves(command)
+                && let Some(size) = sizes.get_mut(leaves as usize)
+            {
+                *size += key.len() + row.size_bytes();
+                if *size >= size_bytes {
+                    break;
+                }
+            }
+        }
+        let [earlier, present] = sizes;
+        let leaves = if earlier >= present { Leaves::Earlier } else { Leaves::Present };
+        if earlier.max(present) < (size_bytes / 2).max(1) {
+            self.stuck = Some((command, self.staying_size_bytes() + size_bytes));
+            return None;
+        }
+        let mut chosen = 0;
+        let rows = self.rows.iter().filter(|(_, row)| row.leaves(command) == Some(leaves));
+        let rows = rows.take_while(|(key, row)| {
+            let fits = chosen < size_bytes;
+            chosen += key.len() + row.size_bytes();
+            fits
+        });
+        let writes = rows.filter_map(|(key, row)| row.prepared(key)).collect();
+        let command = if leaves == Leaves::Present { command } else { command.saturating_sub(1) };
+        Some(ChunkRows { command, writes })
+    }
+
+    /// Marks rows as on their way in `chunk`.
+    pub(super) fn leave(&mut self, chunk: u64, keys: &[Bytes]) {
+        for key in keys {
+            if let Some(row) = self.rows.get_mut(key) {
+                row.chunk = Some(chunk);
+                self.leaving_size_bytes += key.len() + row.size_bytes();
+            }
+        }
+    }
+
+    /// Forgets the rows of a chunk that is applied. Returns whether the row at each key is gone: one that was written
+    /// again meanwhile stays.
+    pub(super) fn left(&mut self, chunk: u64, key: &Bytes) -> bool {
+        if self.rows.get(key).is_none_or(|row| row.chunk != Some(chunk)) {
+            return false;
+        }
+        if let Some(row) = self.rows.remove(key) {
+            let size = key.len() + row.size_bytes();
+            self.size_bytes = self.size_bytes.saturating_sub(size);
+            self.leaving_size_bytes = self.leaving_size_bytes.saturating_sub(size);
+        }
+        true
     }
 
     pub(super) fn savepoint(&mut self) -> SavepointId {
@@ -121,9 +255,15 @@ impl OwnWrites {
         let mark = self.savepoints.last().map_or(0, |(_, mark)| *mark);
         for (key, former) in self.undo.drain(mark..).rev() {
             if let Some(row) = self.rows.remove(&key) {
-                self.size_bytes = self.size_bytes.saturating_sub(key.len() + row.size_bytes());
+                let size = key.len() + row.size_bytes();
+                self.size_bytes = self.size_bytes.saturating_sub(size);
+                if row.chunk.is_some() {
+                    self.leaving_size_bytes = self.leaving_size_bytes.saturating_sub(size);
+                }
             }
-            if let Some(row) = former {
+            if let Some(mut row) = former {
+                // It may have left meanwhile with the chunk; then it is told once more.
+                row.staged_before |= row.chunk.take().is_some();
                 self.size_bytes += key.len() + row.size_bytes();
                 self.rows.insert(key, row);
             }
@@ -146,7 +286,8 @@ mod tests {
     use super::*;
 
     fn put(own: &mut OwnWrites, key: &'static str, value: &'static str, command: u32) {
-        own.write(key.into(), Version::ZERO, Some(value.into()), command);
+        let write = OwnWrite { base: Version::ZERO, value: Some(value.into()), staged_before: false };
+        own.write(key.into(), write, command);
     }
 
     #[test]
@@ -189,8 +330,9 @@ mod tests {
     fn a_row_that_came_and_went_is_not_committed() {
         let mut own = OwnWrites::default();
         put(&mut own, "k", "one", 1);
-        own.write("k".into(), Version::ZERO, None, 2);
-        own.write("l".into(), Version::new(3), None, 2);
+        let delete = |base| OwnWrite { base: Version::new(base), value: None, staged_before: false };
+        own.write("k".into(), delete(0), 2);
+        own.write("l".into(), delete(3), 2);
         let keys: Vec<Bytes> = own.prepared().map(|write| write.key).collect();
         assert_eq!(keys, vec![Bytes::from("l")]);
     }

@@ -17,6 +17,12 @@ impl Transaction {
         if let Some(own) = self.own.get(key, self.command) {
             return Ok(own);
         }
+        if let Some(own) = self.own_staged(key, self.command)? {
+            return Ok(own);
+        }
+        if self.is_private(key) {
+            return Ok(None);
+        }
         if let Some(reads) = &self.reads {
             reads.lock().add_key(key);
         }
@@ -40,6 +46,12 @@ impl Transaction {
         if let Some(own) = self.own.latest(key) {
             return Ok(own);
         }
+        if let Some(own) = self.own_staged(key, u32::MAX)? {
+            return Ok(own);
+        }
+        if self.is_private(key) {
+            return Ok(None);
+        }
         if let Some(reads) = &self.reads {
             reads.lock().add_key(key);
         }
@@ -50,6 +62,15 @@ impl Transaction {
         Ok(self.core.newest(key, &self.shared.read_through)?.and_then(|found| found.value))
     }
 
+    /// What the transaction itself has staged at `key` before `command`. Chunks are applied after the snapshot was
+    /// taken; so it is looked up in what there is now.
+    fn own_staged(&self, key: &[u8], command: u32) -> Result<Option<Option<Bytes>>, TxnError> {
+        let Some(id) = self.staging.may_hold(key) else { return Ok(None) };
+        self.shared.check()?;
+        let row = self.core.layers.current().get_staged(id, key)?;
+        Ok(row.filter(|row| row.command < command).map(|row| row.value))
+    }
+
     pub(super) fn get_snapshot(&self, key: &[u8]) -> Result<Option<Bytes>, TxnError> {
         let at = self.pin.version();
         let mut extra = Vec::new();
@@ -58,7 +79,7 @@ impl Transaction {
             if let Some(found) = self.core.overlay.get(key, at, &self.shared.read_through) {
                 return Ok(found.value);
             }
-            extra = self.core.overlay.staged_visible(at);
+            extra = self.core.overlay.staged_visible(at, &self.shared.read_through);
         }
         Ok(self.pin.read(|set| set.get(key, at, &extra))?.and_then(|found| found.value))
     }
@@ -101,11 +122,15 @@ impl Transaction {
     fn scan_once(&self, bounds: &ScanBounds, limits: Limits) -> Result<ScanChunk, TxnError> {
         let at = self.pin.version();
         let mut runs = vec![self.own.run(bounds, self.command, limits)];
+        if let Some(id) = self.staging.id() {
+            let current = self.core.layers.current();
+            runs.extend(current.own_staged_runs(bounds, id, self.command, limits)?);
+        }
         let mut extra = Vec::new();
         if self.can_write() {
             self.shared.check()?;
             runs.push(self.core.overlay.run(bounds, at, limits, &self.shared.read_through));
-            extra = self.core.overlay.staged_visible(at);
+            extra = self.core.overlay.staged_visible(at, &self.shared.read_through);
         }
         let (layers, engine) = self.pin.read(|set| set.runs(bounds, at, &extra, limits))?;
         runs.extend(layers);

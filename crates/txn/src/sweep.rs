@@ -1,0 +1,78 @@
+//! The sweep: at the leader, drops staged transactions that nobody can commit any more.
+//!
+//! What may leave one behind: a change of leader, a transaction that rolled back or was refused, a first chunk
+//! whose fate was unknown and that took effect after all. They are all found alike: open, and without a live owner.
+//! An abort that is refused or lost is tried again, with growing pauses, for as long as this node leads; the next
+//! leader finds what is left. An abort that comes after a commit of the same transaction does nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustydb_env::sync::Signal;
+use rustydb_types::ids::Version;
+
+use crate::core::{Authority, Core};
+use crate::entry::{EntryBuilder, EntryKind, NOBODY};
+use crate::error::TxnError;
+use crate::sequencer::Submission;
+
+/// How often to look without being called.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// The pause after a refusal, which doubles with each.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Runs until the store stops.
+pub(crate) async fn sweep_loop(core: Arc<Core>, stopping: Signal) {
+    let mut pause = INTERVAL;
+    loop {
+        tokio::select! {
+            biased;
+            () = stopping.wait() => return,
+            () = core.stopping.wait() => return,
+            () = core.sweep_wanted.notified() => {}
+            () = core.env.sleep(pause) => {}
+        }
+        pause = match core.sweep().await {
+            Ok(()) => INTERVAL,
+            Err(error) => {
+                tracing::debug!(%error, "a staged transaction could not be dropped; trying again");
+                if pause == INTERVAL { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) }
+            }
+        };
+    }
+}
+
+impl Core {
+    /// Drops every staged transaction that is open and has no live owner.
+    async fn sweep(self: &Arc<Core>) -> Result<(), TxnError> {
+        if !matches!(*self.authority.borrow(), Authority::Here { .. }) {
+            return Ok(());
+        }
+        for id in self.orphans() {
+            match self.abort_staged(id).await {
+                Ok(_) => {}
+                // The next leader does it.
+                Err(TxnError::NotLeader { .. } | TxnError::Stopped) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.owners.forget_ended();
+        Ok(())
+    }
+
+    /// One whose commit is in flight is left alone: that settles it one way or the other.
+    fn orphans(&self) -> Vec<Version> {
+        let open: Vec<Version> = self.staged.table.read().open().map(|(id, _)| id).collect();
+        let waits = |id: Version| self.owners.is_live(id) || self.overlay.is_committing(id);
+        open.into_iter().filter(|id| !waits(*id)).collect()
+    }
+
+    async fn abort_staged(self: &Arc<Core>, id: Version) -> Result<Version, TxnError> {
+        let entry = EntryBuilder::new(EntryKind::AbortStaged, NOBODY, id, &[]);
+        let mut submission = Submission::bare(EntryKind::AbortStaged, NOBODY, entry);
+        submission.staged = id;
+        let answer = self.submit_waiting(&mut submission).await?;
+        self.answer(answer).await
+    }
+}
