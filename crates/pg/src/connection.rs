@@ -274,7 +274,7 @@ async fn login<E: Executor, S: Stream>(
     let interrupts = Arc::new(Interrupts::default());
     let begun = begin(shared, &mut wire, address, before, &parameters, is_tls, &interrupts);
     let begun = shared.env.timeout(shared.config.authentication_timeout, begun).await;
-    let (pid, mut session) = match begun {
+    let (registration, mut session) = match begun {
         Ok(Ok(begun)) => begun,
         Ok(Err(end)) => return say_goodbye(&mut wire, end).await,
         Err(_) => {
@@ -283,23 +283,23 @@ async fn login<E: Executor, S: Stream>(
         }
     };
     let end = run(shared, &mut wire, &mut session, &interrupts).await;
-    shared.sessions.lock().remove(&pid);
+    drop(registration);
     drop(session);
     if let Err(end) = end {
         say_goodbye(&mut wire, end).await;
     }
 }
 
-/// Logs in and begins the session; gives the number that cancel requests name it by.
-async fn begin<E: Executor, S: Stream>(
-    shared: &Shared<E>,
+/// Logs in and begins the session; gives the registration that cancel requests find it by.
+async fn begin<'s, E: Executor, S: Stream>(
+    shared: &'s Shared<E>,
     wire: &mut Wire<'_, S>,
     address: SocketAddr,
     before: usize,
     parameters: &StartupParameters,
     is_tls: bool,
     interrupts: &Arc<Interrupts>,
-) -> Result<(u32, GatewaySession<E>), End> {
+) -> Result<(Registration<'s, E>, GatewaySession<E>), End> {
     if parameters.replication {
         return Err(fatal(SqlState::FEATURE_NOT_SUPPORTED, "replication connections are not supported"));
     }
@@ -326,8 +326,10 @@ async fn begin<E: Executor, S: Stream>(
         };
         return Err(fatal(SqlState::TOO_MANY_CONNECTIONS, message));
     }
+    let registration = register(shared, interrupts)?;
     let context = SessionContext {
         user: parameters.user.clone(),
+        backend_pid: registration.pid.cast_signed(),
         database: parameters.database.clone(),
         client_address: address.to_string(),
         settings: config.settings.iter().chain(&parameters.settings).cloned().collect(),
@@ -337,17 +339,32 @@ async fn begin<E: Executor, S: Stream>(
     let session = shared.gateway.connect(number, &context, Arc::clone(interrupts)).await;
     let session = session.map_err(|error| End::Fatal(error.with_severity(Severity::Fatal)))?;
     session.write_greeting(&mut wire.output);
-    let pid = register(shared, interrupts, &mut wire.output)?;
+    response::message(&mut wire.output, b'K', |out| {
+        out.put_u32(registration.pid);
+        out.put_u32(registration.secret);
+    });
     response::ready_for_query(&mut wire.output, session.status());
-    Ok((pid, session))
+    Ok((registration, session))
 }
 
-/// Gives the connection a number and a secret, and tells the client.
-fn register<E: Executor>(
-    shared: &Shared<E>,
+/// The number and the secret that a client's cancel requests bear; they work until it is dropped.
+struct Registration<'s, E: Executor> {
+    shared: &'s Shared<E>,
+    pid: u32,
+    secret: u32,
+}
+
+impl<E: Executor> Drop for Registration<'_, E> {
+    fn drop(&mut self) {
+        self.shared.sessions.lock().remove(&self.pid);
+    }
+}
+
+/// Gives the connection a number and a secret.
+fn register<'s, E: Executor>(
+    shared: &'s Shared<E>,
     interrupts: &Arc<Interrupts>,
-    out: &mut BytesMut,
-) -> Result<u32, End> {
+) -> Result<Registration<'s, E>, End> {
     let mut random = [0; 8];
     let mut sessions = shared.sessions.lock();
     loop {
@@ -362,11 +379,7 @@ fn register<E: Executor>(
         }
         let secret = u32::from_be_bytes(secret);
         sessions.insert(pid, (secret, Arc::clone(interrupts)));
-        response::message(out, b'K', |out| {
-            out.put_u32(pid);
-            out.put_u32(secret);
-        });
-        return Ok(pid);
+        return Ok(Registration { shared, pid, secret });
     }
 }
 

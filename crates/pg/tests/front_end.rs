@@ -60,6 +60,13 @@ impl Executor for Refusing {
     ) -> Result<Fetched, SqlError> {
         Ok(Fetched { rows: 0, is_done: true })
     }
+    async fn keep(&self, _: &mut Transaction, _: &Context, (): &mut ()) -> Result<(), SqlError> {
+        Ok(())
+    }
+    fn kept_count(&self, (): &()) -> Option<usize> {
+        None
+    }
+    fn seek(&self, (): &mut (), _: usize) {}
     fn complete(&self, (): &(), _: &mut BytesMut) {}
     async fn copy_begin(&self, _: &mut Transaction, _: &Context, _: &Arc<Shape>) -> Result<(), SqlError> {
         Ok(())

@@ -100,6 +100,7 @@ states! {
     UNDEFINED_OBJECT = b"42704", "undefined_object";
     DUPLICATE_COLUMN = b"42701", "duplicate_column";
     DUPLICATE_CURSOR = b"42P03", "duplicate_cursor";
+    INVALID_CURSOR_DEFINITION = b"42P11", "invalid_cursor_definition";
     DUPLICATE_DATABASE = b"42P04", "duplicate_database";
     DUPLICATE_PREPARED_STATEMENT = b"42P05", "duplicate_prepared_statement";
     DUPLICATE_SCHEMA = b"42P06", "duplicate_schema";

@@ -52,7 +52,7 @@ pub use crate::error::{ApplyError, ProposeError, TxnError, TxnErrorKind};
 pub use crate::feed::{Change, FeedEvent, FeedSubscriber};
 pub use crate::layer::{ScanChunk, ScanRequest};
 pub use crate::local::{LocalKv, LocalProposer};
-pub use crate::locks::{LockWait, RowLock, TableLockId, TableLockMode};
+pub use crate::locks::{LockView, LockWait, Locked, RowLock, TableLockId, TableLockMode};
 pub use crate::machine::{Applied, ApplyEntry, ApplyPayload, Leadership, StateMachine};
 pub use crate::outcomes::Outcome;
 pub use crate::proposer::{Linearize, Proposal, ProposalDone, Proposer};

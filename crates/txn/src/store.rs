@@ -13,7 +13,7 @@ use crate::entry::{EntryBuilder, EntryKind};
 use crate::error::{ApplyError, TxnError};
 use crate::feed::{Feed, FeedSubscriber};
 use crate::layer::Layers;
-use crate::locks::LockTable;
+use crate::locks::{LockTable, LockView};
 use crate::machine::StateMachine;
 use crate::meta;
 use crate::outcomes::Outcome;
@@ -152,6 +152,19 @@ impl KvStore {
         self.core.answer(answer).await?;
         let outcome = self.core.outcomes.read().outcome(&request);
         outcome.ok_or(TxnError::UnknownOutcome)
+    }
+
+    /// What is held and waited for here, for people: locks on tables, and those on rows that somebody waits for. At
+    /// most `count_max` of them, in the order of their transactions.
+    #[must_use]
+    pub fn locks(&self, count_max: usize) -> Vec<LockView> {
+        self.core.locks.view(count_max)
+    }
+
+    /// The transactions that stand in the way of the lock that a transaction waits for; none when it does not wait.
+    #[must_use]
+    pub fn blockers(&self, transaction: u64) -> Vec<u64> {
+        self.core.locks.blockers(transaction)
     }
 
     /// Figures for metrics.

@@ -62,6 +62,15 @@ pub fn storage_prefix(storage: StorageId) -> [u8; 5] {
     [DATA, a, b, c, d]
 }
 
+/// The storage that a key is in; `None` for keys of the catalog.
+#[must_use]
+pub fn storage_of(key: &[u8]) -> Option<StorageId> {
+    match key {
+        [DATA, a, b, c, d, ..] => Some(StorageId::new(u32::from_be_bytes([*a, *b, *c, *d]))),
+        _ => None,
+    }
+}
+
 /// All keys of one storage: from the first key to the end.
 #[must_use]
 pub fn storage_range(storage: StorageId) -> (Vec<u8>, Vec<u8>) {
@@ -91,6 +100,8 @@ mod tests {
     #[test]
     fn a_range_holds_its_prefix_and_nothing_of_its_neighbour() {
         let (start, end) = storage_range(StorageId::new(0x00ff_ffff));
+        assert_eq!(storage_of(&start), Some(StorageId::new(0x00ff_ffff)));
+        assert_eq!(storage_of(&VERSION), None);
         assert!(start < end);
         let inside = [storage_prefix(StorageId::new(0x00ff_ffff)).as_slice(), &[0xff; 9]].concat();
         assert!(start <= inside && inside < end);

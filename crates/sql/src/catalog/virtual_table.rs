@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use rustydb_txn::KvStore;
 use rustydb_types::datatype::DataType;
 use rustydb_types::value::Value;
 
 use super::snapshot::CatalogSnapshot;
 use crate::error::SqlError;
+use crate::session::activity::Activities;
 use crate::system::SystemSnapshot;
 
 /// A column of a virtual relation.
@@ -39,6 +41,23 @@ pub struct VirtualContext<'a> {
     pub user: &'a str,
     /// Settings of the session, by name.
     pub settings: &'a [(String, String)],
+    /// What goes on at this node; absent where nothing does.
+    pub live: Option<Live<'a>>,
+}
+
+/// What goes on at the node that a statement runs at, which is the one that leads its database.
+#[derive(Clone, Copy)]
+pub struct Live<'a> {
+    /// The sessions that run here.
+    pub activities: &'a Activities,
+    /// The store of the database, with its locks.
+    pub store: &'a KvStore,
+}
+
+impl std::fmt::Debug for Live<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").finish_non_exhaustive()
+    }
 }
 
 /// A relation whose rows are computed.

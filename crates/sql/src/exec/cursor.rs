@@ -105,6 +105,8 @@ pub struct Cursor {
     execution: Execution,
     /// Rows that were computed and not yet fetched.
     ready: std::vec::IntoIter<Row>,
+    /// All rows that were left when they were to be kept, and which of them is next.
+    kept: Option<(Vec<Row>, usize)>,
     /// Whether a statement that works as a whole has worked.
     executed: bool,
     /// Rows fetched or changed so far.
@@ -122,6 +124,7 @@ impl Cursor {
             plan,
             execution: Execution { params, state, input: None },
             ready: Vec::new().into_iter(),
+            kept: None,
             executed: false,
             count: 0,
             tag: None,
@@ -144,6 +147,15 @@ impl Cursor {
         max_rows: usize,
         rows: &mut Vec<Row>,
     ) -> Result<Fetched, SqlError> {
+        if let Some((kept, next)) = &mut self.kept {
+            let left = kept.get(*next..).unwrap_or_default();
+            let given = left.len().min(max_rows).min(operator::BATCH_ROWS);
+            rows.extend(left.iter().take(given).cloned());
+            *next += given;
+            self.count += given as u64;
+            let is_done = given == left.len() && given < max_rows;
+            return Ok(if is_done { Fetched::Done } else { Fetched::More });
+        }
         let plan = Arc::clone(&self.plan);
         if !self.executed {
             self.execute(&plan, txn, context).await?;
@@ -172,6 +184,44 @@ impl Cursor {
         }
         let more = self.ready.len() > 0 || matches!(plan.action, Action::Query(_));
         Ok(if more { Fetched::More } else { Fetched::Done })
+    }
+
+    /// Computes the rows that are left and keeps them.
+    ///
+    /// # Errors
+    /// Whatever the execution raises; 53200 when they are too many.
+    pub async fn keep(&mut self, txn: &mut Transaction, context: &ExecContext<'_>) -> Result<(), SqlError> {
+        if self.kept.is_some() {
+            return Ok(());
+        }
+        let (count, mut rows) = (self.count, Vec::new());
+        loop {
+            let before = rows.len();
+            let fetched = self.fetch(txn, context, usize::MAX, &mut rows).await?;
+            for row in rows.get(before..).unwrap_or_default() {
+                self.execution.state.charge_row(row)?;
+            }
+            if fetched == Fetched::Done {
+                break;
+            }
+            context.interrupts.check()?;
+        }
+        self.count = count;
+        self.kept = Some((rows, 0));
+        Ok(())
+    }
+
+    /// How many rows are kept, if they are.
+    #[must_use]
+    pub fn kept_count(&self) -> Option<usize> {
+        self.kept.as_ref().map(|(rows, _)| rows.len())
+    }
+
+    /// Goes to a kept row, by its number from 0.
+    pub fn seek(&mut self, row: usize) {
+        if let Some((_, next)) = &mut self.kept {
+            *next = row;
+        }
     }
 
     /// Does the work of a statement that works as a whole.

@@ -13,7 +13,7 @@ use crate::bind::context::TableUse;
 use crate::bind::errors::unsupported;
 use crate::bind::{AnalyzeContext, Binder};
 use crate::catalog::store::CatalogCache;
-use crate::catalog::virtual_table::{VirtualContext, VirtualRegistry};
+use crate::catalog::virtual_table::{Live, VirtualContext, VirtualRegistry};
 use crate::catalog::{CatalogSnapshot, keys};
 use crate::error::{SqlError, SqlState};
 use crate::plan::optimize::optimize;
@@ -140,6 +140,8 @@ pub struct ExecContext<'a> {
     pub statement_time: i64,
     /// Settings by name, as `pg_settings` shows them.
     pub settings: &'a [(String, String)],
+    /// What goes on at this node.
+    pub live: Option<Live<'a>>,
     /// Bytes that sorts, hash tables and materialisations of one statement may keep.
     pub work_mem: usize,
     /// How long to wait for a lock.
@@ -173,6 +175,7 @@ impl<'a> ExecContext<'a> {
             database: &self.analyze.database,
             user: &self.analyze.user,
             settings: self.settings,
+            live: self.live,
         }
     }
 }

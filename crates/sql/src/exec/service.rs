@@ -17,7 +17,7 @@ use super::cursor::{self, Cursor};
 use super::database::{Database, ExecContext, analyze};
 use crate::bind::AnalyzeContext;
 use crate::bind::errors::unpack;
-use crate::catalog::virtual_table::VirtualContext;
+use crate::catalog::virtual_table::{Live, VirtualContext};
 use crate::copy::CopyWriter;
 use crate::error::{SqlError, SqlState};
 use crate::pgcatalog::lookup::SystemLookup;
@@ -111,7 +111,7 @@ impl SessionView for View<'_> {
         self.context.settings.show(name).ok().map(|(_, value)| value)
     }
     fn backend_pid(&self) -> i32 {
-        0
+        self.context.activity.pid()
     }
     fn clock(&self) -> i64 {
         self.env.wall_now().unix_micros().saturating_sub(POSTGRES_EPOCH_UNIX_MICROS)
@@ -154,14 +154,13 @@ impl SqlExecutor {
     ) -> Result<T, SqlError> {
         let system = (self.system)();
         let settings: Vec<(String, String)> = if planned.plan.uses_virtual {
-            let reported =
-                context.settings.reported().map(|(name, value)| (name.to_owned(), value.to_owned()));
-            let set = context.settings.exported().map(|(name, value)| (name.to_owned(), value.to_owned()));
-            set.chain(reported).collect()
+            context.settings.all().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
         } else {
             Vec::new()
         };
+        let live = Some(Live { activities: context.activity.activities(), store: self.database.kv() });
         let virtuals = VirtualContext {
+            live,
             catalog: &planned.analyze.catalog,
             system: &system,
             registry: &planned.analyze.virtuals,
@@ -172,6 +171,7 @@ impl SqlExecutor {
         let lookup = SystemLookup { context: virtuals, search_path: planned.analyze.search_path.clone() };
         let view = View { context, analyze: &planned.analyze, env: &self.env };
         let exec = ExecContext {
+            live,
             database: &self.database,
             analyze: &planned.analyze,
             system: &system,
@@ -417,6 +417,24 @@ impl Executor for SqlExecutor {
             None => cursor.cursor.tag(),
         };
         response::command_complete(out, &tag);
+    }
+
+    async fn keep(
+        &self,
+        txn: &mut Transaction,
+        context: &Context,
+        cursor: &mut Running,
+    ) -> Result<(), SqlError> {
+        let planned = Arc::clone(&cursor.planned);
+        self.with_context(context, &planned, async |exec| cursor.cursor.keep(txn, exec).await).await
+    }
+
+    fn kept_count(&self, cursor: &Running) -> Option<usize> {
+        cursor.cursor.kept_count()
+    }
+
+    fn seek(&self, cursor: &mut Running, row: usize) {
+        cursor.cursor.seek(row);
     }
 
     async fn copy_begin(

@@ -110,6 +110,7 @@ impl World {
                 key: SessionKey { incarnation: Incarnation::new(1), session: SessionId::new(number) },
                 resolver: Arc::new(|_| Box::pin(async { None })),
                 interrupts: Arc::new(Interrupts::default()),
+                activities: Arc::default(),
             };
             let context = SessionContext {
                 user: "postgres".into(),

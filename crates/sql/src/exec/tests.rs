@@ -13,6 +13,7 @@ use super::database::Database;
 use super::service::SqlExecutor;
 use crate::catalog::virtual_table::VirtualRegistry;
 use crate::error::SqlError;
+use crate::session::activity::Activities;
 use crate::session::executor::{Context, Executor, ResultFormats};
 use crate::session::interrupt::Interrupts;
 use crate::session::request::Bind;
@@ -33,12 +34,16 @@ impl Local {
         let database = Database::new(store.kv(), Arc::new(VirtualRegistry::builtin()), env.rng().u64());
         let system = Arc::new(SystemSnapshot::default());
         let executor = SqlExecutor::new(database.clone(), Arc::new(move || Arc::clone(&system)), env.clone());
+        let interrupts = Arc::new(Interrupts::default());
+        let activities = Arc::new(Activities::default());
+        let activity = activities.register(1, ("postgres", "postgres"), "", 0, &interrupts);
         let context = Context {
+            activity,
             user: "postgres".into(),
             database: "postgres".into(),
             client_address: String::new(),
             settings: Settings::default(),
-            interrupts: Arc::new(Interrupts::default()),
+            interrupts,
             transaction_time: 0,
             statement_time: 0,
             lock_wait: LockWait::For(Duration::from_secs(1)),

@@ -82,6 +82,8 @@ pub struct SessionContext {
     pub database: String,
     /// Where the client connects from, for people.
     pub client_address: String,
+    /// The number by which the client knows its session; 0 for a session without a client.
+    pub backend_pid: i32,
     /// How many request ids the session has used.
     pub counter: u64,
     /// Settings that differ from the defaults.
@@ -240,6 +242,7 @@ impl SessionContext {
         put_text(&mut out, &self.user);
         put_text(&mut out, &self.database);
         put_text(&mut out, &self.client_address);
+        out.put_i32_le(self.backend_pid);
         out.put_u64_le(self.counter);
         put_settings(&mut out, &self.settings);
         put_prepared(&mut out, &self.prepared);
@@ -256,6 +259,7 @@ impl SessionContext {
             user: read_text(&mut bytes)?,
             database: read_text(&mut bytes)?,
             client_address: read_text(&mut bytes)?,
+            backend_pid: read_u32(&mut bytes)?.cast_signed(),
             counter: read_u64(&mut bytes)?,
             settings: read_settings(&mut bytes)?,
             prepared: read_prepared(&mut bytes)?,
@@ -426,6 +430,7 @@ mod tests {
             user: "ann".into(),
             database: "db".into(),
             client_address: "::1".into(),
+            backend_pid: 77,
             counter: 9,
             settings: vec![("a".into(), "b".into())],
             prepared: prepared(),

@@ -15,6 +15,7 @@ use super::frame::{RequestFrame, ResponseFrame, SessionContext};
 use super::peer::{SessionKey, SessionOpen, SessionPeer};
 use super::session::GatewaySession;
 use crate::error::{SqlError, SqlState};
+use crate::session::activity::Activities;
 use crate::session::core::{OutcomeResolver, Session, SessionParts};
 use crate::session::executor::Executor;
 use crate::session::interrupt::Interrupts;
@@ -40,6 +41,8 @@ pub struct Gateway<E: Executor> {
     /// Executors of databases, which hold their catalog caches. Those of databases that are gone are dropped.
     executors: Mutex<BTreeMap<DatabaseId, Arc<E>>>,
     next_session: AtomicU64,
+    /// The sessions that run here, of this node's clients and of others'.
+    activities: Arc<Activities>,
     /// The way to other nodes; without it only databases that this node leads are served.
     peer: Option<Arc<dyn SessionPeer>>,
 }
@@ -54,6 +57,7 @@ impl<E: Executor> Gateway<E> {
             make_executor,
             executors: Mutex::default(),
             next_session: AtomicU64::new(1),
+            activities: Arc::default(),
             peer: None,
         }
     }
@@ -95,21 +99,31 @@ impl<E: Executor> Gateway<E> {
         context: &SessionContext,
         interrupts: Arc<Interrupts>,
     ) -> Result<GatewaySession<E>, SqlError> {
-        let system = self.cluster.system();
-        let record = system.database_named(&context.database).ok_or_else(|| {
-            SqlError::new(
-                SqlState::INVALID_CATALOG_NAME,
-                format!("database \"{}\" does not exist", context.database),
-            )
-        })?;
-        if record.state != DatabaseState::Ready {
+        // A database that was just made may be ready everywhere but in what this node knows.
+        let deadline = self.env.now() + LEADER_WAIT;
+        let record = loop {
+            let system = self.cluster.system();
+            let record = system.database_named(&context.database).ok_or_else(|| {
+                SqlError::new(
+                    SqlState::INVALID_CATALOG_NAME,
+                    format!("database \"{}\" does not exist", context.database),
+                )
+            })?;
+            if record.state == DatabaseState::Ready {
+                break record.clone();
+            }
+            if self.env.now() < deadline {
+                interrupts.check()?;
+                self.env.sleep(RETRY_PAUSE).await;
+                continue;
+            }
             return Err(SqlError::new(
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("database \"{}\" is not ready", context.database),
             ));
-        }
+        };
         let key = SessionKey { incarnation: self.cluster.incarnation(), session: number };
-        GatewaySession::begin(Arc::clone(self), record.clone(), key, context.clone(), interrupts).await
+        GatewaySession::begin(Arc::clone(self), record, key, context.clone(), interrupts).await
     }
 
     /// A session that runs here, where the database's leader is.
@@ -143,6 +157,7 @@ impl<E: Executor> Gateway<E> {
             database: record.id,
             key,
             interrupts,
+            activities: Arc::clone(&self.activities),
         };
         Session::new(parts, context)
     }

@@ -98,6 +98,10 @@ pub fn default_text(default: &str, data_type: DataType) -> String {
     }
 }
 
+fn is_string(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value) if matches!(value.value, ast::Value::SingleQuotedString(_)))
+}
+
 fn literal(expr: &Expr, data_type: DataType) -> Option<String> {
     match expr {
         Expr::Nested(inner) => literal(inner, data_type),
@@ -141,6 +145,17 @@ fn literal(expr: &Expr, data_type: DataType) -> Option<String> {
             },
             _ => None,
         },
+        Expr::Cast { kind: ast::CastKind::DoubleColon | ast::CastKind::Cast, expr, data_type, .. } => {
+            let to = DataType::parse(&data_type.to_string())?;
+            match literal(expr, to)? {
+                // A literal becomes a constant of the type, with the length that the cast gives it.
+                constant if is_string(expr) => {
+                    let text = constant.rsplit_once("::").map_or(constant.as_str(), |(text, _)| text);
+                    Some(if text.starts_with('\'') { format!("{text}::{to}") } else { constant })
+                }
+                inner => Some(format!("({inner})::{to}")),
+            }
+        }
         Expr::Function(function) => {
             // A call without arguments: the SQL-standard words are written large, other functions small.
             let name = function.name.to_string();
@@ -214,6 +229,12 @@ mod tests {
             ("NOW()", DataType::TIMESTAMPTZ, "now()"),
             ("current_timestamp", DataType::TIMESTAMPTZ, "CURRENT_TIMESTAMP"),
             ("'2020-01-01'", DataType::DATE, "'2020-01-01'::date"),
+            ("'none'::TEXT", DataType::TEXT, "'none'::text"),
+            ("CAST('x' AS VARCHAR(3))", DataType::TEXT, "'x'::character varying(3)"),
+            ("now()::DATE", DataType::DATE, "(now())::date"),
+            ("CURRENT_TIMESTAMP::DATE", DataType::DATE, "(CURRENT_TIMESTAMP)::date"),
+            ("'5'::INT", DataType::INT4, "5"),
+            ("5::NUMERIC", DataType::NUMERIC, "(5)::numeric"),
             ("1 + 2", DataType::INT4, "1 + 2"),
         ] {
             assert_eq!(default_text(default, data_type), written, "{default} of {data_type}");

@@ -6,8 +6,9 @@ use std::sync::LazyLock;
 
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::ids::{DatabaseId, Oid};
+use rustydb_types::value::Value;
 
-use super::{PG_CLASS, PG_CONSTRAINT, PG_NAMESPACE, definition, shape};
+use super::{PG_CLASS, PG_CONSTRAINT, PG_NAMESPACE, activity, definition, shape};
 use crate::catalog::virtual_table::VirtualContext;
 use crate::error::{SqlError, SqlState};
 use crate::scalar::context::{CatalogLookup, ObjectKind, ObjectName, SizeOf};
@@ -244,6 +245,16 @@ impl CatalogLookup for SystemLookup<'_> {
         // Privileges on single objects are not kept: who may connect may use them.
         self.object_name(kind, object).map(|_| true)
     }
+
+    fn call(&self, function: &str, args: &[Value]) -> Result<Value, SqlError> {
+        let pid =
+            || args.first().and_then(Value::as_i64).and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
+        match function {
+            "pg_cancel_backend" => activity::cancel_backend(&self.context, pid()),
+            "pg_blocking_pids" => Ok(activity::blocking_pids(&self.context, pid())),
+            _ => Ok(Value::Null),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -261,6 +272,7 @@ mod tests {
             database: "shop",
             user: "postgres",
             settings: &[],
+            live: None,
         };
         check(&SystemLookup {
             context,

@@ -5,6 +5,7 @@
 //! data/pg_*.tsv      rows that never change: types, operators, functions, settings' descriptions
 //! classes            pg_class, pg_attribute, pg_index, pg_constraint ...: from the catalog snapshot
 //! cluster            pg_database, pg_authid, pg_roles ...: from the system group's records
+//! activity           pg_stat_activity, pg_locks: from the sessions and locks of the node that answers
 //! settings           pg_settings: from what the session knows
 //! information_schema the standard's views over the same
 //! definition         objects as SQL text: pg_get_indexdef, pg_get_constraintdef, defaults
@@ -17,6 +18,7 @@
 //! Deliberately absent: rows of `pg_depend` (dependencies are inside the descriptors), of `pg_statistic` (`pg_stats`
 //! has them), composite types of tables, and the TOAST schema.
 
+mod activity;
 mod classes;
 mod cluster;
 pub mod definition;

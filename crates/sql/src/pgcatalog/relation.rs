@@ -8,7 +8,7 @@ use rustydb_types::datatype::DataType;
 use rustydb_types::value::{ArrayValue, Value};
 
 use super::shape::Shape;
-use super::{classes, cluster, information_schema, settings};
+use super::{activity, classes, cluster, information_schema, settings};
 use crate::catalog::virtual_table::{VirtualColumn, VirtualContext, VirtualRelation};
 use crate::error::{SqlError, SqlState};
 
@@ -114,6 +114,7 @@ pub(super) fn source_of(shape: &Shape) -> Source {
             "oid\tlanname\tlanpltrusted\tlanvalidator\n12\tinternal\tf\t2246\n14\tsql\tt\t2248\n",
             &[("lanowner", "10"), ("lanispl", "f"), ("lanplcallfoid", "0"), ("laninline", "0")],
         ),
+        ("pg_catalog", "pg_locks") => Source::Computed(activity::pg_locks),
         ("pg_catalog", "pg_namespace") => Source::Computed(classes::pg_namespace),
         ("pg_catalog", "pg_opclass") => {
             data(include_str!("data/pg_opclass.tsv"), &[("opcnamespace", "11"), ("opcowner", "10")])
@@ -140,6 +141,7 @@ pub(super) fn source_of(shape: &Shape) -> Source {
         ("pg_catalog", "pg_roles") => Source::Computed(cluster::pg_roles),
         ("pg_catalog", "pg_settings") => Source::Computed(settings::pg_settings),
         ("pg_catalog", "pg_shadow" | "pg_user") => Source::Computed(cluster::pg_shadow),
+        ("pg_catalog", "pg_stat_activity") => Source::Computed(activity::pg_stat_activity),
         ("pg_catalog", "pg_stats") => Source::Computed(classes::pg_stats),
         ("pg_catalog", "pg_tables") => Source::Computed(classes::pg_tables),
         ("pg_catalog", "pg_tablespace") => {
@@ -239,6 +241,7 @@ pub(super) fn fits(value: &Value, data_type: DataType) -> bool {
         Value::Int4(_) => base == BaseType::Int4,
         Value::Int8(_) => base == BaseType::Int8,
         Value::Float4(_) => base == BaseType::Float4,
+        Value::Timestamptz(_) => base == BaseType::Timestamptz,
         Value::Text(_) => base.is_text_like(),
         Value::Oid(_) => base.is_oid_like(),
         Value::Array(array) => base.element() == Some(array.element),

@@ -193,6 +193,7 @@ pub(super) fn rows_for(user: &str, schema: &str, name: &str) -> Vec<Vec<Value>> 
         database: "shop",
         user,
         settings: &settings,
+        live: None,
     };
     registry.get(schema, name).unwrap().rows(&context).unwrap()
 }

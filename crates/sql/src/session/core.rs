@@ -18,6 +18,7 @@ use rustydb_env::{Env, Instant};
 use rustydb_txn::{Access, KvStore, LockWait, Transaction};
 use rustydb_types::ids::{DatabaseId, RequestId};
 
+use super::activity::{self, Activities};
 use super::copy::ActiveCopy;
 use super::executor::{Context, Executor};
 use super::failure::Fault;
@@ -77,6 +78,8 @@ pub struct SessionParts<E: Executor> {
     pub resolver: OutcomeResolver,
     /// Cancel requests.
     pub interrupts: Arc<Interrupts>,
+    /// The sessions of this node.
+    pub activities: Arc<Activities>,
 }
 
 /// A session at the node that leads its database.
@@ -118,7 +121,16 @@ impl<E: Executor> Session<E> {
     pub fn new(parts: SessionParts<E>, from: &SessionContext) -> Result<Self, SqlError> {
         let is_superuser = parts.cluster.system().role_named(&from.user).is_some_and(|role| role.superuser);
         let settings = Settings::of_session(&from.user, is_superuser, &from.settings)?;
+        let activity = parts.activities.register(
+            from.backend_pid,
+            (&from.user, &from.database),
+            &from.client_address,
+            postgres_micros(&parts.env),
+            &parts.interrupts,
+        );
+        activity.rename(settings.get("application_name"));
         let context = Context {
+            activity,
             user: from.user.clone(),
             database: from.database.clone(),
             client_address: from.client_address.clone(),
@@ -132,7 +144,12 @@ impl<E: Executor> Session<E> {
         let mut unnamed = None;
         for text in &from.prepared {
             let statement = syntax::parse(&text.sql)?.into_iter().next().map(Arc::new);
-            let entry = Prepared { statement, param_types: text.param_types.clone(), plan: None };
+            let entry = Prepared {
+                text: activity::kept_text(&text.sql),
+                statement,
+                param_types: text.param_types.clone(),
+                plan: None,
+            };
             if text.name.is_empty() {
                 unnamed = Some(entry);
             } else {
@@ -288,7 +305,7 @@ impl<E: Executor> Session<E> {
         }
         self.is_busy = true;
         self.context.interrupts.forget_cancel();
-        let now = self.parts.env.wall_now().unix_micros().saturating_sub(POSTGRES_EPOCH_UNIX_MICROS);
+        let now = postgres_micros(&self.parts.env);
         self.context.statement_time = now;
         if self.txn.is_none() && self.block.status == TransactionStatus::Idle {
             self.context.transaction_time = now;
@@ -308,11 +325,14 @@ impl<E: Executor> Session<E> {
         if self.reported_version != self.context.settings.version() {
             self.report_settings(sink.buffer());
         }
+        let now = postgres_micros(&self.parts.env);
+        self.context.activity.wait(self.block.status, self.txn.is_some(), now);
         response::ready_for_query(sink.buffer(), self.block.status);
     }
 
     fn report_settings(&mut self, out: &mut BytesMut) {
         self.reported_version = self.context.settings.version();
+        self.context.activity.rename(self.context.settings.get("application_name"));
         for ((name, value), known) in self.context.settings.reported().zip(&mut self.reported) {
             if known != value {
                 response::parameter_status(out, name, value);
@@ -367,6 +387,11 @@ impl<E: Executor> Session<E> {
         Ok(())
     }
 }
+/// The wall clock, in microseconds since 2000-01-01 UTC.
+fn postgres_micros(env: &Env) -> i64 {
+    env.wall_now().unix_micros().saturating_sub(POSTGRES_EPOCH_UNIX_MICROS)
+}
+
 /// A deadline after which a session that does nothing ends, and the error it ends with.
 pub(crate) fn idle_deadline(
     env: &Env,

@@ -12,6 +12,7 @@ use rustydb_txn::{LockWait, Transaction};
 /// The syntax trees that are planned; from here, so that the parser stays this crate's own affair.
 pub use sqlparser::ast;
 
+use super::activity::Registered;
 use super::interrupt::Interrupts;
 use super::request::Bind;
 use super::response::Format;
@@ -27,6 +28,8 @@ pub struct Context {
     pub database: String,
     /// Where the client connects from, for people.
     pub client_address: String,
+    /// What others see of the session.
+    pub activity: Registered,
     /// What SET changes.
     pub settings: Settings,
     /// Cancel requests.
@@ -176,6 +179,24 @@ pub trait Executor: Send + Sync + 'static {
         formats: &ResultFormats,
         out: &mut BytesMut,
     ) -> impl Future<Output = Result<Fetched, SqlError>> + Send;
+
+    /// Computes what is left of a run and keeps it in memory: from then on it does not see what its transaction does,
+    /// and may outlive it.
+    ///
+    /// # Errors
+    /// Whatever the execution raises; 53200 when it is too much to keep.
+    fn keep(
+        &self,
+        txn: &mut Transaction,
+        context: &Context,
+        cursor: &mut Self::Cursor,
+    ) -> impl Future<Output = Result<(), SqlError>> + Send;
+
+    /// How many rows a run keeps; `None` when it computes them as they are fetched.
+    fn kept_count(&self, cursor: &Self::Cursor) -> Option<usize>;
+
+    /// Goes to a row of a run that keeps its rows, by its number from 0: it is fetched next.
+    fn seek(&self, cursor: &mut Self::Cursor, row: usize);
 
     /// Appends the CommandComplete of a run that is done.
     fn complete(&self, cursor: &Self::Cursor, out: &mut BytesMut);

@@ -8,8 +8,10 @@
 //! [`request`] and [`response`] are the language spoken on all these arrows: the bodies of PostgreSQL's own
 //! messages, so that a row is encoded once and a forwarded request is not encoded at all.
 
+pub mod activity;
 mod copy;
 pub mod core;
+mod cursor;
 pub mod executor;
 mod failure;
 pub mod interrupt;

@@ -6,12 +6,13 @@ use bytes::BytesMut;
 
 use super::copy::CopyCaller;
 use super::core::{Session, SessionEnd};
+use super::cursor::SqlCursor;
 use super::executor::{Dialogue, Executor, ResultFormats, Shape};
 use super::failure::{Fault, no_such_portal};
 use super::request::{Bind, Target};
 use super::response::{self, Mark, TransactionStatus};
 use super::sink::ResponseSink;
-use super::statement::Statement;
+use super::statement::{Declaration, Statement};
 use crate::error::{SqlError, SqlState};
 
 /// Most open portals of a session; one more is refused with 53400.
@@ -20,20 +21,36 @@ pub(super) const PORTAL_COUNT_MAX: usize = 1_000;
 /// What a portal runs.
 pub(super) enum PortalBody<E: Executor> {
     Empty,
-    Run { plan: Arc<E::Plan>, cursor: E::Cursor },
+    Run {
+        plan: Arc<E::Plan>,
+        cursor: E::Cursor,
+    },
+    /// DECLARE with its parameters.
+    Declare {
+        declaration: Arc<Declaration>,
+        plan: Arc<E::Plan>,
+        cursor: E::Cursor,
+    },
     Utility(Arc<Statement>),
     Done,
 }
 
 pub(super) struct Portal<E: Executor> {
-    body: PortalBody<E>,
-    formats: ResultFormats,
+    pub(super) body: PortalBody<E>,
+    pub(super) formats: ResultFormats,
+    /// How many savepoints there were when it was made: going back to one before ends it.
+    pub(super) depth: usize,
+    /// Whether rows may have been fetched, so that what is left must not see what comes after.
+    pub(super) is_started: bool,
+    /// What SQL says of it, if it was made by DECLARE.
+    pub(super) cursor: Option<SqlCursor>,
 }
 
 impl<E: Executor> Session<E> {
     pub(super) async fn bind<S: ResponseSink>(&mut self, bind: &Bind<'_>, sink: &mut S) -> Result<(), Fault> {
         let prepared = self.prepared_named(bind.statement)?;
         let statement = prepared.statement.clone();
+        self.context.activity.begin(Arc::clone(&prepared.text), self.context.statement_time);
         if !statement.as_deref().is_none_or(Statement::ends_failure) {
             self.refuse_in_failed_block()?;
         }
@@ -68,16 +85,23 @@ impl<E: Executor> Session<E> {
             .into());
         }
         let columns = shape.map_or(0, |shape| shape.columns.len());
-        let formats = result_formats(bind, columns, plan.is_some())?;
+        let is_plan = matches!(statement.as_deref(), Some(Statement::Plan(_)));
+        let formats = result_formats(bind, columns, is_plan)?;
         let body = match (plan, statement) {
-            (Some(plan), _) => {
+            (Some(plan), statement) => {
                 let cursor = self.parts.executor.open(&self.context, &plan, bind)?;
-                PortalBody::Run { plan, cursor }
+                match statement.as_deref() {
+                    Some(Statement::Declare(declaration)) => {
+                        PortalBody::Declare { declaration: Arc::clone(declaration), plan, cursor }
+                    }
+                    _ => PortalBody::Run { plan, cursor },
+                }
             }
             (None, Some(statement)) => PortalBody::Utility(statement),
             (None, None) => PortalBody::Empty,
         };
-        let portal = Portal { body, formats };
+        let depth = self.block.savepoints.len();
+        let portal = Portal { body, formats, depth, is_started: false, cursor: None };
         if bind.portal.is_empty() {
             self.unnamed_portal = Some(portal);
         } else {
@@ -98,7 +122,7 @@ impl<E: Executor> Session<E> {
                 let prepared = self.prepared_named(name)?;
                 let statement = prepared.statement.clone();
                 let is_planned = prepared.plan.is_some();
-                if matches!(statement.as_deref(), Some(Statement::Plan(_))) {
+                if matches!(statement.as_deref(), Some(Statement::Plan(_) | Statement::Declare(_))) {
                     self.refuse_in_failed_block()?;
                 }
                 if !is_planned {
@@ -108,6 +132,11 @@ impl<E: Executor> Session<E> {
                 let prepared = self.prepared_named(name)?;
                 let out = sink.buffer();
                 match &prepared.plan {
+                    Some(plan) if matches!(statement.as_deref(), Some(Statement::Declare(_))) => {
+                        let shape = self.parts.executor.shape(plan);
+                        response::parameter_description(out, shape.param_types.iter().copied());
+                        response::mark(out, Mark::NoData);
+                    }
                     Some(plan) => {
                         let shape = self.parts.executor.shape(plan);
                         response::parameter_description(out, shape.param_types.iter().copied());
@@ -130,7 +159,9 @@ impl<E: Executor> Session<E> {
                     PortalBody::Utility(statement) => {
                         self.describe_utility(Some(statement), &portal.formats, sink.buffer());
                     }
-                    PortalBody::Empty | PortalBody::Done => response::mark(sink.buffer(), Mark::NoData),
+                    PortalBody::Empty | PortalBody::Done | PortalBody::Declare { .. } => {
+                        response::mark(sink.buffer(), Mark::NoData)
+                    }
                 }
             }
         }
@@ -146,6 +177,7 @@ impl<E: Executor> Session<E> {
         let place = if name.is_empty() { self.unnamed_portal.as_mut() } else { self.portals.get_mut(name) };
         let portal = place.ok_or_else(|| no_such_portal(name))?;
         let formats = std::mem::take(&mut portal.formats);
+        let (depth, was_started, declared) = (portal.depth, portal.is_started, portal.cursor.take());
         match std::mem::replace(&mut portal.body, PortalBody::Done) {
             PortalBody::Empty => response::mark(sink.buffer(), Mark::EmptyQuery),
             PortalBody::Done => {
@@ -156,9 +188,18 @@ impl<E: Executor> Session<E> {
                 .into());
             }
             PortalBody::Utility(statement) => self.run_utility(&statement, &formats, true, sink).await?,
+            PortalBody::Declare { declaration, plan, cursor } => {
+                self.refuse_in_failed_block()?;
+                self.declare(&declaration, plan, cursor).await?;
+                response::command_complete(sink.buffer(), "DECLARE CURSOR");
+            }
             PortalBody::Run { plan, cursor } => {
                 self.refuse_in_failed_block()?;
-                self.begin_statement();
+                // What is suspended goes on in the snapshot in which it began.
+                if !was_started {
+                    self.begin_statement().await?;
+                }
+                self.ensure_transaction(rustydb_txn::Access::ReadOnly).await?;
                 let rest =
                     self.run_plan(&plan, cursor, &formats, CopyCaller::Execute, max_rows, sink).await?;
                 if let Some(cursor) = rest {
@@ -168,7 +209,8 @@ impl<E: Executor> Session<E> {
                         self.portals.get_mut(name)
                     };
                     if let Some(portal) = place {
-                        *portal = Portal { body: PortalBody::Run { plan, cursor }, formats };
+                        let body = PortalBody::Run { plan, cursor };
+                        *portal = Portal { body, formats, depth, is_started: true, cursor: declared };
                     }
                 }
             }
@@ -206,9 +248,32 @@ impl<E: Executor> Session<E> {
         Ok(())
     }
 
+    /// Ends the portals that a failure or the end of the transaction ends: all but held cursors and, while the
+    /// innermost savepoint stands, those that were made before it.
     pub(super) fn close_portals(&mut self) {
-        self.portals.clear();
+        let depth = self.block.savepoints.len();
+        let in_block = self.block.status != TransactionStatus::Idle;
+        self.portals.retain(|_, portal| {
+            let is_held = portal.cursor.as_ref().is_some_and(|cursor| cursor.is_held);
+            is_held || (in_block && portal.depth < depth)
+        });
         self.unnamed_portal = None;
+    }
+
+    /// Lets no portal that has begun see what the statement that comes does: what is left of it is kept.
+    pub(super) async fn keep_portals(&mut self) -> Result<(), SqlError> {
+        let Self { parts, context, txn, portals, unnamed_portal, deadline, .. } = self;
+        let Some(txn) = txn else { return Ok(()) };
+        for portal in portals.values_mut().chain(unnamed_portal) {
+            if let PortalBody::Run { cursor, .. } = &mut portal.body
+                && portal.is_started
+                && parts.executor.kept_count(cursor).is_none()
+            {
+                let kept = parts.executor.keep(txn, context, cursor);
+                context.interrupts.guard(&parts.env, *deadline, kept).await??;
+            }
+        }
+        Ok(())
     }
 }
 

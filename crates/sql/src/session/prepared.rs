@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::activity::kept_text;
 use super::copy::CopyCaller;
 use super::core::Session;
 use super::executor::{Column, Executor, ResultFormats};
@@ -20,6 +21,8 @@ pub(super) const PREPARED_COUNT_MAX: usize = 10_000;
 
 /// A prepared statement.
 pub(super) struct Prepared<E: Executor> {
+    /// Its text, as others are shown it.
+    pub(super) text: Arc<str>,
     /// `None` is the empty statement.
     pub(super) statement: Option<Arc<Statement>>,
     /// Types given for its parameters.
@@ -36,6 +39,8 @@ impl<E: Executor> Session<E> {
         param_types: Vec<u32>,
         sink: &mut S,
     ) -> Result<(), Fault> {
+        let text = kept_text(sql);
+        self.context.activity.begin(Arc::clone(&text), self.context.statement_time);
         let mut statements = syntax::parse(sql)?;
         if statements.len() > 1 {
             return Err(SqlError::new(
@@ -51,11 +56,15 @@ impl<E: Executor> Session<E> {
         self.check_new_prepared(name)?;
         let mut plan = None;
         if let Some(statement) = &statement
-            && let Statement::Plan(ast) = statement
+            && let Some(ast) = statement.planned()
         {
             plan = Some(self.plan(ast, &param_types, statement.looks_read_only()).await?);
         }
-        self.add_prepared(name, sql, Prepared { statement: statement.map(Arc::new), param_types, plan });
+        self.add_prepared(
+            name,
+            sql,
+            Prepared { text, statement: statement.map(Arc::new), param_types, plan },
+        );
         response::mark(sink.buffer(), Mark::ParseComplete);
         Ok(())
     }
@@ -115,7 +124,7 @@ impl<E: Executor> Session<E> {
     pub(super) async fn plan_of(&mut self, name: &str) -> Result<Option<Arc<E::Plan>>, SqlError> {
         let prepared = self.prepared_named(name)?;
         let Some(statement) = prepared.statement.clone() else { return Ok(None) };
-        let Statement::Plan(ast) = &*statement else { return Ok(None) };
+        let Some(ast) = statement.planned() else { return Ok(None) };
         let known = prepared.plan.clone();
         let types: Vec<u32> = prepared.param_types.clone();
         let plan = match &known {

@@ -1,5 +1,6 @@
 //! The simple protocol: a Query message holds statements that form one transaction unless they say otherwise.
 
+use super::activity::kept_text;
 use super::copy::CopyCaller;
 use super::core::{Session, SessionEnd};
 use super::executor::{Dialogue, Executor, ResultFormats};
@@ -17,6 +18,7 @@ impl<E: Executor> Session<E> {
         self.unnamed = None;
         self.unnamed_portal = None;
         self.is_multiple = false;
+        self.context.activity.begin(kept_text(sql), self.context.statement_time);
         let statements = match syntax::parse(sql) {
             Ok(statements) => statements,
             Err(error) => return self.answer_failure(true, error, sink).await,

@@ -7,7 +7,7 @@ use rustydb_txn::Access;
 
 use super::copy::{ActiveCopy, CopyCaller};
 use super::core::Session;
-use super::executor::{Dialogue, Executor, ResultFormats};
+use super::executor::{Dialogue, Executor, Fetched, ResultFormats};
 use super::failure::{Fault, no_transaction};
 use super::interrupt::Interrupts;
 use super::response::{self, Mark};
@@ -25,7 +25,7 @@ impl<E: Executor> Session<E> {
         looks_read_only: bool,
     ) -> Result<Arc<E::Plan>, SqlError> {
         self.ensure_transaction(if looks_read_only { Access::ReadOnly } else { Access::ReadWrite }).await?;
-        self.begin_statement();
+        self.begin_statement().await?;
         let txn = self.txn.as_mut().ok_or_else(no_transaction)?;
         let planned = self.parts.executor.plan(txn, &self.context, statement, param_types);
         self.context.interrupts.guard(&self.parts.env, self.deadline, planned).await?
@@ -49,7 +49,7 @@ impl<E: Executor> Session<E> {
                     format!("cannot execute {name} in a read-only transaction"),
                 ));
             }
-            self.begin_statement();
+            self.begin_statement().await?;
             let txn = self.txn.as_mut().ok_or_else(no_transaction)?;
             let locked = self.parts.executor.lock(txn, &self.context, &plan);
             if self.context.interrupts.guard(&self.parts.env, self.deadline, locked).await?? {
@@ -88,7 +88,7 @@ impl<E: Executor> Session<E> {
             }
             Dialogue::Rows => {}
         }
-        if !self.drive(&mut cursor, formats, max_rows, sink).await? {
+        if !self.drive(&mut cursor, formats, max_rows, sink).await?.is_done {
             response::mark(sink.buffer(), Mark::PortalSuspended);
             return Ok(Some(cursor));
         }
@@ -106,18 +106,20 @@ impl<E: Executor> Session<E> {
         Ok(None)
     }
 
-    /// Fetches until the cursor is done or has given `max_rows` (0: all). Answers whether it is done.
-    async fn drive<S: ResponseSink>(
+    /// Fetches until the cursor is done or has given `max_rows` (0: all). Answers how many rows it gave, and whether it
+    /// is done.
+    pub(super) async fn drive<S: ResponseSink>(
         &mut self,
         cursor: &mut E::Cursor,
         formats: &ResultFormats,
         max_rows: u32,
         sink: &mut S,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Fetched, Fault> {
         let mut left = match max_rows {
             0 => usize::MAX,
             some => usize::try_from(some).unwrap_or(usize::MAX),
         };
+        let mut rows = 0;
         self.is_fresh = false;
         loop {
             let start = sink.buffer().len();
@@ -127,13 +129,14 @@ impl<E: Executor> Session<E> {
             if self.access == Access::ReadWrite && fetched.rows > 0 {
                 self.unsettled.get_or_insert(start);
             }
+            rows += fetched.rows;
             if fetched.is_done {
-                return Ok(true);
+                return Ok(Fetched { rows, is_done: true });
             }
             if left != usize::MAX {
                 left = left.saturating_sub(fetched.rows);
                 if left == 0 {
-                    return Ok(false);
+                    return Ok(Fetched { rows, is_done: false });
                 }
             }
             self.context.interrupts.check()?;

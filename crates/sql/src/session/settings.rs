@@ -337,6 +337,15 @@ impl Settings {
         })
     }
 
+    /// Names and present values of all settings, those with a dot that were set included.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        let custom: std::collections::BTreeSet<&String> =
+            [&self.start, &self.session, &self.local].into_iter().flat_map(|values| values.keys()).collect();
+        let custom = custom.into_iter().map(String::as_str).filter(|name| definition(name).is_none());
+        let defined = DEFINITIONS.iter().map(|definition| definition.name);
+        defined.chain(custom).map(|name| (name, self.get(name)))
+    }
+
     /// Names and values of what clients are told of.
     pub fn reported(&self) -> impl Iterator<Item = (&'static str, &str)> {
         DEFINITIONS

@@ -147,6 +147,36 @@ impl std::fmt::Debug for Password {
     }
 }
 
+/// What DECLARE says of a cursor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Declaration {
+    /// Its name.
+    pub name: String,
+    /// BINARY: FETCH answers in binary.
+    pub is_binary: bool,
+    /// SCROLL: it goes backwards too.
+    pub is_scroll: bool,
+    /// WITH HOLD: it outlives its transaction.
+    pub is_holdable: bool,
+    /// What it runs.
+    pub query: Arc<ast::Statement>,
+}
+
+/// Where FETCH and MOVE go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Motion {
+    /// So many rows forward, backward when negative; 0 is the present row.
+    Forward(i64),
+    /// All rows that follow.
+    ForwardAll,
+    /// All rows before, the nearest first.
+    BackwardAll,
+    /// To the row with this number from 1, from the end when negative; 0 is before the first.
+    Absolute(i64),
+    /// To the row that is so many rows further.
+    Relative(i64),
+}
+
 /// One statement.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Statement {
@@ -210,6 +240,19 @@ pub enum Statement {
         /// Its parameters; `None` is NULL.
         params: Vec<Option<String>>,
     },
+    /// DECLARE CURSOR.
+    Declare(Arc<Declaration>),
+    /// FETCH or MOVE.
+    Fetch {
+        /// Of which cursor.
+        name: String,
+        /// How far.
+        motion: Motion,
+        /// MOVE: the rows are passed over.
+        is_move: bool,
+    },
+    /// CLOSE; without a name, of all cursors.
+    CloseCursor(Option<String>),
     /// Of the system group.
     System(SystemStatement),
 }
@@ -231,7 +274,20 @@ impl Statement {
                 ast::Statement::Copy { to, .. } => *to,
                 _ => false,
             },
+            Self::Declare(declaration) => {
+                matches!(&*declaration.query, ast::Statement::Query(query) if query.locks.is_empty() && query.with.is_none())
+            }
             _ => true,
+        }
+    }
+
+    /// What of it is planned.
+    #[must_use]
+    pub fn planned(&self) -> Option<&Arc<ast::Statement>> {
+        match self {
+            Self::Plan(statement) => Some(statement),
+            Self::Declare(declaration) => Some(&declaration.query),
+            _ => None,
         }
     }
 }

@@ -33,6 +33,7 @@ struct Script {
 struct Run {
     script: Arc<Script>,
     given: usize,
+    is_kept: bool,
 }
 
 impl Executor for Scripted {
@@ -81,7 +82,7 @@ impl Executor for Scripted {
     }
 
     fn open(&self, _: &Context, plan: &Arc<Script>, _: &Bind<'_>) -> Result<Run, SqlError> {
-        Ok(Run { script: Arc::clone(plan), given: 0 })
+        Ok(Run { script: Arc::clone(plan), given: 0, is_kept: false })
     }
 
     async fn fetch(
@@ -122,6 +123,19 @@ impl Executor for Scripted {
             format!("SELECT {}", run.given)
         };
         response::command_complete(out, &tag);
+    }
+
+    async fn keep(&self, _: &mut Transaction, _: &Context, run: &mut Run) -> Result<(), SqlError> {
+        run.is_kept = true;
+        Ok(())
+    }
+
+    fn kept_count(&self, run: &Run) -> Option<usize> {
+        run.is_kept.then_some(run.script.rows)
+    }
+
+    fn seek(&self, run: &mut Run, row: usize) {
+        run.given = row;
     }
 
     async fn copy_begin(&self, _: &mut Transaction, _: &Context, _: &Arc<Script>) -> Result<u64, SqlError> {
@@ -206,6 +220,7 @@ impl Client {
             key: SessionKey { incarnation: Incarnation::new(1), session: SessionId::new(1) },
             resolver: Arc::new(|_| Box::pin(async { None })),
             interrupts: Arc::new(Interrupts::default()),
+            activities: Arc::default(),
         };
         let session =
             Session::new(parts, &SessionContext { user: "u".into(), ..SessionContext::default() }).unwrap();

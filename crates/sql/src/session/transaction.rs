@@ -71,20 +71,26 @@ impl<E: Executor> Session<E> {
         };
         let begun =
             self.context.interrupts.guard(&self.parts.env, self.deadline, self.parts.store.begin(options));
-        self.txn = Some(begun.await?.map_err(store_error)?);
+        let txn = begun.await?.map_err(store_error)?;
+        self.context.activity.open(txn.id(), self.context.transaction_time);
+        self.txn = Some(txn);
         self.access = access;
         self.is_fresh = true;
         Ok(())
     }
 
     /// Begins a statement, unless one has begun in which nothing ran.
-    pub(super) fn begin_statement(&mut self) {
-        if !self.is_fresh
-            && let Some(txn) = &mut self.txn
-        {
-            txn.begin_statement();
+    pub(super) async fn begin_statement(&mut self) -> Result<(), SqlError> {
+        if !self.is_fresh {
+            if !self.portals.is_empty() || self.unnamed_portal.is_some() {
+                self.keep_portals().await?;
+            }
+            if let Some(txn) = &mut self.txn {
+                txn.begin_statement();
+            }
         }
         self.is_fresh = true;
+        Ok(())
     }
 
     pub(super) fn refuse_in_failed_block(&self) -> Result<(), SqlError> {
@@ -122,6 +128,7 @@ impl<E: Executor> Session<E> {
 
     /// Commits what is open. The block is still to be ended by the caller.
     pub(super) async fn commit<S: ResponseSink>(&mut self, rest: &[u8], sink: &mut S) -> Result<(), Fault> {
+        self.hold_cursors().await?;
         let Some(txn) = self.txn.take() else {
             self.context.settings.commit();
             return Ok(());
@@ -145,11 +152,13 @@ impl<E: Executor> Session<E> {
                     sink.buffer().truncate(start);
                 }
                 self.context.settings.roll_back();
+                self.end_holds();
                 return Err(error.into());
             }
         }
         self.unsettled = None;
         self.context.settings.commit();
+        self.confirm_holds();
         Ok(())
     }
 

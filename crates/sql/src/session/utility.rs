@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 
+use super::activity::kept_text;
 use super::core::Session;
 use super::executor::{Executor, ResultFormats};
-use super::failure::{Fault, no_such_statement, store_error};
+use super::failure::{Fault, no_such_cursor, no_such_statement, store_error};
 use super::prepared::Prepared;
-use super::request::Request;
+use super::request::{Bind, Request};
 use super::response::{self, Field, Mark, RowWriter, TransactionStatus};
 use super::settings::{DEFINITIONS, Scope};
 use super::sink::ResponseSink;
@@ -103,6 +104,7 @@ impl<E: Executor> Session<E> {
             }
             Statement::DiscardAll => {
                 self.refuse_in_block("DISCARD ALL")?;
+                self.portals.clear();
                 self.context.settings.reset_all();
                 self.deallocate_all();
                 "DISCARD ALL"
@@ -121,6 +123,7 @@ impl<E: Executor> Session<E> {
             Statement::Prepare { name, param_types, statement, sql } => {
                 self.check_new_prepared(name)?;
                 let prepared = Prepared {
+                    text: kept_text(sql),
                     statement: Some(Arc::new(Statement::Plan(Arc::clone(statement)))),
                     param_types: param_types.clone(),
                     plan: None,
@@ -135,6 +138,28 @@ impl<E: Executor> Session<E> {
             }
             Statement::Execute { name, params } => {
                 return self.execute_prepared(name, params, formats, is_described, sink).await;
+            }
+            Statement::Declare(declaration) => {
+                let plan = self.plan(&declaration.query, &[], statement.looks_read_only()).await?;
+                let plan = self.lock(plan, &declaration.query, &[]).await?;
+                let cursor = self.parts.executor.open(&self.context, &plan, &Bind::EMPTY)?;
+                self.declare(declaration, plan, cursor).await?;
+                "DECLARE CURSOR"
+            }
+            Statement::Fetch { name, motion, is_move } => {
+                let tag = self.fetch(name, *motion, *is_move, formats, is_described, sink).await?;
+                response::command_complete(sink.buffer(), &tag);
+                return Ok(());
+            }
+            Statement::CloseCursor(None) => {
+                self.portals.retain(|_, portal| portal.cursor.is_none());
+                "CLOSE CURSOR ALL"
+            }
+            Statement::CloseCursor(Some(name)) => {
+                if self.portals.remove(name).is_none() {
+                    return Err(no_such_cursor(name).into());
+                }
+                "CLOSE CURSOR"
             }
             Statement::System(system) => {
                 self.run_system(system, sink.buffer()).await?;
@@ -153,6 +178,9 @@ impl<E: Executor> Session<E> {
         out: &mut BytesMut,
     ) {
         match statement {
+            Some(Statement::Fetch { name, is_move: false, .. }) if self.portals.contains_key(name) => {
+                self.describe_cursor(name, formats, out);
+            }
             Some(Statement::Show(name)) => describe_show(name.as_deref(), formats, out),
             _ => response::mark(out, Mark::NoData),
         }
@@ -204,6 +232,7 @@ impl<E: Executor> Session<E> {
             txn.rollback_to(*savepoint).map_err(store_error)?;
         }
         self.block.savepoints.truncate(depth + 1);
+        self.portals.retain(|_, portal| portal.depth <= depth);
         self.context.settings.roll_back_to(depth);
         self.block.status = TransactionStatus::InBlock;
         Ok(())
@@ -216,6 +245,9 @@ impl<E: Executor> Session<E> {
             txn.release(*savepoint).map_err(store_error)?;
         }
         self.block.savepoints.truncate(depth);
+        for portal in self.portals.values_mut() {
+            portal.depth = portal.depth.min(depth);
+        }
         self.context.settings.release_to(depth);
         Ok(())
     }

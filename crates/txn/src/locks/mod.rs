@@ -13,3 +13,4 @@ mod table;
 pub(crate) use mode::{LockTarget, Mode};
 pub use mode::{LockWait, RowLock, TableLockId, TableLockMode};
 pub(crate) use table::{Acquired, LockTable, LockWaiter, TxnId};
+pub use table::{LockView, Locked};

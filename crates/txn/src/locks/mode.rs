@@ -113,6 +113,31 @@ impl Mode {
         Mode(mode as u8)
     }
 
+    /// Every mode that a mask may hold, weakest first.
+    pub(crate) fn all() -> impl Iterator<Item = Mode> {
+        (0..8).map(Mode)
+    }
+
+    /// The name that PostgreSQL's `pg_locks` gives the mode; those on rows are named as its locks on tuples.
+    pub(crate) fn name(self, target: &LockTarget) -> &'static str {
+        let names: &[&'static str] = match target {
+            LockTarget::Table(_) => &[
+                "AccessShareLock",
+                "RowShareLock",
+                "RowExclusiveLock",
+                "ShareUpdateExclusiveLock",
+                "ShareLock",
+                "ShareRowExclusiveLock",
+                "ExclusiveLock",
+                "AccessExclusiveLock",
+            ],
+            LockTarget::Row(_) => {
+                &["AccessShareLock", "RowShareLock", "ExclusiveLock", "AccessExclusiveLock"]
+            }
+        };
+        names.get(usize::from(self.0)).copied().unwrap_or_default()
+    }
+
     pub(crate) const fn bit(self) -> u8 {
         1 << self.0
     }

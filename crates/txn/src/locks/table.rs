@@ -3,15 +3,38 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use super::mode::{LockTarget, Mode};
+use super::mode::{LockTarget, Mode, TableLockId};
 use crate::error::TxnError;
 
 /// A transaction, for the lock table. Never reused within a process.
 pub(crate) type TxnId = u64;
+
+/// What a lock is on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Locked {
+    /// A table.
+    Table(TableLockId),
+    /// The row with this key.
+    Row(Bytes),
+}
+
+/// A lock that is held or waited for, as people are shown it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockView {
+    /// The transaction, as [`Transaction::id`](crate::Transaction::id) names it.
+    pub transaction: u64,
+    /// What it is on.
+    pub on: Locked,
+    /// The mode by the name that PostgreSQL's `pg_locks` gives it.
+    pub mode: &'static str,
+    /// It is held; otherwise the transaction waits for it.
+    pub is_granted: bool,
+}
 
 /// All locks of one group at its leader.
 pub(crate) struct LockTable {
@@ -198,6 +221,46 @@ impl LockTable {
             former.locks.into_values().flat_map(|lock| lock.queue.into_iter()).collect();
         requests.sort_unstable_by_key(|request| request.ticket);
         drop(requests);
+    }
+
+    /// What is held and waited for, for people: locks on tables, and those on rows that somebody waits for. At most
+    /// `count_max` of them.
+    pub(crate) fn view(&self, count_max: usize) -> Vec<LockView> {
+        let inner = self.inner.lock();
+        let shown = inner
+            .locks
+            .iter()
+            .filter(|(target, lock)| matches!(target, LockTarget::Table(_)) || !lock.queue.is_empty());
+        let entries = shown.flat_map(|(target, lock)| {
+            let on = match target {
+                LockTarget::Table(id) => Locked::Table(*id),
+                LockTarget::Row(key) => Locked::Row(key.clone()),
+            };
+            let held = lock.holders.iter().flat_map(|holder| {
+                let modes = Mode::all().filter(|mode| holder.modes & mode.bit() != 0);
+                modes.map(|mode| (holder.txn, mode, true))
+            });
+            let waiting = lock.queue.iter().map(|request| (request.txn, request.mode, false));
+            held.chain(waiting).map(move |(transaction, mode, is_granted)| LockView {
+                transaction,
+                mode: mode.name(target),
+                on: on.clone(),
+                is_granted,
+            })
+        });
+        let mut view: Vec<LockView> = entries.take(count_max).collect();
+        view.sort_unstable_by(|left, right| {
+            (left.transaction, &left.on, left.mode).cmp(&(right.transaction, &right.on, right.mode))
+        });
+        view
+    }
+
+    /// The transactions that stand in the way of what a transaction waits for; none when it does not wait.
+    pub(crate) fn blockers(&self, txn: TxnId) -> Vec<TxnId> {
+        let mut blockers = self.inner.lock().blockers(txn);
+        blockers.sort_unstable();
+        blockers.dedup();
+        blockers
     }
 
     /// Holders and waiters in all.
@@ -398,6 +461,29 @@ mod tests {
         table.release(3, [&row("a")]);
         drop(fourth);
         assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn the_view_shows_tables_and_contended_rows() {
+        let table = LockTable::new(100);
+        let target = LockTarget::Table(TableLockId::new(7));
+        let mode = Mode::table(super::super::mode::TableLockMode::RowExclusive);
+        assert!(matches!(table.acquire(1, &target, mode, true), Ok(Acquired::Granted)));
+        acquire(&table, 1, "alone", RowLock::ForUpdate);
+        acquire(&table, 1, "wanted", RowLock::ForNoKeyUpdate);
+        let _waiter = wait(acquire(&table, 2, "wanted", RowLock::ForUpdate));
+        let entry =
+            |transaction, on: Locked, mode, is_granted| LockView { transaction, on, mode, is_granted };
+        assert_eq!(
+            table.view(100),
+            [
+                entry(1, Locked::Table(TableLockId::new(7)), "RowExclusiveLock", true),
+                entry(1, Locked::Row("wanted".into()), "ExclusiveLock", true),
+                entry(2, Locked::Row("wanted".into()), "AccessExclusiveLock", false),
+            ]
+        );
+        assert_eq!(table.view(2).len(), 2);
+        assert_eq!((table.blockers(2), table.blockers(1)), (vec![1], Vec::new()));
     }
 
     #[test]

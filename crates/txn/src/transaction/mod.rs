@@ -139,6 +139,12 @@ impl Transaction {
         })
     }
 
+    /// Names the transaction among those of its store's life at this node, as [`LockView`](crate::LockView) does.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.shared.id
+    }
+
     /// How the transaction was begun.
     #[must_use]
     pub const fn options(&self) -> &TxnOptions {

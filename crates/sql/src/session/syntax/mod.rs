@@ -1,5 +1,6 @@
 //! From SQL text to statements: the session's own by their words, the planner's by the parser.
 
+mod cursor;
 mod prepared;
 mod setting;
 mod system;

@@ -87,6 +87,19 @@ impl Words<'_> {
                 self.next += 1;
                 Some(self.execute()?)
             }
+            Keyword::DECLARE => {
+                self.next += 1;
+                Some(self.declare(dialect)?)
+            }
+            Keyword::FETCH => {
+                self.next += 1;
+                Some(self.fetch(false)?)
+            }
+            _ if self.take("move") => Some(self.fetch(true)?),
+            Keyword::CLOSE => {
+                self.next += 1;
+                Some(Statement::CloseCursor(if self.take("all") { None } else { Some(self.name()?) }))
+            }
             Keyword::CREATE | Keyword::ALTER | Keyword::DROP => self.system()?.map(Statement::System),
             _ => None,
         };
