@@ -185,6 +185,7 @@ fn closed_from_wire(closed: v1::SessionClosed) -> SessionClosed {
         Reason::UnknownDatabase => SessionClosed::UnknownDatabase,
         Reason::TooMany => SessionClosed::TooMany,
         Reason::Stopping => SessionClosed::Stopping,
+        Reason::Ended => SessionClosed::Ended,
         Reason::Malformed => SessionClosed::Malformed(closed.message),
         Reason::Unspecified => SessionClosed::Lost(closed.message),
     }
@@ -197,6 +198,7 @@ pub(crate) fn closed_to_wire(closed: SessionClosed) -> v1::SessionClosed {
         SessionClosed::UnknownDatabase => (Reason::UnknownDatabase, 0),
         SessionClosed::TooMany => (Reason::TooMany, 0),
         SessionClosed::Stopping => (Reason::Stopping, 0),
+        SessionClosed::Ended => (Reason::Ended, 0),
         SessionClosed::Malformed(_) => (Reason::Malformed, 0),
         _ => (Reason::Unspecified, 0),
     };
@@ -216,6 +218,7 @@ mod tests {
             SessionClosed::UnknownDatabase,
             SessionClosed::TooMany,
             SessionClosed::Stopping,
+            SessionClosed::Ended,
         ] {
             assert_eq!(closed_from_wire(closed_to_wire(closed.clone())), closed);
         }

@@ -200,10 +200,14 @@ impl<E: Executor> Hosted<E> {
             match self.session.message(tag, body, &mut self.sink).await {
                 Ok(()) => {}
                 Err(SessionEnd::Goodbye | SessionEnd::Closed) => return Err(None),
+                // The client's own node goes on: to it this is the loss of another node, not the end of a session.
+                Err(SessionEnd::Fatal(_)) if self.session.interrupts().is_terminated() => {
+                    return Err(Some(SessionClosed::Stopping));
+                }
                 Err(SessionEnd::Fatal(error)) => {
                     response::sql_error(&mut self.sink.buffer, &error);
                     self.sink.flush().await.map_err(|_| None)?;
-                    return Err(Some(SessionClosed::Stopping));
+                    return Err(Some(SessionClosed::Ended));
                 }
             }
         }

@@ -71,9 +71,12 @@ pub enum SessionClosed {
     /// The node holds as many sessions as it may.
     #[error("the node holds too many sessions")]
     TooMany,
-    /// The node shuts down.
+    /// The node shuts down: what was asked last may or may not have been done.
     #[error("the node is stopping")]
     Stopping,
+    /// The session ended by itself, with the fatal error that was sent before.
+    #[error("the session has ended")]
+    Ended,
     /// One of the two sides did not understand the other.
     #[error("a frame between nodes was malformed: {0}")]
     Malformed(String),

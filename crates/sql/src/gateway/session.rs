@@ -463,6 +463,8 @@ impl<E: Executor> GatewaySession<E> {
             };
             let frame = match next {
                 Some(Ok(frame)) => frame,
+                // The client has its error by now.
+                Some(Err(SessionClosed::Ended)) => return Err(Break::End(SessionEnd::Closed)),
                 Some(Err(SessionClosed::NotLeader { .. })) if held.is_none() && !is_shown => {
                     return Err(Break::NotRun);
                 }

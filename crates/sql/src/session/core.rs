@@ -310,6 +310,12 @@ impl<E: Executor> Session<E> {
         if self.txn.is_none() && self.block.status == TransactionStatus::Idle {
             self.context.transaction_time = now;
         }
+        self.arm_timeouts();
+    }
+
+    /// Sets the timeouts of a statement that begins now. Each statement of a Query has its own, and follows what one
+    /// before it has set.
+    pub(super) fn arm_timeouts(&mut self) {
         let settings = &self.context.settings;
         self.context.lock_wait = settings.timeout("lock_timeout").map_or(LockWait::Forever, LockWait::For);
         self.deadline = settings

@@ -34,6 +34,7 @@ impl<E: Executor> Session<E> {
     /// Runs the statements of a Query, up to a COPY that takes data.
     pub(super) async fn run_pending<S: ResponseSink>(&mut self, sink: &mut S) -> Result<(), SessionEnd> {
         while let Some(statement) = self.pending.pop_front() {
+            self.arm_timeouts();
             match self.run_simple(&statement, sink).await {
                 Ok(()) if self.copy.is_some() => return sink.flush().await.map_err(SessionEnd::from),
                 Ok(()) => {}
