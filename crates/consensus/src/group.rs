@@ -113,7 +113,7 @@ pub struct RaftStatus {
     pub term: Term,
     /// What this node is in the group.
     pub state: NodeState,
-    /// Who leads, if known.
+    /// Who leads, if known: a leader that was heard lately, or this node while a majority answers it.
     pub leader: Option<NodeId>,
     /// The last entry in this node's log; [`None`] when it is empty.
     pub last_log_index: Option<LogIndex>,
@@ -175,6 +175,8 @@ struct GroupInner {
     closing: AtomicBool,
     /// Before this moment the node takes no part in elections.
     elections_from: rustydb_env::Instant,
+    /// When a leader was heard last.
+    heard: parking_lot::Mutex<rustydb_env::Instant>,
 }
 
 /// What a group is made of.
@@ -199,6 +201,7 @@ impl Group {
         let (events, _unwatched) = watch::channel(GroupEvent::default());
         let tasks = TaskGroup::new(&env);
         let preferred = parking_lot::Mutex::new(None);
+        let heard = parking_lot::Mutex::new(env.now());
         let group = Self {
             inner: Arc::new(GroupInner {
                 id,
@@ -214,6 +217,7 @@ impl Group {
                 failure,
                 closing: AtomicBool::new(false),
                 elections_from,
+                heard,
             }),
         };
         let tasks = &group.inner.tasks;
@@ -285,11 +289,18 @@ impl Group {
                 .map(|(node, matched)| (NodeId::new(*node), index(*matched)))
                 .collect()
         });
+        // openraft goes on naming a leader that is dead or cut off; it leads nobody.
+        let lately = if metrics.state == ServerState::Leader {
+            let alone = membership.voter_ids().count() <= 1;
+            alone || metrics.last_quorum_acked.is_some_and(|at| self.is_lately(at.0))
+        } else {
+            self.is_lately(*self.inner.heard.lock())
+        };
         RaftStatus {
             group: self.inner.id,
             term: Term::new(metrics.current_term),
             state: state_of(metrics.state),
-            leader: metrics.current_leader.map(NodeId::new),
+            leader: metrics.current_leader.filter(|_| lately).map(NodeId::new),
             last_log_index,
             commit_index,
             last_applied: index(metrics.last_applied),
@@ -431,7 +442,7 @@ impl Group {
         trigger.transfer_leader(to.get()).await.map_err(|fatal| self.inner.handle.stopped(fatal))?;
         let elected = events.wait_for(|event| event.term > status.term && event.leader.is_some());
         match self.inner.env.timeout(self.inner.config.election_timeout_max * 3, elected).await {
-            Ok(Ok(())) if self.status().leader == Some(to) => Ok(()),
+            Ok(Ok(())) if events.borrow().leader == Some(to) => Ok(()),
             Ok(Ok(())) => Err(ConsensusError::Busy { group, reason: "another voter was elected".to_owned() }),
             Ok(Err(_)) => Err(self.inner.handle.stopped("the group was closed")),
             Err(_) => {
@@ -484,14 +495,21 @@ impl Group {
 
     /// At the leader: members that answered within two election timeouts.
     fn answering(&self) -> BTreeSet<NodeId> {
-        let now = self.inner.env.now();
         let metrics = self.inner.handle.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let lately = |at: crate::runtime::Instant| {
-            now.saturating_since(at.0) <= self.inner.config.election_timeout_max * 2
-        };
         let heard = metrics.heartbeat.iter().flatten();
-        heard.filter(|(_, at)| at.is_some_and(|at| lately(*at))).map(|(node, _)| NodeId::new(*node)).collect()
+        let lately = heard.filter(|(_, at)| at.is_some_and(|at| self.is_lately(at.0)));
+        lately.map(|(node, _)| NodeId::new(*node)).collect()
+    }
+
+    /// Whether a moment is so near that what was true then may still be.
+    fn is_lately(&self, at: rustydb_env::Instant) -> bool {
+        self.inner.env.now().saturating_since(at) <= self.inner.config.election_timeout_max * 2
+    }
+
+    /// Notes that a leader was heard.
+    pub(crate) fn note_heard(&self) {
+        *self.inner.heard.lock() = self.inner.env.now();
     }
 
     /// Which node should lead when it is caught up. The leader hands over in its upkeep.

@@ -279,9 +279,15 @@ impl GroupsInner {
                 }
                 let request = append_request(append).map_err(malformed)?;
                 let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
+                let heard = group.clone();
                 Box::pin(async move {
                     match raft.append_entries(request).await {
-                        Ok(answer) => Ok(append_answer(answer, last)),
+                        Ok(answer) => {
+                            if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                                heard.note_heard();
+                            }
+                            Ok(append_answer(answer, last))
+                        }
                         Err(error) => Err(stopped(error)),
                     }
                 })
