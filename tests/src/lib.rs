@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod load;
+pub mod raw;
 pub mod server;
 pub mod sim;
 pub mod slt;

@@ -1,0 +1,107 @@
+//! A connection on which a test says whatever it likes.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Longest wait for the other side to say or end something.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A connection without manners.
+pub struct Raw {
+    stream: TcpStream,
+}
+
+/// A frontend message: tag, length, body.
+pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+    [&[tag][..], &length.to_be_bytes(), body].concat()
+}
+
+/// A startup packet for a role and a database.
+pub fn startup(user: &str, database: &str) -> Vec<u8> {
+    let body = [&196_608_u32.to_be_bytes()[..], format!("user\0{user}\0database\0{database}\0\0").as_bytes()]
+        .concat();
+    let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+    [&length.to_be_bytes()[..], &body].concat()
+}
+
+impl Raw {
+    /// Connects to a port of this machine.
+    pub fn connect(port: u16) -> Result<Raw> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Raw { stream })
+    }
+
+    /// Connects and logs in without a password, up to the first ReadyForQuery.
+    pub fn session(port: u16) -> Result<Raw> {
+        let mut raw = Raw::connect(port)?;
+        raw.say(&startup("postgres", "postgres"));
+        loop {
+            let (tag, body) = raw.message()?;
+            match tag {
+                b'Z' => return Ok(raw),
+                b'E' => bail!("login failed: {}", String::from_utf8_lossy(&body)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Says something. The other side may have gone before it has heard it all.
+    pub fn say(&mut self, bytes: &[u8]) {
+        let _gone = self.stream.write_all(bytes);
+    }
+
+    /// Says that nothing more comes.
+    pub fn hang_up(&mut self) {
+        let _gone = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// The next backend message.
+    pub fn message(&mut self) -> Result<(u8, Vec<u8>)> {
+        let mut head = [0; 5];
+        self.stream.read_exact(&mut head).context("no message")?;
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+        ensure!((4..1 << 24).contains(&length), "a message of {length} bytes");
+        let mut body = vec![0; usize::try_from(length)? - 4];
+        self.stream.read_exact(&mut body)?;
+        Ok((head[0], body))
+    }
+
+    /// The SQLSTATE of the next error, and whether the connection ended after it. Other messages are passed over.
+    pub fn error(&mut self) -> Result<(String, bool)> {
+        loop {
+            let (tag, body) = self.message()?;
+            if tag != b'E' {
+                continue;
+            }
+            let fields = body.split(|byte| *byte == 0);
+            let state = fields.filter_map(|field| field.strip_prefix(b"C")).next().context("no SQLSTATE")?;
+            let state = String::from_utf8(state.to_vec())?;
+            let severity_is_fatal = body.split(|byte| *byte == 0).any(|field| field == b"VFATAL");
+            return Ok((state, severity_is_fatal));
+        }
+    }
+
+    /// Waits until the other side ends the connection, in whatever way; what it said before.
+    pub fn wait_for_end(&mut self) -> Result<Vec<u8>> {
+        let mut said = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Ok(said),
+                Ok(count) => said.extend_from_slice(&buffer[..count]),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    bail!("the connection was left open; it said {:?}", String::from_utf8_lossy(&said))
+                }
+                // A reset is an end too.
+                Err(_) => return Ok(said),
+            }
+        }
+    }
+}
