@@ -36,14 +36,21 @@ fn sessions_by_transaction(context: &VirtualContext<'_>, live: Live<'_>) -> BTre
     own.filter_map(|activity| Some((activity.doing().transaction?.0, activity.pid))).collect()
 }
 
+/// `pg_locks.locktype` of a lock.
+fn kind(on: &Locked) -> &'static str {
+    match on {
+        Locked::Table(_) => "relation",
+        Locked::Row(_) => "tuple",
+        Locked::Staged => "transactionid",
+    }
+}
+
 /// `pg_stat_activity`
 pub(super) fn pg_stat_activity(context: &VirtualContext<'_>) -> Rows {
     let Some(live) = context.live else { return Vec::new() };
     let waits: BTreeMap<u64, &'static str> = (live.store.locks(LOCK_COUNT_MAX).into_iter())
         .filter(|lock| !lock.is_granted)
-        .map(|lock| {
-            (lock.transaction, if matches!(lock.on, Locked::Table(_)) { "relation" } else { "tuple" })
-        })
+        .map(|lock| (lock.transaction, kind(&lock.on)))
         .collect();
     let row = |activity: &Activity| {
         let doing = activity.doing();
@@ -114,12 +121,13 @@ pub(super) fn pg_locks(context: &VirtualContext<'_>) -> Rows {
     };
     (live.store.locks(LOCK_COUNT_MAX).into_iter())
         .map(|lock| {
-            let (kind, relation) = match &lock.on {
-                Locked::Table(id) => ("relation", Value::Oid(id.get())),
-                Locked::Row(key) => ("tuple", relation_of(key).map_or(Value::Null, |table| oid(table.oid))),
+            let relation = match &lock.on {
+                Locked::Table(id) => Value::Oid(id.get()),
+                Locked::Row(key) => relation_of(key).map_or(Value::Null, |table| oid(table.oid)),
+                Locked::Staged => Value::Null,
             };
             vec![
-                text(kind),
+                text(kind(&lock.on)),
                 database.map_or(Value::Null, oid),
                 relation,
                 Value::Null, // page

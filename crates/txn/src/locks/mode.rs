@@ -131,7 +131,7 @@ impl Mode {
                 "ExclusiveLock",
                 "AccessExclusiveLock",
             ],
-            LockTarget::Row(_) => {
+            LockTarget::Row(_) | LockTarget::Staged(_) => {
                 &["AccessShareLock", "RowShareLock", "ExclusiveLock", "AccessExclusiveLock"]
             }
         };

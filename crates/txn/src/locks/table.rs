@@ -21,6 +21,8 @@ pub enum Locked {
     Table(TableLockId),
     /// The row with this key.
     Row(Bytes),
+    /// All rows that a large transaction has written.
+    Staged,
 }
 
 /// A lock that is held or waited for, as people are shown it.
@@ -235,6 +237,7 @@ impl LockTable {
             let on = match target {
                 LockTarget::Table(id) => Locked::Table(*id),
                 LockTarget::Row(key) => Locked::Row(key.clone()),
+                LockTarget::Staged(_) => Locked::Staged,
             };
             let held = lock.holders.iter().flat_map(|holder| {
                 let modes = Mode::all().filter(|mode| holder.modes & mode.bit() != 0);
