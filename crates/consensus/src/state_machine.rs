@@ -168,7 +168,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
-        let mut entries = entries;
+        // Fused: gathering a batch asks once more behind the end.
+        let mut entries = entries.fuse();
         let mut apply: Vec<ApplyEntry> = Vec::new();
         let mut answers: Vec<ApplyResponder<TypeConfig>> = Vec::new();
         while let Some(first) = entries.next().await {
