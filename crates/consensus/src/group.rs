@@ -175,8 +175,8 @@ struct GroupInner {
     closing: AtomicBool,
     /// Before this moment the node takes no part in elections.
     elections_from: rustydb_env::Instant,
-    /// When a leader was heard last.
-    heard: parking_lot::Mutex<rustydb_env::Instant>,
+    /// When a leader was heard last in this life of the node.
+    heard: parking_lot::Mutex<Option<rustydb_env::Instant>>,
 }
 
 /// What a group is made of.
@@ -201,7 +201,7 @@ impl Group {
         let (events, _unwatched) = watch::channel(GroupEvent::default());
         let tasks = TaskGroup::new(&env);
         let preferred = parking_lot::Mutex::new(None);
-        let heard = parking_lot::Mutex::new(env.now());
+        let heard = parking_lot::Mutex::default();
         let group = Self {
             inner: Arc::new(GroupInner {
                 id,
@@ -294,7 +294,7 @@ impl Group {
             let alone = membership.voter_ids().count() <= 1;
             alone || metrics.last_quorum_acked.is_some_and(|at| self.is_lately(at.0))
         } else {
-            self.is_lately(*self.inner.heard.lock())
+            self.inner.heard.lock().is_some_and(|at| self.is_lately(at))
         };
         RaftStatus {
             group: self.inner.id,
@@ -509,7 +509,7 @@ impl Group {
 
     /// Notes that a leader was heard.
     pub(crate) fn note_heard(&self) {
-        *self.inner.heard.lock() = self.inner.env.now();
+        *self.inner.heard.lock() = Some(self.inner.env.now());
     }
 
     /// Which node should lead when it is caught up. The leader hands over in its upkeep.
