@@ -167,11 +167,21 @@ impl Cluster {
         for pid in pids {
             signal("KILL", pid)?;
         }
+        self.kill_dev()
+    }
+
+    /// kill -9 of `dev` alone.
+    pub fn kill_dev(&mut self) -> Result<()> {
         if let Some(mut dev) = self.dev.take() {
             dev.kill()?;
             dev.wait()?;
         }
         Ok(())
+    }
+
+    /// All lines that `dev` has printed since it was started.
+    pub fn printed(&self) -> Vec<String> {
+        self.lines.printed.lock().map(|printed| printed.clone()).unwrap_or_default()
     }
 
     /// kill -9 of one node.

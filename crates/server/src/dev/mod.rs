@@ -70,6 +70,16 @@ pub enum DevError {
         /// Why.
         reason: String,
     },
+    /// A node runs and cannot serve; it is left running, and serves when it can.
+    #[error("node {node} runs as process {pid}, but does not serve yet: {reason}")]
+    NotServing {
+        /// The node.
+        node: u16,
+        /// Its process.
+        pid: u64,
+        /// What it waits for.
+        reason: String,
+    },
     /// Every node has died.
     #[error("no node is left")]
     AllDied,

@@ -19,6 +19,8 @@ use super::process::{self, Lifetime, NodeClient};
 const START_DEADLINE: Duration = Duration::from_secs(120);
 /// Longest wait for a node to stop by itself; its own deadline is shorter.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
+/// How long `--start-node` waits for a majority when too few nodes answer.
+const QUORUM_PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(100);
 
 /// A line on standard output; a reader that went away is no reason to stop the cluster.
@@ -45,6 +47,8 @@ struct Cluster {
     leaders: BTreeMap<String, (u64, u64)>,
     started: Instant,
     ready: bool,
+    /// Whether it was told that too few nodes answer.
+    told_no_quorum: bool,
 }
 
 pub(crate) async fn run(dir: &Path, wanted: Wanted) -> Result<(), DevError> {
@@ -86,19 +90,62 @@ pub(crate) async fn start_one(dir: &Path, number: u16) -> Result<(), DevError> {
     }
     let mut child = process::spawn(&layout, number, Lifetime::Own)
         .map_err(|source| DevError::Spawn { node: number, source })?;
-    let deadline = Instant::now() + START_DEADLINE;
-    while Instant::now() < deadline {
+    let started = Instant::now();
+    let mut last: Option<NodeStatusResponse> = None;
+    while started.elapsed() < START_DEADLINE {
         if let Ok(Some(_)) = child.try_wait() {
             return Err(DevError::Start { node: number, reason: process::last_words(&layout, number) });
         }
-        if client.status().await.is_some_and(|status| status.ready) {
-            say(&format!("node {number} is up: {}", psql_line(&layout, number)));
-            return Ok(());
+        if let Some(status) = client.status().await {
+            if status.ready {
+                say(&format!("node {number} is up: {}", psql_line(&layout, number)));
+                return Ok(());
+            }
+            last = Some(status);
+            // Without a majority waiting is of no use: somebody has to start the next node.
+            if started.elapsed() >= QUORUM_PATIENCE
+                && let Some(reason) = no_quorum(&layout).await
+            {
+                return Err(DevError::NotServing { node: number, pid: u64::from(child.id()), reason });
+            }
         }
         tokio::time::sleep(POLL).await;
     }
-    let what = format!("starting node {number}");
-    Err(DevError::Deadline { what, seconds: START_DEADLINE.as_secs() })
+    match last {
+        // It lives and says what it waits for: catching up may take longer than anybody wants to wait here.
+        Some(status) => Err(DevError::NotServing {
+            node: number,
+            pid: u64::from(child.id()),
+            reason: status.not_ready_reason,
+        }),
+        None => {
+            let _ = child.kill();
+            let _ = child.wait();
+            let what = format!("starting node {number}");
+            Err(DevError::Deadline { what, seconds: START_DEADLINE.as_secs() })
+        }
+    }
+}
+
+/// What to say when fewer nodes answer than must agree.
+async fn no_quorum(layout: &Layout) -> Option<String> {
+    let mut silent = Vec::new();
+    for node in layout.node_numbers() {
+        let answer = match client(layout, node) {
+            Ok(client) => client.status().await,
+            Err(_) => None,
+        };
+        if answer.is_none() {
+            silent.push(node);
+        }
+    }
+    let (nodes, quorum) = (usize::from(layout.nodes), usize::from(layout.nodes) / 2 + 1);
+    let up = nodes - silent.len();
+    let first = silent.first().filter(|_| up < quorum)?;
+    Some(format!(
+        "{up} of {nodes} nodes answer, {quorum} must agree; start another with: rustydb dev --data {} --start-node {first}",
+        layout.dir().display()
+    ))
 }
 
 fn client(layout: &Layout, node: u16) -> Result<NodeClient, DevError> {
@@ -130,7 +177,14 @@ impl Cluster {
             let client = client(&layout, number)?;
             nodes.push(Node { number, client, child: None, status: None, dead: false });
         }
-        Ok(Cluster { layout, nodes, leaders: BTreeMap::new(), started: Instant::now(), ready: false })
+        Ok(Cluster {
+            layout,
+            nodes,
+            leaders: BTreeMap::new(),
+            started: Instant::now(),
+            ready: false,
+            told_no_quorum: false,
+        })
     }
 
     async fn serve(&mut self) -> Result<(), DevError> {
@@ -263,6 +317,7 @@ impl Cluster {
                 _ => {}
             }
         }
+        self.tell_quorum(at);
         let mut leaders: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         for status in self.nodes.iter().filter_map(|node| node.status.as_ref()) {
             for group in status.groups.iter().filter(|group| group.state == "leader") {
@@ -279,6 +334,21 @@ impl Cluster {
                 say(&format!("[{at:.1}s] node {leader} leads {what} (term {term})"));
             }
             self.leaders.insert(name, (leader, term));
+        }
+    }
+
+    /// Deaths are counted, not silence: a node that is busy for a moment is not gone.
+    fn tell_quorum(&mut self, at: f64) {
+        let (nodes, quorum) = (self.nodes.len(), self.nodes.len() / 2 + 1);
+        let alive = self.nodes.iter().filter(|node| !node.dead).count();
+        if (alive < quorum) != self.told_no_quorum {
+            self.told_no_quorum = alive < quorum;
+            let effect = if self.told_no_quorum {
+                "nothing is served until another is started"
+            } else {
+                "that is enough"
+            };
+            say(&format!("[{at:.1}s] {alive} of {nodes} nodes live, {quorum} must agree: {effect}"));
         }
     }
 
