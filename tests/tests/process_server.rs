@@ -265,7 +265,14 @@ fn certificate(folder: &Path, name: &str) -> Result<(PathBuf, PathBuf)> {
         "-days",
         "30",
     ]);
-    command.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]);
+    command.args([
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+    ]);
     let output = finish(
         {
             command.arg("-out").arg(&pem).arg("-keyout").arg(&key);
@@ -384,5 +391,39 @@ fn check_config_names_line_and_reason() -> Result<()> {
         Duration::from_secs(30),
     )?;
     ensure!(output.status.code() == Some(2) && text(&output).contains("No such file"), "{}", text(&output));
+    Ok(())
+}
+
+#[test]
+fn a_server_that_demands_tls_is_reached_with_it_only() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (pem, key) = certificate(folder.path(), "server")?;
+    let (other, _) = certificate(folder.path(), "other")?;
+    let more = format!(
+        "[tls]\ncertificate_file = {pem:?}\nkey_file = {key:?}\n\
+         [auth]\nrules = [{{ from = \"127.0.0.0/8\", tls = true, method = \"trust\" }}]\n"
+    );
+    let mut server = Server::new(folder.path(), "node", 1, free_base_port()?, 1, &more)?;
+    server.start()?;
+    server.cli_json(&["cluster", "init"])?;
+    server.wait_ready()?;
+    let (authority, stranger) = (pem.display().to_string(), other.display().to_string());
+    let output = server.cli(&["query", "--tls-ca", &authority, "SELECT 41 + 1 AS answer"])?;
+    ensure!(
+        output.status.success() && text(&output).contains("42"),
+        "{}\n{}",
+        text(&output),
+        server.logged()
+    );
+    for refused in [&["query", "SELECT 1"][..], &["query", "--tls-ca", &stranger, "SELECT 1"]] {
+        let output = server.cli(refused)?;
+        ensure!(output.status.code() == Some(1), "{refused:?}: {}", text(&output));
+    }
+    let target = format!("{} sslmode=verify-full sslrootcert={authority}", server.target("postgres"));
+    let mut psql = Command::new("psql");
+    psql.args(["-X", "-A", "-t", "-c", "SELECT 40 + 2", &target.replace("127.0.0.1", "localhost")]);
+    let output = finish(psql, PATIENCE)?;
+    ensure!(output.status.success() && text(&output).contains("42"), "{}", text(&output));
+    ensure!(server.stop()?.success(), "{}", server.logged());
     Ok(())
 }

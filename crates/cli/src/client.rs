@@ -49,7 +49,8 @@ impl From<Status> for CliError {
     fn from(status: Status) -> CliError {
         let text = status.message().to_owned();
         match status.code() {
-            Code::Unavailable => CliError::Unreachable(text),
+            // With a source the connection failed; without one a node that was reached says that another is not.
+            Code::Unavailable if std::error::Error::source(&status).is_some() => CliError::Unreachable(text),
             Code::DeadlineExceeded => CliError::TimedOut(text),
             _ => CliError::Refused(text),
         }

@@ -13,6 +13,7 @@ mod output;
 mod query;
 mod raft;
 mod shell;
+mod tls;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -104,6 +105,10 @@ struct Login {
     /// Password of the role; better given in the environment than typed on a command line.
     #[arg(long, env = "PGPASSWORD", hide_env_values = true)]
     password: Option<String>,
+    /// PEM file with the authority of the servers' certificates; the session then uses TLS, and checks that the
+    /// certificate is of the host that it connects to.
+    #[arg(long, env = "PGSSLROOTCERT")]
+    tls_ca: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

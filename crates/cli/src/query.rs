@@ -2,11 +2,13 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use crate::Login;
 use crate::client::{Addresses, CliError, split_address};
 use crate::output::{self, Form};
+use crate::tls::Tls;
 
 /// Connects to the first node that answers and takes the login.
 pub(crate) async fn connect(addresses: &Addresses, login: &Login) -> Result<Client, CliError> {
@@ -23,12 +25,21 @@ pub(crate) async fn connect(addresses: &Addresses, login: &Login) -> Result<Clie
     if let Some(password) = &login.password {
         config.password(password);
     }
-    let (client, connection) = config.connect(NoTls).await.map_err(|error| refused(&error))?;
-    // The connection ends with the client; its error reaches the statement that waits for it.
-    tokio::spawn(async move {
-        let _ = connection.await;
-    });
+    let Some(authority) = &login.tls_ca else {
+        let (client, connection) = config.connect(NoTls).await.map_err(|error| refused(&error))?;
+        tokio::spawn(ended(connection));
+        return Ok(client);
+    };
+    config.ssl_mode(SslMode::Require);
+    let tls = Tls::of_authority(authority)?;
+    let (client, connection) = config.connect(tls).await.map_err(|error| refused(&error))?;
+    tokio::spawn(ended(connection));
     Ok(client)
+}
+
+/// The connection ends with the client; its error reaches the statement that waits for it.
+async fn ended(connection: impl Future<Output = Result<(), tokio_postgres::Error>>) {
+    let _ = connection.await;
 }
 
 /// One statement's outcome.
