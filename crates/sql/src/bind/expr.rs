@@ -161,8 +161,12 @@ impl Binder<'_> {
                 escape_char.as_deref(),
                 place,
             ),
-            AstExpr::SimilarTo { negated, expr: operand, pattern, escape_char: None } => {
-                let pattern = call("similar_to_escape", vec![bind(pattern)?])?;
+            AstExpr::SimilarTo { negated, expr: operand, pattern, escape_char } => {
+                let mut args = vec![bind(pattern)?];
+                if let Some(escape) = escape_char {
+                    args.push(bind(escape)?);
+                }
+                let pattern = call("similar_to_escape", args)?;
                 self.operator(if *negated { "!~" } else { "~" }, bind(operand)?, pattern)
             }
             AstExpr::AnyOp { left, compare_op, right, .. } => {

@@ -407,6 +407,16 @@ pub(crate) fn strip(expr: &AstExpr) -> &AstExpr {
     }
 }
 
+/// Whether a type around the expression names the column rather than the expression.
+fn names_weakly(expr: &AstExpr) -> bool {
+    match expr {
+        AstExpr::Nested(inner) => names_weakly(inner),
+        AstExpr::Cast { expr, .. } => output_name(expr) == "?column?" || names_weakly(expr),
+        AstExpr::TypedString(_) | AstExpr::Value(_) | AstExpr::Case { .. } => true,
+        _ => false,
+    }
+}
+
 /// The name that PostgreSQL gives to a column without an alias.
 pub(crate) fn output_name(expr: &AstExpr) -> String {
     let unnamed = || "?column?".to_owned();
@@ -418,8 +428,9 @@ pub(crate) fn output_name(expr: &AstExpr) -> String {
         }
         AstExpr::Nested(inner) | AstExpr::Collate { expr: inner, .. } => output_name(inner),
         AstExpr::Cast { expr, data_type, .. } => match output_name(expr) {
-            name if name == "?column?" => DataType::parse(&data_type.to_string())
-                .map_or_else(unnamed, |data_type| data_type.base.type_name().to_owned()),
+            // A type, and what else names weakly, gives way to the type outside of it.
+            name if name == "?column?" || names_weakly(expr) => DataType::parse(&data_type.to_string())
+                .map_or(name, |data_type| data_type.base.type_name().trim_start_matches('_').to_owned()),
             name => name,
         },
         AstExpr::Case { else_result, .. } => match else_result.as_deref().map(output_name) {
@@ -430,7 +441,7 @@ pub(crate) fn output_name(expr: &AstExpr) -> String {
         AstExpr::Array(_) => "array".into(),
         AstExpr::Extract { .. } => "extract".into(),
         AstExpr::Position { .. } => "position".into(),
-        AstExpr::Substring { .. } => "substring".into(),
+        AstExpr::Substring { shorthand, .. } => if *shorthand { "substr" } else { "substring" }.into(),
         AstExpr::Trim { trim_where, .. } => match trim_where {
             Some(sqlparser::ast::TrimWhereField::Leading) => "ltrim".into(),
             Some(sqlparser::ast::TrimWhereField::Trailing) => "rtrim".into(),

@@ -244,7 +244,8 @@ impl Cursor {
                 return Ok(());
             }
             Action::Utility(statement) => {
-                self.tag = Some(crate::ddl::execute(statement, txn, context).await?);
+                let done = crate::ddl::execute(statement, txn, context).await;
+                self.tag = Some(done.map_err(crate::bind::errors::unpack)?);
                 return Ok(());
             }
             Action::Insert(insert) => modify::insert(insert, execution, txn, context).await?,

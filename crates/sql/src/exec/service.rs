@@ -27,6 +27,7 @@ use crate::scalar::{EvalContext, SessionView};
 use crate::session::executor::{Column, Context, Dialogue, Executor, Fetched, ResultFormats, Shape};
 use crate::session::request::Bind;
 use crate::session::response::{self, Format, RowWriter};
+use crate::session::settings::Scope;
 use crate::session::sink::OUTPUT_SIZE_HIGH;
 use crate::system::SystemSnapshot;
 
@@ -109,6 +110,12 @@ impl SessionView for View<'_> {
     }
     fn setting(&self, name: &str) -> Option<String> {
         self.context.settings.show(name).ok().map(|(_, value)| value)
+    }
+    fn change_setting(&self, name: &str, value: Option<&str>, is_local: bool) -> Result<String, SqlError> {
+        let (name, shown) = self.context.settings.checked(name, value)?;
+        let scope = if is_local { Scope::Local } else { Scope::Session };
+        self.context.changes.lock().push((scope, name, value.map(str::to_owned)));
+        Ok(shown)
     }
     fn backend_pid(&self) -> i32 {
         self.context.activity.pid()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use parking_lot::Mutex;
 use rustydb_env::Env;
 use rustydb_env::sim::Simulation;
 use rustydb_txn::{Access, Isolation, LocalKv, LockWait, Transaction, TxnOptions};
@@ -39,6 +40,7 @@ impl Local {
         let activity = activities.register(1, ("postgres", "postgres"), "", 0, &interrupts);
         let context = Context {
             activity,
+            changes: Mutex::default(),
             user: "postgres".into(),
             database: "postgres".into(),
             client_address: String::new(),

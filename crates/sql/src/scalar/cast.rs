@@ -379,7 +379,14 @@ fn numeric_into(n: &Numeric, to: BaseType) -> Result<Value, ValueError> {
             }
             Value::Float4(narrow)
         }
-        BaseType::Float8 => Value::Float8(n.to_f64()),
+        BaseType::Float8 => {
+            let wide = n.to_f64();
+            if wide.is_infinite() && n.is_finite() {
+                let message = format!("\"{n}\" is out of range for type double precision");
+                return Err(ValueError::new("22003", message));
+            }
+            Value::Float8(wide)
+        }
         _ => {
             if n.is_nan() {
                 return Err(ValueError::new("0A000", format!("cannot convert NaN to {to}")));

@@ -63,6 +63,12 @@ pub trait SessionView: Send + Sync {
     fn timezone(&self) -> rustydb_types::datetime::Zone;
     /// A setting's text, by lower-case name.
     fn setting(&self, name: &str) -> Option<String>;
+    /// `set_config()`: changes a setting when the statement's rows are computed; `None` brings the default back.
+    /// Answers the value as it will be shown.
+    ///
+    /// # Errors
+    /// Those of SET.
+    fn change_setting(&self, name: &str, value: Option<&str>, is_local: bool) -> Result<String, SqlError>;
     /// `pg_backend_pid()`
     fn backend_pid(&self) -> i32;
     /// `clock_timestamp()`; microseconds since 2000-01-01 UTC.
@@ -93,6 +99,9 @@ impl SessionView for NoSession {
     }
     fn setting(&self, _name: &str) -> Option<String> {
         None
+    }
+    fn change_setting(&self, _name: &str, _value: Option<&str>, _is_local: bool) -> Result<String, SqlError> {
+        Err(SqlError::internal("settings are a session's"))
     }
     fn backend_pid(&self) -> i32 {
         0

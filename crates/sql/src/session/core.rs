@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use rustydb_env::{Env, Instant};
 use rustydb_txn::{Access, KvStore, LockWait, Transaction};
 use rustydb_types::ids::{DatabaseId, RequestId};
@@ -131,6 +132,7 @@ impl<E: Executor> Session<E> {
         activity.rename(settings.get("application_name"));
         let context = Context {
             activity,
+            changes: Mutex::default(),
             user: from.user.clone(),
             database: from.database.clone(),
             client_address: from.client_address.clone(),
@@ -372,6 +374,18 @@ impl<E: Executor> Session<E> {
             self.ready(sink);
         } else {
             self.is_skipping = true;
+        }
+        Ok(())
+    }
+
+    /// Does what `set_config()` has asked for.
+    pub(super) fn apply_changes(&mut self) -> Result<(), SqlError> {
+        let changes = std::mem::take(self.context.changes.get_mut());
+        for (scope, name, value) in changes {
+            match value {
+                Some(value) => self.context.settings.set(&name, &value, scope)?,
+                None => self.context.settings.reset(&name, scope)?,
+            }
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use parking_lot::Mutex;
 use rustydb_txn::{LockWait, Transaction};
 /// The syntax trees that are planned; from here, so that the parser stays this crate's own affair.
 pub use sqlparser::ast;
@@ -16,8 +17,11 @@ use super::activity::Registered;
 use super::interrupt::Interrupts;
 use super::request::Bind;
 use super::response::Format;
-use super::settings::Settings;
+use super::settings::{Scope, Settings};
 use crate::error::SqlError;
+
+/// A change of a setting: how long it lasts, the name, and the value unless it is the default.
+pub type SettingChange = (Scope, String, Option<String>);
 
 /// What a statement may look at of the session that runs it.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub struct Context {
     pub activity: Registered,
     /// What SET changes.
     pub settings: Settings,
+    /// What `set_config()` has asked for and the session has not yet done.
+    pub changes: Mutex<Vec<SettingChange>>,
     /// Cancel requests.
     pub interrupts: Arc<Interrupts>,
     /// When the transaction began; microseconds since 2000-01-01 UTC.

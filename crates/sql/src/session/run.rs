@@ -126,6 +126,7 @@ impl<E: Executor> Session<E> {
             let txn = self.txn.as_mut().ok_or_else(no_transaction)?;
             let fetched = self.parts.executor.fetch(txn, &self.context, cursor, left, formats, sink.buffer());
             let fetched = self.context.interrupts.guard(&self.parts.env, self.deadline, fetched).await??;
+            self.apply_changes()?;
             if self.access == Access::ReadWrite && fetched.rows > 0 {
                 self.unsettled.get_or_insert(start);
             }

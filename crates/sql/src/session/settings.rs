@@ -293,6 +293,21 @@ impl Settings {
             .unwrap_or_default()
     }
 
+    /// Whether a value may be set, without setting it: the name as it is kept and the value as SHOW prints it.
+    ///
+    /// # Errors
+    /// As [`Settings::set`].
+    pub fn checked(&self, name: &str, value: Option<&str>) -> Result<(String, String), SqlError> {
+        match value {
+            Some(value) => checked(name, value),
+            None => {
+                let name = canonical(name)?;
+                let value = start_value(&self.start, &name);
+                Ok((name, value))
+            }
+        }
+    }
+
     /// What SHOW prints.
     ///
     /// # Errors

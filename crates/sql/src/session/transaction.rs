@@ -168,6 +168,7 @@ impl<E: Executor> Session<E> {
             sink.buffer().truncate(start);
         }
         self.copy = None;
+        self.context.changes.get_mut().clear();
         match self.block.status {
             TransactionStatus::Idle => self.forget_transaction(),
             TransactionStatus::Failed => {}

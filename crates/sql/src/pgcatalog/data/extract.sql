@@ -95,7 +95,7 @@ copy (
   order by oid
 ) to stdout with (header) \g pg_operator.tsv
 copy (
-  select oid, proname, prokind, proisstrict, proretset, provolatile, proparallel, provariadic, pronargs, case when proretset then 1000 else 0 end as prorows, prorettype, proargtypes,
+  select oid, proname, prokind, proisstrict, proretset, provolatile, proparallel, provariadic, pronargs, case when proretset then 1000 else 0 end as prorows, case prorettype when 114 then 25 else prorettype end as prorettype, proargtypes,
     case prolang when 12 then prosrc else proname end as prosrc
   from pg_proc
   where oid in (select oid from known_function)

@@ -5,6 +5,7 @@ pub(super) mod array;
 mod date;
 mod digest;
 mod from_char;
+mod json;
 mod make;
 pub(super) mod math;
 mod number_format;
@@ -29,11 +30,13 @@ type Answer = Result<Value, SqlError>;
 pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
     math::find(name, args)
         .or_else(|| string::find(name, args))
+        .or_else(|| pattern::find(name, args))
         .or_else(|| regexp::find(name, args))
         .or_else(|| digest::find(name, args))
         .or_else(|| date::find(name, args))
         .or_else(|| make::find(name, args))
         .or_else(|| array::find(name, args))
+        .or_else(|| json::find(name, args))
         .or_else(|| system::find(name, args))
 }
 

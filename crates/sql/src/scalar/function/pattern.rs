@@ -1,10 +1,100 @@
 //! LIKE, ILIKE and regular expressions.
 
 use regex::{Regex, RegexBuilder};
+use rustydb_types::datatype::BaseType;
 use rustydb_types::value::Value;
 
-use super::{Answer, mismatch};
+use super::super::catalogue::FunctionFn;
+use super::{Answer, mismatch, text};
 use crate::error::{SqlError, SqlState};
+
+/// The functions behind `LIKE .. ESCAPE` and `SIMILAR TO`.
+pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
+    Some(match (name, args) {
+        ("like_escape", [BaseType::Text, _]) => |a, _| {
+            let escaped = like_escape(text(a, 0)?, escape_character(text(a, 1)?)?);
+            escaped.map(Value::text)
+        },
+        ("similar_to_escape", [_, _]) => |a, _| {
+            let escaped = similar_escape(text(a, 0)?, escape_character(text(a, 1)?)?);
+            escaped.map(Value::text)
+        },
+        ("similar_to_escape", [_]) => |a, _| similar_escape(text(a, 0)?, Some('\\')).map(Value::text),
+        _ => return None,
+    })
+}
+
+/// What ESCAPE gives: one character, or none at all.
+fn escape_character(escape: &str) -> Result<Option<char>, SqlError> {
+    let mut characters = escape.chars();
+    let first = characters.next();
+    if characters.next().is_some() {
+        return Err(SqlError::new(SqlState::INVALID_ESCAPE_SEQUENCE, "invalid escape string")
+            .with_hint("Escape string must be empty or one character."));
+    }
+    Ok(first)
+}
+
+/// A LIKE pattern with another escape character, with backslash instead.
+fn like_escape(pattern: &str, escape: Option<char>) -> Result<String, SqlError> {
+    let mut out = String::with_capacity(pattern.len());
+    let mut characters = pattern.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' if escape == Some('\\') => {
+                out.push('\\');
+                out.extend(characters.next());
+            }
+            _ if Some(character) == escape => {
+                out.push('\\');
+                out.extend(characters.next());
+            }
+            '\\' => out.push_str("\\\\"),
+            _ => out.push(character),
+        }
+    }
+    Ok(out)
+}
+
+/// A SIMILAR TO pattern as a regular expression.
+fn similar_escape(pattern: &str, escape: Option<char>) -> Result<String, SqlError> {
+    let mut out = String::from("^(?:");
+    let mut in_brackets = false;
+    let mut characters = pattern.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            _ if Some(character) == escape => match characters.next() {
+                Some('"') => {
+                    return Err(SqlError::not_supported("escape-double-quote separators are not supported"));
+                }
+                Some(escaped) => {
+                    out.push('\\');
+                    out.push(escaped);
+                }
+                None => {}
+            },
+            '\\' => out.push_str("\\\\"),
+            _ if in_brackets => {
+                in_brackets = character != ']';
+                out.push(character);
+            }
+            '[' => {
+                in_brackets = true;
+                out.push('[');
+            }
+            '%' => out.push_str(".*"),
+            '_' => out.push('.'),
+            '(' => out.push_str("(?:"),
+            '.' | '^' | '$' => {
+                out.push('\\');
+                out.push(character);
+            }
+            _ => out.push(character),
+        }
+    }
+    out.push_str(")$");
+    Ok(out)
+}
 
 fn pair<'a>(a: &'a Value, b: &'a Value) -> Result<(&'a str, &'a str), SqlError> {
     match (a.as_str(), b.as_str()) {

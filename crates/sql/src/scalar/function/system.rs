@@ -41,6 +41,16 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
                 )),
             }
         },
+        "set_config" => |a, call| {
+            let Some(name) = a.first().and_then(Value::as_str) else {
+                return Err(SqlError::new(SqlState::NULL_VALUE_NOT_ALLOWED, "SET requires parameter name"));
+            };
+            let is_local = a.get(2).and_then(Value::as_bool) == Some(true);
+            let value = call.ctx.session.change_setting(name, a.get(1).and_then(Value::as_str), is_local)?;
+            Ok(Value::text(value))
+        },
+        // There are no advisory locks, so none is left afterwards.
+        "pg_advisory_unlock_all" => |_, _| Ok(Value::text("")),
         "pg_backend_pid" => |_, call| Ok(Value::Int4(call.ctx.session.backend_pid())),
         "pg_client_encoding" => |_, _| Ok(Value::text("UTF8")),
         "num_nonnulls" => |a, _| Ok(Value::Int4(a.iter().filter(|v| !v.is_null()).count() as i32)),

@@ -95,6 +95,12 @@ impl Words<'_> {
                 self.next += 1;
                 Some(self.fetch(false)?)
             }
+            _ if self.take("unlisten") => {
+                if !self.take_token(&Token::Mul) {
+                    self.name()?;
+                }
+                Some(Statement::Discard("UNLISTEN"))
+            }
             _ if self.take("move") => Some(self.fetch(true)?),
             Keyword::CLOSE => {
                 self.next += 1;
