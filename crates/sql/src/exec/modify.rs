@@ -85,11 +85,15 @@ async fn upsert(
     let Some(key) = writer.find_conflict(txn, &row, &action.among).await? else {
         return match writer.insert(txn, &row).await? {
             Inserted::Yes => {
-                if action.update.is_some() && !writer.table.row_key.is_empty() {
-                    updated.insert(super::rows::stored_key(
-                        &writer.table,
-                        &super::rows::row_key(&writer.table, &row)?,
-                    ));
+                if action.update.is_some() {
+                    let key = if writer.table.row_key.is_empty() {
+                        // Its number is hidden: the row is found as the next one that meets it would find it.
+                        writer.find_conflict(txn, &row, &action.among).await?
+                    } else {
+                        let key = super::rows::row_key(&writer.table, &row)?;
+                        Some(super::rows::stored_key(&writer.table, &key))
+                    };
+                    updated.extend(key);
                 }
                 Ok(Some(row))
             }
