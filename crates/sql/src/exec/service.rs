@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
+use futures_util::FutureExt;
 use rustydb_env::Env;
 use rustydb_txn::Transaction;
-use rustydb_types::datatype::DataType;
+use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::datetime::Zone;
 use rustydb_types::text::{self, TextContext};
 use rustydb_types::value::Value;
@@ -194,6 +195,21 @@ impl SqlExecutor {
         work(&exec).await
     }
 
+    /// The object that a parameter names, such as `pg_catalog.pg_class` of `regclass`.
+    fn named_object(
+        &self,
+        context: &Context,
+        planned: &Planned,
+        name: &str,
+        base: BaseType,
+    ) -> Result<Value, SqlError> {
+        let found = self.with_context(context, planned, async |exec| {
+            crate::scalar::cast::read(name, base, &exec.eval(&[]))
+        });
+        // Nothing is waited for: the catalog is at hand.
+        found.now_or_never().unwrap_or_else(|| Err(SqlError::internal("the catalog is not at hand")))
+    }
+
     fn analyze_context(&self, txn: &Transaction, context: &Context) -> Result<AnalyzeContext, SqlError> {
         let user_oid = (self.system)().role_named(&context.user).map_or(Oid::new(10), |role| role.oid);
         Ok(AnalyzeContext {
@@ -341,8 +357,12 @@ impl Executor for SqlExecutor {
                             "invalid byte sequence for encoding \"UTF8\"",
                         )
                     })?;
-                    let reading = TextContext { zone: zone(context), now: context.transaction_time };
-                    text::text_in(raw, ty.base, &reading)?
+                    if ty.base.is_reg() {
+                        self.named_object(context, plan, raw, ty.base)?
+                    } else {
+                        let reading = TextContext { zone: zone(context), now: context.transaction_time };
+                        text::text_in(raw, ty.base, &reading)?
+                    }
                 }
             };
             params.push(value);
