@@ -71,7 +71,8 @@ impl<E: Executor> Session<E> {
         };
         let begun =
             self.context.interrupts.guard(&self.parts.env, self.deadline, self.parts.store.begin(options));
-        let txn = begun.await?.map_err(store_error)?;
+        let mut txn = begun.await?.map_err(store_error)?;
+        txn.begin_first_statement();
         self.context.activity.open(txn.id(), self.context.transaction_time);
         self.txn = Some(txn);
         self.access = access;

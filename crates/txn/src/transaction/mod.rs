@@ -182,6 +182,12 @@ impl Transaction {
         self.used = true;
     }
 
+    /// Begins the first statement with the snapshot that the transaction was opened with: from REPEATABLE READ on it
+    /// is the snapshot of all that follow.
+    pub fn begin_first_statement(&mut self) {
+        self.used = true;
+    }
+
     /// Writes a row. The caller should hold its row lock; where it does not, the lock is taken if it is free.
     ///
     /// # Errors
