@@ -88,6 +88,8 @@ pub struct SessionContext {
     pub counter: u64,
     /// Settings that differ from the defaults.
     pub settings: Vec<Setting>,
+    /// Settings that the session began with, to which RESET goes back. The gateway fills it in.
+    pub start: Vec<Setting>,
     /// Prepared statements.
     pub prepared: Vec<PreparedText>,
     /// Whether it is in a transaction block that has failed with the node that ran it.
@@ -245,6 +247,7 @@ impl SessionContext {
         out.put_i32_le(self.backend_pid);
         out.put_u64_le(self.counter);
         put_settings(&mut out, &self.settings);
+        put_settings(&mut out, &self.start);
         put_prepared(&mut out, &self.prepared);
         out.put_u8(u8::from(self.is_failed));
         out.freeze()
@@ -262,6 +265,7 @@ impl SessionContext {
             backend_pid: read_u32(&mut bytes)?.cast_signed(),
             counter: read_u64(&mut bytes)?,
             settings: read_settings(&mut bytes)?,
+            start: read_settings(&mut bytes)?,
             prepared: read_prepared(&mut bytes)?,
             is_failed: read_u8(&mut bytes)? != 0,
         })
@@ -433,6 +437,7 @@ mod tests {
             backend_pid: 77,
             counter: 9,
             settings: vec![("a".into(), "b".into())],
+            start: vec![("c".into(), "d".into())],
             prepared: prepared(),
             is_failed: true,
         };

@@ -91,9 +91,10 @@ impl<E: Executor> GatewaySession<E> {
         gateway: Arc<Gateway<E>>,
         record: DatabaseRecord,
         key: SessionKey,
-        context: SessionContext,
+        mut context: SessionContext,
         interrupts: Arc<Interrupts>,
     ) -> Result<Self, SqlError> {
+        context.start.clone_from(&context.settings);
         let system = gateway.cluster().system();
         let is_superuser = system.role_named(&context.user).is_some_and(|role| role.superuser);
         let settings = Settings::of_session(&context.user, is_superuser, &context.settings)?;
@@ -221,7 +222,12 @@ impl<E: Executor> GatewaySession<E> {
         if !changes.settings.is_empty() {
             let superuser = self.settings.is_on("is_superuser");
             // They were accepted where the session ran, so they are here.
-            if let Ok(settings) = Settings::of_session(&self.context.user, superuser, &changes.settings) {
+            if let Ok(settings) = Settings::of_moved_session(
+                &self.context.user,
+                superuser,
+                &self.context.start,
+                &changes.settings,
+            ) {
                 self.settings = settings;
             }
             self.context.settings = changes.settings;

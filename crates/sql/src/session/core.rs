@@ -121,7 +121,7 @@ impl<E: Executor> Session<E> {
     /// When a setting or a prepared statement of the context is refused; 3D000 and the like are the caller's.
     pub fn new(parts: SessionParts<E>, from: &SessionContext) -> Result<Self, SqlError> {
         let is_superuser = parts.cluster.system().role_named(&from.user).is_some_and(|role| role.superuser);
-        let settings = Settings::of_session(&from.user, is_superuser, &from.settings)?;
+        let settings = Settings::of_moved_session(&from.user, is_superuser, &from.start, &from.settings)?;
         let activity = parts.activities.register(
             from.backend_pid,
             (&from.user, &from.database),

@@ -209,6 +209,30 @@ impl Settings {
         Ok(settings)
     }
 
+    /// The settings of a session that began elsewhere with the values `start` and has `values` by now: what differs
+    /// was set since, and goes back to its start when it is reset.
+    ///
+    /// # Errors
+    /// As [`Settings::set`].
+    pub fn of_moved_session(
+        user: &str,
+        is_superuser: bool,
+        start: &[(String, String)],
+        values: &[(String, String)],
+    ) -> Result<Self, SqlError> {
+        let mut settings = Self::of_session(user, is_superuser, start)?;
+        for (name, value) in values {
+            if matches!(name.as_str(), "session_authorization" | "is_superuser") {
+                continue;
+            }
+            let (name, value) = checked(name, value)?;
+            if settings.start.get(&name) != Some(&value) {
+                settings.session.insert(name, value);
+            }
+        }
+        Ok(settings)
+    }
+
     /// Sets a fixed value, which the client cannot: who it is.
     pub fn fix(&mut self, name: &'static str, value: &str) {
         self.start.insert(name.to_owned(), value.to_owned());
