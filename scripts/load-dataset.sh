@@ -75,7 +75,7 @@ for row in rows:
     out.writerow([str(int(float(v))) if c in whole and v else v for c, v in zip(columns, values)])
 PY
 time any -c "\\copy airlines FROM '$work/airlines.csv' WITH (FORMAT csv, HEADER)"
-# One COPY is one transaction and holds at most 30 MiB of changes, so the flights come in pieces of 120,000.
+# One COPY is one transaction: the flights come in pieces, so that a lost one costs little to make again.
 split -l 120000 -d "$work/flights-clean.csv" "$work/piece."
 leader() {
   for _ in $(seq 100); do
