@@ -7,7 +7,7 @@
 #   scripts/bench.sh --copy     also: COPY of 10 million rows and the memory that each node takes for it
 #
 # Environment: CLIENTS "1 8 32"  SECONDS_PER_RUN 15  RUNS 3  SCALE 10  OUT bench-results.json
-#              BASE_PORT 15500 (RustyDB)  PG_PORT 15600  WORK (a folder on a real disk; default: a new one below /var/tmp)
+#              BASE_PORT 15500 (RustyDB)  PG_PORT 15900  WORK (a folder on a real disk; default: a new one below /var/tmp)
 # PostgreSQL is installed from Debian's packages when it is absent. Ratios: throughput ours / theirs, latency ours / theirs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,7 +22,7 @@ done
 clients=${CLIENTS:-1 8 32}
 seconds=${SECONDS_PER_RUN:-15} runs=${RUNS:-3} scale=${SCALE:-10}
 [ -z "$quick" ] || { clients=${CLIENTS:-1 8 32}; seconds=${SECONDS_PER_RUN:-8}; runs=${RUNS:-1}; }
-base_port=${BASE_PORT:-15500} pg_port=${PG_PORT:-15600}
+base_port=${BASE_PORT:-15500} pg_port=${PG_PORT:-15900}
 out=${OUT:-bench-results.json}
 work=${WORK:-$(mktemp -d /var/tmp/rustydb-bench.XXXXXX)}
 case $(stat -f -c %T "$work") in tmpfs|ramfs) echo "error: $work is in memory: syncs would cost nothing" >&2; exit 1 ;; esac

@@ -27,7 +27,6 @@ const LAYERS: &[(&str, u8)] = &[
 /// Libraries that only some crates may name, so that replacing one stays the matter of one crate.
 const CONFINED: &[(&str, &[&str])] = &[
     ("openraft", &["consensus"]),
-    ("pgwire", &["pg"]),
     ("sqlparser", &["sql"]),
     ("tonic", &["proto", "interconnect", "server", "cli"]),
 ];

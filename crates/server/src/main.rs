@@ -10,6 +10,11 @@ use rustydb_server::config::{Config, ConfigError, EngineChoice};
 use rustydb_server::dev::{self, DevOptions, Wanted};
 use rustydb_server::serve::{self, Parent};
 
+/// The system's allocator takes several times as long where threads hand buffers to each other, as they do here
+/// between the network, the log and apply.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A Raft-replicated SQL database that speaks PostgreSQL's protocol.
 #[derive(Debug, Parser)]
 #[command(

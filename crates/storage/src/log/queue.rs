@@ -39,6 +39,9 @@ pub(super) enum Request {
     Answer(Result<(), LogError>),
 }
 
+/// Committed positions that may wait in the queue for a write of something else.
+const COMMITTED_WAITING_MAX: usize = 64;
+
 /// A request in the queue.
 pub(super) struct Submission {
     pub(super) group: GroupId,
@@ -72,6 +75,8 @@ pub(super) struct State {
     pub(super) poisoned: Option<LogError>,
     queue: VecDeque<Submission>,
     queued_bytes: usize,
+    /// Requests in the queue that somebody waits for: all but committed positions.
+    urgent: usize,
     writer: Option<Waker>,
     closed: bool,
     next_ordinal: u64,
@@ -111,6 +116,12 @@ impl State {
     pub(super) const fn ordinal(&mut self) -> u64 {
         self.next_ordinal += 1;
         self.next_ordinal
+    }
+
+    /// Whether the log thread has something to do. Committed positions alone are worth no wake-up and no write:
+    /// they go with the next request, and a crash may bring an older one back anyway.
+    fn is_due(&self) -> bool {
+        self.urgent > 0 || self.queue.len() > if self.closed { 0 } else { COMMITTED_WAITING_MAX }
     }
 
     pub(super) const fn queued_bytes(&self) -> usize {
@@ -176,12 +187,13 @@ impl Shared {
                     None => prepare(&mut state),
                 };
                 let size_bytes = request.size_bytes();
+                state.urgent += usize::from(!matches!(request, Request::Committed(_)));
                 state.queued_bytes += size_bytes;
                 if state.queued_bytes >= self.config.queue_bytes_max {
                     self.open.send_if_modified(|open| std::mem::replace(open, false));
                 }
                 state.queue.push_back(Submission { group, request, size_bytes, done });
-                (state.writer.take(), None)
+                (state.is_due().then(|| state.writer.take()).flatten(), None)
             }
         };
         if let Some(writer) = writer {
@@ -197,7 +209,7 @@ impl Shared {
     pub(super) async fn next_batch(&self) -> Option<Vec<Submission>> {
         poll_fn(|cx| {
             let mut state = self.state.lock();
-            if state.queue.is_empty() {
+            if !state.is_due() {
                 if state.closed {
                     return Poll::Ready(None);
                 }
@@ -211,6 +223,7 @@ impl Shared {
                     break;
                 }
                 batch_bytes += next.size_bytes;
+                state.urgent -= usize::from(!matches!(next.request, Request::Committed(_)));
                 batch.extend(state.queue.pop_front());
             }
             Poll::Ready(Some(batch))
