@@ -107,7 +107,7 @@ pub enum ReadError {
 }
 
 /// The longest that a proposal is held so that it can share a round with others.
-pub const HELD_FOR: Duration = Duration::from_millis(1);
+pub const HELD_FOR: Duration = Duration::from_millis(3);
 
 /// Hands a proposal to openraft.
 type Write = BoxFuture<Result<(), Fatal<TypeConfig>>>;
