@@ -1,16 +1,12 @@
 //! Proposals of one group, in the order of the calls, bound to a leadership.
 //!
 //! ```text
-//!  sequencer ── propose ──► openraft's queue              (nothing is on its way: no task between)
-//!                  └──────► held ── answer, pump ──► queue
+//!  sequencer ── propose ──► openraft's queue              (the usual way: no task between)
+//!                  └──────► backlog ── pump ──► queue     (only while the queue is full)
 //! ```
 //!
-//! A proposal is handed to openraft at once, in the caller's thread, when none is on its way. While one is, later
-//! ones are held, and go together when it is answered, or after [`HELD_FOR`], whichever comes first. So one client
-//! alone waits for nothing, while many share each append, each message to the followers and each sync: the work per
-//! round is what a commit costs. The cap keeps a round over a long distance from adding its length to a commit.
-//! What openraft's queue has no room for stays held. Later ones queue behind, so the order of the calls is always
-//! the order of the log.
+//! A proposal is handed to openraft at once, in the caller's thread. Only when openraft's queue is full it waits in
+//! the backlog, and all later ones behind it, so the order of the calls is always the order of the log.
 //!
 //! Bounds: entries and bytes that are proposed and not yet applied. At the bound a proposal is refused, so memory
 //! never grows with a slow disk or a slow follower.
@@ -22,7 +18,6 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::Poll,
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -106,40 +101,12 @@ pub enum ReadError {
     Stopped,
 }
 
-/// The longest that a proposal is held so that it can share a round with others.
-pub const HELD_FOR: Duration = Duration::from_millis(3);
-
-/// Hands a proposal to openraft.
-type Write = BoxFuture<Result<(), Fatal<TypeConfig>>>;
-
-/// What is not done in the caller's thread.
-enum Held {
-    /// A proposal that is not handed over yet.
-    Write(Write),
-    /// The pump waits until openraft's queue has room for this one.
-    InPump,
+/// Work that could not be done in the caller's thread.
+enum Delayed {
+    /// A proposal that openraft's queue had no room for.
+    Write(BoxFuture<Result<(), Fatal<TypeConfig>>>),
     /// A proposal that openraft dropped while it was handed over.
     Dropped(ProposalDone),
-}
-
-/// Proposals before openraft, under the lock that keeps their order.
-#[derive(Default)]
-struct Queue {
-    held: VecDeque<Held>,
-    /// Handed over and not answered.
-    unanswered: usize,
-}
-
-impl Queue {
-    /// Hands over what openraft has room for.
-    fn hand_over(&mut self) {
-        while let Some(Held::Write(write)) = self.held.front_mut() {
-            // Ready unless the queue is full, or openraft has stopped, which the answer tells.
-            let Poll::Ready(_taken_or_stopped) = poll_once(write) else { return };
-            self.held.pop_front();
-            self.unanswered += 1;
-        }
-    }
 }
 
 /// Proposes entries of one group.
@@ -149,8 +116,8 @@ pub struct RaftProposer {
     bytes_max: usize,
     entries: AtomicUsize,
     bytes: AtomicUsize,
-    /// Locked while a proposal is handed over, which keeps the order.
-    queue: Mutex<Queue>,
+    /// Held while a proposal is handed over, which keeps the order.
+    backlog: Mutex<VecDeque<Delayed>>,
     work: Notify,
     /// The last term in which a transfer of leadership was begun: its lease is not trusted any more.
     transferred: AtomicU64,
@@ -177,7 +144,7 @@ impl RaftProposer {
             bytes_max: config.uncommitted_bytes_max,
             entries: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-            queue: Mutex::default(),
+            backlog: Mutex::new(VecDeque::new()),
             work: Notify::new(),
             transferred: AtomicU64::new(u64::MAX),
         })
@@ -227,67 +194,50 @@ impl RaftProposer {
         let answer = Answer::new(move |result: Option<ClientWriteResult<TypeConfig>>| {
             // First, so that whoever hears of the result finds the room free.
             drop(room);
-            let proposer = proposer.upgrade();
-            match (result, proposer) {
-                (Some(result), proposer) => {
-                    done(outcome(term, result));
-                    if let Some(proposer) = proposer {
-                        proposer.answered();
-                    }
-                }
+            match result {
+                Some(result) => done(outcome(term, result)),
                 // openraft stopped. This may run inside of `propose`, under the sequencer's lock.
-                (None, Some(proposer)) => proposer.dropped(done),
-                (None, None) => done(Err(ProposeError::Unknown)),
+                None => match proposer.upgrade() {
+                    Some(proposer) => proposer.delay_dropped(done),
+                    None => done(Err(ProposeError::Unknown)),
+                },
             }
         });
         let raft = raft.clone();
-        let write: Write = Box::pin(async move {
+        let mut write: BoxFuture<Result<(), Fatal<TypeConfig>>> = Box::pin(async move {
             let leader = CommittedLeaderId::new(term.get());
             raft.raft().write(command).responder(answer).with_leader(leader).await
         });
-        let mut queue = self.queue.lock();
-        let first = queue.held.is_empty();
-        queue.held.push_back(Held::Write(write));
-        if first && queue.unanswered == 0 {
-            queue.hand_over();
+        let mut backlog = self.backlog.lock();
+        if backlog.is_empty() {
+            // Ready unless the queue is full: the message is in openraft's queue.
+            let polled = poll_once(&mut write);
+            if let Poll::Ready(_taken_or_stopped) = polled {
+                return Ok(());
+            }
         }
-        let wake = first && !queue.held.is_empty();
-        drop(queue);
-        if wake {
-            self.work.notify_one();
-        }
+        backlog.push_back(Delayed::Write(write));
+        drop(backlog);
+        self.work.notify_one();
         Ok(())
     }
 
-    /// openraft answered one; with the last one the next round begins.
-    fn answered(&self) {
-        let mut queue = self.queue.lock();
-        queue.unanswered = queue.unanswered.saturating_sub(1);
-        if queue.unanswered == 0 {
-            queue.hand_over();
-        }
-    }
-
-    fn dropped(self: &Arc<Self>, done: ProposalDone) {
-        // Whoever hands over holds the queue at this moment, maybe in this thread: then the pump is not needed to
-        // keep order, since a proposal that was dropped has no place in it.
-        match self.queue.try_lock() {
-            Some(mut queue) => {
-                queue.held.push_back(Held::Dropped(done));
-                drop(queue);
+    fn delay_dropped(&self, done: ProposalDone) {
+        // `propose` may hold the backlog at this moment, in this thread: then the pump is not needed to keep order,
+        // since a proposal that was dropped has no place in it.
+        match self.backlog.try_lock() {
+            Some(mut backlog) => {
+                backlog.push_back(Delayed::Dropped(done));
+                drop(backlog);
                 self.work.notify_one();
             }
             None => {
-                let proposer = self.clone();
-                ambient::spawn("dropped proposal", async move {
-                    done(Err(ProposeError::Unknown));
-                    proposer.answered();
-                });
+                ambient::spawn("dropped proposal", async move { done(Err(ProposeError::Unknown)) });
             }
         }
     }
 
-    /// Hands over what was held for long enough, in order, until the group stops.
+    /// Brings the backlog into openraft's queue, in order, until the group stops.
     pub(crate) async fn pump(self: Arc<Self>, stopping: Signal) {
         let mut last = false;
         while !last {
@@ -297,39 +247,31 @@ impl RaftProposer {
                 () = self.work.notified() => false,
                 () = stopping.wait() => true,
             };
-            while !self.queue.lock().held.is_empty() {
-                if !last {
-                    ambient::sleep(HELD_FOR).await;
+            loop {
+                // The one in work stays at the front, as a mark that later ones must queue behind it.
+                let next = {
+                    let mut backlog = self.backlog.lock();
+                    match backlog.front_mut() {
+                        None => break,
+                        Some(Delayed::Write(write)) => {
+                            let parked: BoxFuture<_> = Box::pin(std::future::pending());
+                            Delayed::Write(std::mem::replace(write, parked))
+                        }
+                        Some(Delayed::Dropped(_)) => match backlog.pop_front() {
+                            Some(dropped) => dropped,
+                            None => break,
+                        },
+                    }
+                };
+                match next {
+                    Delayed::Dropped(done) => done(Err(ProposeError::Unknown)),
+                    Delayed::Write(write) => {
+                        // An error means that openraft stopped; its answer has told the proposer.
+                        let _stopped = write.await;
+                        self.backlog.lock().pop_front();
+                    }
                 }
-                self.hand_over_all().await;
             }
-        }
-    }
-
-    async fn hand_over_all(&self) {
-        loop {
-            // The one in work leaves a mark at the front, so that later ones queue behind it.
-            let next = {
-                let mut queue = self.queue.lock();
-                queue.hand_over();
-                let Some(front) = queue.held.front_mut() else { return };
-                let next = std::mem::replace(front, Held::InPump);
-                // Before it is handed over: the answer may be there first.
-                queue.unanswered += usize::from(matches!(next, Held::Write(_)));
-                next
-            };
-            match next {
-                Held::Dropped(done) => {
-                    done(Err(ProposeError::Unknown));
-                    self.answered();
-                }
-                Held::Write(write) => {
-                    // An error means that openraft stopped; its answer has told the proposer.
-                    let _stopped = write.await;
-                }
-                Held::InPump => (),
-            }
-            self.queue.lock().held.pop_front();
         }
     }
 
