@@ -1,17 +1,19 @@
 //! One budget, carved.
 //!
 //! ```text
-//! budget  =  engine caches 35 %  +  recent versions 25 %  +  log tail 10 %  +  work memory 20 %  +  the rest 10 %
+//! budget  =  engine caches 40 %  +  recent versions 25 %  +  log tail 8 %  +  work memory 17 %  +  the rest 10 %
 //! ```
 //!
-//! The rest is for connections, plans and the process itself. Engine caches and recent versions are shared by
-//! the groups of a node: each group gets an equal part of what is planned for [`GROUPS_PLANNED`] groups, because
-//! the parts of a group are fixed when it is opened.
+//! The rest is for connections, plans and the process itself. Engine caches and recent versions are shared by the
+//! databases of a node. The part of a database is fixed when it is opened: half of what the others have left, so
+//! that one database alone gets half of all, and the sum never exceeds the pool by more than a least part each.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+use rustydb_types::ids::GroupId;
 
 use crate::config::units::{ByteSize, MemoryBudget};
-
-/// Groups that the shares per group are planned for. With more, the node uses more than its budget for caches.
-pub const GROUPS_PLANNED: u64 = 4;
 
 const LEAST: u64 = 128 << 20;
 
@@ -20,10 +22,10 @@ const LEAST: u64 = 128 << 20;
 pub struct MemoryPlan {
     /// The whole.
     pub budget: u64,
-    /// Cache of one group's engine.
-    pub engine_cache_per_group: u64,
-    /// Recent versions of one group, old snapshots' included.
-    pub recent_per_group: u64,
+    /// Caches of all engines together.
+    pub engine_caches: u64,
+    /// Recent versions of all databases together, old snapshots' included.
+    pub recent: u64,
     /// Tail of the log that is kept to feed followers and apply.
     pub log_tail: u64,
     /// Memory of all sorts, joins and aggregates together.
@@ -40,11 +42,38 @@ impl MemoryPlan {
         let percent = |part: u64| budget / 100 * part;
         MemoryPlan {
             budget,
-            engine_cache_per_group: percent(35) / GROUPS_PLANNED,
-            recent_per_group: percent(25) / GROUPS_PLANNED,
-            log_tail: percent(10),
-            work: percent(20),
+            engine_caches: percent(40),
+            recent: percent(25),
+            log_tail: percent(8),
+            work: percent(17),
         }
+    }
+}
+
+/// A pool that is given out in halves of what is left.
+#[derive(Debug)]
+pub struct Shares {
+    pool: u64,
+    least: u64,
+    given: Mutex<BTreeMap<GroupId, u64>>,
+}
+
+impl Shares {
+    /// Shares of `pool` bytes, each at least `least`.
+    pub fn new(pool: u64, least: u64) -> Shares {
+        Shares { pool, least, given: Mutex::default() }
+    }
+
+    /// The share of a group, in bytes: the one that it has, or a new one.
+    pub fn take(&self, group: GroupId) -> u64 {
+        let mut given = self.given.lock();
+        let left = self.pool.saturating_sub(given.values().sum());
+        *given.entry(group).or_insert((left / 2).max(self.least))
+    }
+
+    /// Takes a share back.
+    pub fn give_back(&self, group: GroupId) {
+        self.given.lock().remove(&group);
     }
 }
 
@@ -70,9 +99,18 @@ mod tests {
     fn the_parts_fit_in_the_budget() {
         for mib in [128, 512, 6144] {
             let plan = MemoryPlan::new(MemoryBudget::Bytes(ByteSize::from_mib(mib)), 0);
-            let groups = GROUPS_PLANNED * (plan.engine_cache_per_group + plan.recent_per_group);
-            assert!(groups + plan.log_tail + plan.work <= plan.budget / 100 * 90, "{plan:?}");
+            let parts = plan.engine_caches + plan.recent + plan.log_tail + plan.work;
+            assert!(parts <= plan.budget / 100 * 90, "{plan:?}");
         }
+    }
+
+    #[test]
+    fn shares_halve_and_come_back() {
+        let shares = Shares::new(1024, 100);
+        let take = |group| shares.take(GroupId::new(group));
+        assert_eq!([take(2), take(3), take(4), take(5), take(2)], [512, 256, 128, 100, 512]);
+        shares.give_back(GroupId::new(2));
+        assert_eq!(take(6), (1024 - 256 - 128 - 100) / 2);
     }
 
     #[test]

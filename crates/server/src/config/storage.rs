@@ -25,13 +25,14 @@ pub struct StorageConfig {
     /// `redb`, `sled` or `memory`; default `redb`. It is fixed by the first start of a data folder.
     pub engine: EngineChoice,
     /// Longest time that an applied change stays in memory only before it is flushed into the engine; default
-    /// 5s, range 100ms to 1h. The log makes it durable before that; a short time means a short recovery.
+    /// 30s, range 100ms to 1h. The log makes it durable before that. A short time means a short recovery; a long
+    /// one writes less, because rows that change again and rows of one page are written once.
     pub flush_interval: TimeSpan,
 }
 
 impl Default for StorageConfig {
     fn default() -> StorageConfig {
-        StorageConfig { engine: EngineChoice::Redb, flush_interval: TimeSpan::from_secs(5) }
+        StorageConfig { engine: EngineChoice::Redb, flush_interval: TimeSpan::from_secs(30) }
     }
 }
 

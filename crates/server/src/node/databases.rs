@@ -19,7 +19,7 @@ use rustydb_txn::{EngineOpener, KvConfig, KvStore};
 use rustydb_types::ids::GroupId;
 
 use crate::config::{Config, EngineChoice};
-use crate::memory::MemoryPlan;
+use crate::memory::{MemoryPlan, Shares};
 use rustydb_consensus::kv::{KvMachine, KvProposer};
 
 /// Opens, keeps and removes the stores of groups.
@@ -28,9 +28,16 @@ pub(crate) struct Databases {
     dir: PathBuf,
     engine: EngineKind,
     memory: MemoryPlan,
+    caches: Shares,
+    recent: Shares,
     flush_interval: std::time::Duration,
     stores: RwLock<BTreeMap<GroupId, KvStore>>,
 }
+
+/// What the caches of an engine do not go below; all that the system group gets, which holds a few records.
+const CACHE_LEAST: u64 = 1 << 20;
+/// What a group has for recent versions at the least.
+const RECENT_LEAST: u64 = 4 << 20;
 
 fn bytes(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
@@ -48,6 +55,8 @@ impl Databases {
             dir: data.join("groups"),
             engine,
             memory,
+            caches: Shares::new(memory.engine_caches, CACHE_LEAST),
+            recent: Shares::new(memory.recent, RECENT_LEAST),
             flush_interval: config.storage.flush_interval.get(),
             stores: RwLock::default(),
         }
@@ -61,6 +70,8 @@ impl Databases {
     /// Hands the store out no more: its group is about to be removed.
     pub(crate) fn forget(&self, group: GroupId) {
         self.stores.write().remove(&group);
+        self.caches.give_back(group);
+        self.recent.give_back(group);
     }
 
     /// Groups of which files are left, whether they are open or not.
@@ -90,7 +101,7 @@ impl Databases {
     }
 
     fn config(&self, group: GroupId) -> KvConfig {
-        let recent = self.memory.recent_per_group;
+        let recent = if group == GroupId::SYSTEM { RECENT_LEAST } else { self.recent.take(group) };
         KvConfig {
             flush_interval: self.flush_interval,
             flush_size_bytes: bytes(recent / 2).min(64 << 20),
@@ -99,7 +110,7 @@ impl Databases {
             transaction_size_bytes_max: bytes(self.memory.work).max(64 << 20),
             // Old snapshots are rare and belong to one group at a time: a scan right after a bulk load pins what
             // was loaded, and must not be given up for a share that other groups do not use.
-            snapshot_size_bytes_max: bytes(recent * crate::memory::GROUPS_PLANNED),
+            snapshot_size_bytes_max: bytes(self.memory.recent),
             ..KvConfig::new(self.folder(group))
         }
     }
@@ -108,9 +119,8 @@ impl Databases {
 impl MachineFactory for Databases {
     fn open(&self, group: GroupId, proposer: &Arc<RaftProposer>) -> Result<Box<dyn Machine>, MachineError> {
         let (env, kind) = (self.env.clone(), self.engine);
-        // The system group holds a few records: it needs no cache to speak of.
         let cache =
-            if group == GroupId::SYSTEM { 1 << 20 } else { bytes(self.memory.engine_cache_per_group) };
+            bytes(if group == GroupId::SYSTEM { CACHE_LEAST } else { self.caches.take(group) });
         let opener: EngineOpener = Arc::new(move |path| engine::open(kind, &env, path, cache));
         let proposer = Arc::new(KvProposer::new(Arc::clone(proposer)));
         let (store, machine) = KvStore::open(&self.env, self.config(group), opener, proposer)
