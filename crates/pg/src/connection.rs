@@ -4,6 +4,7 @@
 //! the session itself sends when its buffer is full, so a slow reader slows it and nothing grows.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -112,33 +113,34 @@ impl<S: Stream> Wire<'_, S> {
         startup::parse(&self.input.split_to(rest)).map_err(refuse)
     }
 
-    /// The length of the body of the next message, when all of it is there.
-    fn next_message(&self, size_max: usize) -> Result<Option<(u8, usize)>, End> {
-        let Some(&[tag, a, b, c, d]) = self.input.first_chunk::<5>() else { return Ok(None) };
-        let length =
-            usize::try_from(i32::from_be_bytes([a, b, c, d])).ok().and_then(|length| length.checked_sub(4));
-        let Some(length) = length else { return Err(violation("invalid message length")) };
-        if length > size_max {
-            return Err(violation(format!(
-                "message of {length} bytes exceeds the limit of {size_max} bytes"
-            )));
-        }
-        Ok((self.input.len() - 5 >= length).then_some((tag, length)))
-    }
-
     /// Waits for a password message.
     async fn password(&mut self) -> Result<BytesMut, End> {
         loop {
-            if let Some((tag, length)) = self.next_message(STARTUP_SIZE_MAX)? {
+            if let Some((tag, body)) = next_message(&self.input, 0, STARTUP_SIZE_MAX)? {
                 if tag != b'p' {
                     return Err(violation(format!("expected password response, got message type {tag}")));
                 }
-                self.input.advance(5);
-                return Ok(self.input.split_to(length));
+                self.input.advance(body.start);
+                return Ok(self.input.split_to(body.len()));
             }
             self.read_more().await?;
         }
     }
+}
+
+/// The message that begins at `from`, when all of it is there: its type and where its body lies.
+fn next_message(input: &[u8], from: usize, size_max: usize) -> Result<Option<(u8, Range<usize>)>, End> {
+    let Some(&[tag, a, b, c, d]) = input.get(from..).and_then(|rest| rest.first_chunk::<5>()) else {
+        return Ok(None);
+    };
+    let length =
+        usize::try_from(i32::from_be_bytes([a, b, c, d])).ok().and_then(|length| length.checked_sub(4));
+    let Some(length) = length else { return Err(violation("invalid message length")) };
+    if length > size_max {
+        return Err(violation(format!("message of {length} bytes exceeds the limit of {size_max} bytes")));
+    }
+    let start = from + 5;
+    Ok((input.len() - start >= length).then(|| (tag, start..start + length)))
 }
 
 impl<S: Stream> ResponseSink for Wire<'_, S> {
@@ -521,16 +523,20 @@ async fn run<E: Executor, S: Stream>(
     interrupts: &Interrupts,
 ) -> Result<(), End> {
     loop {
-        while let Some((tag, length)) = wire.next_message(shared.config.message_size_max)? {
+        // What has arrived is taken out whole, so that bodies are read where they lie.
+        let mut input = std::mem::take(&mut wire.input);
+        let mut used = 0;
+        while let Some((tag, body)) = next_message(&input, used, shared.config.message_size_max)? {
             shared.metrics.messages_total.add(1);
-            wire.input.advance(5);
-            let body = wire.input.split_to(length);
-            match session.message(tag, &body, wire).await {
+            used = body.end;
+            match session.message(tag, input.get(body).unwrap_or_default(), wire).await {
                 Ok(()) => {}
                 Err(SessionEnd::Goodbye | SessionEnd::Closed) => return Err(End::Quiet),
                 Err(SessionEnd::Fatal(error)) => return Err(End::Fatal(error)),
             }
         }
+        input.advance(used);
+        wire.input = input;
         wire.send().await?;
         wait_for_input(shared, wire, session.idle_deadline(), interrupts).await?;
     }

@@ -89,7 +89,12 @@ pub fn run(config: Config, parent: Parent) -> Result<(), ServeError> {
     };
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let sql_threads = if config.runtime.sql_threads == 0 { cores } else { config.runtime.sql_threads };
-    let consensus = runtime("consensus", config.runtime.consensus_threads)?;
+    // Few, since each hands work to the next: two threads on one core only wake each other.
+    let consensus_threads = match config.runtime.consensus_threads {
+        0 => (cores / 2).clamp(1, 4),
+        threads => threads,
+    };
+    let consensus = runtime("consensus", consensus_threads)?;
     let sql = runtime("sql", sql_threads)?;
     let environments = Environments {
         consensus: Env::os_on(consensus.handle().clone()),

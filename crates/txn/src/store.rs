@@ -107,6 +107,12 @@ impl KvStore {
         self.core.authority.subscribe()
     }
 
+    /// Whether this node leads, as far as it knows.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        matches!(*self.core.authority.borrow(), Authority::Here { .. })
+    }
+
     /// The version up to which everything is applied here, to look at and to watch.
     #[must_use]
     pub fn applied_changes(&self) -> watch::Receiver<Version> {

@@ -86,14 +86,14 @@ impl ListenConfig {
 pub struct RuntimeConfig {
     /// Threads that run SQL; range 0 to 256; default 0, which takes one per core.
     pub sql_threads: usize,
-    /// Threads that run consensus and its network; range 1 to 64; default 2. They are apart from SQL, so that
-    /// a heavy query never costs an election.
+    /// Threads that run consensus and its network; range 0 to 64; default 0, which takes one for two cores, at most
+    /// four. They are apart from SQL, so that a heavy query never costs an election.
     pub consensus_threads: usize,
 }
 
 impl Default for RuntimeConfig {
     fn default() -> RuntimeConfig {
-        RuntimeConfig { sql_threads: 0, consensus_threads: 2 }
+        RuntimeConfig { sql_threads: 0, consensus_threads: 0 }
     }
 }
 

@@ -247,7 +247,7 @@ impl Config {
             }
         }
         findings.range("runtime.sql_threads", self.runtime.sql_threads, 0, 256);
-        findings.range("runtime.consensus_threads", self.runtime.consensus_threads, 1, 64);
+        findings.range("runtime.consensus_threads", self.runtime.consensus_threads, 0, 64);
         if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&self.logging.filter) {
             let (found, reason) = (self.logging.filter.clone(), error.to_string());
             findings.0.push(ConfigProblem::LogFilter { found, reason });

@@ -130,7 +130,7 @@ impl SessionView for View<'_> {
 }
 
 fn zone(context: &Context) -> Zone {
-    Zone::by_name(context.settings.get("TimeZone")).unwrap_or(Zone::UTC)
+    context.settings.derived().zone
 }
 
 /// The schemas of a `search_path` as it is set.
@@ -176,7 +176,7 @@ impl SqlExecutor {
             user: &context.user,
             settings: &settings,
         };
-        let lookup = SystemLookup { context: virtuals, search_path: planned.analyze.search_path.clone() };
+        let lookup = SystemLookup { context: virtuals, search_path: &planned.analyze.search_path };
         let view = View { context, analyze: &planned.analyze, env: &self.env };
         let exec = ExecContext {
             live,
@@ -257,16 +257,7 @@ impl SqlExecutor {
 }
 
 fn work_mem(context: &Context) -> usize {
-    let setting = context.settings.get("work_mem");
-    let digits: usize =
-        setting.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(4096);
-    let kilobytes = match setting.trim_start_matches(|c: char| c.is_ascii_digit()).trim() {
-        "TB" => digits << 30,
-        "GB" => digits << 20,
-        "MB" => digits << 10,
-        _ => digits,
-    };
-    (kilobytes << 10).saturating_mul(WORK_MEM_FACTOR)
+    context.settings.derived().work_mem_bytes.saturating_mul(WORK_MEM_FACTOR)
 }
 
 fn column(info: &crate::plan::ColumnInfo) -> Column {

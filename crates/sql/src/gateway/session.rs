@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rustydb_env::Instant;
-use rustydb_txn::{Authority, KvStore};
+use rustydb_txn::KvStore;
 use rustydb_types::ids::{NodeId, RequestId};
 
 use super::frame::{Joiner, PreparedText, RequestFrame, ResponseFrame, SessionContext, StateChanges};
@@ -150,8 +150,7 @@ impl<E: Executor> GatewaySession<E> {
         sink: &mut S,
     ) -> Result<(), SessionEnd> {
         if let At::Here { session, store } = &mut self.at {
-            let leads = matches!(*store.authority().borrow(), Authority::Here { .. });
-            if leads || !session.is_idle() {
+            if store.is_leader() || !session.is_idle() {
                 session.message(tag, body, sink).await?;
                 self.absorb_here();
                 self.note(tag, body);

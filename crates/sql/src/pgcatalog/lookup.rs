@@ -52,7 +52,7 @@ pub struct SystemLookup<'a> {
     /// What the system relations are computed from.
     pub context: VirtualContext<'a>,
     /// Schemas in which names without a schema are looked up, in order; `pg_catalog` comes first when it is absent.
-    pub search_path: Vec<String>,
+    pub search_path: &'a [String],
 }
 
 impl fmt::Debug for SystemLookup<'_> {
@@ -274,10 +274,8 @@ mod tests {
             settings: &[],
             live: None,
         };
-        check(&SystemLookup {
-            context,
-            search_path: search_path.iter().map(|name| (*name).to_owned()).collect(),
-        });
+        let search_path: Vec<String> = search_path.iter().map(|name| (*name).to_owned()).collect();
+        check(&SystemLookup { context, search_path: &search_path });
     }
 
     #[test]

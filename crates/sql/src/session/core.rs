@@ -318,11 +318,10 @@ impl<E: Executor> Session<E> {
     /// Sets the timeouts of a statement that begins now. Each statement of a Query has its own, and follows what one
     /// before it has set.
     pub(super) fn arm_timeouts(&mut self) {
-        let settings = &self.context.settings;
-        self.context.lock_wait = settings.timeout("lock_timeout").map_or(LockWait::Forever, LockWait::For);
-        self.deadline = settings
-            .timeout("statement_timeout")
-            .map(|timeout| Deadline { at: self.parts.env.now() + timeout });
+        let settings = self.context.settings.derived();
+        self.context.lock_wait = settings.lock_timeout.map_or(LockWait::Forever, LockWait::For);
+        self.deadline =
+            settings.statement_timeout.map(|timeout| Deadline { at: self.parts.env.now() + timeout });
     }
 
     /// Answers ReadyForQuery, after what the client may be told of settings.
@@ -419,10 +418,10 @@ pub(crate) fn idle_deadline(
     status: TransactionStatus,
 ) -> Option<(Instant, SqlError)> {
     let (timeout, state, message) = if status == TransactionStatus::Idle {
-        let timeout = settings.timeout("idle_session_timeout")?;
+        let timeout = settings.derived().idle_session_timeout?;
         (timeout, SqlState::IDLE_SESSION_TIMEOUT, "terminating connection due to idle-session timeout")
     } else {
-        let timeout = settings.timeout("idle_in_transaction_session_timeout")?;
+        let timeout = settings.derived().idle_in_transaction_timeout?;
         (
             timeout,
             SqlState::IDLE_IN_TRANSACTION_TIMEOUT,

@@ -1,5 +1,6 @@
 //! Planning, locking and fetching: how one statement of either protocol runs.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -51,8 +52,11 @@ impl<E: Executor> Session<E> {
             }
             self.begin_statement().await?;
             let txn = self.txn.as_mut().ok_or_else(no_transaction)?;
-            let locked = self.parts.executor.lock(txn, &self.context, &plan);
-            if self.context.interrupts.guard(&self.parts.env, self.deadline, locked).await?? {
+            let is_good = {
+                let locked = pin!(self.parts.executor.lock(txn, &self.context, &plan));
+                self.context.interrupts.guard(&self.parts.env, self.deadline, locked).await??
+            };
+            if is_good {
                 return Ok(plan);
             }
             self.is_fresh = false;
@@ -124,8 +128,12 @@ impl<E: Executor> Session<E> {
         loop {
             let start = sink.buffer().len();
             let txn = self.txn.as_mut().ok_or_else(no_transaction)?;
-            let fetched = self.parts.executor.fetch(txn, &self.context, cursor, left, formats, sink.buffer());
-            let fetched = self.context.interrupts.guard(&self.parts.env, self.deadline, fetched).await??;
+            let fetched = {
+                // Pinned here: handed on by value, its state would be copied.
+                let out = sink.buffer();
+                let fetched = pin!(self.parts.executor.fetch(txn, &self.context, cursor, left, formats, out));
+                self.context.interrupts.guard(&self.parts.env, self.deadline, fetched).await??
+            };
             self.apply_changes()?;
             if self.access == Access::ReadWrite && fetched.rows > 0 {
                 self.unsettled.get_or_insert(start);

@@ -11,6 +11,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rustydb_types::datetime;
+
+use super::statement::Isolation;
 use crate::error::{SqlError, SqlState};
 
 /// What values a setting takes.
@@ -177,8 +180,57 @@ pub enum Scope {
 /// Values that were set, by the spelling of [`DEFINITIONS`] (or in lower case, for names with a dot).
 type Values = BTreeMap<String, String>;
 
+/// What every statement asks for, worked out once for each change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Derived {
+    /// The session's time zone.
+    pub zone: datetime::Zone,
+    /// `work_mem` in bytes.
+    pub work_mem_bytes: usize,
+    /// `statement_timeout`; `None` when it is off.
+    pub statement_timeout: Option<Duration>,
+    /// `lock_timeout`; `None` when it is off.
+    pub lock_timeout: Option<Duration>,
+    /// `idle_session_timeout`; `None` when it is off.
+    pub idle_session_timeout: Option<Duration>,
+    /// `idle_in_transaction_session_timeout`; `None` when it is off.
+    pub idle_in_transaction_timeout: Option<Duration>,
+    /// `default_transaction_read_only`.
+    pub default_read_only: bool,
+    /// `default_transaction_isolation`.
+    pub default_isolation: Isolation,
+}
+
+impl Derived {
+    fn of(settings: &Settings) -> Self {
+        Self {
+            zone: datetime::Zone::by_name(settings.get("TimeZone")).unwrap_or(datetime::Zone::UTC),
+            work_mem_bytes: kilobytes(settings.get("work_mem")).saturating_mul(1024),
+            statement_timeout: settings.timeout("statement_timeout"),
+            lock_timeout: settings.timeout("lock_timeout"),
+            idle_session_timeout: settings.timeout("idle_session_timeout"),
+            idle_in_transaction_timeout: settings.timeout("idle_in_transaction_session_timeout"),
+            default_read_only: settings.is_on("default_transaction_read_only"),
+            default_isolation: Isolation::from_name(settings.get("default_transaction_isolation")),
+        }
+    }
+}
+
+/// A size in kilobytes as it is kept: digits and a unit.
+fn kilobytes(value: &str) -> usize {
+    let end = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    let (digits, unit) = value.split_at(end);
+    let digits: usize = digits.parse().unwrap_or_default();
+    match unit.trim() {
+        "TB" => digits << 30,
+        "GB" => digits << 20,
+        "MB" => digits << 10,
+        _ => digits,
+    }
+}
+
 /// The settings of one session.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// What the client asked for when it connected: what RESET goes back to.
     start: Values,
@@ -190,6 +242,32 @@ pub struct Settings {
     savepoints: Vec<(Values, Values)>,
     /// Counts changes, so that what is derived from settings knows when to look again.
     version: u64,
+    derived: Derived,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let mut settings = Self {
+            start: Values::new(),
+            session: Values::new(),
+            local: Values::new(),
+            before: None,
+            savepoints: Vec::new(),
+            version: 0,
+            derived: Derived {
+                zone: datetime::Zone::UTC,
+                work_mem_bytes: 0,
+                statement_timeout: None,
+                lock_timeout: None,
+                idle_session_timeout: None,
+                idle_in_transaction_timeout: None,
+                default_read_only: false,
+                default_isolation: Isolation::ReadCommitted,
+            },
+        };
+        settings.derived = Derived::of(&settings);
+        settings
+    }
 }
 
 impl Settings {
@@ -245,7 +323,7 @@ impl Settings {
     pub fn set_at_start(&mut self, name: &str, value: &str) -> Result<(), SqlError> {
         let (name, value) = checked(name, value)?;
         self.start.insert(name, value);
-        self.version += 1;
+        self.changed();
         Ok(())
     }
 
@@ -277,7 +355,19 @@ impl Settings {
         self.remember();
         self.session.clear();
         self.local.clear();
+        self.changed();
+    }
+
+    /// To be called after each change of a value.
+    fn changed(&mut self) {
         self.version += 1;
+        self.derived = Derived::of(self);
+    }
+
+    /// What every statement asks for.
+    #[must_use]
+    pub const fn derived(&self) -> &Derived {
+        &self.derived
     }
 
     fn remember(&mut self) {
@@ -288,7 +378,6 @@ impl Settings {
 
     fn put(&mut self, name: String, value: Option<String>, scope: Scope) {
         self.remember();
-        self.version += 1;
         let values = match scope {
             Scope::Session => {
                 self.local.remove(&name);
@@ -304,6 +393,7 @@ impl Settings {
                 values.remove(&name);
             }
         }
+        self.changed();
     }
 
     /// The value of a setting that is known to exist; empty for another.
@@ -402,7 +492,7 @@ impl Settings {
     pub fn roll_back(&mut self) {
         if let Some(before) = self.before.take() {
             self.session = before;
-            self.version += 1;
+            self.changed();
         }
         self.end_transaction();
     }
@@ -412,7 +502,7 @@ impl Settings {
         self.savepoints.clear();
         if !self.local.is_empty() {
             self.local.clear();
-            self.version += 1;
+            self.changed();
         }
     }
 
@@ -432,7 +522,7 @@ impl Settings {
         if let Some((session, local)) = self.savepoints.last() {
             self.session.clone_from(session);
             self.local.clone_from(local);
-            self.version += 1;
+            self.changed();
         }
     }
 }

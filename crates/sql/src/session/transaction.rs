@@ -13,6 +13,8 @@
 //! - CommandComplete of COMMIT, and ReadyForQuery after an implicit commit, are written when the commit stands;
 //! - a commit whose fate is unknown is asked for until it is known or its deadline passes (08007).
 
+use std::pin::pin;
+
 use bytes::BytesMut;
 use rustydb_txn::{Access, SavepointId, TxnError, TxnOptions};
 use rustydb_types::ids::RequestId;
@@ -41,12 +43,10 @@ impl<E: Executor> Session<E> {
             return Ok(());
         }
         self.txn = None;
-        let settings = &self.context.settings;
+        let settings = self.context.settings.derived();
         let modes = self.block.modes;
-        let is_read_only = modes.read_only.unwrap_or_else(|| settings.is_on("default_transaction_read_only"));
-        let isolation = modes
-            .isolation
-            .unwrap_or_else(|| Isolation::from_name(settings.get("default_transaction_isolation")));
+        let is_read_only = modes.read_only.unwrap_or(settings.default_read_only);
+        let isolation = modes.isolation.unwrap_or(settings.default_isolation);
         let access = match (is_read_only, in_block) {
             (true, _) => Access::ReadOnly,
             (false, true) => Access::ReadWrite,
@@ -69,8 +69,8 @@ impl<E: Executor> Session<E> {
             access,
             request,
         };
-        let begun =
-            self.context.interrupts.guard(&self.parts.env, self.deadline, self.parts.store.begin(options));
+        let begun = pin!(self.parts.store.begin(options));
+        let begun = self.context.interrupts.guard(&self.parts.env, self.deadline, begun);
         let mut txn = begun.await?.map_err(store_error)?;
         txn.begin_first_statement();
         self.context.activity.open(txn.id(), self.context.transaction_time);
