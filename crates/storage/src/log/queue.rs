@@ -40,7 +40,7 @@ pub(super) enum Request {
 }
 
 /// Committed positions that may wait in the queue for a write of something else.
-const COMMITTED_WAITING_MAX: usize = 64;
+pub(super) const COMMITTED_WAITING_MAX: usize = 64;
 
 /// A request in the queue.
 pub(super) struct Submission {

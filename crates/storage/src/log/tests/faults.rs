@@ -5,6 +5,7 @@ use std::time::Duration;
 use rustydb_env::sim::{DiskFaults, SimNode, Simulation};
 
 use super::super::LogErrorKind;
+use super::super::queue::COMMITTED_WAITING_MAX;
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -196,7 +197,10 @@ fn what_opening_finds_is_durable() {
         let (killed, heir) = (simulation.add_node(), simulation.add_node());
         let log = open_in(&simulation, killed, small()).unwrap();
         let one = log.group(group(1));
-        one.save_committed(Bytes::from_static(b"never synced"));
+        // So many that they are written without anything else to write.
+        for _ in 0..=COMMITTED_WAITING_MAX {
+            one.save_committed(Bytes::from_static(b"never synced"));
+        }
         simulation.run_for(Duration::from_secs(1));
         let name = Path::new("/log/0000000000000001.log");
         let cached = simulation.disk(killed).content(name).unwrap();
@@ -214,6 +218,30 @@ fn what_opening_finds_is_durable() {
         let again = open_in(&simulation, heir, small()).unwrap().group(group(1)).state();
         assert_eq!(again, found, "seed {seed}");
     }
+}
+
+/// A committed position costs no write of its own: it goes with the next request, or with the close.
+#[test]
+fn a_committed_position_waits_for_company() {
+    let (simulation, node) = world();
+    let name = Path::new("/log/0000000000000001.log");
+    let log = open_in(&simulation, node, small()).unwrap();
+    let one = log.group(group(1));
+    let before = simulation.disk(node).content(name).unwrap();
+    one.save_committed(Bytes::from_static(b"first"));
+    simulation.run_for(Duration::from_secs(1));
+    assert_eq!(simulation.disk(node).content(name).unwrap(), before, "nothing is written for it alone");
+    wait(&simulation, async move {
+        done(|completion| one.save_vote(Bytes::from_static(b"v"), completion)).await.unwrap();
+    });
+    simulation.crash(node);
+    let log = open_in(&simulation, node, small()).unwrap();
+    let one = log.group(group(1));
+    assert_eq!(one.state().committed.as_deref(), Some(&b"first"[..]), "synced with the vote");
+    one.save_committed(Bytes::from_static(b"second"));
+    wait(&simulation, async move { log.close().await });
+    let log = open_in(&simulation, node, small()).unwrap();
+    assert_eq!(log.group(group(1)).state().committed.as_deref(), Some(&b"second"[..]), "written by the close");
 }
 
 /// Nothing drains the queue of a simulated log while the simulation stands still.
