@@ -320,7 +320,8 @@ where
                 Poll::Pending => break,
                 Poll::Ready(None) => self.input = None,
                 Poll::Ready(Some(request)) if self.established && request.entries.is_empty() => {
-                    let wait = self.held.take().map_or_else(|| ambient::sleep(COMMIT_HELD_FOR), |held| held.1);
+                    let wait =
+                        self.held.take().map_or_else(|| ambient::sleep(COMMIT_HELD_FOR), |held| held.1);
                     self.held = Some((request, wait));
                 }
                 Poll::Ready(Some(request)) => {

@@ -119,8 +119,7 @@ impl Databases {
 impl MachineFactory for Databases {
     fn open(&self, group: GroupId, proposer: &Arc<RaftProposer>) -> Result<Box<dyn Machine>, MachineError> {
         let (env, kind) = (self.env.clone(), self.engine);
-        let cache =
-            bytes(if group == GroupId::SYSTEM { CACHE_LEAST } else { self.caches.take(group) });
+        let cache = bytes(if group == GroupId::SYSTEM { CACHE_LEAST } else { self.caches.take(group) });
         let opener: EngineOpener = Arc::new(move |path| engine::open(kind, &env, path, cache));
         let proposer = Arc::new(KvProposer::new(Arc::clone(proposer)));
         let (store, machine) = KvStore::open(&self.env, self.config(group), opener, proposer)

@@ -241,7 +241,11 @@ fn a_committed_position_waits_for_company() {
     one.save_committed(Bytes::from_static(b"second"));
     wait(&simulation, async move { log.close().await });
     let log = open_in(&simulation, node, small()).unwrap();
-    assert_eq!(log.group(group(1)).state().committed.as_deref(), Some(&b"second"[..]), "written by the close");
+    assert_eq!(
+        log.group(group(1)).state().committed.as_deref(),
+        Some(&b"second"[..]),
+        "written by the close"
+    );
 }
 
 /// Nothing drains the queue of a simulated log while the simulation stands still.
