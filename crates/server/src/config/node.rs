@@ -81,7 +81,7 @@ impl ListenConfig {
 }
 
 /// `[runtime]`: threads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RuntimeConfig {
     /// Threads that run SQL; range 0 to 256; default 0, which takes one per core.
@@ -89,12 +89,6 @@ pub struct RuntimeConfig {
     /// Threads that run consensus and its network; range 0 to 64; default 0, which takes one for two cores, at most
     /// four. They are apart from SQL, so that a heavy query never costs an election.
     pub consensus_threads: usize,
-}
-
-impl Default for RuntimeConfig {
-    fn default() -> RuntimeConfig {
-        RuntimeConfig { sql_threads: 0, consensus_threads: 0 }
-    }
 }
 
 /// Form of the lines that the server logs.
