@@ -308,6 +308,7 @@ impl Settings {
                 settings.session.insert(name, value);
             }
         }
+        settings.changed();
         Ok(settings)
     }
 
@@ -821,5 +822,33 @@ mod tests {
             other.set_at_start(name, value).unwrap();
         }
         assert!(settings.reported().eq(other.reported()));
+    }
+
+    #[test]
+    fn what_is_derived_follows_every_change() {
+        let timeout =
+            |settings: &Settings| settings.derived().lock_timeout.map(|timeout| timeout.as_millis());
+        let mut settings = Settings::default();
+        assert_eq!(*settings.derived(), Derived::of(&settings));
+        assert_eq!(settings.derived().work_mem_bytes, 4 << 20);
+        settings.set("lock_timeout", "1s", Scope::Session).unwrap();
+        assert_eq!(timeout(&settings), Some(1000));
+        settings.roll_back();
+        assert_eq!(timeout(&settings), None);
+        settings.set("lock_timeout", "2s", Scope::Local).unwrap();
+        settings.savepoint();
+        settings.set("lock_timeout", "3s", Scope::Local).unwrap();
+        settings.roll_back_to(0);
+        assert_eq!(timeout(&settings), Some(2000));
+        settings.commit();
+        assert_eq!(timeout(&settings), None);
+        settings.set("lock_timeout", "4s", Scope::Session).unwrap();
+        let values: Vec<_> =
+            settings.exported().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let moved = Settings::of_moved_session("someone", false, &[], &values).unwrap();
+        assert_eq!(timeout(&moved), Some(4000));
+        assert_eq!(timeout(&Settings::of_session("someone", false, &values).unwrap()), Some(4000));
+        settings.reset_all();
+        assert_eq!(timeout(&settings), None);
     }
 }
