@@ -136,8 +136,7 @@ impl Options {
 
     fn start(&self, number: u16) -> Result<()> {
         let status = Command::new(self.programs.join("rustydb"))
-            .args(["dev", "--nodes", &self.nodes.to_string(), "--base-port", &self.base_port.to_string()])
-            .args(["--data", &self.data.display().to_string(), "--start-node", &number.to_string()])
+            .args(["dev", "--data", &self.data.display().to_string(), "--start-node", &number.to_string()])
             .stdout(Stdio::null())
             .status()?;
         if !status.success() {
