@@ -4,7 +4,16 @@
 //! there once it is durable; nothing here waits for a disk but a vote, a truncation, and a read of what the tail
 //! cache has lost.
 
-use std::{fmt::Debug, io, ops::Bound, ops::RangeBounds};
+use std::{
+    fmt::Debug,
+    io,
+    ops::Bound,
+    ops::RangeBounds,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -29,6 +38,8 @@ use crate::{
 pub struct LogStore {
     log: GroupLog,
     read_bytes_max: usize,
+    /// The index behind what was handed to the log, whether the log took it or not. Zero before the first append.
+    handed_end: Arc<AtomicU64>,
 }
 
 fn io_error(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
@@ -56,7 +67,7 @@ impl LogStore {
     /// Over `log`, reading pieces of about `read_bytes_max`.
     #[must_use]
     pub fn new(log: GroupLog, read_bytes_max: usize) -> Self {
-        Self { log, read_bytes_max }
+        Self { log, read_bytes_max, handed_end: Arc::default() }
     }
 
     /// Whether this group has ever voted here: then this is a restart.
@@ -80,6 +91,12 @@ impl LogStore {
             Bound::Unbounded => u64::MAX,
         };
         (start.max(first), stop.min(end))
+    }
+
+    /// The first entry before `end` that was handed to the log and is not there, since the log has failed.
+    fn refused_before(&self, end: u64) -> Option<u64> {
+        let held_end = self.held(&..).1;
+        (held_end < end.min(self.handed_end.load(Ordering::Acquire))).then_some(held_end)
     }
 
     /// Reads from `start`, at least one entry, at most about the size of a piece.
@@ -120,6 +137,15 @@ impl RaftLogReader<TypeConfig> for LogStore {
     {
         // Piece by piece, so that a long backlog is never in memory at once.
         let (start, end) = self.held(&range);
+        // The caller takes the whole range for applied, so what a failed log did not take must not pass for the end.
+        let asked_end = match range.end_bound() {
+            Bound::Included(last) => last.saturating_add(1),
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        let missing = self.refused_before(asked_end);
+        let missing =
+            missing.map(|index| Err(io::Error::other(format!("the log did not take entry {index}"))));
         let reader = self.clone();
         let pieces = stream::unfold((reader, start, end), |(reader, start, end)| async move {
             if start >= end {
@@ -136,7 +162,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
             };
             Some((stream::iter(items), (reader, next, end)))
         });
-        futures_util::StreamExt::flatten(pieces)
+        let pieces = futures_util::StreamExt::flatten(pieces);
+        futures_util::StreamExt::chain(pieces, stream::iter(missing))
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -188,6 +215,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         self.log.ready().await;
         let entries: Vec<LogEntry> = entries.into_iter().map(|entry| entry_to_log(&entry)).collect();
+        if let Some(last) = entries.last() {
+            self.handed_end.store(last.index.get() + 1, Ordering::Release);
+        }
         self.log.append(entries, Box::new(move |result| callback.io_completed(result.map_err(io_error))));
         Ok(())
     }
@@ -195,6 +225,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         let (done, truncated) = oneshot::channel();
         let last = last_log_id.map(|log_id| LogIndex::new(log_id.index));
+        self.handed_end.store(last.map_or(0, |last| last.get() + 1), Ordering::Release);
         self.log.truncate_after(last, Box::new(move |result| drop(done.send(result))));
         finished(truncated).await
     }
@@ -253,5 +284,33 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn openrafts_own_suite_passes() {
         Suite::test_all(OnDisk).await.unwrap();
+    }
+
+    fn blank(index: u64) -> Entry {
+        let position = LogPosition::new(Term::new(1), LogIndex::new(index));
+        Entry { log_id: log_id_of(position), payload: openraft::EntryPayload::Blank }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_a_stopped_log_did_not_take_is_an_error_and_not_the_end() {
+        let ((_folder, log), mut store, _machine) = OnDisk.build().await.unwrap();
+        store.append([blank(0), blank(1)], IOFlushed::noop()).await.unwrap();
+        log.close().await;
+        store.append([blank(2), blank(3)], IOFlushed::noop()).await.unwrap();
+        let read = |range| {
+            let mut reader = store.clone();
+            async move {
+                let entries =
+                    futures_util::StreamExt::collect::<Vec<_>>(reader.entries_stream(range).await).await;
+                entries
+                    .into_iter()
+                    .map(|entry| entry.map(|entry| entry.log_id.index).ok())
+                    .collect::<Vec<_>>()
+            }
+        };
+        assert_eq!(read(0..2).await, [Some(0), Some(1)]);
+        assert_eq!(read(1..3).await, [Some(1), None]);
+        assert_eq!(read(2..4).await, [None]);
+        assert_eq!(read(0..100).await, [Some(0), Some(1), None]);
     }
 }
