@@ -37,22 +37,18 @@ struct Options {
     base_port: u16,
     data: PathBuf,
     programs: PathBuf,
-    /// Kill every node at once instead of the leader.
-    all_at_once: bool,
     json: Option<PathBuf>,
 }
 
 const USAGE: &str = "usage: kill-leader --data DIR --base-port PORT --programs DIR [--nodes 3] [--kills 50] \
-                     [--writers 8] [--all-at-once] [--json FILE]";
+                     [--writers 8] [--json FILE]";
 
 impl Options {
     fn parse() -> Result<Options> {
         let mut values: HashMap<String, String> = HashMap::new();
-        let mut all_at_once = false;
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.strip_prefix("--") {
-                Some("all-at-once") => all_at_once = true,
                 Some(name) => {
                     let value =
                         arguments.next().with_context(|| format!("--{name} needs a value\n{USAGE}"))?;
@@ -74,7 +70,6 @@ impl Options {
             base_port: take("base-port", None)?.parse()?,
             data: take("data", None)?.into(),
             programs: take("programs", None)?.into(),
-            all_at_once,
             json: values.remove("json").map(PathBuf::from),
         };
         if let Some(unknown) = values.keys().next() {
@@ -216,17 +211,9 @@ async fn until(what: &str, deadline: Duration, mut holds: impl FnMut() -> bool) 
 
 /// One kill; returns the longest gap between acknowledged writes around it.
 async fn round(options: &Options, load: &Load) -> Result<Duration> {
-    let killed: Vec<u16> =
-        if options.all_at_once { (1..=options.nodes).collect() } else { vec![options.leader()?] };
+    let killed = options.leader()?;
     let from = load.start.elapsed();
-    for number in &killed {
-        options.kill(*number)?;
-    }
-    if options.all_at_once {
-        for number in &killed {
-            options.start(*number)?;
-        }
-    }
+    options.kill(killed)?;
     // 200 acknowledged writes after the kill mean that service is back, not just one early bird.
     let before = load.acknowledged_count.load(Ordering::Relaxed);
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -235,17 +222,13 @@ async fn round(options: &Options, load: &Load) -> Result<Duration> {
     })
     .await?;
     let gap = gap_since(load, from);
-    if !options.all_at_once {
-        for number in &killed {
-            options.start(*number)?;
-        }
-    }
+    options.start(killed)?;
     until("every node is ready", RECOVERY_DEADLINE, || {
         (1..=options.nodes).all(|number| options.is_ready(number))
     })
     .await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    println!("killed {killed:?}: {} ms without a write", gap.as_millis());
+    println!("killed node {killed}: {} ms without a write", gap.as_millis());
     Ok(gap)
 }
 
