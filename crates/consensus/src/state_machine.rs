@@ -19,6 +19,7 @@ use openraft::{
     storage::{ApplyResponder, EntryResponder, RaftStateMachine},
 };
 use parking_lot::Mutex;
+use rustydb_env::ambient;
 use rustydb_env::sync::watch;
 use rustydb_types::ids::Term;
 
@@ -30,7 +31,9 @@ use crate::{
 
 /// Entries that are applied together at most, and about how many bytes: what a backlog holds in memory.
 const BATCH_ENTRIES_MAX: usize = 1024;
-const BATCH_BYTES_MAX: u64 = 4 << 20;
+const BATCH_BYTES_MAX: u64 = 256 << 10;
+/// A batch from which on others get their turn on the thread before the next one.
+const LONG_BATCH_BYTES: u64 = 64 << 10;
 
 /// Bytes of a snapshot that are moved at once when it does not cross the network.
 const LOCAL_CHUNK_BYTES: usize = 1 << 20;
@@ -188,6 +191,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             self.cell.apply(&apply, bytes)?;
             for answer in answers.drain(..) {
                 answer.send(());
+            }
+            if bytes >= LONG_BATCH_BYTES {
+                // A backlog is applied piece by piece without waiting for anything: acknowledgements and heartbeats
+                // of this thread must get their turn between, or the lease runs out over a bulk load.
+                ambient::yield_now().await;
             }
         }
         Ok(())
