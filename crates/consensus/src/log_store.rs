@@ -276,7 +276,7 @@ mod tests {
             .unwrap();
             let store = LogStore::new(log.group(GroupId::new(7)), 4096);
             let machine =
-                StateMachine::new(MachineCell::new(Box::new(ModelMachine::with_gaps(ModelCell::default()))));
+                StateMachine::new(MachineCell::with_gaps(Box::new(ModelMachine::new(ModelCell::default()))));
             Ok(((folder, log), store, machine))
         }
     }

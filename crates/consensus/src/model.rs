@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustydb_types::{
-    ids::{GroupId, LogIndex, Term},
+    ids::{GroupId, Term},
     position::LogPosition,
 };
 
@@ -144,21 +144,13 @@ impl MachineFactory for ModelStore {
 #[derive(Clone, Debug)]
 pub struct ModelMachine {
     cell: ModelCell,
-    /// Whether an entry must follow the one before without a gap.
-    gapless: bool,
 }
 
 impl ModelMachine {
     /// Over a cell.
     #[must_use]
     pub fn new(cell: ModelCell) -> Self {
-        Self { cell, gapless: true }
-    }
-
-    /// One that takes entries with gaps between them, as openraft's storage suite makes them.
-    #[must_use]
-    pub fn with_gaps(cell: ModelCell) -> Self {
-        Self { cell, gapless: false }
+        Self { cell }
     }
 }
 
@@ -170,17 +162,6 @@ impl Machine for ModelMachine {
     fn apply(&mut self, entries: &[ApplyEntry]) -> Result<(), MachineError> {
         let mut inner = self.cell.inner.lock();
         for entry in entries {
-            let expected =
-                inner.present.applied.position.map_or(LogIndex::new(0), |position| position.index.next());
-            if self.gapless && entry.position.index != expected {
-                return Err(error(format!("entry {} came where {expected} was expected", entry.position)));
-            }
-            if inner.present.applied.position.is_some_and(|position| position.term > entry.position.term) {
-                return Err(error(format!(
-                    "entry {} is of an earlier term than the one before",
-                    entry.position
-                )));
-            }
             match &entry.payload {
                 ApplyPayload::Blank => {}
                 ApplyPayload::Membership(membership) => inner.present.applied.membership = membership.clone(),

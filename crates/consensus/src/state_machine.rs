@@ -21,7 +21,10 @@ use openraft::{
 use parking_lot::Mutex;
 use rustydb_env::ambient;
 use rustydb_env::sync::watch;
-use rustydb_types::ids::Term;
+use rustydb_types::{
+    ids::{LogIndex, Term},
+    position::LogPosition,
+};
 
 use crate::{
     codec::{self, Body},
@@ -45,13 +48,77 @@ pub(crate) struct MachineCell {
     applied_term: watch::Sender<Term>,
     /// Bytes of entries applied since the last snapshot was asked for.
     bytes_since_snapshot: AtomicU64,
+    gaps: Gaps,
+}
+
+/// Whether entries may be missing between those that are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gaps {
+    /// One that is missing ends the node.
+    Fatal,
+    /// As openraft's storage suite makes them.
+    #[cfg(test)]
+    Taken,
+}
+
+/// An entry came to be applied that is not the one after the last: the state would not be that of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OrderError {
+    /// Another index.
+    #[error("entry {found} came to be applied where index {expected} must come")]
+    Gap {
+        /// The index after the last applied one.
+        expected: LogIndex,
+        /// What came.
+        found: LogPosition,
+    },
+    /// An earlier term than that of the entry before.
+    #[error("entry {found} came to be applied after one of term {before}")]
+    TermWentBack {
+        /// The term of the last applied entry.
+        before: Term,
+        /// What came.
+        found: LogPosition,
+    },
+}
+
+/// Whether entries follow each other, and the applied one, as the log has them.
+fn check_order(
+    mut applied: Option<LogPosition>,
+    entries: &[ApplyEntry],
+    gaps: Gaps,
+) -> Result<(), OrderError> {
+    for ApplyEntry { position: found, .. } in entries {
+        let expected = applied.map_or(LogIndex::new(0), |applied| applied.index.next());
+        if gaps == Gaps::Fatal && found.index != expected {
+            return Err(OrderError::Gap { expected, found: *found });
+        }
+        match applied {
+            Some(LogPosition { term: before, .. }) if found.term < before => {
+                return Err(OrderError::TermWentBack { before, found: *found });
+            }
+            _ => applied = Some(*found),
+        }
+    }
+    Ok(())
 }
 
 impl MachineCell {
     pub(crate) fn new(machine: Box<dyn Machine>) -> Arc<Self> {
+        Self::of(machine, Gaps::Fatal)
+    }
+
+    /// A cell that takes entries with gaps between them.
+    #[cfg(test)]
+    pub(crate) fn with_gaps(machine: Box<dyn Machine>) -> Arc<Self> {
+        Self::of(machine, Gaps::Taken)
+    }
+
+    fn of(machine: Box<dyn Machine>, gaps: Gaps) -> Arc<Self> {
         let term = machine.applied().position.map_or(Term::new(0), |position| position.term);
         let (applied_term, _unwatched) = watch::channel(term);
-        Arc::new(Self { machine: Mutex::new(machine), applied_term, bytes_since_snapshot: AtomicU64::new(0) })
+        let machine = Mutex::new(machine);
+        Arc::new(Self { machine, applied_term, bytes_since_snapshot: AtomicU64::new(0), gaps })
     }
 
     /// Does something short with the machine.
@@ -81,7 +148,10 @@ impl MachineCell {
 
     fn apply(&self, entries: &[ApplyEntry], bytes: u64) -> io::Result<()> {
         let Some(last) = entries.last() else { return Ok(()) };
-        self.with(|machine| machine.apply(entries)).map_err(io::Error::other)?;
+        self.with(|machine| {
+            check_order(machine.applied().position, entries, self.gaps).map_err(io::Error::other)?;
+            machine.apply(entries).map_err(io::Error::other)
+        })?;
         self.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
         self.advance_term(last.position.term);
         Ok(())
@@ -252,4 +322,39 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
 /// A piece of a snapshot for the network.
 pub(crate) fn next_chunk(handle: &mut dyn MachineSnapshot, bytes_max: usize) -> io::Result<Option<Bytes>> {
     handle.next_chunk(bytes_max).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ModelCell, ModelMachine, append_command};
+
+    fn entry(term: u64, index: u64) -> ApplyEntry {
+        let position = LogPosition::new(Term::new(term), LogIndex::new(index));
+        ApplyEntry { position, payload: ApplyPayload::Command(append_command(1, index)) }
+    }
+
+    #[test]
+    fn an_entry_that_is_not_the_next_one_is_fatal_and_changes_nothing() {
+        let state = ModelCell::default();
+        let cell = MachineCell::new(Box::new(ModelMachine::new(state.clone())));
+        let refused = |entries: &[ApplyEntry]| {
+            let before = state.present();
+            let error = cell.apply(entries, 0).unwrap_err();
+            assert_eq!(state.present(), before);
+            *error.get_ref().unwrap().downcast_ref::<OrderError>().unwrap()
+        };
+        let gap = |expected: u64, found: ApplyEntry| OrderError::Gap {
+            expected: LogIndex::new(expected),
+            found: found.position,
+        };
+        assert_eq!(refused(&[entry(1, 1)]), gap(0, entry(1, 1)), "the first one is missing");
+        cell.apply(&[entry(1, 0), entry(1, 1), entry(3, 2)], 0).unwrap();
+        assert_eq!(refused(&[entry(3, 4)]), gap(3, entry(3, 4)), "one is missing");
+        assert_eq!(refused(&[entry(3, 3), entry(3, 5)]), gap(4, entry(3, 5)), "one within a batch");
+        assert_eq!(refused(&[entry(3, 2)]), gap(3, entry(3, 2)), "one comes twice");
+        let back = OrderError::TermWentBack { before: Term::new(3), found: entry(2, 3).position };
+        assert_eq!(refused(&[entry(2, 3)]), back);
+        cell.apply(&[entry(3, 3)], 0).unwrap();
+    }
 }
