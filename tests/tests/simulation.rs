@@ -13,8 +13,9 @@ fn check(report: sim::Report) {
     let seed = report.seed;
     assert!(
         report.wrong.is_empty(),
-        "replay: cargo run -p rustydb-tests --bin sim -- --seed {seed} --seconds {}\n{:#?}",
+        "replay: cargo run -p rustydb-tests --bin sim -- --seed {seed} --seconds {} {}\n{:#?}",
         DURATION.as_secs(),
+        report.option,
         report
     );
     assert!(report.operations.acknowledged > 50, "hardly anything was done: {report:#?}");
@@ -22,7 +23,7 @@ fn check(report: sim::Report) {
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    for run in [sim::run_stores, sim::run_models] {
+    for run in [sim::run_stores, sim::run_models, sim::run_sql] {
         let (first, second) = (run(42, DURATION), run(42, DURATION));
         assert_eq!(first, second);
     }
@@ -39,6 +40,12 @@ fn stores_lose_nothing() {
 }
 
 #[test]
+fn sessions_are_told_the_truth() {
+    (1..=3).map(|seed| sim::run_sql(seed, DURATION)).for_each(check);
+}
+
+#[test]
 fn seeds_that_failed_once_fail_no_more() {
     sim::REGRESSIONS.iter().map(|seed| sim::run_stores(*seed, DURATION)).for_each(check);
+    sim::SQL_REGRESSIONS.iter().map(|seed| sim::run_sql(*seed, DURATION)).for_each(check);
 }

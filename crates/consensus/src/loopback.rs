@@ -168,7 +168,9 @@ impl LoopbackNetwork {
         self.inner.lock().traffic
     }
 
-    fn link(&self, from: NodeId, to: NodeId) -> Link {
+    /// How one direction between two nodes is now.
+    #[must_use]
+    pub fn link(&self, from: NodeId, to: NodeId) -> Link {
         let state = self.inner.lock();
         state.links.get(&(from, to)).copied().unwrap_or(state.default_link)
     }

@@ -1,22 +1,31 @@
 //! Runs the simulated cluster from a range of seeds and prints what happened.
 //!
-//! `sim [--seeds A..B | --seed N] [--seconds S] [--models] [--verbose]`: one run per seed. Of each run that went wrong
-//! it prints the seed, what was wrong and how to replay it; it exits with 1 when there was one.
+//! `sim [--seeds A..B | --seed N] [--seconds S] [--sql | --models] [--verbose]`: one run per seed, of the stores unless
+//! it is told otherwise. Of each run that went wrong it prints the seed, what was wrong and how to replay it; it exits
+//! with 1 when there was one.
 
 use std::{ops::Range, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use rustydb_tests::sim::{self, Report};
 
+/// What the clients of a run do.
+#[derive(Clone, Copy)]
+enum Workload {
+    Stores,
+    Models,
+    Sql,
+}
+
 struct Options {
     seeds: Range<u64>,
     seconds: u64,
-    models: bool,
+    workload: Workload,
     verbose: bool,
 }
 
 fn options() -> Result<Options> {
-    let mut options = Options { seeds: 1..2, seconds: 20, models: false, verbose: false };
+    let mut options = Options { seeds: 1..2, seconds: 20, workload: Workload::Stores, verbose: false };
     let mut arguments = std::env::args().skip(1);
     let number = |value: &str| value.parse::<u64>().with_context(|| format!("{value} is no number"));
     while let Some(name) = arguments.next() {
@@ -32,9 +41,12 @@ fn options() -> Result<Options> {
                 options.seeds = number(first)?..number(end)?;
             }
             "--seconds" => options.seconds = number(&value()?)?,
-            "--models" => options.models = true,
+            "--models" => options.workload = Workload::Models,
+            "--sql" => options.workload = Workload::Sql,
             "--verbose" => options.verbose = true,
-            _ => bail!("unknown option {name}; known are --seed, --seeds, --seconds, --models and --verbose"),
+            _ => bail!(
+                "unknown option {name}; known are --seed, --seeds, --seconds, --sql, --models and --verbose"
+            ),
         }
     }
     Ok(options)
@@ -42,7 +54,11 @@ fn options() -> Result<Options> {
 
 /// A run that panics is a run that went wrong, and the others go on.
 fn run(options: &Options, seed: u64) -> Result<Report, String> {
-    let run = if options.models { sim::run_models } else { sim::run_stores };
+    let run = match options.workload {
+        Workload::Stores => sim::run_stores,
+        Workload::Models => sim::run_models,
+        Workload::Sql => sim::run_sql,
+    };
     let duration = Duration::from_secs(options.seconds);
     std::panic::catch_unwind(|| run(seed, duration)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -69,9 +85,13 @@ fn main() -> Result<ExitCode> {
             continue;
         }
         failed.push(seed);
-        let models = if options.models { " --models" } else { "" };
+        let workload = match options.workload {
+            Workload::Stores => "",
+            Workload::Models => " --models",
+            Workload::Sql => " --sql",
+        };
         println!(
-            "seed {seed} went wrong; replay: cargo run -p rustydb-tests --bin sim -- --seed {seed} --seconds {}{models}",
+            "seed {seed} went wrong; replay: cargo run -p rustydb-tests --bin sim -- --seed {seed} --seconds {}{workload}",
             options.seconds
         );
         for wrong in wrong {

@@ -62,18 +62,20 @@ impl<M: Machines> Cluster<M> {
         count: u64,
         groups: Vec<GroupId>,
         config: ConsensusConfig,
-        machines: impl Fn() -> M,
+        machines: impl Fn(NodeId, &LoopbackNetwork) -> M,
     ) -> Self {
+        let network = LoopbackNetwork::new();
         let members = (1..=count)
+            .map(NodeId::new)
             .map(|id| {
-                let (sim, machines) = (sim.add_node(), machines());
+                let (sim, machines) = (sim.add_node(), machines(id, &network));
                 let member = Member { sim, machines, life: 0, is_failing: false, running: None };
-                (NodeId::new(id), member)
+                (id, member)
             })
             .collect();
         Self {
             sim,
-            network: LoopbackNetwork::new(),
+            network,
             config,
             groups,
             members: Arc::new(Mutex::new(members)),
@@ -176,7 +178,9 @@ impl<M: Machines> Cluster<M> {
         Ok(())
     }
 
-    fn is_failing(&self, node: NodeId) -> bool {
+    /// Whether the disk of a node fails, or will, in its present life.
+    #[must_use]
+    pub fn is_failing(&self, node: NodeId) -> bool {
         self.members.lock().get(&node).is_some_and(|member| member.is_failing)
     }
 

@@ -72,7 +72,9 @@ impl Invariants {
         if !(status.last_applied <= status.commit_index && status.commit_index <= status.last_log_index) {
             wrong.push(format!("group {group} at {node}: not applied <= committed <= last: {status:?}"));
         }
-        if let Some((position, found)) = cluster.applied(node, group) {
+        // A store that could not read its disk in the midst of an entry has stopped there; nobody reads it any more.
+        let applied = cluster.applied(node, group).filter(|_| !cluster.is_failing(node));
+        if let Some((position, found)) = applied {
             let hash = *self.hashes.entry((group, position)).or_insert(found);
             if hash != found {
                 wrong.push(format!("group {group}: node {node} has another state at {position}"));

@@ -25,7 +25,7 @@ const KEYS: u64 = 4;
 /// Runs models under consensus from a seed: see [`run`].
 #[must_use]
 pub fn run_models(seed: u64, duration: Duration) -> Report {
-    run(seed, duration, Lists::default(), ModelStore::default)
+    run(seed, duration, Lists::default(), |_, _| ModelStore::default())
 }
 
 /// The clients' history.
@@ -36,6 +36,8 @@ struct Lists {
 
 impl Workload for Lists {
     type Machines = ModelStore;
+
+    const OPTION: &'static str = "--models";
 
     /// Appends and reads at whoever seems to lead.
     async fn client(self, stage: Stage<ModelStore>, _number: u64, mut random: Rng) {

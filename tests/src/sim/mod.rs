@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   a cluster of 3 or 5 nodes, two groups on one log, over
-//!      stores: the real transactional stores on redb        or    models: lists in memory, cheap
-//!   clients run transactions, ask for lost outcomes               ─┐ for a while
+//!      sql: sessions, gateways, executors   or   models: lists in memory, cheap
+//!        └─ stores: the real transactional stores on redb
+//!   clients run statements or transactions, ask for lost outcomes ─┐ for a while
 //!   a nemesis crashes, pauses, cuts, slows, loses, fails disks     ─┘
 //!   then everything heals, must serve, and must agree
 //!   checked all the time: one leader per term, equal state at equal position, nothing applied goes back
@@ -11,7 +12,7 @@
 //! ```
 //!
 //! The same seed gives the same trace hash; a seed that failed once stays in [`REGRESSIONS`].
-//! Replay: `cargo run -p rustydb-tests --bin sim -- --seed N`.
+//! Replay: `cargo run -p rustydb-tests --bin sim -- --seed N [--sql | --models]`.
 
 pub mod cluster;
 pub mod history;
@@ -21,12 +22,17 @@ pub mod machines;
 pub mod nemesis;
 pub mod oracle;
 pub mod run;
+pub mod sql;
 pub mod stores;
 pub mod transactions;
 
 pub use lists::run_models;
 pub use run::Report;
+pub use sql::run_sql;
 pub use transactions::run_stores;
 
 /// Seeds of [`run_stores`] that found a fault once.
 pub const REGRESSIONS: &[u64] = &[];
+
+/// Seeds of [`run_sql`] that found a fault once.
+pub const SQL_REGRESSIONS: &[u64] = &[];

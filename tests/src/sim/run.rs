@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use rustydb_consensus::{
     ConsensusConfig,
-    loopback::{Link, Traffic},
+    loopback::{Link, LoopbackNetwork, Traffic},
 };
 use rustydb_env::{Instant, Rng, sim::Simulation};
-use rustydb_types::ids::GroupId;
+use rustydb_types::ids::{GroupId, NodeId};
 
 use super::{
     cluster::Cluster,
@@ -32,6 +32,8 @@ const WRONG_MAX: usize = 20;
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
+    /// What chooses the workload for a replay.
+    pub option: &'static str,
     /// The seed.
     pub seed: u64,
     /// Nodes of the cluster.
@@ -58,6 +60,9 @@ pub struct Report {
 pub trait Workload: Clone + Send + Sync + 'static {
     /// What the nodes' groups apply to.
     type Machines: Machines;
+
+    /// What chooses it for a replay.
+    const OPTION: &'static str;
 
     /// Works until the run is over.
     fn client(
@@ -117,7 +122,7 @@ pub fn run<W: Workload>(
     seed: u64,
     duration: Duration,
     workload: W,
-    machines: impl Fn() -> W::Machines,
+    machines: impl Fn(NodeId, &LoopbackNetwork) -> W::Machines,
 ) -> Report {
     let sim = Arc::new(Simulation::new(seed));
     let mut random = sim.harness().rng();
@@ -143,6 +148,7 @@ pub fn run<W: Workload>(
     let report = {
         let seen = stage.seen.lock();
         Report {
+            option: W::OPTION,
             seed,
             nodes,
             virtual_time: sim.now() - Instant::ORIGIN,

@@ -39,7 +39,7 @@ const NOBODY: RequestId =
 pub fn run_stores(seed: u64, duration: Duration) -> Report {
     let hashes = Hashes::default();
     let workload = Transactions { history: Arc::default(), hashes: hashes.clone() };
-    run(seed, duration, workload, || Stores::new(hashes.clone()))
+    run(seed, duration, workload, |_, _| Stores::new(hashes.clone()))
 }
 
 #[derive(Clone)]
@@ -234,6 +234,8 @@ async fn attempt(env: Env, store: KvStore, plan: Plan) -> Result<Saw, TxnError> 
 
 impl Workload for Transactions {
     type Machines = Stores;
+
+    const OPTION: &'static str = "";
 
     async fn client(self, stage: Stage<Stores>, number: u64, mut random: Rng) {
         let mut counter = 0;
