@@ -46,6 +46,8 @@ struct Batch {
     /// The newest of them by key.
     newest: HashMap<Bytes, (Version, Option<Bytes>)>,
     staged: Vec<(Bytes, Provisional)>,
+    /// Keys of the rows that came with the commit of a staged transaction, which readers saw in flight.
+    committed: Vec<Bytes>,
     resolved: Vec<(Version, Version)>,
     resolutions: Vec<Resolution>,
     changes: Vec<Change>,
@@ -146,6 +148,7 @@ impl Core {
                     state.rows_hash = state.rows_hash.wrapping_add(txn.hash_at(header.sequence));
                 }
                 batch.resolved.push((entry.staged, header.sequence));
+                batch.committed.extend(entry.writes.iter().map(|write| write.key.clone()));
             }
             EntryKind::AbortStaged => {
                 let mut table = self.staged.table.write();
@@ -254,7 +257,7 @@ impl Core {
     fn publish(self: &Arc<Core>, state: &mut ApplyState, batch: &mut Batch) {
         let batch = std::mem::take(batch);
         let set = self.layers.current();
-        let keys: Vec<Bytes> = batch.newest.into_keys().collect();
+        let keys: Vec<Bytes> = batch.newest.into_keys().chain(batch.committed).collect();
         set.active.extend(batch.versions, batch.staged, batch.resolved);
         self.layers.publish(state.sequence);
         self.overlay.applied(&keys, state.sequence);

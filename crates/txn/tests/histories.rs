@@ -167,8 +167,8 @@ struct Record {
     began_after: Version,
     snapshot: Version,
     reads: Vec<Read>,
-    /// Key to the value under the lock before, and the value written.
-    writes: BTreeMap<Bytes, (Option<Bytes>, Bytes)>,
+    /// Key to the value under the lock before, and the value written; `None` is a deletion.
+    writes: BTreeMap<Bytes, (Option<Bytes>, Option<Bytes>)>,
     fate: Fate,
 }
 
@@ -260,16 +260,20 @@ impl Client {
                 self.read(txn, first, first + rng.range(1..4), record)?;
             } else {
                 let value = Bytes::from(format!("{}-{count}-{statement}", self.number));
+                let value = Some(value).filter(|_| !rng.chance(1, 5));
                 let wait = LockWait::For(Duration::from_millis(20));
                 txn.lock_row(&key(first), RowLock::ForUpdate, wait).await?;
                 let before = txn.get_latest(&key(first))?;
-                txn.put(key(first), value.clone())?;
+                match &value {
+                    Some(value) => txn.put(key(first), value.clone())?,
+                    None => txn.delete(key(first))?,
+                }
                 if rng.chance(1, 2) {
                     // The statement does not read what it writes, wherever that is.
                     let read = txn.get(&key(first))?;
                     txn.flush_if_large().await?;
                     assert_eq!(txn.get(&key(first))?, read, "a statement read its own write");
-                    assert_eq!(txn.get_latest(&key(first))?.as_ref(), Some(&value));
+                    assert_eq!(txn.get_latest(&key(first))?, value);
                 }
                 let former = record.writes.remove(&key(first));
                 let before = former.map_or(before, |(before, _)| before);
@@ -318,7 +322,7 @@ impl Client {
         };
         for (key, (_, value)) in &record.writes {
             if *key >= range.0 && *key < range.1 {
-                assert_eq!(found.get(key), Some(value), "a transaction reads its own writes");
+                assert_eq!(found.get(key), value.as_ref(), "a transaction reads its own writes");
             }
         }
         // What was written here is left out of the comparison with the snapshot.
@@ -331,7 +335,7 @@ impl Client {
 /// Every version of every key, as the entries that took effect say.
 #[derive(Default)]
 struct Model {
-    versions: BTreeMap<Bytes, BTreeMap<Version, Bytes>>,
+    versions: BTreeMap<Bytes, BTreeMap<Version, Option<Bytes>>>,
     /// Rows of staged transactions, by their number.
     staged: BTreeMap<Version, Vec<Write>>,
     /// Commits of staged transactions.
@@ -361,12 +365,12 @@ impl Model {
             }
         };
         for write in rows {
-            self.versions.entry(write.key).or_default().insert(version, write.value.unwrap());
+            self.versions.entry(write.key).or_default().insert(version, write.value);
         }
     }
 
     fn at(&self, key: &Bytes, at: Version) -> Option<&Bytes> {
-        self.versions.get(key)?.range(..=at).next_back().map(|(_, value)| value)
+        self.versions.get(key)?.range(..=at).next_back().and_then(|(_, value)| value.as_ref())
     }
 
     /// Checks a read against the state at a version; keys in `own` were written by the reader itself.
@@ -385,7 +389,8 @@ impl Model {
             if record.fate == Fate::Aborted {
                 for (key, (_, value)) in &record.writes {
                     let versions = self.versions.get(key);
-                    let there = versions.is_some_and(|versions| versions.values().any(|it| it == value));
+                    let is_it = |it: &Option<Bytes>| it.is_some() && it == value;
+                    let there = versions.is_some_and(|versions| versions.values().any(is_it));
                     assert!(!there, "dirty write: an aborted transaction's write is there");
                 }
             }
@@ -401,7 +406,11 @@ impl Model {
         }
         let before = version.previous().unwrap();
         for (key, (replaced, value)) in &record.writes {
-            assert_eq!(self.at(key, version), Some(value), "{what}: an acknowledged write is not there");
+            if replaced.is_none() && value.is_none() {
+                // What came and went within the transaction leaves no trace.
+                continue;
+            }
+            assert_eq!(self.at(key, version), value.as_ref(), "{what}: an acknowledged write is not there");
             assert_eq!(self.at(key, before), replaced.as_ref(), "{what}: lost update");
             if record.isolation >= Isolation::RepeatableRead {
                 let since = self.at(key, record.snapshot);
@@ -418,7 +427,8 @@ impl Model {
 
 fn machine(env: &Env, name: &str, proposer: FaultyProposer) -> (KvStore, StateMachine) {
     let mut config = KvConfig::new(PathBuf::from(name));
-    config.stage_size_bytes = 1;
+    // With larger chunks the last rows come with the commit.
+    config.stage_size_bytes = if env.rng().chance(2, 3) { 1 } else { 300 };
     config.stage_begin_size_bytes = if env.rng().chance(2, 3) { 1 } else { 400 };
     config.stage_wait = Duration::from_millis(50);
     config.flush_size_bytes = 4000;
