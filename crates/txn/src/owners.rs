@@ -1,8 +1,9 @@
 //! Who may still add to the staged transactions of this leadership.
 //!
-//! A staged transaction is *live* while the transaction that opened it here may go on. The provisional rows of a
-//! live one may yet count: whoever wants to write over them must wait for its end. Those of any other open one can
-//! never count, since its commit is refused from then on: they are in nobody's way, and the sweep drops them.
+//! A staged transaction is *live* while the transaction that opened it here may go on, and until its commit is
+//! applied, since a commit that is refused may be submitted anew. The provisional rows of a live one may yet count:
+//! whoever wants to write over them must wait for its end. Those of any other open one can never count, since its
+//! commit is refused from then on: they are in nobody's way, and the sweep drops them.
 //!
 //! A transaction that has ended does not come back to life; so "not live" may be decided at any time and holds.
 //! Entries are made and taken away under the lock of the sequencer.
@@ -47,7 +48,7 @@ impl Owners {
         self.count.store(owners.len(), Ordering::Release);
     }
 
-    /// Whether `shared` opened the staged transaction, and it is not ended or being committed.
+    /// Whether `shared` opened the staged transaction, and it is not committed.
     pub(crate) fn is_owner(&self, id: Version, shared: &Arc<TxnShared>) -> bool {
         self.owners.read().get(&id).is_some_and(|owner| Arc::ptr_eq(&owner.shared, shared))
     }
@@ -57,8 +58,8 @@ impl Owners {
         self.owners.read().get(&id).is_some_and(|owner| owner.shared.check().is_ok())
     }
 
-    /// The commit of a staged transaction was numbered.
-    pub(crate) fn committing(&self, id: Version) {
+    /// A staged transaction was committed, or never opened.
+    pub(crate) fn forget(&self, id: Version) {
         self.retain(|owned, _| owned != id);
     }
 
@@ -118,7 +119,7 @@ mod tests {
         assert!(!owners.is_live(Version::new(7)));
         owners.chunk(Version::new(7), &second, &keys);
         assert!(owners.is_live(Version::new(7)), "the number was given out again");
-        owners.committing(Version::new(7));
+        owners.forget(Version::new(7));
         assert!(!owners.is_owner(Version::new(7), &second));
     }
 }

@@ -12,8 +12,9 @@
 //! Every proposal is resolved once: by the apply of its entry (applied, or skipped), by the proposer's refusal, or
 //! by the end of the leadership. After a refusal nothing is numbered until all that was sent is resolved; then
 //! numbering goes on from the applied sequence. Where a proposal got lost, a barrier is proposed first and waited
-//! for: whatever the log holds of what was sent before stands ahead of it. A proposal is never retried. An entry carries the number of its
-//! attempt, so that a straggler which takes the place of a later proposal is not mistaken for it.
+//! for: whatever the log holds of what was sent before stands ahead of it. A proposal is never retried here: who
+//! submits anew gets a new place. An entry carries the number of its attempt, so that a straggler which takes the
+//! place of a later proposal is not mistaken for it.
 //!
 //! Bounds: entries and bytes in flight; at the bound commits wait for room, with a deadline, then fail.
 
@@ -44,24 +45,54 @@ enum Phase {
 }
 
 /// What a commit's answer is sent through.
-pub(crate) type CommitAnswer = oneshot::Receiver<Result<Version, TxnError>>;
+pub(crate) type CommitAnswer = oneshot::Receiver<Result<Version, Failure>>;
+
+/// Why an entry took no effect, as far as is known.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    /// It is in no log, or was skipped there: it never takes effect.
+    Refused {
+        /// What stood against it.
+        reason: &'static str,
+    },
+    /// It may take effect, but ahead of everything that is numbered after this was said.
+    Unknown,
+    /// It never takes effect, nor would the same one later.
+    Final(TxnError),
+}
+
+impl From<TxnError> for Failure {
+    fn from(error: TxnError) -> Failure {
+        Failure::Final(error)
+    }
+}
+
+impl From<Failure> for TxnError {
+    fn from(failure: Failure) -> TxnError {
+        match failure {
+            Failure::Refused { reason } => TxnError::Serialization { reason },
+            Failure::Unknown => TxnError::UnknownOutcome,
+            Failure::Final(error) => error,
+        }
+    }
+}
+
+/// What an entry does to the staged transactions that have an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Staged {
+    Nothing,
+    /// Opens the one of its own number.
+    Opens,
+    /// Commits this one.
+    Commits(Version),
+}
 
 struct InFlight {
     attempt: u64,
     request: RequestId,
     size_bytes: usize,
-    /// The transaction of which this is a chunk: if the chunk is refused, the transaction cannot go on.
-    chunk_of: Option<Arc<TxnShared>>,
-    answer: oneshot::Sender<Result<Version, TxnError>>,
-}
-
-impl InFlight {
-    /// The entry takes no effect. Called under the lock, so that nothing of its transaction is numbered after it.
-    fn refused(&self) {
-        if let Some(shared) = &self.chunk_of {
-            shared.lose_chunk();
-        }
-    }
+    staged: Staged,
+    answer: oneshot::Sender<Result<Version, Failure>>,
 }
 
 struct State {
@@ -150,7 +181,7 @@ pub(crate) struct Resolution {
     pub(crate) applied: bool,
 }
 
-type Answers = Vec<(oneshot::Sender<Result<Version, TxnError>>, Result<Version, TxnError>)>;
+type Answers = Vec<(oneshot::Sender<Result<Version, Failure>>, Result<Version, Failure>)>;
 
 /// Told once what became of a proposal, even if the callback is dropped.
 struct ProposalGuard {
@@ -270,67 +301,64 @@ impl Core {
     }
 
     /// Gives a submission its place, or says what to wait for.
-    pub(crate) fn submit(self: &Arc<Core>, submission: &mut Submission) -> Result<Submitted, TxnError> {
+    pub(crate) fn submit(self: &Arc<Core>, submission: &mut Submission) -> Result<Submitted, Failure> {
         let mut guard = self.sequencer.state.lock();
         let state = &mut *guard;
         let term = match state.phase {
             Phase::Open { term } => term,
             Phase::Draining { .. } => {
-                return state.waiter(self.config.window_entries_max).map(Submitted::Wait);
+                return Ok(Submitted::Wait(state.waiter(self.config.window_entries_max)?));
             }
             Phase::Closed => {
                 drop(guard);
-                return Err(self.not_leader());
+                return Err(self.not_leader().into());
             }
         };
         let size_bytes = submission.entry.as_ref().map_or(0, EntryBuilder::size_bytes);
         let bound_bytes = self.config.entry_size_bytes_max;
         if size_bytes > bound_bytes {
-            return Err(TxnError::TooLarge { size_bytes, bound_bytes });
+            return Err(TxnError::TooLarge { size_bytes, bound_bytes }.into());
         }
         let full = state.in_flight.len() >= self.config.window_entries_max
             || (state.size_bytes + size_bytes > self.config.window_size_bytes_max
                 && !state.in_flight.is_empty());
         if full {
-            return state.waiter(self.config.window_entries_max).map(Submitted::Wait);
+            return Ok(Submitted::Wait(state.waiter(self.config.window_entries_max)?));
         }
         self.validate(state, submission, term)?;
         let version = state.next;
         state.attempts += 1;
         let attempt = state.attempts;
-        let Some(entry) = submission.entry.take() else { return Err(TxnError::Stopped) };
-        let chunk_of = submission.shared.clone().filter(|_| submission.kind == EntryKind::Stage);
+        let Some(entry) = submission.entry.take() else {
+            return Err(TxnError::Stopped.into());
+        };
+        let staged = match submission.kind {
+            EntryKind::Stage if submission.staged == Version::ZERO => Staged::Opens,
+            EntryKind::CommitStaged => Staged::Commits(submission.staged),
+            _ => Staged::Nothing,
+        };
         let commit_time_us = self.env.wall_now().unix_micros();
         let entry = entry.number(Numbering { term, sequence: version, attempt, commit_time_us });
         let (answer, receiver) = oneshot::channel();
         self.enter(state, submission, version);
         state
             .in_flight
-            .insert(version, InFlight { attempt, request: submission.request, size_bytes, chunk_of, answer });
+            .insert(version, InFlight { attempt, request: submission.request, size_bytes, staged, answer });
         state.size_bytes += size_bytes;
         state.next = version.next();
         if let Err(error) = self.offer(term, entry, version, attempt) {
             // Nothing was numbered behind it yet, so the refusal costs only this one and who read it meanwhile.
             let failed = state.take(version);
-            if let Some(failed) = &failed
-                && error != ProposeError::Overloaded
-            {
-                failed.refused();
-            }
             state.uncertain |= error == ProposeError::Unknown;
             self.refuse(state, version);
             self.reopen_if_drained(state);
             drop(guard);
             drop(failed);
-            return Err(self.propose_error(error));
+            return Err(self.propose_failure(error));
         }
-        match (submission.kind, &submission.shared) {
-            (EntryKind::Stage, Some(shared)) => {
-                let id = if submission.staged == Version::ZERO { version } else { submission.staged };
-                self.owners.chunk(id, shared, &submission.keys);
-            }
-            (EntryKind::CommitStaged, _) => self.owners.committing(submission.staged),
-            _ => {}
+        if let (EntryKind::Stage, Some(shared)) = (submission.kind, &submission.shared) {
+            let id = if staged == Staged::Opens { version } else { submission.staged };
+            self.owners.chunk(id, shared, &submission.keys);
         }
         Ok(Submitted::Numbered(receiver))
     }
@@ -504,9 +532,10 @@ impl Core {
         if self.offer(term, entry, version, attempt).is_ok() {
             state.uncertain = false;
             let (answer, _nobody_waits) = oneshot::channel();
-            state
-                .in_flight
-                .insert(version, InFlight { attempt, request: NOBODY, size_bytes, chunk_of: None, answer });
+            state.in_flight.insert(
+                version,
+                InFlight { attempt, request: NOBODY, size_bytes, staged: Staged::Nothing, answer },
+            );
             state.size_bytes += size_bytes;
             state.next = version.next();
         }
@@ -518,13 +547,21 @@ impl Core {
     }
 
     /// Translates a refusal for the one whose entry it was.
-    fn propose_error(&self, error: ProposeError) -> TxnError {
+    fn propose_failure(&self, error: ProposeError) -> Failure {
         match error {
-            ProposeError::NotLeader { .. } => self.not_leader(),
-            ProposeError::Refused => TxnError::Serialization { reason: "the proposal was refused" },
-            ProposeError::Overloaded => TxnError::Overloaded { what: "proposals" },
-            ProposeError::Unknown => TxnError::UnknownOutcome,
-            ProposeError::DiskFull => TxnError::DiskFull,
+            ProposeError::NotLeader { .. } => self.not_leader().into(),
+            ProposeError::Refused => Failure::Refused { reason: "the proposal was refused" },
+            ProposeError::Overloaded => TxnError::Overloaded { what: "proposals" }.into(),
+            ProposeError::Unknown => Failure::Unknown,
+            ProposeError::DiskFull => TxnError::DiskFull.into(),
+        }
+    }
+
+    /// An entry took no effect, or it is not known whether it did. Called under the lock. What was to be opened by it
+    /// has no owner then: if it is opened after all, the sweep drops it.
+    fn has_failed(&self, version: Version, failed: &InFlight) {
+        if failed.staged == Staged::Opens {
+            self.owners.forget(version);
         }
     }
 
@@ -537,7 +574,7 @@ impl Core {
             }
             let failed = state.take(version);
             if let Some(failed) = &failed {
-                failed.refused();
+                self.has_failed(version, failed);
             }
             state.uncertain |= error == ProposeError::Unknown;
             self.refuse(state, version);
@@ -545,7 +582,7 @@ impl Core {
             failed
         };
         if let Some(failed) = answer {
-            let _gone = failed.answer.send(Err(self.propose_error(error)));
+            let _gone = failed.answer.send(Err(self.propose_failure(error)));
         }
     }
 
@@ -561,11 +598,15 @@ impl Core {
                     let Some(mine) = state.in_flight.get(&resolution.version) else { continue };
                     let is_mine = mine.attempt == resolution.attempt;
                     if is_mine && let Some(taken) = state.take(resolution.version) {
-                        if !resolution.applied {
-                            taken.refused();
-                        }
-                        let skipped = TxnError::Serialization { reason: "a commit before it was refused" };
-                        let answer = if resolution.applied { Ok(resolution.version) } else { Err(skipped) };
+                        let answer = if resolution.applied {
+                            if let Staged::Commits(id) = taken.staged {
+                                self.owners.forget(id);
+                            }
+                            Ok(resolution.version)
+                        } else {
+                            self.has_failed(resolution.version, &taken);
+                            Err(Failure::Refused { reason: "a commit before it was refused" })
+                        };
                         answers.push((taken.answer, answer));
                     }
                     // Skipped, or its place was taken by a straggler: what is numbered from here on cannot hold.
@@ -643,7 +684,7 @@ impl Core {
             (std::mem::take(&mut state.in_flight), std::mem::take(&mut state.settling))
         };
         for lost in in_flight.into_values() {
-            let _gone = lost.answer.send(Err(TxnError::UnknownOutcome));
+            let _gone = lost.answer.send(Err(Failure::Unknown));
         }
         for waiter in settling.into_values().flatten() {
             let _gone = waiter.send(Err(TxnError::Serialization { reason: "the leader changed" }));

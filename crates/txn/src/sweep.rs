@@ -73,6 +73,6 @@ impl Core {
         let mut submission = Submission::bare(EntryKind::AbortStaged, NOBODY, entry);
         submission.staged = id;
         let answer = self.submit_waiting(&mut submission).await?;
-        self.answer(answer).await
+        Ok(self.answer(answer).await?)
     }
 }

@@ -351,9 +351,13 @@ struct Bench {
 
 impl Bench {
     fn new(dir: &tempfile::TempDir) -> Bench {
+        Bench::with(config(dir))
+    }
+
+    fn with(config: KvConfig) -> Bench {
         let desk = Desk::default();
         let opener: EngineOpener = Arc::new(|_| Ok(Arc::new(MemoryEngine::new())));
-        let (kv, machine) = KvStore::open(&Env::os(), config(dir), opener, Arc::new(desk.clone())).unwrap();
+        let (kv, machine) = KvStore::open(&Env::os(), config, opener, Arc::new(desk.clone())).unwrap();
         let mut bench = Bench { desk, kv, machine, term: Term::new(0), next: LogIndex::new(0) };
         bench.lead();
         bench
@@ -466,22 +470,154 @@ async fn the_first_chunk_goes_alone_and_the_commit_after_all_are_applied() {
     assert_eq!(committed(&bench.kv).await, rows(0..200, "new"));
 }
 
+/// What becomes of a proposal.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Refused,
+    /// Lost, and in no log.
+    Lost,
+    /// The answer is lost, the entry is not.
+    Late,
+}
+
+impl Bench {
+    fn fail(&mut self, proposal: Proposal, fault: Fault) {
+        let error =
+            if matches!(fault, Fault::Refused) { ProposeError::Refused } else { ProposeError::Unknown };
+        (proposal.done)(Err(error));
+        if matches!(fault, Fault::Late) {
+            self.apply(ApplyPayload::Command(proposal.entry));
+        }
+    }
+}
+
 #[tokio::test]
-async fn a_refused_chunk_ends_its_transaction() {
-    for refusal in [ProposeError::Refused, ProposeError::DiskFull, ProposeError::Unknown] {
+async fn a_chunk_that_fails_is_sent_again_and_nothing_counts_twice() {
+    for fault in [Fault::Refused, Fault::Lost, Fault::Late] {
+        for place in [0, 1, 3] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut bench = Bench::new(&dir);
+            let task = bench.first_proposal().await;
+            for _ in 0..place {
+                until("a proposal", || !bench.kinds().is_empty()).await;
+                let proposal = bench.take().unwrap();
+                bench.apply(ApplyPayload::Command(proposal.entry));
+            }
+            until("a chunk to fail", || !bench.kinds().is_empty()).await;
+            let failing = bench.take().unwrap();
+            bench.fail(failing, fault);
+            bench.serve("all written", |_| task.is_finished()).await;
+            let (mut txn, result) = task.await.unwrap();
+            result.unwrap();
+            txn.begin_statement();
+            assert_eq!(scan(&txn, Direction::Forward), rows(0..200, "new"), "{fault:?} {place}");
+            assert!(committed(&bench.kv).await.is_empty());
+            bench.run(txn.commit()).await.unwrap();
+            assert_eq!(committed(&bench.kv).await, rows(0..200, "new"), "{fault:?} {place}");
+            // The one that a lost first chunk opened after all has no owner.
+            bench.serve("swept", |it| it.staged_open() == 0).await;
+            assert!(bench.machine.recompute_hash().unwrap());
+            assert_eq!(committed(&bench.kv).await, rows(0..200, "new"), "{fault:?} {place}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_row_deleted_after_its_chunk_was_lost_does_not_come_back() {
+    for fault in [Fault::Lost, Fault::Late] {
         let dir = tempfile::tempdir().unwrap();
         let mut bench = Bench::new(&dir);
-        let task = bench.first_proposal().await;
-        (bench.take().unwrap().done)(Err(refusal));
-        bench.serve("the end", |_| task.is_finished()).await;
-        let (mut txn, result) = task.await.unwrap();
-        assert!(result.is_err());
-        assert!(!matches!(result, Err(TxnError::UnknownOutcome)), "nothing was committed");
-        assert!(matches!(txn.put(key(0), "x".into()), Err(TxnError::Serialization { .. })));
-        assert!(matches!(txn.get(&key(0)), Err(TxnError::Serialization { .. })));
-        assert!(matches!(txn.commit().await, Err(TxnError::Serialization { .. })));
-        assert_eq!(bench.staged_open(), 0);
+        let mut txn = bench.staged(0..100).await;
+        let task = tokio::spawn(async move {
+            load(&mut txn, 100..150, "new").await.unwrap();
+            txn
+        });
+        until("a chunk", || !bench.kinds().is_empty()).await;
+        let lost = bench.take().unwrap();
+        let held: Vec<Bytes> =
+            Entry::decode(&lost.entry).unwrap().writes.into_iter().map(|it| it.key).collect();
+        assert!(held.contains(&key(101)));
+        bench.fail(lost, fault);
+        bench.serve("all written", |_| task.is_finished()).await;
+        let mut txn = task.await.unwrap();
+        txn.begin_statement();
+        txn.lock_row(&key(101), RowLock::ForUpdate, LockWait::NoWait).await.unwrap();
+        txn.delete(key(101)).unwrap();
+        txn.begin_statement();
+        let expected = [rows(0..101, "new"), rows(102..150, "new")].concat();
+        assert_eq!(scan(&txn, Direction::Forward), expected, "{fault:?}");
+        bench.run(txn.commit()).await.unwrap();
+        assert_eq!(committed(&bench.kv).await, expected, "{fault:?}");
+        assert!(bench.machine.recompute_hash().unwrap());
     }
+}
+
+#[tokio::test]
+async fn chunks_that_are_refused_for_too_long_end_the_transaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&dir);
+    config.stage_wait = Duration::from_millis(100);
+    let mut bench = Bench::with(config);
+    let mut txn = writer(&bench.kv).await;
+    let task = tokio::spawn(async move {
+        let result = load(&mut txn, 0..200, "new").await;
+        (txn, result)
+    });
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !task.is_finished() {
+        assert!(tokio::time::Instant::now() < end, "tried for ever");
+        if let Some(proposal) = bench.take() {
+            bench.fail(proposal, Fault::Refused);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (txn, result) = task.await.unwrap();
+    assert!(matches!(result, Err(TxnError::Serialization { .. })), "{result:?}");
+    assert!(matches!(txn.commit().await, Err(TxnError::Serialization { .. })));
+    assert_eq!(bench.staged_open(), 0);
+}
+
+#[tokio::test]
+async fn a_chunk_that_finds_the_disk_full_ends_its_transaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(&dir);
+    let task = bench.first_proposal().await;
+    (bench.take().unwrap().done)(Err(ProposeError::DiskFull));
+    bench.serve("the end", |_| task.is_finished()).await;
+    let (mut txn, result) = task.await.unwrap();
+    assert!(matches!(result, Err(TxnError::DiskFull)), "{result:?}");
+    assert!(matches!(txn.put(key(0), "x".into()), Err(TxnError::Serialization { .. })));
+    assert!(matches!(txn.get(&key(0)), Err(TxnError::Serialization { .. })));
+    assert!(matches!(txn.commit().await, Err(TxnError::Serialization { .. })));
+    assert_eq!(bench.staged_open(), 0);
+}
+
+#[tokio::test]
+async fn a_refused_commit_of_a_staged_transaction_is_submitted_anew_and_nobody_comes_between() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(&dir);
+    let txn = bench.staged(0..200).await;
+    let mut other = writer(&bench.kv).await;
+    let waiting = tokio::spawn(async move {
+        let outcome = other.lock_row(&key(3), RowLock::ForUpdate, LockWait::Forever).await;
+        (other, outcome)
+    });
+    let commit = tokio::spawn(txn.commit());
+    for _ in 0..3 {
+        bench.serve("the commit", |it| it.kinds() == [EntryKind::CommitStaged]).await;
+        let refused = bench.take().unwrap();
+        bench.fail(refused, Fault::Refused);
+        assert!(!waiting.is_finished());
+    }
+    bench.serve("the answer", |_| commit.is_finished()).await;
+    commit.await.unwrap().unwrap();
+    assert_eq!(committed(&bench.kv).await, rows(0..200, "new"));
+    let (mut other, outcome) = waiting.await.unwrap();
+    assert_eq!(outcome.unwrap(), RowLockOutcome::Changed);
+    assert_eq!(other.get_latest(&key(3)).unwrap(), Some("new-3".into()));
+    other.put(key(3), "over".into()).unwrap();
+    bench.run(other.commit()).await.unwrap();
+    assert!(bench.machine.recompute_hash().unwrap());
 }
 
 #[tokio::test]
@@ -493,19 +629,6 @@ async fn a_chunk_for_which_there_is_no_room_is_sent_again() {
     assert!(bench.desk.refusals.lock().is_empty());
     bench.run(txn.commit()).await.unwrap();
     assert_eq!(committed(&bench.kv).await, rows(0..300, "new"));
-}
-
-#[tokio::test]
-async fn a_lost_first_chunk_that_takes_effect_is_dropped() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::new(&dir);
-    let task = bench.first_proposal().await;
-    let lost = bench.take().unwrap();
-    (lost.done)(Err(ProposeError::Unknown));
-    bench.apply(ApplyPayload::Command(lost.entry));
-    assert_eq!(bench.staged_open(), 1, "nobody owns it");
-    bench.serve("dropped", |it| task.is_finished() && it.staged_open() == 0).await;
-    assert!(task.await.unwrap().1.is_err());
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::core::Core;
 use crate::entry::{EntryBuilder, EntryKind};
 use crate::error::TxnError;
 use crate::proposer::Linearize;
-use crate::sequencer::{CommitAnswer, Submission, Submitted};
+use crate::sequencer::{CommitAnswer, Failure, Submission, Submitted};
 
 /// Proof of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,16 +40,41 @@ impl Transaction {
         if self.staging.has_begun() || self.own.size_bytes() >= self.core.config.stage_begin_size_bytes {
             // No command reads any more, so everything may leave but the last chunk, which comes with the commit.
             self.command = self.command.saturating_add(1);
-            self.stage_down_to(self.core.config.stage_size_bytes).await?;
-            self.await_chunks().await?;
+            self.stage_all().await?;
         }
-        let mut submission = self.submission();
-        let answer = self.core.submit_waiting(&mut submission).await?;
-        // The place is taken: who waits for the locks sees these writes. The answer waits for the disk.
-        self.release_locks();
-        let version = self.core.answer(answer).await?;
+        let version = match self.staging.id() {
+            Some(_) => self.commit_staged().await?,
+            None => {
+                let mut submission = self.submission();
+                let answer = self.core.submit_waiting(&mut submission).await?;
+                // The place is taken: who waits for the locks sees these writes. The answer waits for the disk.
+                self.release_locks();
+                self.core.answer(answer).await?
+            }
+        };
         self.core.settled_with(version, self.shared.read_through.load(Ordering::SeqCst));
         Ok(CommitReceipt { version })
+    }
+
+    /// Commits what is staged. Much was done to get here; so a commit that was refused or skipped is submitted anew
+    /// while the leadership lasts, and the locks are kept until it is applied.
+    async fn commit_staged(&mut self) -> Result<Version, TxnError> {
+        loop {
+            let mut submission = self.submission();
+            let result = match self.core.submit_waiting(&mut submission).await {
+                Ok(answer) => self.core.answer(answer).await,
+                Err(failure) => Err(failure),
+            };
+            match result {
+                Ok(version) => return Ok(version),
+                // What was read cannot be validated twice.
+                Err(failure @ Failure::Refused { .. }) if self.reads.is_none() => {
+                    self.note_failure(failure)?;
+                    self.weather().await?;
+                }
+                Err(failure) => return Err(failure.into()),
+            }
+        }
     }
 
     fn submission(&mut self) -> Submission {
@@ -86,14 +111,14 @@ impl Core {
     pub(crate) async fn submit_waiting(
         self: &std::sync::Arc<Core>,
         submission: &mut Submission,
-    ) -> Result<CommitAnswer, TxnError> {
+    ) -> Result<CommitAnswer, Failure> {
         let deadline = self.env.now() + self.config.window_wait;
         loop {
             match self.submit(submission)? {
                 Submitted::Numbered(answer) => return Ok(answer),
                 Submitted::Wait(room) => {
                     if self.env.timeout_at(deadline, room).await.is_err() {
-                        return Err(TxnError::Overloaded { what: "commits in flight" });
+                        return Err(TxnError::Overloaded { what: "commits in flight" }.into());
                     }
                 }
             }
@@ -101,10 +126,10 @@ impl Core {
     }
 
     /// Waits for the answer to a numbered entry.
-    pub(crate) async fn answer(&self, answer: CommitAnswer) -> Result<Version, TxnError> {
+    pub(crate) async fn answer(&self, answer: CommitAnswer) -> Result<Version, Failure> {
         match self.env.timeout(self.config.commit_wait, answer).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => Err(TxnError::UnknownOutcome),
+            Ok(Err(_)) | Err(_) => Err(Failure::Unknown),
         }
     }
 

@@ -5,7 +5,8 @@
 //!
 //! Of a large transaction rows leave in chunks: a chunk's rows are marked when it is numbered and leave when it is
 //! applied, unless they were written again meanwhile. A row that the present command wrote may leave only if no
-//! earlier value of the transaction is lost by it, since the command still reads that one.
+//! earlier value of the transaction is lost by it, since the command still reads that one. The rows of a chunk that
+//! took no effect stay, as if they had never left; where that is not known, a copy of them may be staged all the same.
 
 use std::collections::BTreeMap;
 
@@ -39,6 +40,9 @@ struct OwnRow {
     /// Whether an earlier value may have left in a chunk: then even the deletion of a row that is nowhere else must
     /// be told.
     staged_before: bool,
+    /// Whether a chunk of unknown fate held the row: then, too, a deletion must be told. What the chunk may have
+    /// left behind is hidden by what is here, and is replaced by the next chunk.
+    copied: bool,
     /// The chunk on its way that holds the last value.
     chunk: Option<u64>,
     /// Commands and their last values, oldest first.
@@ -58,7 +62,7 @@ impl OwnRow {
     /// Whether the transaction leaves no trace of the row.
     fn is_nothing(&self) -> bool {
         let deleted = self.values.last().is_some_and(|(_, value)| value.is_none());
-        deleted && self.base == Version::ZERO && !self.staged_before
+        deleted && self.base == Version::ZERO && !self.staged_before && !self.copied
     }
 
     /// Whether the row may leave during `command`, and with which command's writes.
@@ -139,7 +143,7 @@ impl OwnWrites {
         let key_size = key.len();
         let row = self.rows.entry(key).or_insert_with(|| {
             self.size_bytes += key_size;
-            OwnRow { base, staged_before, chunk: None, values: SmallVec::new() }
+            OwnRow { base, staged_before, copied: false, chunk: None, values: SmallVec::new() }
         });
         self.size_bytes = self.size_bytes.saturating_sub(row.size_bytes());
         if row.chunk.take().is_some() {
@@ -236,6 +240,31 @@ impl OwnWrites {
             self.leaving_size_bytes = self.leaving_size_bytes.saturating_sub(size);
         }
         true
+    }
+
+    /// Keeps the rows of a chunk that took no effect, so that they leave with another. `copied`: it may have taken
+    /// effect after all.
+    pub(super) fn stay(&mut self, chunk: u64, keys: &[Bytes], copied: bool) {
+        for key in keys {
+            if let Some(row) = self.rows.get_mut(key) {
+                row.copied |= copied;
+                if row.chunk == Some(chunk) {
+                    row.chunk = None;
+                    let size = key.len() + row.size_bytes();
+                    self.leaving_size_bytes = self.leaving_size_bytes.saturating_sub(size);
+                }
+            }
+        }
+        self.stuck = None;
+    }
+
+    /// A chunk of these rows that was never marked may have taken effect.
+    pub(super) fn may_be_copied(&mut self, rows: &ChunkRows) {
+        for write in &rows.writes {
+            if let Some(row) = self.rows.get_mut(&write.key) {
+                row.copied = true;
+            }
+        }
     }
 
     pub(super) fn savepoint(&mut self) -> SavepointId {

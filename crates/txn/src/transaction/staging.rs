@@ -7,7 +7,12 @@
 //! The first chunk opens the staged transaction and is awaited alone, since its sequence is the number that the
 //! others name; then a few are on their way at a time. A row leaves memory, and its lock is released, only when
 //! its chunk is applied: from then on the provisional row itself keeps others off, who wait for the lock
-//! [`LockTarget::Staged`] that the transaction holds to its end. A chunk that is refused ends the transaction.
+//! [`LockTarget::Staged`] that the transaction holds to its end.
+//!
+//! A chunk that was refused, skipped or lost while the same leadership lasts is nothing to the transaction: its rows
+//! are still here, and leave again with another chunk once the sequencer numbers again, for at most
+//! [`stage_wait`](crate::KvConfig::stage_wait) without success. What a lost chunk has staged after all is then
+//! replaced by the same rows; if it was the first one, what it opened has no owner and is swept.
 //!
 //! While a savepoint is open nothing leaves, since a chunk cannot be taken back; the transaction then must fit in
 //! memory.
@@ -17,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustydb_env::Instant;
 use rustydb_types::ids::Version;
 
 use super::Transaction;
@@ -25,11 +31,11 @@ use crate::entry::{EntryBuilder, EntryKind, NOBODY};
 use crate::error::TxnError;
 use crate::locks::{LockTarget, Mode, RowLock};
 use crate::ranges::KeyRanges;
-use crate::sequencer::{CommitAnswer, Submission, Submitted};
+use crate::sequencer::{CommitAnswer, Failure, Submission, Submitted};
 
 /// Chunks of one transaction on their way at a time.
 const CHUNKS_MAX: usize = 4;
-/// The pause after a refusal for want of room, which doubles with each.
+/// The pause after a failure, which doubles with each until a chunk is applied.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 
@@ -37,6 +43,17 @@ struct Chunk {
     number: u64,
     answer: CommitAnswer,
     keys: Vec<Bytes>,
+    /// Flushes of the layers when the first of its bases may have been read.
+    flushes: u64,
+}
+
+/// Chunks have failed lately.
+struct Trouble {
+    /// When the transaction gives up.
+    until: Instant,
+    pause: Duration,
+    /// The last failure, if it was not yet paused for.
+    last: Option<Failure>,
 }
 
 /// What a transaction has staged.
@@ -51,6 +68,7 @@ pub(super) struct Staging {
     keys: KeyRanges,
     /// Flushes of the layers when the first base of the next chunk may have been read.
     flushes: u64,
+    trouble: Option<Trouble>,
 }
 
 impl Staging {
@@ -79,6 +97,10 @@ impl Staging {
     pub(super) fn keys(&self) -> KeyRanges {
         self.keys.clone()
     }
+
+    fn has_fresh_trouble(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.last.is_some())
+    }
 }
 
 impl Transaction {
@@ -86,9 +108,9 @@ impl Transaction {
     /// work, where waiting is allowed. Costs next to nothing while the transaction is small.
     ///
     /// # Errors
-    /// [`TxnError::Serialization`] when a part of the transaction was refused, which ends it; [`TxnError::Overloaded`]
-    /// when there was no room for a long time; [`TxnError::TooManyChanges`] where too little can leave;
-    /// [`TxnError::DiskFull`].
+    /// [`TxnError::Serialization`] when the leader changed, or parts of the transaction were refused for a long time,
+    /// which ends it; [`TxnError::Overloaded`] when there was no room for a long time; [`TxnError::TooManyChanges`]
+    /// where too little can leave; [`TxnError::DiskFull`].
     ///
     /// # Cancellation
     /// Safe: the transaction can go on, or be rolled back.
@@ -113,6 +135,7 @@ impl Transaction {
         self.shared.check()?;
         self.take_answers()?;
         while self.own.staying_size_bytes() >= keep_bytes {
+            self.weather().await?;
             let Some(rows) = self.own.choose(self.command, self.core.config.stage_size_bytes) else {
                 break;
             };
@@ -120,24 +143,64 @@ impl Transaction {
             while self.staging.chunks.len() >= bound {
                 self.await_oldest().await?;
             }
+            // What came back meanwhile is no part of `rows`, and leaves later.
             self.send(rows).await?;
         }
         Ok(())
     }
 
-    /// Waits until every chunk on its way is applied.
-    pub(super) async fn await_chunks(&mut self) -> Result<(), TxnError> {
-        while !self.staging.chunks.is_empty() {
-            self.await_oldest().await?;
+    /// Before the commit: stages until one chunk is left, and waits until all that has left is applied.
+    pub(super) async fn stage_all(&mut self) -> Result<(), TxnError> {
+        loop {
+            self.stage_down_to(self.core.config.stage_size_bytes).await?;
+            while !self.staging.chunks.is_empty() {
+                self.await_oldest().await?;
+            }
+            if !self.staging.has_fresh_trouble() {
+                return Ok(());
+            }
+            self.weather().await?;
         }
+    }
+
+    /// Notes a failure, to be paused for, or says that it ends the transaction.
+    pub(super) fn note_failure(&mut self, failure: Failure) -> Result<(), TxnError> {
+        let passes = match &failure {
+            Failure::Refused { .. } | Failure::Unknown => true,
+            Failure::Final(error) => matches!(error, TxnError::Overloaded { .. }),
+        };
+        if !passes || self.shared.check().is_err() {
+            self.shared.lose_chunk();
+            return Err(nothing_committed(failure));
+        }
+        let until = self.core.env.now() + self.core.config.stage_wait;
+        let trouble = self.staging.trouble.get_or_insert(Trouble { until, pause: PAUSE_MIN, last: None });
+        trouble.last = Some(failure);
         Ok(())
+    }
+
+    /// Pauses after a failure. After too many of them the transaction ends.
+    pub(super) async fn weather(&mut self) -> Result<(), TxnError> {
+        let Some(trouble) = &mut self.staging.trouble else { return Ok(()) };
+        let Some(last) = trouble.last.clone() else { return Ok(()) };
+        if self.core.env.now() + trouble.pause >= trouble.until {
+            self.shared.lose_chunk();
+            return Err(nothing_committed(last));
+        }
+        tracing::debug!(?last, "a part of a large transaction is sent again");
+        let pause = trouble.pause;
+        self.core.env.sleep(pause).await;
+        if let Some(trouble) = &mut self.staging.trouble {
+            trouble.pause = (pause * 2).min(PAUSE_MAX);
+            trouble.last = None;
+        }
+        self.shared.check()
     }
 
     /// Sends one chunk, waiting for room. Nothing is marked before the chunk is numbered, and nothing suspends
     /// after that.
     async fn send(&mut self, rows: ChunkRows) -> Result<(), TxnError> {
         let deadline = self.core.env.now() + self.core.config.stage_wait;
-        let mut pause = PAUSE_MIN;
         let mut submission = self.chunk(&rows);
         let answer = loop {
             match self.core.submit(&mut submission) {
@@ -147,15 +210,13 @@ impl Transaction {
                         return Err(TxnError::Overloaded { what: "staged changes in flight" });
                     }
                 }
-                // Refused before it reached the log, and the transaction is none the worse for it.
-                Err(TxnError::Overloaded { .. }) if self.core.env.now() + pause < deadline => {
-                    self.core.env.sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
+                Err(failure) => {
+                    if matches!(failure, Failure::Unknown) {
+                        self.own.may_be_copied(&rows);
+                    }
+                    self.note_failure(failure)?;
+                    self.weather().await?;
                     submission = self.chunk(&rows);
-                }
-                Err(error) => {
-                    self.shared.lose_chunk();
-                    return Err(error);
                 }
             }
         };
@@ -164,11 +225,12 @@ impl Transaction {
         let number = self.staging.last_number;
         self.own.leave(number, &keys);
         self.staging.keys.extend(&submission.keys);
+        let flushes = self.staging.flushes;
         if self.own.staying_size_bytes() == 0 {
             // The bases of whatever comes now are read later.
             self.staging.flushes = self.core.layers.flushes();
         }
-        self.staging.chunks.push_back(Chunk { number, answer, keys });
+        self.staging.chunks.push_back(Chunk { number, answer, keys, flushes });
         Ok(())
     }
 
@@ -221,20 +283,18 @@ impl Transaction {
         self.shared.check()
     }
 
-    /// The oldest chunk is resolved: if applied, its rows leave.
-    fn oldest_done(&mut self, result: Result<Version, TxnError>) -> Result<(), TxnError> {
+    /// The oldest chunk is resolved: if applied, its rows leave; else they stay, to leave with another.
+    fn oldest_done(&mut self, result: Result<Version, Failure>) -> Result<(), TxnError> {
         let Some(chunk) = self.staging.chunks.pop_front() else { return Ok(()) };
         let version = match result {
             Ok(version) => version,
-            Err(error) => {
-                self.shared.lose_chunk();
-                // Nothing was committed, whatever became of the chunk.
-                return Err(match error {
-                    TxnError::UnknownOutcome => TxnError::Serialization { reason: "the leader changed" },
-                    error => error,
-                });
+            Err(failure) => {
+                self.own.stay(chunk.number, &chunk.keys, matches!(failure, Failure::Unknown));
+                self.staging.flushes = self.staging.flushes.min(chunk.flushes);
+                return self.note_failure(failure);
             }
         };
+        self.staging.trouble = None;
         if self.staging.id.is_none() {
             if let Err(error) = self.hold_staged(version) {
                 self.shared.lose_chunk();
@@ -265,5 +325,13 @@ impl Transaction {
         self.core.locks.acquire(self.shared.id, &target, Mode::row(RowLock::ForUpdate), false)?;
         self.held.push(target);
         Ok(())
+    }
+}
+
+/// The error for whoever made the transaction: nothing of it was committed, whatever became of a chunk.
+fn nothing_committed(failure: Failure) -> TxnError {
+    match failure.into() {
+        TxnError::UnknownOutcome => TxnError::Serialization { reason: "the leader changed" },
+        error => error,
     }
 }
