@@ -17,8 +17,9 @@ use crate::entry::{Entry, EntryError, EntryKind};
 use crate::error::ApplyError;
 use crate::feed::Change;
 use crate::hash;
-use crate::layer::{LayerSet, Provisional, staged_key};
+use crate::layer::{LayerSet, Provisional, ScanBounds, staged_key};
 use crate::machine::{ApplyEntry, ApplyPayload};
+use crate::ranges;
 use crate::sequencer::Resolution;
 use crate::staged::StagedTxn;
 
@@ -192,17 +193,20 @@ impl Core {
         entry: &Entry,
     ) -> Result<(), ApplyError> {
         let sequence = entry.header.sequence;
-        for write in &entry.writes {
-            let found = current(set, batch, &write.key)?;
-            check_base(position, write.base, found.as_ref())?;
-            if let Some((version, value)) = &found {
-                state.rows_hash = state.rows_hash.wrapping_sub(hash::row(&write.key, *version, value));
+        for (run, bounds) in ranges::runs(&entry.writes, |write| &write.key) {
+            let vacant = is_vacant(set, bounds.as_ref())?;
+            for write in run {
+                let found = current(set, batch, &write.key, vacant)?;
+                check_base(position, write.base, found.as_ref())?;
+                if let Some((version, value)) = &found {
+                    state.rows_hash = state.rows_hash.wrapping_sub(hash::row(&write.key, *version, value));
+                }
+                if let Some(value) = &write.value {
+                    state.rows_hash = state.rows_hash.wrapping_add(hash::row(&write.key, sequence, value));
+                }
+                batch.versions.push((write.key.clone(), sequence, write.value.clone()));
+                batch.newest.insert(write.key.clone(), (sequence, write.value.clone()));
             }
-            if let Some(value) = &write.value {
-                state.rows_hash = state.rows_hash.wrapping_add(hash::row(&write.key, sequence, value));
-            }
-            batch.versions.push((write.key.clone(), sequence, write.value.clone()));
-            batch.newest.insert(write.key.clone(), (sequence, write.value.clone()));
         }
         Ok(())
     }
@@ -221,34 +225,46 @@ impl Core {
             .get_mut(&staged)
             .filter(|txn| txn.committed.is_none())
             .ok_or(ApplyError::UnknownStaged { position, staged })?;
+        // Rows of this entry, where the order of its keys leaves it possible that one comes twice.
         let mut here: HashMap<&Bytes, &Option<Bytes>> = HashMap::new();
-        for write in &entry.writes {
-            let earlier = match here.get(&write.key) {
-                Some(value) => Some((*value).clone()),
-                None => set.get_staged(staged, &write.key)?.map(|row| row.value),
+        let once = entry.writes.is_sorted_by(|a, b| a.key < b.key);
+        for (run, bounds) in ranges::runs(&entry.writes, |write| &write.key) {
+            let vacant = is_vacant(set, bounds.as_ref())?;
+            let fresh = match &bounds {
+                Some(bounds) => set.is_vacant_of(staged, bounds)?,
+                None => false,
             };
-            match earlier {
-                Some(Some(value)) => {
-                    txn.content = txn.content.wrapping_sub(hash::content(&write.key, &value));
-                    txn.place = txn.place.wrapping_sub(hash::place(&write.key));
-                }
-                Some(None) => {}
-                None => {
-                    txn.rows += 1;
-                    let found = current(set, batch, &write.key)?;
-                    check_base(position, write.base, found.as_ref())?;
-                    if let Some((version, value)) = &found {
-                        txn.replaced = txn.replaced.wrapping_add(hash::row(&write.key, *version, value));
+            for write in run {
+                let earlier = match here.get(&write.key) {
+                    Some(value) => Some((*value).clone()),
+                    None if fresh => None,
+                    None => set.get_staged(staged, &write.key)?.map(|row| row.value),
+                };
+                match earlier {
+                    Some(Some(value)) => {
+                        txn.content = txn.content.wrapping_sub(hash::content(&write.key, &value));
+                        txn.place = txn.place.wrapping_sub(hash::place(&write.key));
+                    }
+                    Some(None) => {}
+                    None => {
+                        txn.rows += 1;
+                        let found = current(set, batch, &write.key, vacant)?;
+                        check_base(position, write.base, found.as_ref())?;
+                        if let Some((version, value)) = &found {
+                            txn.replaced = txn.replaced.wrapping_add(hash::row(&write.key, *version, value));
+                        }
                     }
                 }
+                if let Some(value) = &write.value {
+                    txn.content = txn.content.wrapping_add(hash::content(&write.key, value));
+                    txn.place = txn.place.wrapping_add(hash::place(&write.key));
+                }
+                if !once {
+                    here.insert(&write.key, &write.value);
+                }
+                let row = Provisional { command: entry.command, value: write.value.clone() };
+                batch.staged.push((staged_key(staged, &write.key), row));
             }
-            if let Some(value) = &write.value {
-                txn.content = txn.content.wrapping_add(hash::content(&write.key, value));
-                txn.place = txn.place.wrapping_add(hash::place(&write.key));
-            }
-            here.insert(&write.key, &write.value);
-            let row = Provisional { command: entry.command, value: write.value.clone() };
-            batch.staged.push((staged_key(staged, &write.key), row));
         }
         Ok(())
     }
@@ -282,10 +298,26 @@ fn decode(position: LogPosition, command: &Bytes) -> Result<Entry, ApplyError> {
     })
 }
 
-/// The live row at a key, with what the batch has done so far.
-fn current(set: &LayerSet, batch: &Batch, key: &Bytes) -> Result<Option<(Version, Bytes)>, ApplyError> {
+/// Whether a range is known to hold nothing.
+fn is_vacant(set: &LayerSet, bounds: Option<&ScanBounds>) -> Result<bool, ApplyError> {
+    match bounds {
+        Some(bounds) => Ok(set.is_vacant(bounds, &[])?),
+        None => Ok(false),
+    }
+}
+
+/// The live row at a key, with what the batch has done so far. `vacant`: the set has nothing there.
+fn current(
+    set: &LayerSet,
+    batch: &Batch,
+    key: &Bytes,
+    vacant: bool,
+) -> Result<Option<(Version, Bytes)>, ApplyError> {
     if let Some((version, value)) = batch.newest.get(key) {
         return Ok(value.clone().map(|value| (*version, value)));
+    }
+    if vacant {
+        return Ok(None);
     }
     let found = set.get(key, Version::MAX, &[])?;
     Ok(found.and_then(|found| Some((found.version, found.value?))))

@@ -8,10 +8,34 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::layer::ScanBounds;
+
 /// First bytes that keys of one group have in common.
 const GROUP_BYTES: usize = 5;
 /// Groups kept apart; beyond it all keys are one group.
 const GROUPS_MAX: usize = 1024;
+
+/// Keys of one group from which on it pays to look whether there is anything between them.
+const RUN_KEYS: usize = 8;
+
+/// Cuts items in ascending order of key into runs of one group, each with its bounds if it is long enough to be worth
+/// a look at the whole of it. Items that are not in ascending order are one run without bounds.
+pub(crate) fn runs<'i, T>(
+    items: &'i [T],
+    key: impl Fn(&T) -> &Bytes + Copy + 'i,
+) -> impl Iterator<Item = (&'i [T], Option<ScanBounds>)> {
+    let ascending = items.is_sorted_by(|a, b| key(a) < key(b));
+    let group = move |item: &T| key(item).slice(..key(item).len().min(GROUP_BYTES));
+    items.chunk_by(move |a, b| !ascending || group(a) == group(b)).map(move |run| {
+        let bounds = match run {
+            [first, .., last] if ascending && run.len() >= RUN_KEYS => {
+                Some(ScanBounds::including(key(first), key(last)))
+            }
+            _ => None,
+        };
+        (run, bounds)
+    })
+}
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -95,6 +119,20 @@ mod tests {
         let mut whole = KeyRanges::default();
         whole.extend(&ranges);
         assert_eq!(whole.iter().collect::<Vec<_>>(), ranges.iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn long_runs_in_order_have_bounds() {
+        let keys =
+            |text: &str| text.split(' ').map(|it| Bytes::copy_from_slice(it.as_bytes())).collect::<Vec<_>>();
+        let long = keys("aaaaa1 aaaaa2 aaaaa3 aaaaa4 aaaaa5 aaaaa6 aaaaa7 aaaaa8 bbbbb1 c");
+        let found: Vec<_> =
+            runs(&long, |key| key).map(|(run, bounds)| (run.len(), bounds.is_some())).collect();
+        assert_eq!(found, [(8, true), (1, false), (1, false)]);
+        let disorder = keys("aaaaa2 aaaaa1 aaaaa3 aaaaa4 aaaaa5 aaaaa6 aaaaa7 aaaaa8 bbbbb1");
+        let found: Vec<_> =
+            runs(&disorder, |key| key).map(|(run, bounds)| (run.len(), bounds.is_some())).collect();
+        assert_eq!(found, [(9, false)]);
     }
 
     #[test]

@@ -29,9 +29,10 @@ use tokio::sync::oneshot;
 use crate::core::{Authority, Core, TxnShared};
 use crate::entry::{EntryBuilder, EntryKind, NOBODY, Numbering};
 use crate::error::{ProposeError, TxnError};
+use crate::layer::Found;
 use crate::outcomes::{SessionKey, is_named};
 use crate::proposer::Proposal;
-use crate::ranges::KeyRanges;
+use crate::ranges::{self, KeyRanges};
 use crate::validation::{ReadSet, RecentWrites};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -436,25 +437,34 @@ impl Core {
     fn validate_bases(&self, submission: &Submission) -> Result<(), TxnError> {
         let txn = submission.shared.as_ref().map_or(0, |shared| shared.id);
         let noted = std::sync::atomic::AtomicU64::new(0);
-        let set = self.layers.current();
-        let flushed = self.layers.flushes() != submission.flushes;
-        for write in &submission.writes {
-            if self.staged_by_other(&write.key, txn)?.is_some() {
-                return Err(TxnError::Serialization { reason: "a concurrent update" });
-            }
-            let newest = match self.overlay.get(&write.key, Version::MAX, &noted) {
-                Some(found) => Some(found),
-                None if flushed => {
-                    set.get(&write.key, Version::MAX, &self.overlay.staged_visible(Version::MAX, &noted))?
-                }
-                None => match set.get_unflushed(&write.key)? {
-                    Some(found) => Some(found),
-                    None => continue,
-                },
+        for (run, bounds) in ranges::runs(&submission.writes, |write| &write.key) {
+            // Before the set is taken: what is applied meanwhile is then in the one or in the other.
+            let in_flight: Vec<Option<Found>> =
+                run.iter().map(|write| self.overlay.get(&write.key, Version::MAX, &noted)).collect();
+            let staged = self.overlay.staged_visible(Version::MAX, &noted);
+            let set = self.layers.current();
+            let flushed = self.layers.flushes() != submission.flushes;
+            let vacant = match &bounds {
+                Some(bounds) if flushed => set.is_vacant(bounds, &staged)?,
+                _ => false,
             };
-            let newest = newest.map_or(Version::ZERO, |found| found.live_version());
-            if newest != write.base {
-                return Err(TxnError::Serialization { reason: "a concurrent update" });
+            for (write, in_flight) in run.iter().zip(in_flight) {
+                if self.staged_by_other(&write.key, txn)?.is_some() {
+                    return Err(TxnError::Serialization { reason: "a concurrent update" });
+                }
+                let newest = match in_flight {
+                    Some(found) => Some(found),
+                    None if vacant => None,
+                    None if flushed => set.get(&write.key, Version::MAX, &staged)?,
+                    None => match set.get_unflushed(&write.key)? {
+                        Some(found) => Some(found),
+                        None => continue,
+                    },
+                };
+                let newest = newest.map_or(Version::ZERO, |found| found.live_version());
+                if newest != write.base {
+                    return Err(TxnError::Serialization { reason: "a concurrent update" });
+                }
             }
         }
         Ok(())

@@ -21,8 +21,8 @@ use crate::plan::Row;
 use crate::plan::statement::{Action, Plan};
 use crate::scalar::Expr;
 
-/// Rows between two looks at the size of what is buffered.
-const FLUSH_ROWS: u64 = 256;
+/// Rows between two looks at whether the statement is to end.
+const CHECK_ROWS: u64 = 256;
 
 /// What a COPY copies.
 #[derive(Clone, Debug)]
@@ -177,9 +177,12 @@ impl CopyFrom {
                 return Err(self.reader.at_line(self.writer.duplicate(place, &row)));
             }
             self.count += 1;
-            if self.count.is_multiple_of(FLUSH_ROWS) {
+            // After each, so that wide rows do not pile up.
+            txn.flush_if_large().await?;
+            if self.count.is_multiple_of(CHECK_ROWS) {
                 context.interrupts.check()?;
-                txn.flush_if_large().await?;
+                // A COPY reads nothing of the table but under locks.
+                txn.renew_snapshot();
             }
         }
         Ok(())

@@ -147,6 +147,14 @@ impl ScanBounds {
         }
     }
 
+    /// From one key to another, both included.
+    pub(crate) fn including(first: &[u8], last: &[u8]) -> ScanBounds {
+        let mut end = BytesMut::with_capacity(last.len() + 1);
+        end.put_slice(last);
+        end.put_u8(0);
+        ScanBounds::new(Bytes::copy_from_slice(first), end.freeze(), Direction::Forward)
+    }
+
     pub(crate) fn with_range<T>(&self, read: impl FnOnce(KeyRange<'_>) -> T) -> T {
         read(KeyRange { start: &self.start, end: self.end.as_deref() })
     }

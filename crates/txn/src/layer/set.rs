@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use rustydb_storage::engine::{EngineError, EngineView};
+use rustydb_storage::engine::{EngineError, EngineView, Space};
 use rustydb_types::ids::Version;
 
 use super::generation::{Generation, Provisional, chain_at, staged_key};
@@ -89,6 +89,34 @@ impl LayerSet {
             Some(stored) => decode_provisional(&stored).ok_or_else(damaged).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Whether nothing is known of any key in the range: no row, no deletion, nothing staged and committed. Lets bulk
+    /// work that adds rows look once for many. `extra` as in [`get`](LayerSet::get).
+    pub(crate) fn is_vacant(
+        &self,
+        bounds: &ScanBounds,
+        extra: &[(Version, Version)],
+    ) -> Result<bool, EngineError> {
+        if self.generations().any(|it| bounds.of_map(&it.read().chains).next().is_some()) {
+            return Ok(false);
+        }
+        for (staged, _) in self.staged_visible(Version::MAX, extra) {
+            if !self.is_vacant_of(staged, bounds)? {
+                return Ok(false);
+            }
+        }
+        is_vacant_in(&*self.view, ROWS, bounds)
+    }
+
+    /// Whether a staged transaction has no row in the range.
+    pub(crate) fn is_vacant_of(&self, staged: Version, bounds: &ScanBounds) -> Result<bool, EngineError> {
+        let bounds = bounds.under(staged);
+        let mut generations = self.generations().filter(|it| it.has_staged());
+        if generations.any(|it| bounds.of_map(&it.read().staged).next().is_some()) {
+            return Ok(false);
+        }
+        is_vacant_in(&*self.view, STAGED, &bounds)
     }
 
     /// The newest version of a key that a reader at `at` sees. `extra` are staged transactions that it sees
@@ -225,6 +253,17 @@ impl LayerSet {
         runs.push(run);
         Ok(())
     }
+}
+
+fn is_vacant_in(view: &dyn EngineView, space: Space, bounds: &ScanBounds) -> Result<bool, EngineError> {
+    let mut vacant = true;
+    bounds.with_range(|range| {
+        view.scan(space, range, bounds.direction, &mut |_, _| {
+            vacant = false;
+            std::ops::ControlFlow::Break(())
+        })
+    })?;
+    Ok(vacant)
 }
 
 /// A provisional row as the engine keeps it: 0 for a delete or 1, the command (four bytes), the value.

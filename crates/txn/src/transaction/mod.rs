@@ -91,7 +91,7 @@ pub struct Transaction {
     staging: Staging,
     /// Prefixes of keys that only this transaction can reach; none is a prefix of another.
     private: BTreeSet<Bytes>,
-    /// Flushes of the layers when the transaction began.
+    /// Flushes of the layers when the snapshot was taken, or before.
     flushes: u64,
 }
 
@@ -173,6 +173,7 @@ impl Transaction {
         self.command = self.command.saturating_add(1);
         if self.options.isolation == Isolation::ReadCommitted || !self.used {
             let former = self.pin.version();
+            self.flushes = self.core.layers.flushes();
             self.pin = take_pin(&self.core, &self.shared, self.can_write());
             if self.reads.is_some() {
                 let (epoch, snapshot) = (self.epoch, self.pin.version());
@@ -180,6 +181,17 @@ impl Transaction {
             }
         }
         self.used = true;
+    }
+
+    /// Takes a newer snapshot within a statement that reads nothing by its snapshot, so that a long load does not keep
+    /// alive what its first one saw. Does nothing where the transaction has one snapshot for all.
+    pub fn renew_snapshot(&mut self) {
+        // Only what is applied: a snapshot of what is in flight, of its own chunks too, falls with that.
+        let is_newer = self.core.layers.applied() > self.pin.version();
+        if self.options.isolation == Isolation::ReadCommitted && is_newer {
+            self.flushes = self.core.layers.flushes();
+            self.pin = take_pin(&self.core, &self.shared, false);
+        }
     }
 
     /// Begins the first statement with the snapshot that the transaction was opened with: from REPEATABLE READ on it

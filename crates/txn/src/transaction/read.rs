@@ -59,6 +59,10 @@ impl Transaction {
             return self.get_snapshot(key);
         }
         self.shared.check()?;
+        if self.locked.get(key).is_some_and(|row| row.base == Version::ZERO) {
+            // There was no row when the lock was granted, and the lock keeps it so.
+            return Ok(None);
+        }
         Ok(self.core.newest(key, &self.shared.read_through)?.and_then(|found| found.value))
     }
 
