@@ -6,17 +6,15 @@
 //!
 //! Rows of staged transactions that were committed before the freeze go to their place at once; those of open ones
 //! go to the engine as provisional rows. After the commit they are moved in bounded steps by the same task. Whatever
-//! writes a row at version `v` removes the provisional rows of that key that count at earlier versions, so that a
-//! later move cannot bring an old row back.
+//! writes a row at version `v` removes the provisional rows of that key that count at `v` or earlier, so that a later
+//! move cannot bring an old row back.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustydb_storage::engine::{
-    Direction, Durability, Engine, EngineError, EngineView, EngineWriter, KeyRange,
-};
+use rustydb_storage::engine::{Direction, Durability, Engine, EngineError, EngineView, KeyRange};
 use rustydb_types::ids::Version;
 
 use crate::core::Core;
@@ -37,7 +35,8 @@ pub(crate) struct Flushed {
     pub(crate) view: Arc<dyn EngineView>,
 }
 
-type NewestRows<'a> = BTreeMap<&'a Bytes, (Version, Option<&'a Bytes>)>;
+/// The newest version of each key; `None` is a deletion.
+type NewestRows<'a> = BTreeMap<&'a [u8], (Version, Option<&'a Bytes>)>;
 
 impl Core {
     /// Makes everything applied durable. Blocks.
@@ -175,19 +174,26 @@ fn write_batch(
         }
         provisional.extend(&rows.staged);
     }
-    let mut resolved: Vec<(Version, Version)> =
+    provisional.retain(|key, row| is_open(picture, &mut newest, key, row));
+    let resolved: Vec<(Version, Version)> =
         picture.staged.iter().filter_map(|(id, txn)| Some((*id, txn.committed?))).collect();
-    resolved.sort_unstable();
+    // Those of which an earlier flush has put rows into the engine.
+    let mut left_behind = Vec::new();
+    for (id, commit) in resolved {
+        if has_rows(engine, id)? {
+            left_behind.push((id, commit));
+        }
+    }
     engine.write(Durability::Synced, &mut |writer| {
         for (key, row) in &provisional {
-            write_provisional(writer, picture, &newest, key, row)?;
+            writer.put(STAGED, key, &encode_provisional(row))?;
         }
         for (key, (version, value)) in &newest {
             match value {
                 Some(value) => writer.put(ROWS, key, &encode_row(*version, value))?,
                 None => writer.delete(ROWS, key)?,
             }
-            for (id, _) in resolved.iter().filter(|(_, commit)| commit < version) {
+            for (id, _) in left_behind.iter().filter(|(_, commit)| commit <= version) {
                 writer.delete(STAGED, &staged_key(*id, key))?;
             }
         }
@@ -195,23 +201,32 @@ fn write_batch(
     })
 }
 
-/// Puts a provisional row where it belongs: with its transaction while that is open, among the rows once it is
-/// committed, nowhere when it was dropped.
-fn write_provisional(
-    writer: &mut dyn EngineWriter,
+/// Whether a provisional row is of an open transaction. One of a committed one counts at its commit, which is later
+/// than all that earlier flushes have put into the engine; one of a dropped one counts nowhere.
+fn is_open<'a>(
     picture: &MetaPicture,
-    newest: &NewestRows<'_>,
-    key: &Bytes,
-    row: &Provisional,
-) -> Result<(), EngineError> {
+    newest: &mut NewestRows<'a>,
+    key: &'a Bytes,
+    row: &'a Provisional,
+) -> bool {
     let id = key.first_chunk::<8>().map_or(Version::ZERO, |id| Version::new(u64::from_be_bytes(*id)));
-    let Some(txn) = picture.staged.get(&id) else { return Ok(()) };
-    let provisional = encode_provisional(row);
-    if txn.committed.is_none() {
-        return writer.put(STAGED, key, &provisional);
+    let Some(txn) = picture.staged.get(&id) else { return false };
+    let Some(commit) = txn.committed else { return true };
+    let version = (commit, row.value.as_ref());
+    let counts = newest.entry(key.get(8..).unwrap_or_default()).or_insert(version);
+    if counts.0 < commit {
+        *counts = version;
     }
-    // Committed: the row stays provisional for one step and is moved with the others, in the order of commits.
-    let row_key = key.slice(8..);
-    let overwritten = newest.get(&row_key).is_some_and(|(version, _)| Some(*version) > txn.committed);
-    if overwritten { writer.delete(STAGED, key) } else { writer.put(STAGED, key, &provisional) }
+    false
+}
+
+/// Whether the engine has provisional rows of a staged transaction.
+fn has_rows(engine: &dyn Engine, id: Version) -> Result<bool, EngineError> {
+    let (start, end) = (staged_key(id, &[]), staged_key(id.next(), &[]));
+    let mut found = false;
+    engine.view()?.scan(STAGED, KeyRange::new(&start, &end), Direction::Forward, &mut |_, _| {
+        found = true;
+        ControlFlow::Break(())
+    })?;
+    Ok(found)
 }
