@@ -9,6 +9,8 @@ use rustydb_env::TaskGroup;
 use rustydb_env::sync::Signal;
 use rustydb_interconnect::{ClusterIdentity, Local, Peers, SessionClient, raft_service, session_service};
 use rustydb_proto::v1::admin_server::AdminServer;
+use rustydb_sql::exec::sweep;
+use rustydb_sql::gateway::cluster::ClusterPort;
 use rustydb_storage::log::Log;
 use rustydb_types::ids::{GroupId, NodeId};
 use tokio::net::TcpListener;
@@ -162,6 +164,8 @@ pub(super) async fn start(
         .map_err(|error| NodeError::Fatal { reason: error.to_string() })?
         .map_err(NodeError::Listen)?;
     sql_tasks.spawn("http", http::run(pages, inner.clone(), sql_tasks.stopping()));
+    let cluster = Arc::clone(&inner) as Arc<dyn ClusterPort>;
+    sql_tasks.spawn("sweep", sweep::run(sql.clone(), cluster, sql_tasks.stopping()));
     let front = front::serve(&sql, gateway, &config, listeners.postgres).await?;
     // Set once: there is one front end in a node's life.
     let _second = inner.front_counts.set(front.metrics());

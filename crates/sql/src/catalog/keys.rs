@@ -39,6 +39,12 @@ pub fn object(kind: Kind, number: u32) -> Vec<u8> {
     key
 }
 
+/// The number of the object that a row of [`object`] belongs to.
+#[must_use]
+pub fn object_number(key: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(*key.get(2..)?.first_chunk()?))
+}
+
 /// The key of a comment on an object of a class (`pg_class` and so on) or on one of its columns.
 #[must_use]
 pub fn comment(class: u32, object: Oid, sub: u32) -> Vec<u8> {

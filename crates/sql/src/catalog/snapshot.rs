@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustydb_types::ids::Oid;
 
-use super::descriptor::{IndexDescriptor, SchemaDescriptor, StorageId, TableDescriptor, TableStatistics};
+use super::descriptor::{IndexDescriptor, SchemaDescriptor, TableDescriptor, TableStatistics};
 
 /// `pg_namespace.oid` of `pg_catalog`.
 pub const PG_CATALOG: Oid = Oid::new(11);
@@ -35,8 +35,6 @@ pub struct CatalogSnapshot {
     statistics: BTreeMap<Oid, Arc<TableStatistics>>,
     /// By class, object and sub-object.
     comments: BTreeMap<(u32, Oid, u32), String>,
-    /// Dropped storages whose rows are still there.
-    sweeps: Vec<StorageId>,
 }
 
 impl CatalogSnapshot {
@@ -80,11 +78,6 @@ impl CatalogSnapshot {
     /// Sets a comment.
     pub fn add_comment(&mut self, class: u32, object: Oid, sub: u32, text: String) {
         self.comments.insert((class, object, sub), text);
-    }
-
-    /// Notes a storage that waits to be swept.
-    pub fn add_sweep(&mut self, storage: StorageId) {
-        self.sweeps.push(storage);
     }
 
     /// The stored bytes of the version row; equal bytes mean the same catalog.
@@ -163,11 +156,5 @@ impl CatalogSnapshot {
     /// All comments: class, object, sub-object, text.
     pub fn comments(&self) -> impl Iterator<Item = (u32, Oid, u32, &str)> {
         self.comments.iter().map(|((class, object, sub), text)| (*class, *object, *sub, text.as_str()))
-    }
-
-    /// Dropped storages whose rows are still there.
-    #[must_use]
-    pub fn sweeps(&self) -> &[StorageId] {
-        &self.sweeps
     }
 }

@@ -100,7 +100,6 @@ fn absorb(snapshot: &mut CatalogSnapshot, key: &[u8], value: &[u8]) -> Result<()
             let text = String::from_utf8_lossy(value).into_owned();
             snapshot.add_comment(number(2), Oid::new(number(6)), number(10), text);
         }
-        Some(kind) if kind == Kind::Sweep as u8 => snapshot.add_sweep(StorageId::new(number(2))),
         _ => {}
     }
     Ok(())
@@ -209,20 +208,12 @@ impl<'a> CatalogWriter<'a> {
         Ok(())
     }
 
-    /// Leaves a storage to be swept.
+    /// Leaves a storage to be swept: see [`crate::exec::sweep`].
     ///
     /// # Errors
     /// Storage errors.
     pub async fn drop_storage(&mut self, storage: StorageId) -> Result<(), SqlError> {
         self.write(keys::object(Kind::Sweep, storage.get()), Some(Vec::new())).await
-    }
-
-    /// Forgets a storage that was swept.
-    ///
-    /// # Errors
-    /// Storage errors.
-    pub async fn swept(&mut self, storage: StorageId) -> Result<(), SqlError> {
-        self.write(keys::object(Kind::Sweep, storage.get()), None).await
     }
 
     /// Writes a schema's descriptor; `None` marks a built-in one as dropped.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
-use rustydb_txn::{Direction, RowLock, ScanRequest, TableLockId, TableLockMode, Transaction};
+use rustydb_txn::{Direction, ScanRequest, TableLockId, TableLockMode, Transaction};
 use rustydb_types::ids::Oid;
 use sqlparser::ast::{CommentObject, ObjectName, Truncate, VacuumStatement};
 
@@ -20,8 +20,6 @@ use crate::exec::subquery::HashedRow;
 
 /// Rows of which ANALYZE counts the distinct values.
 const SAMPLE_ROWS: usize = 30_000;
-/// Rows that a sweep deletes at a time.
-const SWEEP_ROWS: usize = 1000;
 /// `pg_class`, the class of comments on tables, columns and indexes.
 const CLASS_RELATION: u32 = 1259;
 /// `pg_namespace`, the class of comments on schemas.
@@ -138,8 +136,8 @@ fn measure(table: &TableDescriptor, txn: &Transaction) -> Result<TableStatistics
     Ok(TableStatistics { rows: rows as f64, bytes: bytes as f64, columns })
 }
 
-/// VACUUM: sweeps the storages of dropped and truncated tables. Old versions of rows need no vacuum: what no snapshot
-/// sees is dropped in the background.
+/// VACUUM. There is nothing to clean up: what no snapshot sees of a row is dropped in the background, and so are the
+/// rows of dropped and truncated tables (see [`crate::exec::sweep`]).
 pub(super) async fn vacuum(
     vacuum: &VacuumStatement,
     txn: &mut Transaction,
@@ -147,30 +145,6 @@ pub(super) async fn vacuum(
 ) -> Result<(), SqlError> {
     if let Some(name) = &vacuum.table_name {
         lock_table(name, false, TableLockMode::ShareUpdateExclusive, txn, context).await?;
-    }
-    let sweeps = current(txn, context)?.catalog.sweeps().to_vec();
-    let mut done = Vec::new();
-    for storage in sweeps {
-        let (start, end) = keys::storage_range(storage);
-        let mut rest: Option<(Bytes, Bytes)> = Some((start.into(), end.into()));
-        while let Some((start, end)) = rest {
-            let direction = Direction::Forward;
-            let chunk =
-                txn.scan(ScanRequest { start, end, direction, max_bytes: 256 << 10, max_rows: SWEEP_ROWS })?;
-            for (key, _) in chunk.iter() {
-                txn.lock_row(key, RowLock::ForUpdate, context.lock_wait).await?;
-                txn.delete(Bytes::copy_from_slice(key))?;
-            }
-            txn.flush_if_large().await?;
-            rest = chunk.rest();
-        }
-        done.push(storage);
-    }
-    if !done.is_empty() {
-        let mut catalog = change(txn, context).await?;
-        for storage in done {
-            catalog.swept(storage).await?;
-        }
     }
     // The parser has no word for VACUUM ANALYZE; see `parse::normalise`.
     if vacuum.reindex { analyze(vacuum.table_name.as_ref(), txn, context).await } else { Ok(()) }

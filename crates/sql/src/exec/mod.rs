@@ -17,6 +17,7 @@ pub mod run;
 pub mod scan;
 pub mod service;
 pub mod subquery;
+pub mod sweep;
 pub mod text;
 pub mod write;
 

@@ -1,0 +1,124 @@
+//! The sweep of storages that were dropped or truncated: in small transactions, at each database's leader.
+//!
+//! A dropped storage is recorded in the catalog until its last row is deleted, so that the sweep goes on after a
+//! restart and at the next leader. Nobody reads those rows any more but by an older snapshot, which still finds them.
+//! The sweep takes a bounded share of the time, whatever there is to sweep.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustydb_env::Env;
+use rustydb_env::sync::Signal;
+use rustydb_txn::{
+    Access, Direction, Isolation, KvStore, LockWait, RowLock, ScanRequest, Transaction, TxnError, TxnOptions,
+};
+use rustydb_types::ids::{DatabaseId, Incarnation, RequestId, SessionId};
+
+use crate::catalog::descriptor::StorageId;
+use crate::catalog::keys::{self, Kind};
+use crate::gateway::cluster::ClusterPort;
+
+/// How often to look for something to sweep.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// Rows deleted by one transaction, and about how many bytes of them are read for it.
+const STEP_ROWS: usize = 500;
+const STEP_SIZE_BYTES: usize = 256 << 10;
+/// After a step the sweep rests for this many times as long as the step took.
+const REST_FACTOR: u32 = 4;
+const LOCK_WAIT: LockWait = LockWait::For(Duration::from_secs(1));
+
+/// What one step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swept {
+    /// Rows were deleted, or a storage was found empty and forgotten; there may be more.
+    Something,
+    /// There is no dropped storage.
+    Nothing,
+}
+
+/// How far the sweep of a database has come: a storage, and the first key that is not known to be deleted. Spares a way
+/// through what was deleted just now.
+#[derive(Clone, Debug, Default)]
+pub struct Place(Option<(StorageId, Bytes)>);
+
+/// Sweeps the databases that this node leads until it is told to stop.
+pub async fn run(env: Env, cluster: Arc<dyn ClusterPort>, stopping: Signal) {
+    let mut places: BTreeMap<DatabaseId, Place> = BTreeMap::new();
+    loop {
+        if env.timeout(INTERVAL, stopping.wait()).await.is_ok() {
+            return;
+        }
+        let databases: Vec<DatabaseId> = cluster.system().databases.keys().copied().collect();
+        places.retain(|database, _| databases.contains(database));
+        for database in databases {
+            let Some(store) = cluster.store(database) else { continue };
+            let place = places.entry(database).or_default();
+            while store.is_leader() {
+                let began = env.now();
+                match step(&store, place).await {
+                    Ok(Swept::Something) => {}
+                    Ok(Swept::Nothing) => break,
+                    // Refused, or met a lock of somebody's: another time, or at another leader.
+                    Err(error) => {
+                        tracing::debug!(%error, "a step of sweeping dropped storages failed");
+                        break;
+                    }
+                }
+                let rest = (env.now() - began) * REST_FACTOR;
+                if env.timeout(rest, stopping.wait()).await.is_ok() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Deletes some rows of the first dropped storage, or forgets it where none is left.
+///
+/// # Errors
+/// As a commit; nothing has changed then, or the step took effect.
+pub async fn step(store: &KvStore, place: &mut Place) -> Result<Swept, TxnError> {
+    let nobody = RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
+    let options =
+        TxnOptions { isolation: Isolation::ReadCommitted, access: Access::ReadWrite, request: nobody };
+    let mut txn = store.begin(options).await?;
+    txn.begin_statement();
+    let Some((record, storage)) = first(&txn)? else { return Ok(Swept::Nothing) };
+    let (start, end) = keys::storage_range(storage);
+    let from = place.0.take().filter(|(at, _)| *at == storage).map(|(_, key)| key);
+    let from_the_start = from.is_none();
+    let rows = page(&txn, from.unwrap_or_else(|| start.into()), end.into(), STEP_ROWS)?;
+    let next = rows.last().cloned();
+    let doomed = match (rows.is_empty(), from_the_start) {
+        (false, _) => rows,
+        (true, true) => vec![record],
+        // Before the storage is forgotten it is looked through as a whole.
+        (true, false) => return Ok(Swept::Something),
+    };
+    for key in doomed {
+        txn.lock_row(&key, RowLock::ForUpdate, LOCK_WAIT).await?;
+        txn.delete(key)?;
+    }
+    txn.commit().await?;
+    place.0 = next.map(|key| (storage, key));
+    Ok(Swept::Something)
+}
+
+/// The record of the first dropped storage.
+fn first(txn: &Transaction) -> Result<Option<(Bytes, StorageId)>, TxnError> {
+    let (start, end) = keys::kind_range(Kind::Sweep);
+    let records = page(txn, start.into(), end.into(), 1)?;
+    Ok(records.into_iter().next().and_then(|record| {
+        let storage = keys::object_number(&record)?;
+        Some((record, StorageId::new(storage)))
+    }))
+}
+
+/// The first keys of a range.
+fn page(txn: &Transaction, start: Bytes, end: Bytes, max_rows: usize) -> Result<Vec<Bytes>, TxnError> {
+    let direction = Direction::Forward;
+    let chunk = txn.scan(ScanRequest { start, end, direction, max_bytes: STEP_SIZE_BYTES, max_rows })?;
+    Ok(chunk.iter().map(|(key, _)| Bytes::copy_from_slice(key)).collect())
+}
