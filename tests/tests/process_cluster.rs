@@ -137,7 +137,7 @@ async fn databases_come_and_go_while_nodes_die() -> Result<()> {
         };
         tokio::time::sleep(Duration::from_millis(20 * u64::try_from(round)?)).await;
         cluster.kill(victim)?;
-        create.await??;
+        create.await?.with_context(|| cluster.logs())?;
         let client = connect_patiently(&cluster.everywhere(&name)).await?;
         client.batch_execute("CREATE TABLE t (id bigint PRIMARY KEY)").await?;
         client.execute("INSERT INTO t VALUES (1)", &[]).await?;
@@ -146,7 +146,10 @@ async fn databases_come_and_go_while_nodes_die() -> Result<()> {
         assert_eq!(scalar(&there, "SELECT count(*) FROM t").await?, 1);
     }
     drop_until_gone(&cluster, "d0").await?;
-    ensure!(connect(&cluster.everywhere("d0")).await.is_err(), "a dropped database still takes sessions");
+    for node in cluster.node_numbers() {
+        let taken = cluster.connect(node, "d0").await;
+        ensure!(taken.is_err(), "node {node} takes sessions of a dropped database\n{}", cluster.logs());
+    }
     // The files of a dropped group go, on every node.
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -162,6 +165,28 @@ async fn databases_come_and_go_while_nodes_die() -> Result<()> {
         }
         ensure!(Instant::now() < deadline, "databases are {names:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_told_of_a_change_of_the_cluster_finds_it_on_every_node() -> Result<()> {
+    let cluster = Cluster::start(3)?;
+    let admin = cluster.connect(1, "postgres").await?;
+    for round in 0..5 {
+        admin.batch_execute(&format!("CREATE ROLE r{round} LOGIN")).await?;
+        admin.batch_execute(&format!("CREATE DATABASE d{round}")).await?;
+        for node in cluster.node_numbers() {
+            let port = cluster.postgres_port(node);
+            let target = format!("host=127.0.0.1 port={port} user=r{round} dbname=d{round}");
+            let client = connect(&target).await.with_context(|| format!("node {node}, round {round}"))?;
+            assert_eq!(scalar(&client, "SELECT count(*) FROM pg_class WHERE relname = 'none'").await?, 0);
+        }
+        admin.batch_execute(&format!("DROP DATABASE d{round}")).await?;
+        for node in cluster.node_numbers() {
+            let taken = cluster.connect(node, &format!("d{round}")).await;
+            ensure!(taken.is_err(), "node {node} takes sessions of a dropped database, round {round}");
+        }
     }
     Ok(())
 }

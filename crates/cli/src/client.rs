@@ -9,6 +9,9 @@ use tonic::{Code, Status};
 
 use crate::{Global, NodeName};
 
+/// Longest wait for a change of the cluster: longer than a node takes to give one up, so that its reason arrives.
+const CHANGE_WAIT: Duration = Duration::from_secs(90);
+
 /// A client of one node's admin service.
 pub(crate) type Admin = AdminClient<Channel>;
 
@@ -139,7 +142,7 @@ impl Addresses {
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{host}:{port}"))
             .map_err(|error| error.to_string())?
             .connect_timeout(self.timeout)
-            .timeout(self.timeout);
+            .timeout(CHANGE_WAIT);
         if let Some(tls) = &self.tls {
             endpoint = endpoint.tls_config(tls.clone()).map_err(|error| innermost(&error))?;
         }
@@ -148,8 +151,10 @@ impl Addresses {
             .map_err(|_| "no answer in time".to_owned())?
             .map_err(|error| innermost(&error))?;
         let mut admin = AdminClient::new(channel);
-        let status =
-            admin.node_status(NodeStatusRequest {}).await.map_err(|status| status.message().to_owned())?;
+        let status = tokio::time::timeout(self.timeout, admin.node_status(NodeStatusRequest {}))
+            .await
+            .map_err(|_| "no answer in time".to_owned())?
+            .map_err(|status| status.message().to_owned())?;
         Ok((admin, status.into_inner()))
     }
 

@@ -20,6 +20,7 @@ pub(crate) struct GroupView {
     pub(crate) uncommitted_entries: u64,
     pub(crate) voters: Vec<u64>,
     pub(crate) learners: Vec<u64>,
+    pub(crate) members_changing: bool,
 }
 
 impl GroupView {
@@ -36,6 +37,7 @@ impl GroupView {
             uncommitted_entries: group.uncommitted_entries,
             voters: group.voters.clone(),
             learners: group.learners.clone(),
+            members_changing: group.members_changing,
         }
     }
 }
@@ -65,10 +67,27 @@ pub(crate) async fn status(addresses: &Addresses, form: Form) -> Result<(), CliE
             group.commit_index.to_string(),
             group.last_applied.to_string(),
             group.uncommitted_entries.to_string(),
+            members(group),
         ]
     };
-    let heading =
-        ["GROUP", "TERM", "STATE", "LEADER", "LAST LOG INDEX", "COMMIT INDEX", "LAST APPLIED", "UNCOMMITTED"];
+    let heading = [
+        "GROUP",
+        "TERM",
+        "STATE",
+        "LEADER",
+        "LAST LOG INDEX",
+        "COMMIT INDEX",
+        "LAST APPLIED",
+        "UNCOMMITTED",
+        "VOTERS",
+    ];
     output::table(&heading, view.groups.iter().map(row).collect());
     Ok(())
+}
+
+/// The voters, and whether that is about to change.
+fn members(group: &GroupView) -> String {
+    let voters: Vec<String> = group.voters.iter().map(u64::to_string).collect();
+    let changing = if group.members_changing { " (changing)" } else { "" };
+    format!("{}{changing}", voters.join(" "))
 }

@@ -129,6 +129,9 @@ pub struct RaftStatus {
     pub learners: BTreeSet<NodeId>,
     /// A change of voters is under way.
     pub joint: bool,
+    /// The last change of members is not known to be committed. Until it is, the loss of one node may take the
+    /// majority of the members before the change.
+    pub members_changing: bool,
     /// At the leader: the last entry known to be on each other member's disk.
     pub matched: Vec<(NodeId, Option<LogIndex>)>,
 }
@@ -308,6 +311,8 @@ impl Group {
             voters: membership.voter_ids().map(NodeId::new).collect(),
             learners: membership.learner_ids().map(NodeId::new).collect(),
             joint: membership.get_joint_config().len() > 1,
+            members_changing: membership.get_joint_config().len() > 1
+                || index(*metrics.membership_config.log_id()) > commit_index,
             matched,
         }
     }

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use rustix::process::Signal;
-use rustydb_proto::v1::{AddNodeRequest, InitClusterRequest, NodeStatusResponse};
+use rustydb_proto::v1::{AddNodeRequest, GroupStatus, InitClusterRequest, NodeStatusResponse};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::DevError;
 use super::layout::{Layout, LayoutError, Wanted};
 use super::process::{self, Lifetime, NodeClient};
+use crate::node::reconcile::REPLICAS_MAX;
 
 /// Longest wait for a node to answer at all, and for all to serve. A node with much log to read again takes long.
 const START_DEADLINE: Duration = Duration::from_secs(120);
@@ -197,7 +198,7 @@ impl Cluster {
         loop {
             self.poll().await;
             self.tell();
-            if !self.ready && self.nodes.iter().all(|node| node.status.as_ref().is_some_and(|s| s.ready)) {
+            if !self.ready && self.is_ready() {
                 self.ready = true;
                 say("ready");
             }
@@ -206,6 +207,15 @@ impl Cluster {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Whether every node accepts SQL and every group has all its voters, so that any one node may be lost.
+    fn is_ready(&self) -> bool {
+        let voters = self.nodes.len().min(REPLICAS_MAX);
+        let whole = |group: &GroupStatus| group.voters.len() == voters && !group.members_changing;
+        self.nodes.iter().all(|node| {
+            node.status.as_ref().is_some_and(|status| status.ready && status.groups.iter().all(whole))
+        })
     }
 
     async fn refuse_running(&mut self) -> Result<(), DevError> {

@@ -1,4 +1,4 @@
-//! Carries out the reconcile plan, and keeps the node's view of the system group fresh.
+//! Carries out the reconcile plan.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,9 +26,6 @@ pub(crate) async fn run(node: Arc<Inner>) {
     let mut changed = node.system.subscribe();
     let mut calm_since = node.env.now();
     loop {
-        if let Err(error) = node.refresh_system().await {
-            tracing::warn!(%error, "the records of the cluster cannot be read");
-        }
         keep_own_record(&node).await;
         for record in node.system.latest().nodes.values() {
             node.replicas.note_recorded_address(record.id, &record.interconnect_address);

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use rustydb_proto::v1::admin_server::Admin;
 use rustydb_proto::v1::{
-    AddNodeRequest, AddNodeResponse, AdminError, AdoptRequest, AdoptResponse, ClusterStatusRequest,
-    ClusterStatusResponse, ExecuteSystemRequest, ExecuteSystemResponse, InitClusterRequest,
-    InitClusterResponse, NodeStatusRequest, NodeStatusResponse, TransferLeaderRequest,
-    TransferLeaderResponse, execute_system_response,
+    AddNodeRequest, AddNodeResponse, AdminError, AdoptRequest, AdoptResponse, AwaitSystemRequest,
+    AwaitSystemResponse, ClusterStatusRequest, ClusterStatusResponse, ExecuteSystemRequest,
+    ExecuteSystemResponse, InitClusterRequest, InitClusterResponse, NodeStatusRequest, NodeStatusResponse,
+    TransferLeaderRequest, TransferLeaderResponse, execute_system_response,
 };
+use rustydb_types::ids::Version;
 use tonic::{Request, Response, Status};
 
 use super::http::StatusSource;
@@ -104,6 +105,14 @@ impl Admin for AdminService {
             }
         };
         Ok(Response::new(ExecuteSystemResponse { result: Some(result) }))
+    }
+
+    async fn await_system(
+        &self,
+        request: Request<AwaitSystemRequest>,
+    ) -> Result<Response<AwaitSystemResponse>, Status> {
+        self.node.await_system(Version::new(request.into_inner().version)).await?;
+        Ok(Response::new(AwaitSystemResponse {}))
     }
 
     async fn transfer_leader(

@@ -57,7 +57,9 @@ impl ClusterPort for Inner {
                     other => other.decide(&recorded).map_or(true, |changes| changes.is_empty()),
                 }
             });
-            seen.await.map_err(|status| SqlError::new(SqlState::CANNOT_CONNECT_NOW, status.message()))
+            seen.await.map_err(|status| SqlError::new(SqlState::CANNOT_CONNECT_NOW, status.message()))?;
+            self.show_to_all().await;
+            Ok(())
         }
         .boxed()
     }

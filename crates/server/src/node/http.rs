@@ -7,15 +7,30 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use axum::{Router, serve};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use rustydb_env::sync::Signal;
 use rustydb_proto::v1::{GroupStatus, NodeStatusResponse};
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// Most connections at a time; one more is closed at once. Far more than monitoring needs.
+const CONNECTION_COUNT_MAX: usize = 256;
+/// Longest time for the head of a request, and longest silence between two requests.
+const HEAD_WAIT: Duration = Duration::from_secs(30);
+/// Longest life of a connection, so that a client that does not read its answer gives its place up.
+const CONNECTION_LIFE_MAX: Duration = Duration::from_secs(600);
+/// How long connections may go on when the node stops.
+const STOP_WAIT: Duration = Duration::from_secs(1);
+/// Pause after a connection could not be accepted, as when the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the pages show; asked for at each request.
 pub trait StatusSource: Send + Sync + 'static {
@@ -43,18 +58,51 @@ pub async fn run(listener: TcpListener, source: Arc<dyn StatusSource>, stopping:
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .with_state(source);
-    let stop = stopping.clone();
-    let server = serve(listener, router).with_graceful_shutdown(async move { stop.wait().await });
-    let cut = async {
-        stopping.wait().await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    };
-    tokio::select! {
-        biased;
-        outcome = server => if let Err(error) = outcome {
-            tracing::error!(%error, "the HTTP server ended");
-        },
-        () = cut => {}
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stopping.wait() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) if connections.len() < CONNECTION_COUNT_MAX => {
+                connections.spawn(converse(stream, router.clone(), stopping.clone()));
+            }
+            Ok(_) => tracing::debug!("an HTTP connection too many was closed"),
+            Err(error) => {
+                tracing::warn!(%error, "an HTTP connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    let ended = async { while connections.join_next().await.is_some() {} };
+    // What is left is aborted with the set.
+    let _late = tokio::time::timeout(STOP_WAIT, ended).await;
+}
+
+/// Answers the requests of one connection. A client may close its sending side before it has its answer.
+async fn converse(stream: TcpStream, router: Router, stopping: Signal) {
+    let service = TowerToHyperService::new(router);
+    let connection = http1::Builder::new()
+        .half_close(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WAIT)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let served = tokio::time::timeout(CONNECTION_LIFE_MAX, async {
+        tokio::select! {
+            biased;
+            served = connection.as_mut() => return served,
+            () = stopping.wait() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    });
+    match served.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "an HTTP connection ended"),
+        Err(_) => tracing::debug!("an HTTP connection was open too long"),
     }
 }
 
@@ -206,19 +254,66 @@ mod tests {
         }
     }
 
-    async fn fetch(ready: bool, path: &str) -> String {
+    struct Running {
+        address: std::net::SocketAddr,
+        stop: Signal,
+        server: tokio::task::JoinHandle<()>,
+    }
+
+    async fn start(ready: bool) -> Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Signal::default();
         let server = tokio::spawn(run(listener, Arc::new(Fixed(ready)), stop.clone()));
-        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        Running { address, stop, server }
+    }
+
+    async fn fetch(ready: bool, path: &str) -> String {
+        let running = start(ready).await;
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
-        stop.set();
-        server.await.unwrap();
+        running.stop.set();
+        running.server.await.unwrap();
         answer
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_said_all_still_gets_its_answer() {
+        let running = start(true).await;
+        for _ in 0..100 {
+            let mut stream = TcpStream::connect(running.address).await.unwrap();
+            stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_connection_too_many_is_closed_and_a_free_place_is_taken_again() {
+        let running = start(true).await;
+        let mut open = Vec::new();
+        for _ in 0..CONNECTION_COUNT_MAX {
+            open.push(TcpStream::connect(running.address).await.unwrap());
+        }
+        let mut refused = TcpStream::connect(running.address).await.unwrap();
+        assert_eq!(refused.read(&mut [0]).await.unwrap_or(0), 0);
+        drop(open);
+        loop {
+            let mut stream = TcpStream::connect(running.address).await.unwrap();
+            let request = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            let mut answer = String::new();
+            if stream.write_all(request).await.is_ok()
+                && stream.read_to_string(&mut answer).await.is_ok()
+                && answer.starts_with("HTTP/1.1 200")
+            {
+                break;
+            }
+        }
     }
 
     #[tokio::test]

@@ -14,10 +14,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use rustydb_proto::v1::admin_client::AdminClient;
 use rustydb_proto::v1::{AddNodeRequest, AdoptRequest, Member, NodeStatusRequest};
-use rustydb_sql::system::{NodeRecord, RoleChange, SystemCommand};
+use rustydb_sql::system::{DatabaseRecord, DatabaseState, NodeRecord, RoleChange, SystemCommand};
 use rustydb_types::ids::{GroupId, NodeId};
 use tonic::Status;
 
+use super::reconcile::REPLICAS_MAX;
 use super::{Inner, NodeError};
 use crate::config::Config;
 
@@ -101,11 +102,29 @@ pub(crate) async fn add(node: &Arc<Inner>, address: &str, expected: u64) -> Resu
         .await
         .map_err(|refusal| Status::unavailable(refusal.to_string()))?;
     node.reconcile_now();
-    node.wait_for(STEP, "the node to become a voter", |node| {
-        node.replicas.view().get(&GroupId::SYSTEM).is_some_and(|system| system.voters.contains(&id))
-    })
-    .await?;
+    node.wait_for(STEP, "the node to become a voter of every group", |node| node.votes_everywhere(id))
+        .await?;
     Ok(number)
+}
+
+impl Inner {
+    /// Whether a node has a vote in every group that it is to have one in, and no change of their members is on its
+    /// way: until then the cluster may not survive the loss of a node that it survives afterwards.
+    fn votes_everywhere(&self, node: NodeId) -> bool {
+        let (recorded, groups) = (self.system.latest(), self.replicas.view());
+        let votes = |group: &GroupId| {
+            groups.get(group).is_some_and(|group| group.voters.contains(&node) && !group.members_changing)
+        };
+        let has_replicas = recorded.nodes.keys().take(REPLICAS_MAX).any(|id| *id == node);
+        let ready = |database: &&DatabaseRecord| database.state == DatabaseState::Ready;
+        votes(&GroupId::SYSTEM)
+            && (!has_replicas
+                || recorded
+                    .databases
+                    .values()
+                    .filter(ready)
+                    .all(|database| database.replicas.contains(&node) && votes(&database.group)))
+    }
 }
 
 /// At the new node: belongs to the cluster from now on.

@@ -45,6 +45,8 @@ pub struct LocalGroup {
     pub voters: BTreeSet<NodeId>,
     /// Its learners.
     pub learners: BTreeSet<NodeId>,
+    /// A change of members is not known to be committed.
+    pub members_changing: bool,
     /// At the leader: members that have all but the last entries.
     pub caught_up: BTreeSet<NodeId>,
 }

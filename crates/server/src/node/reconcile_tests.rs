@@ -82,6 +82,7 @@ impl Model {
                 leader,
                 voters,
                 learners,
+                members_changing: false,
                 caught_up,
             };
             (*group, local)

@@ -1,12 +1,16 @@
 //! Reading and changing the system group's rows.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
+use rustydb_env::sync::watch;
 use rustydb_sql::system::{SystemCommand, SystemSnapshot};
 use rustydb_txn::{
     Access, Direction, Isolation, KvStore, LockWait, RowLock, ScanRequest, Transaction, TxnError,
     TxnErrorKind, TxnOptions,
 };
-use rustydb_types::ids::{GroupId, Incarnation, RequestId, SessionId};
+use rustydb_types::ids::{GroupId, Incarnation, RequestId, SessionId, Version};
 
 use super::system::SystemRefusal;
 use super::{Inner, NodeError};
@@ -68,6 +72,16 @@ async fn execute(store: &KvStore, command: &SystemCommand) -> Result<(), Execute
     Ok(())
 }
 
+/// Ends at the next change, or never when there is nothing to watch.
+async fn next(applied: Option<watch::Receiver<Version>>) {
+    if let Some(mut applied) = applied
+        && applied.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
 enum ExecuteError {
     Refused { sqlstate: String, message: String },
     Txn(TxnError),
@@ -86,8 +100,30 @@ impl Inner {
         let failed = |error: TxnError| NodeError::System { reason: error.to_string() };
         let mut transaction = store.begin(options(Access::ReadLocal)).await.map_err(failed)?;
         transaction.begin_statement();
-        self.system.replace(read(&transaction).map_err(failed)?);
+        self.system.replace(read(&transaction).map_err(failed)?, transaction.snapshot());
         Ok(())
+    }
+
+    /// Keeps the view of the system group as new as this node's replica, until the node stops. It is apart from the
+    /// reconcile loop, which may be busy with a group for seconds.
+    pub(crate) async fn keep_system_view(self: Arc<Self>) {
+        /// How often a replica is looked for that is not open yet.
+        const MISSING: Duration = Duration::from_millis(100);
+        /// How often it is read without a change, should a reading have failed.
+        const PRESENT: Duration = Duration::from_secs(1);
+        loop {
+            let applied = self.databases.store(GroupId::SYSTEM).map(|store| store.applied_changes());
+            let look_again = if applied.is_some() { PRESENT } else { MISSING };
+            if let Err(error) = self.refresh_system().await {
+                tracing::warn!(%error, "the records of the cluster cannot be read");
+            }
+            tokio::select! {
+                biased;
+                () = self.stopping.wait() => return,
+                () = next(applied) => {}
+                () = self.env.sleep(look_again) => {}
+            }
+        }
     }
 
     /// Carries out a command on the system group, which this node must lead.

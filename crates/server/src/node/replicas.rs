@@ -137,6 +137,7 @@ impl Replicas {
                 leader: status.leader,
                 voters: status.voters,
                 learners: status.learners,
+                members_changing: status.members_changing,
                 caught_up,
             };
             (group.id(), local)
@@ -172,6 +173,7 @@ impl Replicas {
                 uncommitted_entries: status.uncommitted_entries,
                 voters: ids(&status.voters),
                 learners: ids(&status.learners),
+                members_changing: status.members_changing,
             };
             (group.id(), shown)
         };

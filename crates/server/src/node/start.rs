@@ -153,6 +153,7 @@ pub(super) async fn start(
     });
     // Nodes that start together can answer each other by now.
     membership::refuse_foreign_data(&inner, &config).await?;
+    tasks.spawn("system view", Arc::clone(&inner).keep_system_view());
     tasks.spawn("reconcile", act::run(Arc::clone(&inner)));
     tasks.spawn("admission", membership::ask_for_admission(Arc::clone(&inner), config.clone()));
     tasks.spawn("peers", membership::look_for_peers(Arc::clone(&inner), config.clone()));

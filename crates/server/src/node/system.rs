@@ -6,8 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use parking_lot::Mutex;
 use rustydb_env::sync::watch;
-use rustydb_sql::system::{SystemCommand, SystemSnapshot};
+use rustydb_proto::v1::AwaitSystemRequest;
+use rustydb_sql::system::{NodeRecord, SystemCommand, SystemSnapshot};
+use rustydb_types::ids::Version;
+use tonic::Status;
+
+use super::Inner;
 
 /// Why a command was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,15 +41,26 @@ impl SystemRefusal {
 /// Longest time that a change of the system group may take before its caller is told that it failed.
 pub(crate) const EXECUTE_DEADLINE: Duration = Duration::from_secs(15);
 
+/// Longest time that a change of the system group waits for nodes that have not seen it.
+const SHOWN: Duration = Duration::from_secs(1);
+
 /// The latest snapshot of the system group on this node.
 #[derive(Debug)]
 pub(crate) struct SystemView {
     sender: watch::Sender<Arc<SystemSnapshot>>,
+    /// The version of the group up to which the snapshot says everything.
+    seen: watch::Sender<Version>,
+    /// Snapshots are taken in one by one.
+    replacing: Mutex<()>,
 }
 
 impl SystemView {
     pub(crate) fn new() -> SystemView {
-        SystemView { sender: watch::channel(Arc::default()).0 }
+        SystemView {
+            sender: watch::channel(Arc::default()).0,
+            seen: watch::channel(Version::ZERO).0,
+            replacing: Mutex::new(()),
+        }
     }
 
     /// What the local replica says now.
@@ -50,8 +68,12 @@ impl SystemView {
         self.sender.borrow().clone()
     }
 
-    /// Takes in a newer snapshot.
-    pub(crate) fn replace(&self, snapshot: SystemSnapshot) {
+    /// Takes in what was read at a version. An older reading than the present one is left aside.
+    pub(crate) fn replace(&self, snapshot: SystemSnapshot, version: Version) {
+        let _one = self.replacing.lock();
+        if version < *self.seen.borrow() {
+            return;
+        }
         self.sender.send_if_modified(|present| {
             let changed = **present != snapshot;
             if changed {
@@ -59,6 +81,12 @@ impl SystemView {
             }
             changed
         });
+        self.seen.send_if_modified(|seen| std::mem::replace(seen, version) != version);
+    }
+
+    /// The version of the group up to which [`Self::latest`] says everything.
+    pub(crate) fn seen(&self) -> watch::Receiver<Version> {
+        self.seen.subscribe()
     }
 
     /// Told of every change.
@@ -72,4 +100,48 @@ pub(crate) fn encode(command: &SystemCommand) -> Result<bytes::Bytes, SystemRefu
     serde_json::to_vec(command)
         .map(bytes::Bytes::from)
         .map_err(|error| SystemRefusal::refused("XX000", error.to_string()))
+}
+
+impl Inner {
+    /// Waits until every node that answers has seen what this one has, so that a client that was told of a change
+    /// finds it wherever it connects next. A node that does not answer in [`SHOWN`] is not waited for.
+    pub(crate) async fn show_to_all(&self) {
+        let version = *self.system.seen().borrow();
+        let recorded = self.system.latest();
+        let others = recorded.nodes.values().filter(|node| node.id != self.me);
+        let show = |node: &NodeRecord| {
+            let (id, address) = (node.id, node.interconnect_address.clone());
+            async move {
+                let asked = async {
+                    let mut client = self.admin_client(&address).await?;
+                    let mut last = String::new();
+                    // The first call after the other node was away finds only that the kept connection has ended.
+                    for _ in 0..2 {
+                        let request = AwaitSystemRequest { version: version.get() };
+                        match client.await_system(request).await {
+                            Ok(_) => return Ok(()),
+                            Err(status) => last = status.message().to_owned(),
+                        }
+                    }
+                    Err(last)
+                };
+                match self.env.timeout(SHOWN, asked).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(reason)) => tracing::info!(node = %id, reason, "has not seen a change yet"),
+                    Err(_) => tracing::info!(node = %id, "has not seen a change in time"),
+                }
+            }
+        };
+        join_all(others.map(show)).await;
+    }
+
+    /// Waits until this node has seen the system group up to a version.
+    pub(crate) async fn await_system(&self, version: Version) -> Result<(), Status> {
+        let mut seen = self.system.seen();
+        let waited = self.env.timeout(SHOWN, seen.wait_for(|seen| *seen >= version)).await;
+        match waited {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Status::deadline_exceeded(format!("version {version} of the records is not here yet"))),
+        }
+    }
 }
