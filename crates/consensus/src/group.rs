@@ -178,6 +178,7 @@ struct GroupInner {
     closing: AtomicBool,
     /// Before this moment the node takes no part in elections.
     elections_from: rustydb_env::Instant,
+    campaigns_from: rustydb_env::Instant,
     /// When a leader was heard last in this life of the node.
     heard: parking_lot::Mutex<Option<rustydb_env::Instant>>,
 }
@@ -191,14 +192,29 @@ pub(crate) struct GroupParts {
     pub(crate) raft: Raft<TypeConfig, StateMachine>,
     pub(crate) cell: Arc<MachineCell>,
     pub(crate) proposer: Arc<RaftProposer>,
+    /// When it may vote.
     pub(crate) elections_from: rustydb_env::Instant,
+    /// When it may ask for votes, if that is later.
+    pub(crate) campaigns_from: rustydb_env::Instant,
     pub(crate) failure: watch::Sender<Option<ConsensusError>>,
     pub(crate) log: Log,
 }
 
 impl Group {
     pub(crate) fn start(parts: GroupParts) -> Self {
-        let GroupParts { id, node, env, config, raft, cell, proposer, elections_from, failure, log } = parts;
+        let GroupParts {
+            id,
+            node,
+            env,
+            config,
+            raft,
+            cell,
+            proposer,
+            elections_from,
+            campaigns_from,
+            failure,
+            log,
+        } = parts;
         let handle = RaftHandle { raft, group: id, config: config.clone(), log };
         proposer.attach(handle.clone());
         let (events, _unwatched) = watch::channel(GroupEvent::default());
@@ -220,6 +236,7 @@ impl Group {
                 failure,
                 closing: AtomicBool::new(false),
                 elections_from,
+                campaigns_from,
                 heard,
             }),
         };
@@ -550,7 +567,7 @@ impl Group {
     /// After a restart a voter waits for one lease before it votes or campaigns: the leader it acknowledged before
     /// may still read by that lease, and the vote does not remember it.
     async fn join_elections(self) {
-        self.inner.env.sleep_until(self.inner.elections_from).await;
+        self.inner.env.sleep_until(self.inner.elections_from.max(self.inner.campaigns_from)).await;
         self.inner.handle.raft.runtime_config().elect(true);
     }
 

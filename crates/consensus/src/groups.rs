@@ -169,6 +169,29 @@ impl Groups {
     /// # Errors
     /// The state or the log cannot be opened.
     pub async fn open_group(&self, id: GroupId) -> Result<Group, ConsensusError> {
+        self.open(id, None).await
+    }
+
+    /// Opens a new group whose first members are agreed on, as [`Groups::open_group`]. Every one of them calls this
+    /// with the same members, so each has the entry that names them before it can vote: whichever of them die,
+    /// a majority elects a leader. This node campaigns after `patience`, so that who should lead comes first.
+    ///
+    /// # Errors
+    /// As [`Groups::open_group`].
+    pub async fn found_group(
+        &self,
+        id: GroupId,
+        members: &BTreeSet<NodeId>,
+        patience: Duration,
+    ) -> Result<Group, ConsensusError> {
+        self.open(id, Some((members, patience))).await
+    }
+
+    async fn open(
+        &self,
+        id: GroupId,
+        founding: Option<(&BTreeSet<NodeId>, Duration)>,
+    ) -> Result<Group, ConsensusError> {
         let _changing = self.inner.changing.lock().await;
         if let Some(group) = self.get(id) {
             return Ok(group);
@@ -181,7 +204,15 @@ impl Groups {
         let machine = inner.machines.open(id, &proposer)?;
         let cell = MachineCell::new(machine);
         let log = LogStore::new(inner.log.group(id), inner.config.append_bytes_max);
+        if let Some((members, _)) = founding {
+            let names = members.iter().map(|node| node.get()).collect();
+            log.name_first_members(names).await.map_err(|error| ConsensusError::Stopped {
+                group: id,
+                reason: format!("the first entry was not written: {error}"),
+            })?;
+        }
         let now = inner.env.now();
+        let campaigns_from = now + founding.map_or(Duration::ZERO, |(_, patience)| patience);
         let elections_from = if log.has_voted() { now + inner.config.leader_lease() } else { now };
         let mut config = inner.config.to_openraft(format!("group {id}"));
         config.enable_elect = false;
@@ -206,6 +237,7 @@ impl Groups {
             cell,
             proposer,
             elections_from,
+            campaigns_from,
             failure: inner.failure.clone(),
             log: inner.log.clone(),
         });

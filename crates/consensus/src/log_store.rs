@@ -5,6 +5,7 @@
 //! cache has lost.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     io,
     ops::Bound,
@@ -18,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use openraft::{
-    LogState, OptionalSend, RaftLogReader,
+    EntryPayload, LogState, OptionalSend, RaftLogReader,
     storage::{IOFlushed, RaftLogStorage},
 };
 use rustydb_storage::log::{GroupLog, LogEntry, LogError};
@@ -30,7 +31,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     codec,
-    type_config::{Entry, LogId, TypeConfig, Vote, log_id_of, position_of},
+    type_config::{Entry, LogId, Member, Membership, TypeConfig, Vote, log_id_of, position_of},
 };
 
 /// The log of one group, as openraft sees it.
@@ -74,6 +75,27 @@ impl LogStore {
     #[must_use]
     pub fn has_voted(&self) -> bool {
         self.log.state().vote.is_some()
+    }
+
+    /// Writes the entry that names the first members, unless the group has entries. Returns once it is durable.
+    ///
+    /// # Errors
+    /// The log has failed.
+    pub async fn name_first_members(&self, members: BTreeSet<u64>) -> Result<(), io::Error> {
+        let state = self.log.state();
+        if state.last.is_some() || state.purged.is_some() {
+            return Ok(());
+        }
+        let nodes: BTreeMap<u64, Member> = members.iter().map(|node| (*node, Member)).collect();
+        let membership = Membership::new(vec![members], nodes).map_err(io_error)?;
+        let first = LogEntry {
+            index: LogIndex::new(0),
+            term: Term::new(0),
+            body: codec::encode_payload(&EntryPayload::Membership(membership)),
+        };
+        let (done, written) = oneshot::channel();
+        self.log.append(vec![first], Box::new(move |result| drop(done.send(result))));
+        finished(written).await
     }
 
     /// The part of a range that the log holds.

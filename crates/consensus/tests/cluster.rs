@@ -354,3 +354,32 @@ async fn a_stopped_cluster_comes_back_with_all_that_was_acknowledged() {
     cluster.leader().await;
     cluster.converged(&[node(1), node(2), node(3)], 1, 200).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_founder_knows_the_members_before_it_hears_of_anybody() {
+    let mut cluster = Cluster::new(ConsensusConfig::default());
+    let members: BTreeSet<NodeId> = (1..=3).map(node).collect();
+    for id in &members {
+        cluster.start(*id, ModelStore::default());
+    }
+    for id in &members {
+        // Nobody is heard, and still each can be asked for its vote by any of the others.
+        cluster.network.set_cut(*id, node(1), true);
+        cluster.network.set_cut(node(2), node(3), true);
+        let patience = if *id == node(1) { Duration::ZERO } else { Duration::from_millis(100) };
+        let groups = cluster.nodes[id].groups.clone();
+        let founded = groups.found_group(GROUP, &members, patience).await.unwrap();
+        let knows = || (founded.status().voters == members).then_some(());
+        cluster.eventually("the members are known", knows).await;
+        // Founding again gives the same group, and changes nothing in it.
+        let again = groups.found_group(GROUP, &members, patience).await.unwrap();
+        assert_eq!(again.status().last_log_index, founded.status().last_log_index);
+    }
+    // The one that should have led stays away.
+    cluster.network.detach(node(1));
+    cluster.network.set_cut(node(2), node(3), false);
+    let (leader, term) = cluster.leader().await;
+    assert_ne!(leader, node(1));
+    assert_eq!(cluster.propose(leader, term, 1, 1).await, Ok(()));
+    cluster.converged(&[node(2), node(3)], 1, 1).await;
+}

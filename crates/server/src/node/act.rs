@@ -64,7 +64,7 @@ fn founding(node: &Inner) -> Vec<Action> {
     match node.replicas.view().get(&GroupId::SYSTEM) {
         None => actions.push(Action::Open(GroupId::SYSTEM)),
         Some(system) if !system.initialized && node.is_founder() => {
-            actions.push(Action::Initialize { group: GroupId::SYSTEM, members: vec![node.me] });
+            actions.push(Action::Initialize);
         }
         Some(_) => {}
     }
@@ -156,7 +156,8 @@ fn group_of(node: &Inner, action: &Action) -> GroupId {
     let database = |id| node.system.latest().databases.get(id).map_or(GroupId::SYSTEM, |record| record.group);
     match action {
         Action::Open(group) | Action::Remove(group) => *group,
-        Action::Initialize { group, .. }
+        Action::Initialize => GroupId::SYSTEM,
+        Action::Found { group, .. }
         | Action::AddLearner { group, .. }
         | Action::Promote { group, .. }
         | Action::Transfer { group, .. } => *group,
@@ -173,9 +174,13 @@ async fn act(node: &Arc<Inner>, action: Action) -> Result<(), NodeError> {
     };
     match action {
         Action::Open(group) => node.replicas.open(group).await,
-        Action::Initialize { group, members } => {
+        Action::Found { group, members, patience } => {
             tracing::info!(%group, ?members, "forming a group");
-            node.replicas.initialize(group, members).await
+            node.replicas.found(group, members, patience).await
+        }
+        Action::Initialize => {
+            tracing::info!("forming the system group");
+            node.replicas.initialize(GroupId::SYSTEM, vec![node.me]).await
         }
         Action::Remove(group) => {
             tracing::info!(%group, "removing a group");

@@ -7,16 +7,18 @@
 //! ```text
 //! recorded          on each replica                              by one node
 //! ----------------  -------------------------------------------  ------------------------------------------
-//! creating          open the group                               initialize it; its leader records `ready`
+//! creating          open the group with its first members        its leader records `ready`
 //! ready             open the group if it is missing              its leader adds missing replicas
 //! dropping          remove the group and its files               the system leader records it as gone
 //! (no record)       remove a group whose number was given out
 //! ```
 //!
 //! Invariants: group numbers grow and are never reused, so a group below the next number and without a record
-//! was dropped, however old the local replica of the system group is. A group is initialized only while its
-//! database is being created, always with the same members, and the members of a database do not change before
-//! it is ready; so it does not matter who initializes it or how often.
+//! was dropped, however old the local replica of the system group is. The members of a
+//! database do not change before it is ready, so all replicas that are opened while it is being created begin
+//! with the same first entry, which names them. A replica never votes before it has that entry: if the members came
+//! from one node by `initialize`, its death after it had asked for votes would leave others that can neither elect
+//! nor be initialized.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,15 +30,13 @@ use rustydb_types::ids::{DatabaseId, GroupId, NodeId};
 pub const REPLICAS_MAX: usize = 7;
 
 /// How long the replicas of a new group wait for the one that should lead it.
-const INITIALIZE_PATIENCE: Duration = Duration::from_secs(1);
+const FIRST_LEADER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a node sees of one of its groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LocalGroup {
     /// Whether the group has members, or is just an empty replica.
     pub initialized: bool,
-    /// How long the replica has been open.
-    pub open_for: Duration,
     /// Whether this node leads it.
     pub leads: bool,
     /// Who leads it, as far as this node knows.
@@ -56,13 +56,17 @@ pub struct LocalGroup {
 pub enum Action {
     /// Open the replica of a group here.
     Open(GroupId),
-    /// Give a new group its members.
-    Initialize {
+    /// Open the replica of a new group here, which knows the group's first members from the start.
+    Found {
         /// The group.
         group: GroupId,
         /// Its first voters.
         members: Vec<NodeId>,
+        /// How long this node leaves it to others to lead the group.
+        patience: Duration,
     },
+    /// Make this node the only member of the system group: a cluster begins.
+    Initialize,
     /// Remove the replica of a group here, with its files.
     Remove(GroupId),
     /// Make a node a learner of a group that this node leads.
@@ -159,15 +163,16 @@ fn plan_database(
 ) {
     let group = database.group;
     match (database.state, local) {
-        (DatabaseState::Creating | DatabaseState::Ready, None) => {
+        (DatabaseState::Creating, None) => {
             if database.replicas.contains(&me) {
-                actions.push(Action::Open(group));
+                let first = first_leader(database) == Some(me);
+                let patience = if first { Duration::ZERO } else { FIRST_LEADER_PATIENCE };
+                actions.push(Action::Found { group, members: database.replicas.clone(), patience });
             }
         }
-        (DatabaseState::Creating, Some(local)) if !local.initialized => {
-            let first = first_leader(database) == Some(me);
-            if database.replicas.contains(&me) && (first || local.open_for >= INITIALIZE_PATIENCE) {
-                actions.push(Action::Initialize { group, members: database.replicas.clone() });
+        (DatabaseState::Ready, None) => {
+            if database.replicas.contains(&me) {
+                actions.push(Action::Open(group));
             }
         }
         (DatabaseState::Creating, Some(local)) => {

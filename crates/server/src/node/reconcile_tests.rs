@@ -68,7 +68,7 @@ impl Model {
 
     fn view(&self, me: NodeId) -> BTreeMap<GroupId, LocalGroup> {
         let none = BTreeSet::new();
-        let local = |(group, rounds): (&GroupId, &u32)| {
+        let local = |group: &GroupId| {
             let voters = self.members.get(group).unwrap_or(&none).clone();
             let learners = self.learners.get(group).unwrap_or(&none).clone();
             let member = voters.contains(&me) || learners.contains(&me);
@@ -77,7 +77,6 @@ impl Model {
             let caught_up = voters.union(&learners).filter(opened).copied().collect();
             let local = LocalGroup {
                 initialized: member,
-                open_for: Duration::from_millis(u64::from(*rounds) * 300),
                 leads: leader == Some(me),
                 leader,
                 voters,
@@ -87,13 +86,17 @@ impl Model {
             };
             (*group, local)
         };
-        self.open[&me].iter().map(local).collect()
+        self.open[&me].keys().map(local).collect()
     }
 
     /// One round of one node: plans, then carries out a random prefix of the plan, as if it died after it.
     fn round(&mut self, me: NodeId) -> usize {
-        for rounds in self.open.get_mut(&me).unwrap().values_mut() {
+        // A group without a leader elects one.
+        for (group, rounds) in self.open.get_mut(&me).unwrap() {
             *rounds += 1;
+            if *rounds > 3 && self.members.get(group).is_some_and(|members| members.contains(&me)) {
+                self.leaders.entry(*group).or_insert(me);
+            }
         }
         let actions = plan(me, &self.recorded, &self.view(me), Balance::Allowed);
         let count = actions.len();
@@ -109,12 +112,16 @@ impl Model {
             Action::Open(group) => {
                 self.open.get_mut(&me).unwrap().insert(group, 0);
             }
-            Action::Initialize { group, members } => {
+            Action::Found { group, members, patience } => {
                 let members: BTreeSet<NodeId> = members.into_iter().collect();
                 let present = self.members.entry(group).or_insert_with(|| members.clone());
-                assert_eq!(*present, members, "initialized twice with different members");
-                self.leaders.entry(group).or_insert(me);
+                assert_eq!(*present, members, "founded twice with different members");
+                self.open.get_mut(&me).unwrap().insert(group, 0);
+                if patience.is_zero() {
+                    self.leaders.entry(group).or_insert(me);
+                }
             }
+            Action::Initialize => panic!("the system group has members"),
             Action::Remove(group) => {
                 assert!(
                     !self
@@ -223,11 +230,13 @@ fn a_group_without_a_record_goes_only_when_its_number_was_given_out() {
     let local = LocalGroup { initialized: true, ..LocalGroup::default() };
     let groups = BTreeMap::from([(GroupId::new(7), local)]);
     // This node's replica of the system group has not yet heard of group 7: it stays.
-    assert_eq!(plan(node(1), &model.recorded, &groups, Balance::Wait), [Action::Open(GroupId::new(2))]);
+    let members = (1..=3).map(node).collect();
+    let found = Action::Found { group: GroupId::new(2), members, patience: FIRST_LEADER_PATIENCE };
+    assert_eq!(plan(node(1), &model.recorded, &groups, Balance::Wait), std::slice::from_ref(&found));
     let mut later = model.recorded.clone();
     later.counters.next_group = 8;
     let actions = plan(node(1), &later, &groups, Balance::Wait);
-    assert_eq!(actions, [Action::Open(GroupId::new(2)), Action::Remove(GroupId::new(7))]);
+    assert_eq!(actions, [found, Action::Remove(GroupId::new(7))]);
 }
 
 #[test]

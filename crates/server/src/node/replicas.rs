@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustydb_consensus::{Group, Groups, RaftStatus};
-use rustydb_env::{Env, Instant};
+use rustydb_env::Env;
 use rustydb_interconnect::Peers;
 use rustydb_proto::v1::GroupStatus;
 use rustydb_types::ids::{GroupId, LogIndex, NodeId};
@@ -23,8 +24,8 @@ pub(crate) struct Replicas {
     groups: Groups,
     peers: Peers,
     me: NodeId,
-    /// When each open group was opened.
-    opened: Mutex<BTreeMap<GroupId, Instant>>,
+    /// Groups with a watcher.
+    watched: Mutex<BTreeSet<GroupId>>,
     /// The address that the records gave for each node, so that a found one is not overwritten by an old record.
     recorded: Mutex<BTreeMap<NodeId, String>>,
     /// Told by the groups' watchers.
@@ -38,7 +39,7 @@ impl Replicas {
             groups,
             peers,
             me,
-            opened: Mutex::default(),
+            watched: Mutex::default(),
             recorded: Mutex::default(),
             changed: Arc::default(),
         }
@@ -71,8 +72,24 @@ impl Replicas {
     }
 
     pub(crate) async fn open(&self, group: GroupId) -> Result<(), NodeError> {
-        let opened = self.groups.open_group(group).await?;
-        if self.opened.lock().insert(group, self.env.now()).is_none() {
+        self.watch(&self.groups.open_group(group).await?);
+        Ok(())
+    }
+
+    /// Opens a new group with its first members, which this node tries to lead after `patience`.
+    pub(crate) async fn found(
+        &self,
+        group: GroupId,
+        members: Vec<NodeId>,
+        patience: Duration,
+    ) -> Result<(), NodeError> {
+        let members = members.into_iter().collect();
+        self.watch(&self.groups.found_group(group, &members, patience).await?);
+        Ok(())
+    }
+
+    fn watch(&self, opened: &Group) {
+        if self.watched.lock().insert(opened.id()) {
             let mut events = opened.watch();
             let changed = Arc::clone(&self.changed);
             // It ends with the group, whose watch then closes.
@@ -83,12 +100,11 @@ impl Replicas {
                 }
             }));
         }
-        Ok(())
     }
 
     pub(crate) async fn remove(&self, group: GroupId) -> Result<(), NodeError> {
         self.groups.remove_group(group).await?;
-        self.opened.lock().remove(&group);
+        self.watched.lock().remove(&group);
         Ok(())
     }
 
@@ -124,15 +140,11 @@ impl Replicas {
 
     /// Every open group, for the plan.
     pub(crate) fn view(&self) -> BTreeMap<GroupId, LocalGroup> {
-        let now = self.env.now();
-        let opened = self.opened.lock();
         let local = |group: Group| {
             let status = group.status();
-            let since = opened.get(&group.id()).copied().unwrap_or(now);
             let caught_up = self.caught_up(&status);
             let local = LocalGroup {
                 initialized: group.is_initialized(),
-                open_for: now.saturating_since(since),
                 leads: group.leads(),
                 leader: status.leader,
                 voters: status.voters,
