@@ -25,9 +25,10 @@ pub struct ConsensusConfig {
     pub uncommitted_entries_max: usize,
     /// Bytes of proposals of one group that are not applied yet. Default 100 MB; beyond, proposals are refused.
     pub uncommitted_bytes_max: usize,
-    /// Bytes applied since the last snapshot after which the next is taken and the log purged. Default 256 MiB.
+    /// Bytes applied since the last snapshot after which the next is taken and the log purged; also how far behind the
+    /// end of the log, which all groups share, an entry of a group may lie before it is purged. Default 256 MiB.
     pub snapshot_log_bytes: u64,
-    /// Entries that stay in the log behind a snapshot, so that a follower that was away for a moment needs none.
+    /// Entries that stay in the log behind a snapshot, as far as `snapshot_log_bytes` allows, so that a follower that was away for a moment needs none.
     /// Default 10,000.
     pub entries_kept_behind_snapshot: u64,
     /// Size of the pieces of a snapshot. Default 512 KiB.

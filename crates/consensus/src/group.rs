@@ -579,9 +579,7 @@ impl Group {
             if self.inner.env.timeout(interval, stopping.wait()).await.is_ok() {
                 return;
             }
-            if self.inner.cell.bytes_since_snapshot() >= self.inner.config.snapshot_log_bytes
-                && let Err(error) = self.snapshot().await
-            {
+            if let Err(error) = self.shorten_log().await {
                 tracing::debug!(group = self.inner.id.get(), %error, "no snapshot");
             }
             self.inner.handle.log.check_space();
@@ -589,6 +587,30 @@ impl Group {
             if let Some(preferred) = preferred {
                 self.hand_over_to(preferred).await;
             }
+        }
+    }
+
+    /// Takes a snapshot when much was applied since the last one. Whatever little a group writes, its entries do not
+    /// stay further behind than that either: all groups share the log, which is as long as the oldest entry is old.
+    async fn shorten_log(&self) -> Result<(), ConsensusError> {
+        let bound_bytes = self.inner.config.snapshot_log_bytes;
+        if self.inner.cell.bytes_since_snapshot() >= bound_bytes {
+            return self.snapshot().await;
+        }
+        let log = self.inner.handle.log.group(self.inner.id);
+        let Some(through) = log.last_behind(bound_bytes) else { return Ok(()) };
+        let (snapshot, applied) = {
+            let metrics = self.inner.handle.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.snapshot.map(|at| at.index), metrics.last_applied.map(|at| at.index))
+        };
+        if snapshot >= Some(through.get()) {
+            let trigger = self.inner.handle.raft.trigger();
+            trigger.purge_log(through.get()).await.map_err(|fatal| self.inner.handle.stopped(fatal))
+        } else if applied > snapshot {
+            self.snapshot().await
+        } else {
+            Ok(())
         }
     }
 

@@ -383,3 +383,34 @@ async fn every_founder_knows_the_members_before_it_hears_of_anybody() {
     assert_eq!(cluster.propose(leader, term, 1, 1).await, Ok(()));
     cluster.converged(&[node(2), node(3)], 1, 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_stays_short_whatever_an_idle_group_has_in_it() {
+    let config = ConsensusConfig {
+        snapshot_log_bytes: 1 << 20,
+        upkeep_interval: Duration::from_millis(50),
+        ..Default::default()
+    };
+    let cluster = Cluster::of(3, config).await;
+    let idle = GroupId::new(6);
+    let members: BTreeSet<NodeId> = cluster.nodes.keys().copied().collect();
+    for node in cluster.nodes.values() {
+        node.groups.open_group(idle).await.unwrap();
+    }
+    cluster.nodes[&node(1)].groups.get(idle).unwrap().initialize(&members).await.unwrap();
+    let (leader, term) = cluster.leader().await;
+    for round in 0..10 {
+        for value in round * 5000..(round + 1) * 5000 {
+            let proposer = cluster.group(leader).proposer().clone();
+            let proposal = Proposal { term, entry: append_command(value, value), done: Box::new(|_| ()) };
+            proposer.propose(proposal).unwrap();
+        }
+        cluster.converged(&[leader], round * 5000 + 4999, 1).await;
+    }
+    for node in cluster.nodes.values() {
+        cluster.eventually("a short log", || (node.log.stats().segment_bytes <= 2 << 20).then_some(())).await;
+        let idle = node.log.group(idle);
+        cluster.eventually("the idle group keeps no old segment", || idle.state().purged.map(drop)).await;
+    }
+    assert_eq!(cluster.propose(leader, term, 1, 1).await, Ok(()));
+}

@@ -59,6 +59,12 @@ impl GroupState {
         self.first
     }
 
+    /// The last entry that lies in an earlier segment than this one.
+    pub(super) fn last_before(&self, segment: SegmentId) -> Option<LogIndex> {
+        let earlier = self.written.partition_point(|location| location.segment < segment) as u64;
+        earlier.checked_sub(1).map(|behind| LogIndex::new(self.first.get() + behind))
+    }
+
     /// The index behind the last entry.
     pub(super) fn next(&self) -> LogIndex {
         match self.tail.back() {

@@ -213,6 +213,20 @@ impl GroupLog {
         self.handle.shared.state.lock().groups.get(&self.group).map_or(LogIndex::new(0), GroupState::first)
     }
 
+    /// The last entry of the group that lies at least `kept_bytes` behind the end of the whole log, segment by segment:
+    /// as long as it is not purged, the log stays longer than that.
+    #[must_use]
+    pub fn last_behind(&self, kept_bytes: u64) -> Option<LogIndex> {
+        let state = self.handle.shared.state.lock();
+        let mut size_bytes = 0;
+        let kept = state.segments.iter().rev().find(|(_, segment)| {
+            size_bytes += segment.size_bytes;
+            size_bytes >= kept_bytes
+        });
+        let (oldest_kept, _) = kept?;
+        state.groups.get(&self.group)?.last_before(*oldest_kept)
+    }
+
     /// Ends at once while the queue is below its bound, else when it is again. Await it before an append: it is
     /// the back-pressure. Without it nothing blocks and nothing deadlocks, but beyond four times the bound
     /// appends are refused.

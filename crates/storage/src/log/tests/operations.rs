@@ -114,8 +114,11 @@ async fn purged_segments_are_used_again_and_an_idle_group_pins_none() {
     }
     assert!(log.stats().segment_count > 5);
     assert_eq!(log.stats().oldest_group, Some(group(1)));
+    assert_eq!(idle.last_behind(1), Some(index(2)));
+    assert_eq!(idle.last_behind(log.stats().segment_bytes + 1), None, "the log is shorter");
     done(|completion| idle.purge_through(position(1, 2), opaque.clone(), completion)).await.unwrap();
     assert!(log.stats().segment_count <= 2, "{:?}", log.stats());
+    assert_eq!(idle.last_behind(1), None);
     let first = one_error(busy.read(index(5)..index(6), 1));
     assert_eq!(first.kind(), LogErrorKind::Misuse);
     log.close().await;
