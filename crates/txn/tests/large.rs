@@ -279,6 +279,27 @@ async fn private_keys_take_no_locks() {
 }
 
 #[tokio::test]
+async fn a_load_waits_for_the_flush_before_apply_has_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&dir);
+    // Nothing is flushed but for want of room.
+    config.flush_size_bytes = 1 << 30;
+    config.flush_interval = Duration::from_secs(3600);
+    config.unflushed_size_bytes_max = 100_000;
+    let local = LocalKv::with_engine(&Env::os(), config, EngineKind::Redb, 1 << 20, Duration::ZERO).unwrap();
+    let kv = local.kv();
+    let mut txn = writer(&kv).await;
+    let mut most = 0;
+    for start in (0..3000).step_by(20) {
+        load(&mut txn, start..start + 20, "new").await.unwrap();
+        most = most.max(kv.stats().unflushed_size_bytes);
+    }
+    assert!(most < 100_000, "{most} bytes wait for the disk");
+    txn.commit().await.unwrap();
+    assert_eq!(committed(&kv).await, rows(0..3000, "new"));
+}
+
+#[tokio::test]
 async fn what_was_staged_before_a_crash_is_dropped_after_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = local(&dir, EngineKind::Redb);

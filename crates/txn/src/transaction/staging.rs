@@ -38,6 +38,8 @@ const CHUNKS_MAX: usize = 4;
 /// The pause after a failure, which doubles with each until a chunk is applied.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// The pause between two looks at whether the flush has come on.
+const FLUSH_PAUSE: Duration = Duration::from_millis(20);
 
 struct Chunk {
     number: u64,
@@ -143,6 +145,7 @@ impl Transaction {
             while self.staging.chunks.len() >= bound {
                 self.await_oldest().await?;
             }
+            self.await_flush().await?;
             // What came back meanwhile is no part of `rows`, and leaves later.
             self.send(rows).await?;
         }
@@ -195,6 +198,22 @@ impl Transaction {
             trouble.last = None;
         }
         self.shared.check()
+    }
+
+    /// Waits while memory holds so much which the disk has not that apply would soon have to flush by itself: consensus
+    /// is not to wait for the disk because of a bulk load.
+    async fn await_flush(&self) -> Result<(), TxnError> {
+        let config = &self.core.config;
+        let bound_bytes = config.unflushed_size_bytes_max / 4 * 3;
+        let deadline = self.core.env.now() + config.stage_wait;
+        while self.core.layers.unflushed_size_bytes() >= bound_bytes {
+            if self.core.env.now() >= deadline {
+                return Err(TxnError::Overloaded { what: "changes that wait for the disk" });
+            }
+            self.core.flush_wanted.notify_one();
+            self.core.env.sleep(FLUSH_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Sends one chunk, waiting for room. Nothing is marked before the chunk is numbered, and nothing suspends
