@@ -15,7 +15,7 @@ use rustydb_txn::{StateMachine, TxnError};
 use crate::{
     machine::{
         Applied, ApplyEntry, ApplyPayload, Leadership, Machine, MachineError, MachineInstaller,
-        MachineSnapshot, SnapshotFuture,
+        MachineSnapshot, RoomFuture, SnapshotFuture,
     },
     proposer::{Linearize, Proposal, ProposeError, RaftProposer, ReadError},
 };
@@ -127,6 +127,11 @@ fn apply_entry(entry: &ApplyEntry) -> rustydb_txn::ApplyEntry {
 impl Machine for KvMachine {
     fn applied(&self) -> Applied {
         applied(&self.0.applied())
+    }
+
+    fn room(&self) -> Option<RoomFuture> {
+        let room = self.0.room()?;
+        Some(Box::pin(async move { room.await.map_err(|error| fatal(&error)) }))
     }
 
     fn apply(&mut self, entries: &[ApplyEntry]) -> Result<(), MachineError> {

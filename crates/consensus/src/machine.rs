@@ -70,10 +70,19 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A snapshot in the making; an error is fatal.
 pub type SnapshotFuture = BoxFuture<Result<Box<dyn MachineSnapshot>, MachineError>>;
 
+/// Room in the making; an error is fatal.
+pub type RoomFuture = BoxFuture<Result<(), MachineError>>;
+
 /// A state machine.
 pub trait Machine: Send + 'static {
     /// Up to where the state has applied the log.
     fn applied(&self) -> Applied;
+
+    /// What to wait for before more is applied, if there is anything. [`Machine::apply`] holds up the thread on which
+    /// all groups live; whatever takes long belongs here. The future does not hold on to the machine.
+    fn room(&self) -> Option<RoomFuture> {
+        None
+    }
 
     /// Applies entries in their order. They follow what is applied without a gap.
     ///

@@ -258,6 +258,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 let full = apply.len() >= BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX;
                 next = if full { None } else { entries.next().now_or_never().flatten() };
             }
+            if let Some(room) = self.cell.with(|machine| machine.room()) {
+                room.await.map_err(io::Error::other)?;
+            }
             self.cell.apply(&apply, bytes)?;
             for answer in answers.drain(..) {
                 answer.send(());

@@ -101,13 +101,25 @@ impl StateMachine {
     /// [`ApplyError`]: the node must stop. Nothing is applied after it.
     pub fn apply(&mut self, entries: &[ApplyEntry]) -> Result<(), ApplyError> {
         if self.core.layers.unflushed_size_bytes() >= self.core.config.unflushed_size_bytes_max {
-            match self.core.flush() {
-                // The log is on the same disk and refuses new entries; what is committed must still be applied.
-                Ok(_) | Err(ApplyError::Storage(EngineError::DiskFull { .. })) => {}
-                Err(error) => return Err(error),
-            }
+            flush_for_room(&self.core)?;
         }
         self.core.apply_entries(entries)
+    }
+
+    /// What to wait for before more is applied, where the disk lags far behind: the flush. Without the wait
+    /// [`apply`](StateMachine::apply) does it first, and blocks for as long.
+    ///
+    /// # Errors
+    /// The future's: as [`apply`](StateMachine::apply).
+    pub fn room(&self) -> Option<impl Future<Output = Result<(), ApplyError>> + Send + use<>> {
+        if self.core.layers.unflushed_size_bytes() < self.core.config.unflushed_size_bytes_max {
+            return None;
+        }
+        let core = Arc::clone(&self.core);
+        Some(async move {
+            let flushing = Arc::clone(&core);
+            core.env.blocking(move || flush_for_room(&flushing)).await
+        })
     }
 
     /// The position up to which the log may be purged: everything up to it is durable without the log.
@@ -211,6 +223,14 @@ fn rehash_rows(view: &dyn rustydb_storage::engine::EngineView) -> Result<u128, A
         std::ops::ControlFlow::Continue(())
     })?;
     if readable { Ok(sum) } else { Err(ApplyError::Stored { what: "row" }) }
+}
+
+fn flush_for_room(core: &Core) -> Result<(), ApplyError> {
+    match core.flush() {
+        // The log is on the same disk and refuses new entries; what is committed must still be applied.
+        Ok(_) | Err(ApplyError::Storage(EngineError::DiskFull { .. })) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 async fn flush_loop(core: Arc<Core>, stopping: rustydb_env::sync::Signal) {

@@ -491,6 +491,27 @@ async fn the_first_chunk_goes_alone_and_the_commit_after_all_are_applied() {
     assert_eq!(committed(&bench.kv).await, rows(0..200, "new"));
 }
 
+#[tokio::test]
+async fn a_machine_that_is_full_says_what_to_wait_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&dir);
+    config.flush_size_bytes = 1 << 30;
+    config.flush_interval = Duration::from_secs(3600);
+    config.stage_begin_size_bytes = 1 << 30;
+    config.unflushed_size_bytes_max = 5000;
+    let mut bench = Bench::with(config);
+    assert!(bench.machine.room().is_none());
+    let mut txn = writer(&bench.kv).await;
+    for number in 0..50 {
+        txn.put(key(number), "some".into()).unwrap();
+    }
+    bench.run(txn.commit()).await.unwrap();
+    assert!(bench.kv.stats().unflushed_size_bytes >= 5000);
+    bench.machine.room().expect("there is no room").await.unwrap();
+    assert!(bench.machine.room().is_none());
+    assert_eq!(bench.kv.stats().unflushed_size_bytes, 0);
+}
+
 /// What becomes of a proposal.
 #[derive(Clone, Copy, Debug)]
 enum Fault {

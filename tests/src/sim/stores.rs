@@ -9,7 +9,9 @@ use parking_lot::Mutex;
 use rustydb_consensus::{
     MachineFactory,
     kv::{KvMachine, KvProposer},
-    machine::{Applied, ApplyEntry, Leadership, Machine, MachineError, MachineInstaller, SnapshotFuture},
+    machine::{
+        Applied, ApplyEntry, Leadership, Machine, MachineError, MachineInstaller, RoomFuture, SnapshotFuture,
+    },
     proposer::RaftProposer,
 };
 use rustydb_env::Env;
@@ -178,6 +180,10 @@ struct Witnessed {
 impl Machine for Witnessed {
     fn applied(&self) -> Applied {
         self.machine.lock().applied()
+    }
+
+    fn room(&self) -> Option<RoomFuture> {
+        self.machine.lock().room()
     }
 
     fn apply(&mut self, entries: &[ApplyEntry]) -> Result<(), MachineError> {
