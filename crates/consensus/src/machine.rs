@@ -93,8 +93,9 @@ pub trait Machine: Send + 'static {
     /// Up to where the state survives a crash. The log is purged no further.
     fn flushed(&self) -> Option<LogPosition>;
 
-    /// A handle to the state at some moment between the call and the end of the future. It is durable then, so that
-    /// [`Machine::flushed`] reaches it. The future does not hold on to the machine.
+    /// A handle to the state at some moment between the call and the end of the future, or, while the disk is full,
+    /// to the last durable one before. It is durable, so that [`Machine::flushed`] reaches it. The future does not
+    /// hold on to the machine.
     fn snapshot(&mut self) -> SnapshotFuture;
 
     /// Begins to take in a snapshot beside the present state, which stays as it is until

@@ -76,6 +76,15 @@ impl Core {
         Ok(Flushed { view })
     }
 
+    /// The state of the last flush.
+    ///
+    /// # Errors
+    /// [`ApplyError::Storage`].
+    pub(crate) fn flushed_view(&self) -> Result<Arc<dyn EngineView>, ApplyError> {
+        let _between_flushes = self.flushed.lock();
+        Ok(self.stores.engine().view()?)
+    }
+
     /// Takes one bounded step of clearing up what ended staged transactions left in the engine: moves rows of a
     /// committed one to their place, or removes rows of a dropped one. Returns whether there may be more. Blocks.
     ///

@@ -145,7 +145,8 @@ impl StateMachine {
         }
     }
 
-    /// Flushes and pins the state for a follower or a backup: see [`SnapshotReader`].
+    /// Flushes and pins the state for a follower or a backup: see [`SnapshotReader`]. While the disk has no room for a
+    /// flush, it is the state of the last one.
     ///
     /// # Errors
     /// [`ApplyError::Storage`].
@@ -153,7 +154,15 @@ impl StateMachine {
         let core = Arc::clone(&self.core);
         async move {
             let flushing = Arc::clone(&core);
-            core.env.blocking(move || SnapshotReader::new(flushing.flush()?.view)).await
+            let pin = move || match flushing.flush() {
+                Ok(flushed) => SnapshotReader::new(flushed.view),
+                // What is durable is a state, too, only an older one, and the log still has the rest.
+                Err(ApplyError::Storage(EngineError::DiskFull { .. })) => {
+                    SnapshotReader::new(flushing.flushed_view()?)
+                }
+                Err(error) => Err(error),
+            };
+            core.env.blocking(pin).await
         }
     }
 
