@@ -399,9 +399,19 @@ impl Group {
     /// Takes a node out of the group, by joint consensus if it has a vote.
     ///
     /// # Errors
-    /// See [`ConsensusError`]; only the leader can do this. The last voter cannot be removed.
+    /// See [`ConsensusError`]; only the leader can do this. The last voter cannot be removed. A leader that is to be
+    /// removed hands over first, and is [`ConsensusError::Busy`]: the next leader removes it.
     pub async fn remove(&self, node: NodeId) -> Result<(), ConsensusError> {
         let status = self.status();
+        if node == self.inner.node && status.state == NodeState::Leader && status.voters.len() > 1 {
+            // A leader without a vote may campaign before its removal is committed, and then leads in one term what it
+            // is a candidate for in the next.
+            self.step_down().await?;
+            return Err(ConsensusError::Busy {
+                group: self.inner.id,
+                reason: "its leader hands over before it is removed".to_owned(),
+            });
+        }
         if status.voters.contains(&node) || status.joint {
             self.change(ChangeMembers::RemoveVoters([node.get()].into())).await?;
         }

@@ -299,6 +299,24 @@ async fn a_learner_catches_up_by_snapshot_is_promoted_and_removed_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_to_be_removed_hands_over_and_the_next_one_removes_it() {
+    let cluster = Cluster::of(3, ConsensusConfig::default()).await;
+    let (leader, term) = cluster.leader().await;
+    assert_eq!(cluster.propose(leader, term, 1, 0).await, Ok(()));
+    cluster.converged(&[leader], 1, 1).await;
+    let refused = cluster.group(leader).remove(leader).await;
+    assert!(matches!(refused, Err(ConsensusError::Busy { .. })), "{refused:?}");
+    let next = cluster
+        .eventually("another leader", || {
+            let leads = |id: &NodeId| cluster.nodes[id].store.cell(GROUP).leads().is_some();
+            cluster.nodes.keys().copied().find(|id| *id != leader && leads(id))
+        })
+        .await;
+    cluster.group(next).remove(leader).await.unwrap();
+    assert!(!cluster.group(next).status().voters.contains(&leader));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_preferred_node_becomes_leader_and_groups_are_separate() {
     let config = ConsensusConfig { upkeep_interval: Duration::from_millis(50), ..Default::default() };
     let cluster = Cluster::of(3, config).await;
