@@ -333,7 +333,10 @@ impl<E: Executor> GatewaySession<E> {
                 }
                 Err(Break::Lost { held, is_shown }) => {
                     self.at = At::Nowhere;
-                    let fate = self.fate(held.as_ref().map(|(counter, _)| *counter), was_ready).await;
+                    let fate = match &held {
+                        None if was_ready && !self.may_commit(&batch) => Some(false),
+                        _ => self.fate(held.as_ref().map(|(counter, _)| *counter), was_ready).await,
+                    };
                     let was_idle = self.status == TransactionStatus::Idle;
                     match (fate, held) {
                         (Some(true), Some((_, messages))) => {
@@ -347,10 +350,24 @@ impl<E: Executor> GatewaySession<E> {
                         {
                             has_run = true;
                         }
+                        // A ROLLBACK is carried out by what has happened.
+                        (Some(false), None)
+                            if was_ready
+                                && !is_shown
+                                && !has_run
+                                && self
+                                    .has_statement(&batch, |one| matches!(one, Statement::Rollback(_)))
+                                && self.can_repeat(&batch) =>
+                        {
+                            has_run = true;
+                            self.absorb(TransactionStatus::Failed, 0, StateChanges::default());
+                        }
                         (Some(false), held) => {
+                            let has_commit =
+                                self.has_statement(&batch, |one| matches!(one, Statement::Commit(_)));
                             let status = match self.status {
                                 TransactionStatus::Idle => TransactionStatus::Idle,
-                                _ if held.is_some() => TransactionStatus::Idle,
+                                _ if held.is_some() || has_commit => TransactionStatus::Idle,
                                 _ => TransactionStatus::Failed,
                             };
                             self.absorb(status, 0, StateChanges::default());
@@ -411,26 +428,38 @@ impl<E: Executor> GatewaySession<E> {
         (committed || is_first).then_some(committed)
     }
 
+    /// Whether the batch, the first of a request, may have committed something: outside of a block anything may, and
+    /// in one a COMMIT, or what comes after the block's end.
+    fn may_commit(&self, batch: &[u8]) -> bool {
+        self.status == TransactionStatus::Idle
+            || self.has_statement(batch, |one| matches!(one, Statement::Commit(_) | Statement::Rollback(_)))
+    }
+
     /// Whether running the batch a second time does the same as running it once, given that nothing of it committed.
     /// Statements of the system group commit elsewhere.
     fn can_repeat(&self, batch: &[u8]) -> bool {
-        let is_system = |sql: &str| match syntax::parse(sql) {
-            Ok(statements) => statements.iter().any(|one| matches!(one, Statement::System(_))),
+        !self.has_statement(batch, |statement| matches!(statement, Statement::System(_)))
+    }
+
+    /// Whether the batch contains or runs such a statement, or something that cannot be read.
+    fn has_statement(&self, batch: &[u8], is_such: impl Fn(&Statement) -> bool) -> bool {
+        let has = |sql: &str| match syntax::parse(sql) {
+            Ok(statements) => statements.iter().any(&is_such),
             Err(_) => false,
         };
         let named = |name: &str| {
-            self.context.prepared.iter().any(|prepared| prepared.name == name && is_system(&prepared.sql))
+            self.context.prepared.iter().any(|prepared| prepared.name == name && has(&prepared.sql))
         };
         let unnamed = || match Request::decode(b'P', &self.unnamed) {
-            Ok(Request::Parse { sql, .. }) => is_system(sql),
+            Ok(Request::Parse { sql, .. }) => has(sql),
             _ => false,
         };
-        Messages::new(batch).all(|(tag, body)| match Request::decode(tag, body) {
-            Ok(Request::Query { sql } | Request::Parse { sql, .. }) => !is_system(sql),
-            Ok(Request::Bind(bind)) if bind.statement.is_empty() => !unnamed(),
-            Ok(Request::Bind(bind)) => !named(bind.statement),
-            Ok(_) => true,
-            Err(_) => false,
+        Messages::new(batch).any(|(tag, body)| match Request::decode(tag, body) {
+            Ok(Request::Query { sql } | Request::Parse { sql, .. }) => has(sql),
+            Ok(Request::Bind(bind)) if bind.statement.is_empty() => unnamed(),
+            Ok(Request::Bind(bind)) => named(bind.statement),
+            Ok(_) => false,
+            Err(_) => true,
         })
     }
 
