@@ -3,6 +3,7 @@
 //! [`peer`] is the port through which a session reaches the leader of its database at another node, [`frame`] what
 //! travels through it. [`cluster`] is the port through which it sees databases, roles and the stores of this node.
 
+mod batch;
 pub mod cluster;
 pub mod frame;
 pub mod host;

@@ -24,6 +24,7 @@ use rustydb_env::Instant;
 use rustydb_txn::KvStore;
 use rustydb_types::ids::{NodeId, RequestId};
 
+use super::batch;
 use super::frame::{Joiner, PreparedText, RequestFrame, ResponseFrame, SessionContext, StateChanges};
 use super::host::BATCH_SIZE_MAX;
 use super::local::{Gateway, LEADER_WAIT, Place, RETRY_PAUSE};
@@ -341,7 +342,7 @@ impl<E: Executor> GatewaySession<E> {
                     match (fate, held) {
                         (Some(true), Some((_, messages))) => {
                             sink.buffer().extend_from_slice(&messages);
-                            self.absorb(TransactionStatus::Idle, 0, StateChanges::default());
+                            self.absorb(TransactionStatus::Idle, 0, batch::prepared_in(&batch));
                             self.is_ready = true;
                             break;
                         }
