@@ -9,6 +9,10 @@ use rustydb_tests::sim;
 /// Virtual time with faults of each run.
 const DURATION: Duration = Duration::from_secs(3);
 
+fn course(seed: u64) -> sim::Course {
+    sim::Course::new(seed, DURATION)
+}
+
 fn check(report: sim::Report) {
     let seed = report.seed;
     assert!(
@@ -24,28 +28,28 @@ fn check(report: sim::Report) {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for run in [sim::run_stores, sim::run_models, sim::run_sql] {
-        let (first, second) = (run(42, DURATION), run(42, DURATION));
+        let (first, second) = (run(course(42)), run(course(42)));
         assert_eq!(first, second);
     }
 }
 
 #[test]
 fn models_lose_nothing() {
-    (1..=2).map(|seed| sim::run_models(seed, DURATION)).for_each(check);
+    (1..=2).map(|seed| sim::run_models(course(seed))).for_each(check);
 }
 
 #[test]
 fn stores_lose_nothing() {
-    (1..=6).map(|seed| sim::run_stores(seed, DURATION)).for_each(check);
+    (1..=6).map(|seed| sim::run_stores(course(seed))).for_each(check);
 }
 
 #[test]
 fn sessions_are_told_the_truth() {
-    (1..=3).map(|seed| sim::run_sql(seed, DURATION)).for_each(check);
+    (1..=3).map(|seed| sim::run_sql(course(seed))).for_each(check);
 }
 
 #[test]
 fn seeds_that_failed_once_fail_no_more() {
-    sim::REGRESSIONS.iter().map(|seed| sim::run_stores(*seed, DURATION)).for_each(check);
-    sim::SQL_REGRESSIONS.iter().map(|seed| sim::run_sql(*seed, DURATION)).for_each(check);
+    sim::REGRESSIONS.iter().map(|seed| sim::run_stores(course(*seed))).for_each(check);
+    sim::SQL_REGRESSIONS.iter().map(|seed| sim::run_sql(course(*seed))).for_each(check);
 }

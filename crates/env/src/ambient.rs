@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::time::Duration;
 
+use crate::bug::Bug;
 use crate::rng::Rng;
 use crate::runtime::Env;
 use crate::task::TaskHandle;
@@ -87,6 +88,13 @@ pub async fn yield_now() {
 #[must_use]
 pub fn rng() -> Rng {
     env().rng()
+}
+
+/// Whether this bug was planted; see [`Env::has_bug`].
+#[must_use]
+#[inline]
+pub fn has_bug(bug: Bug) -> bool {
+    cfg!(feature = "planted_bugs") && env().has_bug(bug)
 }
 
 /// Mixes bytes into the trace hash of the simulation; nothing outside it.

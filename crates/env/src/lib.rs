@@ -19,6 +19,7 @@
 //! Deliberately absent: sockets. The network enters at ports that belong to their consumers.
 
 pub mod ambient;
+mod bug;
 pub mod disk;
 mod os;
 pub mod rng;
@@ -30,6 +31,7 @@ mod time;
 mod timer;
 
 pub use ambient::trace;
+pub use bug::Bug;
 pub use disk::{Disk, DiskLock, File, OpenMode};
 pub use os::OsDisk;
 pub use rng::Rng;

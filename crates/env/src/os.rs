@@ -108,6 +108,11 @@ impl Backend for OsBackend {
     fn is_simulated(&self) -> bool {
         false
     }
+
+    #[cfg(feature = "planted_bugs")]
+    fn has_bug(&self, _: crate::bug::Bug) -> bool {
+        false
+    }
 }
 
 /// Wakes a parked thread.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::bug::Bug;
 use crate::disk::Disk;
 use crate::os::OsBackend;
 use crate::rng::Rng;
@@ -31,6 +32,8 @@ pub(crate) trait Backend: Send + Sync {
     fn io_pause(&self) -> Option<Sleep>;
     fn trace(&self, bytes: &[u8]);
     fn is_simulated(&self) -> bool;
+    #[cfg(feature = "planted_bugs")]
+    fn has_bug(&self, bug: Bug) -> bool;
 }
 
 /// Clock, disk, randomness and tasks of one node. Cheap to clone.
@@ -102,6 +105,19 @@ impl Env {
     #[must_use]
     pub fn is_simulated(&self) -> bool {
         self.backend.is_simulated()
+    }
+
+    /// Whether this bug was planted here: never outside of a simulation that is to be tested itself.
+    #[must_use]
+    #[inline]
+    pub fn has_bug(&self, bug: Bug) -> bool {
+        #[cfg(feature = "planted_bugs")]
+        return self.backend.has_bug(bug);
+        #[cfg(not(feature = "planted_bugs"))]
+        {
+            let _not_in_this_build = bug;
+            false
+        }
     }
 
     /// Starts a task.

@@ -70,6 +70,12 @@ impl Simulation {
         Simulation { core: Core::new(seed) }
     }
 
+    /// Plants a bug in all nodes.
+    #[cfg(feature = "planted_bugs")]
+    pub fn plant(&self, bug: crate::bug::Bug) {
+        self.core.plant(bug);
+    }
+
     /// Adds a node with an empty disk, up and running.
     pub fn add_node(&self) -> SimNode {
         SimNode(self.core.add_node())

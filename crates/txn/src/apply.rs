@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustydb_types::ids::Version;
+use rustydb_env::Bug;
+use rustydb_types::ids::{RequestId, Version};
 use rustydb_types::position::LogPosition;
 
 use crate::core::Core;
@@ -120,7 +121,7 @@ impl Core {
         let header = entry.header;
         let commits = matches!(header.kind, EntryKind::Commit | EntryKind::CommitStaged);
         let in_order = header.term == position.term && header.sequence == state.sequence.next();
-        let applied = in_order && !(commits && self.outcomes.read().refuses(&header.request));
+        let applied = in_order && !(commits && self.refuses(&header.request));
         batch.resolutions.push(Resolution {
             term: header.term,
             version: header.sequence,
@@ -168,6 +169,11 @@ impl Core {
             batch.changes.push(Change { version: header.sequence, writes, attachments });
         }
         Ok(())
+    }
+
+    /// Whether a commit under this request must not take place: it was answered before.
+    pub(crate) fn refuses(&self, request: &RequestId) -> bool {
+        !self.env.has_bug(Bug::CopyCommitted) && self.outcomes.read().refuses(request)
     }
 
     fn record_outcome(&self, entry: &Entry) {

@@ -2,12 +2,12 @@
 //!
 //! `sim [--seeds A..B | --seed N] [--seconds S] [--sql | --models] [--verbose]`: one run per seed, of the stores unless
 //! it is told otherwise. Of each run that went wrong it prints the seed, what was wrong and how to replay it; it exits
-//! with 1 when there was one.
+//! with 1 when there was one. Built with the feature `planted_bugs`, it takes `--bug NAME`, too.
 
 use std::{ops::Range, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use rustydb_tests::sim::{self, Report};
+use rustydb_tests::sim::{self, Course, Report};
 
 /// What the clients of a run do.
 #[derive(Clone, Copy)]
@@ -20,12 +20,21 @@ enum Workload {
 struct Options {
     seeds: Range<u64>,
     seconds: u64,
+    #[cfg(feature = "planted_bugs")]
+    bug: Option<rustydb_env::Bug>,
     workload: Workload,
     verbose: bool,
 }
 
 fn options() -> Result<Options> {
-    let mut options = Options { seeds: 1..2, seconds: 20, workload: Workload::Stores, verbose: false };
+    let mut options = Options {
+        seeds: 1..2,
+        seconds: 20,
+        #[cfg(feature = "planted_bugs")]
+        bug: None,
+        workload: Workload::Stores,
+        verbose: false,
+    };
     let mut arguments = std::env::args().skip(1);
     let number = |value: &str| value.parse::<u64>().with_context(|| format!("{value} is no number"));
     while let Some(name) = arguments.next() {
@@ -43,6 +52,12 @@ fn options() -> Result<Options> {
             "--seconds" => options.seconds = number(&value()?)?,
             "--models" => options.workload = Workload::Models,
             "--sql" => options.workload = Workload::Sql,
+            #[cfg(feature = "planted_bugs")]
+            "--bug" => {
+                let name = value()?;
+                let bug = rustydb_env::Bug::ALL.iter().find(|bug| bug.to_string() == name);
+                options.bug = Some(*bug.with_context(|| format!("there is no bug {name}"))?);
+            }
             "--verbose" => options.verbose = true,
             _ => bail!(
                 "unknown option {name}; known are --seed, --seeds, --seconds, --sql, --models and --verbose"
@@ -59,8 +74,10 @@ fn run(options: &Options, seed: u64) -> Result<Report, String> {
         Workload::Models => sim::run_models,
         Workload::Sql => sim::run_sql,
     };
-    let duration = Duration::from_secs(options.seconds);
-    std::panic::catch_unwind(|| run(seed, duration)).map_err(|panic| {
+    let course = Course::new(seed, Duration::from_secs(options.seconds));
+    #[cfg(feature = "planted_bugs")]
+    let course = Course { bug: options.bug, ..course };
+    std::panic::catch_unwind(|| run(course)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
     })

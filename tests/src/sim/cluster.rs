@@ -25,6 +25,9 @@ use rustydb_types::{
 
 use super::machines::Machines;
 
+/// With less room than this on its disk a node refuses proposals.
+const RESERVE_BYTES: u64 = 32 << 10;
+
 /// What runs while a node is up. Dropped at a crash, after its tasks are gone.
 struct Running {
     env: Env,
@@ -146,7 +149,8 @@ impl<M: Machines> Cluster<M> {
 
     async fn open(self, node: NodeId, env: Env, machines: M) -> Result<(), String> {
         let failed = |error: &dyn std::fmt::Debug| format!("{error:?}");
-        let config = LogConfig { segment_bytes: 256 << 10, reserve_bytes: 0, ..LogConfig::default() };
+        let config =
+            LogConfig { segment_bytes: 256 << 10, reserve_bytes: RESERVE_BYTES, ..LogConfig::default() };
         // As a server does with its data folder: the folder's name must survive, too.
         env.disk().create_dir_all(Path::new("/log")).map_err(|error| failed(&error))?;
         env.disk().sync_dir(Path::new("/")).map_err(|error| failed(&error))?;
@@ -191,6 +195,14 @@ impl<M: Machines> Cluster<M> {
         member.is_failing = true;
         let faults = DiskFaults { power_cut_after: Some(changes), ..DiskFaults::default() };
         self.sim.disk(member.sim).set_faults(faults);
+    }
+
+    /// Leaves a node so many bytes of room on its disk, or plenty.
+    pub fn fill_disk(&self, node: NodeId, room_bytes: Option<u64>) {
+        let Some(sim) = self.members.lock().get(&node).map(|member| member.sim) else { return };
+        let disk = self.sim.disk(sim);
+        let capacity_bytes = room_bytes.map(|room| disk.used_bytes() + room);
+        disk.set_faults(DiskFaults { capacity_bytes, ..disk.faults() });
     }
 
     /// Moves the wall clock of a node from the true time.

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::{
     cluster::Cluster,
     oracle::{Counts, History, Told},
-    run::{Report, Stage, Workload, run},
+    run::{Course, Report, Stage, Workload, run},
 };
 
 /// How long a client waits for an answer.
@@ -24,8 +24,8 @@ const KEYS: u64 = 4;
 
 /// Runs models under consensus from a seed: see [`run`].
 #[must_use]
-pub fn run_models(seed: u64, duration: Duration) -> Report {
-    run(seed, duration, Lists::default(), |_, _| ModelStore::default())
+pub fn run_models(course: Course) -> Report {
+    run(course, Lists::default(), |_, _| ModelStore::default())
 }
 
 /// The clients' history.

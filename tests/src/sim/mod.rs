@@ -19,6 +19,7 @@ pub mod history;
 pub mod invariants;
 pub mod lists;
 pub mod machines;
+pub mod members;
 pub mod nemesis;
 pub mod oracle;
 pub mod run;
@@ -27,7 +28,7 @@ pub mod stores;
 pub mod transactions;
 
 pub use lists::run_models;
-pub use run::Report;
+pub use run::{Course, Report};
 pub use sql::run_sql;
 pub use transactions::run_stores;
 
@@ -35,4 +36,4 @@ pub use transactions::run_stores;
 pub const REGRESSIONS: &[u64] = &[];
 
 /// Seeds of [`run_sql`] that found a fault once.
-pub const SQL_REGRESSIONS: &[u64] = &[];
+pub const SQL_REGRESSIONS: &[u64] = &[6, 8];

@@ -14,7 +14,8 @@ use super::{
     cluster::Cluster,
     invariants::Invariants,
     machines::Machines,
-    nemesis::{self, Faults, Strikes},
+    members,
+    nemesis::{Faults, Nemesis, Strikes},
     oracle::Counts,
 };
 
@@ -115,16 +116,44 @@ impl<M: Machines> Stage<M> {
     }
 }
 
-/// Runs a workload on a new cluster of 3 or 5 nodes for about `duration` of virtual time with faults, then without
-/// until all nodes agree.
+/// From what a run follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Course {
+    /// The seed.
+    pub seed: u64,
+    /// About how much virtual time passes with faults.
+    pub duration: Duration,
+    /// A bug that all nodes have.
+    #[cfg(feature = "planted_bugs")]
+    pub bug: Option<rustydb_env::Bug>,
+}
+
+impl Course {
+    /// A run without planted bugs.
+    #[must_use]
+    pub const fn new(seed: u64, duration: Duration) -> Self {
+        Self {
+            seed,
+            duration,
+            #[cfg(feature = "planted_bugs")]
+            bug: None,
+        }
+    }
+}
+
+/// Runs a workload on a new cluster of 3 or 5 nodes, for a while with faults, then without until all nodes agree.
 #[must_use]
 pub fn run<W: Workload>(
-    seed: u64,
-    duration: Duration,
+    course: Course,
     workload: W,
     machines: impl Fn(NodeId, &LoopbackNetwork) -> W::Machines,
 ) -> Report {
+    let Course { seed, duration, .. } = course;
     let sim = Arc::new(Simulation::new(seed));
+    #[cfg(feature = "planted_bugs")]
+    if let Some(bug) = course.bug {
+        sim.plant(bug);
+    }
     let mut random = sim.harness().rng();
     let nodes = if random.chance(1, 3) { 5 } else { 3 };
     let groups = vec![GroupId::SYSTEM, GroupId::new(2)];
@@ -140,7 +169,7 @@ pub fn run<W: Workload>(
     };
     let cluster = Cluster::new(sim.clone(), nodes, groups, config, machines);
     let stage = Stage { cluster, seen: Arc::default() };
-    let limit = duration + HEALED + CONVERGENCE_LIMIT * 2;
+    let limit = duration + HEALED + CONVERGENCE_LIMIT * 3;
     let ended = sim.block_on(limit, scenario(stage.clone(), workload.clone(), random, duration));
     if let Err(error) = ended {
         stage.wrong([error.to_string()]);
@@ -181,12 +210,20 @@ async fn scenario<W: Workload>(stage: Stage<W::Machines>, workload: W, mut rando
     let watching = env.spawn("invariants", watch(stage.clone()));
     let faults = Faults::draw(&mut random);
     let until = env.now() + duration;
-    let mut strikes = Strikes::default();
-    while env.now() < until {
-        nemesis::strike(&cluster, &mut random, faults, &mut strikes).await;
+    let nemesis =
+        || Nemesis { cluster: cluster.clone(), random: env.rng(), faults, strikes: Strikes::default() };
+    let strikers = [
+        env.spawn("nemesis of nodes", nemesis().strike_nodes(until)),
+        env.spawn("nemesis of links", nemesis().strike_links(until)),
+        env.spawn("nemesis of groups", nemesis().move_groups(until)),
+    ];
+    for striker in strikers {
+        let strikes = striker.await.unwrap_or_default();
+        let mut seen = stage.seen.lock();
+        seen.strikes = seen.strikes.and(strikes);
     }
-    stage.seen.lock().strikes = strikes;
     heal(&cluster).await;
+    stage.wrong(members::restore(&cluster, CONVERGENCE_LIMIT).await);
     // Clients go on for a moment: a healed cluster must serve them.
     let before = workload.counts().acknowledged;
     cluster.sleep(HEALED).await;

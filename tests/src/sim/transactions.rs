@@ -16,7 +16,7 @@ use super::{
     cluster::Cluster,
     history::{History, Lists, Record},
     oracle::{Counts, Told},
-    run::{Report, Stage, Workload, run},
+    run::{Course, Report, Stage, Workload, run},
     stores::{Hashes, Stores},
 };
 
@@ -24,6 +24,8 @@ use super::{
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(4);
 /// How often the outcome of a transaction is asked for after the end of the run.
 const LATE_QUESTIONS_MAX: u64 = 200;
+/// How often a transaction whose end is not known is tried again under the same request.
+const COPIES_MAX: u64 = 6;
 /// Lists per group.
 const LISTS: u64 = 4;
 /// Accounts per group.
@@ -36,10 +38,10 @@ const NOBODY: RequestId =
 
 /// Runs the real stores under consensus from a seed: see [`run`].
 #[must_use]
-pub fn run_stores(seed: u64, duration: Duration) -> Report {
+pub fn run_stores(course: Course) -> Report {
     let hashes = Hashes::default();
     let workload = Transactions { history: Arc::default(), hashes: hashes.clone() };
-    run(seed, duration, workload, |_, _| Stores::new(hashes.clone()))
+    run(course, workload, |_, _| Stores::new(hashes.clone()))
 }
 
 #[derive(Clone)]
@@ -337,10 +339,13 @@ impl Transactions {
         random: &mut Rng,
     ) -> Result<Saw, Told> {
         let cluster = &stage.cluster;
-        if random.chance(1, 2)
-            && let Ok(saw) = self.run(cluster, group, plan, random).await
-        {
-            return Ok(saw);
+        // A new leader may be some elections away.
+        let copies = if random.chance(1, 2) { COPIES_MAX } else { 0 };
+        for _ in 0..copies {
+            if let Ok(saw) = self.run(cluster, group, plan, random).await {
+                return Ok(saw);
+            }
+            cluster.sleep(Duration::from_millis(random.range(1..200))).await;
         }
         let env = cluster.sim().harness();
         let mut questions = 0;

@@ -83,6 +83,11 @@ impl Backend for SimBackend {
     fn is_simulated(&self) -> bool {
         true
     }
+
+    #[cfg(feature = "planted_bugs")]
+    fn has_bug(&self, bug: crate::bug::Bug) -> bool {
+        self.core.has_bug(bug)
+    }
 }
 
 /// A wait for a moment of virtual time.

@@ -38,6 +38,8 @@ struct State {
     ready: Vec<u64>,
     timers: BTreeMap<(u64, u64), Waker>,
     nodes: Vec<Node>,
+    #[cfg(feature = "planted_bugs")]
+    bug: Option<crate::bug::Bug>,
 }
 
 struct Task {
@@ -115,6 +117,8 @@ impl Core {
                 ready: Vec::new(),
                 timers: BTreeMap::new(),
                 nodes: vec![harness],
+                #[cfg(feature = "planted_bugs")]
+                bug: None,
             }),
         })
     }
@@ -134,6 +138,16 @@ impl Core {
             held: BTreeSet::new(),
         });
         state.nodes.len() - 1
+    }
+
+    #[cfg(feature = "planted_bugs")]
+    pub(super) fn plant(&self, bug: crate::bug::Bug) {
+        self.state.lock().bug = Some(bug);
+    }
+
+    #[cfg(feature = "planted_bugs")]
+    pub(super) fn has_bug(&self, bug: crate::bug::Bug) -> bool {
+        self.state.lock().bug == Some(bug)
     }
 
     pub(super) fn disk(&self, node: usize) -> SimDisk {

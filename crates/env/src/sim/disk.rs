@@ -113,6 +113,12 @@ impl SimDisk {
         }
     }
 
+    /// Bytes that its files take.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.state.lock().used_bytes()
+    }
+
     /// Switches faults.
     pub fn set_faults(&self, faults: DiskFaults) {
         self.state.lock().faults = faults;

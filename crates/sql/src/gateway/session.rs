@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use rustydb_env::Instant;
+use rustydb_env::{Bug, Instant};
 use rustydb_txn::KvStore;
 use rustydb_types::ids::{NodeId, RequestId};
 
@@ -335,6 +335,7 @@ impl<E: Executor> GatewaySession<E> {
                 Err(Break::Lost { held, is_shown }) => {
                     self.at = At::Nowhere;
                     let fate = match &held {
+                        Some(_) if self.gateway.env().has_bug(Bug::FateAssumed) => Some(true),
                         None if was_ready && !self.may_commit(&batch) => Some(false),
                         _ => self.fate(held.as_ref().map(|(counter, _)| *counter), was_ready).await,
                     };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustydb_env::{DiskLock, Env, File, OpenMode};
+use rustydb_env::{Bug, DiskLock, Env, File, OpenMode};
 use rustydb_types::ids::{GroupId, LogIndex};
 use rustydb_types::position::LogPosition;
 
@@ -97,7 +97,7 @@ impl Writer {
         let mut answers: Vec<(Completion, Result<(), LogError>)> = Vec::with_capacity(batch.len());
         let mut must_sync = false;
         for Submission { group, request, done, .. } in batch {
-            must_sync |= !matches!(request, Request::Committed(_) | Request::Answer(_));
+            must_sync |= needs_sync(&shared.env, &request);
             let result = match &self.failure {
                 Some(error) => Err(error.clone()),
                 None => self.encode(shared, group, request).await,
@@ -435,6 +435,15 @@ pub(super) fn begin(
     disk.rename(spare, &path)?;
     disk.sync_dir(dir)?;
     Ok(Current { header, path, file, end })
+}
+
+/// Whether a request may be answered only after a sync.
+fn needs_sync(env: &Env, request: &Request) -> bool {
+    match request {
+        Request::Committed(_) | Request::Answer(_) => false,
+        Request::Append(_) => !env.has_bug(Bug::EntriesNotSynced),
+        Request::Vote(_) | Request::Truncate(_) | Request::Purge(..) | Request::Remove => true,
+    }
 }
 
 /// Whether a write failed for want of room, which may come back, and for nothing worse.

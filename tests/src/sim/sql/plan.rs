@@ -59,6 +59,15 @@ impl Isolation {
     }
 }
 
+/// What kind of session a client has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// What was set as its isolation level.
+    pub isolation: Isolation,
+    /// It goes on when nothing can be written, and so sees what a node shows that was cut off.
+    pub reads_only: bool,
+}
+
 /// How a transaction is put to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -151,16 +160,17 @@ pub struct Saw {
 }
 
 impl Plan {
-    /// Draws one of a client whose session has this isolation level.
-    pub fn draw(random: &mut Rng, history: &Mutex<History>, client: u64, of_session: Isolation) -> Self {
+    /// Draws one of a client whose session is of this kind.
+    pub fn draw(random: &mut Rng, history: &Mutex<History>, client: u64, session: Kind) -> Self {
         let form = match random.range(0..10) {
             0..5 => Form::Alone,
             5 => Form::GivenUp,
             _ => Form::Block,
         };
-        let isolation = if form == Form::Alone { of_session } else { Isolation::draw(random) };
+        let isolation = if form == Form::Alone { session.isolation } else { Isolation::draw(random) };
         let count = if form == Form::Alone { 1 } else { random.range(1..5) };
-        let mut steps: Vec<Step> = (0..count).map(|_| Step::draw(random, history, client)).collect();
+        let mut steps: Vec<Step> =
+            (0..count).map(|_| Step::draw(random, history, client, session.reads_only)).collect();
         if form == Form::Alone {
             steps.retain(|step| !matches!(step, Step::UndoneAppend(_)));
         }
@@ -184,10 +194,10 @@ impl Plan {
 }
 
 impl Step {
-    fn draw(random: &mut Rng, history: &Mutex<History>, client: u64) -> Self {
+    fn draw(random: &mut Rng, history: &Mutex<History>, client: u64, reads_only: bool) -> Self {
         let list = random.range(0..LISTS);
         let value = || history.lock().next_value();
-        match random.range(0..60) {
+        match if reads_only { random.range(22..32) } else { random.range(0..60) } {
             0..14 => Self::Append(Item { list, value: value() }),
             14..20 => Self::LockedAppend(Item { list, value: value() }),
             20..22 => Self::UndoneAppend(list),

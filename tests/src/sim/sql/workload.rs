@@ -15,14 +15,14 @@ use super::{
         cluster::Cluster,
         history::{History, Record},
         oracle::{Counts, Told},
-        run::{Report, Stage, Workload, run},
+        run::{Course, Report, Stage, Workload, run},
         stores::Hashes,
     },
     check,
     connection::{Connection, Failure, Lost, Reply, Request},
     links::Hosts,
     node::{Databases, SqlNode},
-    plan::{Form, Isolation, Plan, Saw, setup},
+    plan::{Form, Isolation, Kind, Plan, Saw, setup},
 };
 
 /// What a client may be told when nodes come and go and others are at work, and when it cancels. Anything else is a
@@ -50,11 +50,11 @@ fn databases() -> Databases {
 
 /// Runs SQL sessions over the real stores under consensus from a seed: see [`run`].
 #[must_use]
-pub fn run_sql(seed: u64, duration: Duration) -> Report {
+pub fn run_sql(course: Course) -> Report {
     let hashes = Hashes::default();
     let workload = Sql { history: Arc::default(), hashes: hashes.clone(), made: Arc::default() };
     let hosts: Mutex<Option<Hosts>> = Mutex::default();
-    run(seed, duration, workload, |node, network| {
+    run(course, workload, |node, network| {
         let hosts = hosts.lock().get_or_insert_with(|| Hosts::new(network.clone())).clone();
         SqlNode::new(node, &databases(), hosts, hashes.clone())
     })
@@ -80,7 +80,7 @@ struct Client {
 struct Session {
     group: GroupId,
     connection: Connection,
-    isolation: Isolation,
+    kind: Kind,
 }
 
 /// How a request ended.
@@ -174,6 +174,7 @@ impl Client {
         let node = self.pick()?;
         let mut connection = Connection::open(&self.stage.cluster, node, name)?;
         let isolation = Isolation::draw(&mut self.random);
+        let kind = Kind { isolation, reads_only: self.random.chance(1, 4) };
         let mut settings = vec![format!("SET default_transaction_isolation = '{}'", isolation.name())];
         if self.random.chance(1, 2) {
             settings.push(format!("SET lock_timeout = '{}ms'", self.random.range(1..300)));
@@ -187,7 +188,7 @@ impl Client {
                 Answer::Failed(_) | Answer::Over(_) => return None,
             }
         }
-        Some(Session { group, connection, isolation })
+        Some(Session { group, connection, kind })
     }
 
     async fn ask(&self, connection: &mut Connection, request: &Request) -> Answer {
@@ -213,7 +214,7 @@ impl Client {
 
     /// Runs a transaction to its end. Whether the session goes on.
     async fn transaction(&mut self, session: &mut Session) -> bool {
-        let plan = Plan::draw(&mut self.random, &self.history, self.number, session.isolation);
+        let plan = Plan::draw(&mut self.random, &self.history, self.number, session.kind);
         if plan.steps.is_empty() {
             return true;
         }
