@@ -21,8 +21,55 @@ fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
 
 /// Prepares the tokens of one statement for the parser.
 pub fn normalise(tokens: &mut [TokenWithSpan]) {
+    join_strings(tokens);
     fold_names(tokens);
     normalise_vacuum(tokens);
+}
+
+/// Joins string literals with only blanks, a line's end among them, in between: they are one literal.
+fn join_strings(tokens: &mut [TokenWithSpan]) {
+    let mut open: Option<usize> = None;
+    let mut has_newline = false;
+    for at in 0..tokens.len() {
+        let Some((before, [token, ..])) = tokens.split_at_mut_checked(at) else { return };
+        match &mut token.token {
+            Token::Whitespace(Whitespace::Newline | Whitespace::SingleLineComment { .. }) => {
+                has_newline = true
+            }
+            Token::Whitespace(_) => {}
+            Token::SingleQuotedString(more) => {
+                match open.and_then(|first| before.get_mut(first)).map(|first| &mut first.token) {
+                    Some(Token::SingleQuotedString(text)) if has_newline => text.push_str(more),
+                    // Its escapes would have to be read in what follows, too.
+                    Some(Token::EscapedStringLiteral(text)) if has_newline && !more.contains('\\') => {
+                        text.push_str(more);
+                    }
+                    _ => {
+                        (open, has_newline) = (Some(at), false);
+                        continue;
+                    }
+                }
+                token.token = Token::Whitespace(Whitespace::Space);
+                has_newline = false;
+            }
+            Token::EscapedStringLiteral(_) => (open, has_newline) = (Some(at), false),
+            _ => (open, has_newline) = (None, false),
+        }
+    }
+}
+
+/// The first string that follows another one, or a number, with nothing but blanks between. The parser takes it for
+/// a name of the column; PostgreSQL does not.
+#[must_use]
+pub fn misplaced_string(tokens: &[TokenWithSpan]) -> Option<&TokenWithSpan> {
+    let is_string =
+        |token: &Token| matches!(token, Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_));
+    let significant = || tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_)));
+    let pairs = significant().zip(significant().skip(1));
+    let mut misplaced = pairs.filter(|(first, second)| {
+        is_string(&second.token) && (is_string(&first.token) || matches!(first.token, Token::Number(..)))
+    });
+    misplaced.next().map(|(_, second)| second)
 }
 
 /// Rewrites the options of VACUUM, of which the parser knows only FULL: those without meaning here go, and ANALYZE

@@ -128,3 +128,20 @@ fn syntax_errors_say_where() {
     let deep = format!("select {}1{}", "(".repeat(5000), ")".repeat(5000));
     assert_eq!(error(&deep).0, "54001");
 }
+
+#[test]
+fn strings_on_lines_of_their_own_are_one_and_on_one_line_an_error() {
+    let shown = |sql: &str| match one(sql) {
+        Statement::Plan(statement) => statement.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(shown("SELECT 'a'\n  'b' -- more\n'c', 1"), "SELECT 'abc', 1");
+    assert_eq!(shown("SELECT E'a\\n' \n 'b'"), shown("SELECT E'a\\nb'"));
+    assert_eq!(shown("SELECT 'a', 'b'"), "SELECT 'a', 'b'");
+    let (state, message, position) = error("SELECT 'a' 'b'");
+    assert_eq!((&*state, &*message, position), ("42601", "syntax error at or near \"'b'\"", Some(12)));
+    assert_eq!(error("SELECT 1 'b'").0, "42601");
+    // What follows would need its escapes read, and a comment alone ends no line.
+    assert_eq!(error("SELECT E'a'\n'\\n'").0, "42601");
+    assert_eq!(error("SELECT 'a' /* \n */ 'b'").0, "42601");
+}

@@ -94,6 +94,9 @@ pub(super) fn plan_statement(
 ) -> Result<ast::Statement, SqlError> {
     crate::copy::normalise_tokens(&mut tokens);
     crate::parse::normalise(&mut tokens);
+    if let Some(misplaced) = crate::parse::misplaced_string(&tokens) {
+        return Err(near(sql, misplaced));
+    }
     let mut parser =
         Parser::new(dialect).with_recursion_limit(RECURSION_DEPTH_MAX).with_tokens_with_locations(tokens);
     let statement = parser.parse_statement().map_err(|error| parser_error(sql, error))?;
