@@ -1,7 +1,7 @@
 //! `query`: statements in, tables or JSON out, over the Postgres wire.
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
@@ -95,16 +95,13 @@ pub(crate) fn print(form: Form, results: &[StatementResult]) {
     }
 }
 
-/// Rows as objects by column name; a statement that returns none is its count.
+/// Columns, and rows as lists of their values in PostgreSQL's text form, since columns may share a name; a statement
+/// that returns none is its count.
 fn as_json(result: &StatementResult) -> Value {
     if result.columns.is_empty() {
         return serde_json::json!({ "count": result.count });
     }
-    let row = |row: &Vec<Option<String>>| {
-        let cells = result.columns.iter().cloned().zip(row.iter().map(|cell| cell.clone().into()));
-        Value::Object(cells.collect::<Map<String, Value>>())
-    };
-    serde_json::json!({ "columns": result.columns, "rows": result.rows.iter().map(row).collect::<Vec<_>>() })
+    serde_json::json!({ "columns": result.columns, "rows": result.rows })
 }
 
 fn print_table(result: &StatementResult) {
@@ -130,14 +127,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_become_objects_and_null_stays_null() {
+    fn columns_may_share_a_name_and_null_stays_null() {
         let result = StatementResult {
-            columns: vec!["id".to_owned(), "name".to_owned()],
+            columns: vec!["id".to_owned(), "id".to_owned()],
             rows: vec![vec![Some("1".to_owned()), None]],
             count: 1,
         };
-        let expected =
-            serde_json::json!({ "columns": ["id", "name"], "rows": [{ "id": "1", "name": null }] });
+        let expected = serde_json::json!({ "columns": ["id", "id"], "rows": [["1", null]] });
         assert_eq!(as_json(&result), expected);
         let changed = StatementResult { count: 3, ..StatementResult::default() };
         assert_eq!(as_json(&changed), serde_json::json!({ "count": 3 }));

@@ -8,7 +8,7 @@
 //! ports                  P+K Postgres, P+100+K interconnect, P+200+K HTTP
 //! ```
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -145,7 +145,7 @@ impl Layout {
         let path = layout.dir.join(FILE);
         let text = serde_json::to_string(&layout)
             .map_err(|error| LayoutError::Damaged { path: path.clone(), reason: error.to_string() })?;
-        std::fs::write(&path, text).map_err(io(&path))?;
+        replace(&path, &text).map_err(io(&path))?;
         Ok(layout)
     }
 
@@ -210,9 +210,28 @@ impl Layout {
         let text = toml::to_string(&self.config(node))
             .map_err(|error| LayoutError::Damaged { path: path.clone(), reason: error.to_string() })?;
         let text = format!("# Written by `rustydb dev` at each start.\n\n{text}");
-        std::fs::write(&path, text).map_err(|source| LayoutError::Io { path: path.clone(), source })?;
+        replace(&path, &text).map_err(|source| LayoutError::Io { path: path.clone(), source })?;
         Ok(path)
     }
+}
+
+/// Writes a file that others read meanwhile: they see the former text or this one, whole, also after a crash. What has
+/// not changed is not written.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    if std::fs::read_to_string(path).is_ok_and(|present| present == text) {
+        return Ok(());
+    }
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let new = path.with_file_name(name);
+    let written = std::fs::File::create(&new)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&new, path));
+    if written.is_err() {
+        // What is left of it is of no use.
+        let _ = std::fs::remove_file(&new);
+    }
+    written
 }
 
 #[cfg(test)]

@@ -74,10 +74,11 @@ fn server_config(config: &Config) -> Result<ServerConfig, NodeError> {
 /// The gateway of a node: one executor per database, made when its first session comes.
 pub(super) fn gateway(env: &Env, node: &Arc<Inner>, peer: SessionClient) -> Arc<Gateway<SqlExecutor>> {
     let virtuals = Arc::new(VirtualRegistry::builtin());
+    let memory = Arc::clone(&node.work_memory);
     let (executors_env, executors_node) = (env.clone(), Arc::clone(node));
     let make = Box::new(move |_record: &_, store: &rustydb_txn::KvStore| {
         let life = executors_env.rng().u64();
-        let database = Database::new(store.clone(), Arc::clone(&virtuals), life);
+        let database = Database::new(store.clone(), Arc::clone(&virtuals), life, Arc::clone(&memory));
         let system = Arc::clone(&executors_node);
         let source = Arc::new(move || ClusterPort::system(&*system));
         Arc::new(SqlExecutor::new(database, source, executors_env.clone()))

@@ -38,6 +38,7 @@ use rustydb_env::sync::Signal;
 use rustydb_env::{Env, Instant, TaskGroup};
 use rustydb_interconnect::ClusterIdentity;
 use rustydb_proto::v1::{ExecuteSystemRequest, execute_system_response};
+use rustydb_sql::exec::WorkMemory;
 use rustydb_sql::system::{NodeRecord, SystemCommand};
 use rustydb_types::ids::{GroupId, Incarnation, NodeId};
 use tokio::sync::Notify;
@@ -149,6 +150,8 @@ pub(crate) struct Inner {
     started: Instant,
     config: Config,
     memory: MemoryPlan,
+    /// What all statements take from it.
+    work_memory: Arc<WorkMemory>,
     log: rustydb_storage::log::Log,
     folder: Mutex<DataFolder>,
     cluster: ClusterIdentity,

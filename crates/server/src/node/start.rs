@@ -9,6 +9,7 @@ use rustydb_env::TaskGroup;
 use rustydb_env::sync::Signal;
 use rustydb_interconnect::{ClusterIdentity, Local, Peers, SessionClient, raft_service, session_service};
 use rustydb_proto::v1::admin_server::AdminServer;
+use rustydb_sql::exec::WorkMemory;
 use rustydb_sql::exec::sweep;
 use rustydb_sql::gateway::cluster::ClusterPort;
 use rustydb_storage::log::Log;
@@ -106,6 +107,7 @@ pub(super) async fn start(
         starts,
         started,
         memory,
+        work_memory: Arc::new(WorkMemory::new(usize::try_from(memory.work).unwrap_or(usize::MAX))),
         log: log.clone(),
         folder: Mutex::new(folder),
         cluster,

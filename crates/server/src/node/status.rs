@@ -47,6 +47,11 @@ impl StatusSource for Inner {
                 help: "Databases of the cluster.",
                 value: self.system.latest().databases.len() as f64,
             },
+            Figure {
+                name: "rustydb_sql_work_memory_bytes",
+                help: "Kept by sorts, hash tables and materialisations of all statements.",
+                value: self.work_memory.used_bytes() as f64,
+            },
         ];
         let totals = self.databases.totals();
         let stores = [

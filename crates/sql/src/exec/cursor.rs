@@ -13,7 +13,6 @@ use crate::error::SqlError;
 use crate::plan::statement::{Action, Plan};
 use crate::plan::{Node, Row};
 use crate::scalar::{EvalContext, Expr};
-use crate::session::interrupt::Interrupts;
 
 /// What one execution carries from batch to batch.
 #[derive(Debug)]
@@ -118,8 +117,7 @@ pub struct Cursor {
 impl Cursor {
     /// Opens a plan; nothing is executed yet. The caller holds the locks of [`super::Database::lock`].
     #[must_use]
-    pub fn open(plan: Arc<Plan>, params: Vec<Value>, work_mem: usize, interrupts: Arc<Interrupts>) -> Self {
-        let state = RunState::new(work_mem, interrupts);
+    pub fn open(plan: Arc<Plan>, params: Vec<Value>, state: RunState) -> Self {
         Self {
             plan,
             execution: Execution { params, state, input: None },

@@ -8,6 +8,7 @@ use rustydb_types::datatype::DataType;
 use rustydb_types::value::Value;
 use sqlparser::ast::{self, Statement};
 
+use super::run::WorkMemory;
 use super::write::RowNumbers;
 use crate::bind::context::TableUse;
 use crate::bind::errors::unsupported;
@@ -46,6 +47,7 @@ pub struct Database {
     catalogs: Arc<CatalogCache>,
     virtuals: Arc<VirtualRegistry>,
     numbers: Arc<dyn RowNumbers>,
+    work_memory: Arc<WorkMemory>,
 }
 
 impl std::fmt::Debug for Database {
@@ -57,12 +59,18 @@ impl std::fmt::Debug for Database {
 impl Database {
     /// A database over its store. `life` is 64 random bits, drawn anew at each opening: hidden row numbers begin
     /// with half of them and count from the other half, so that two lives give no number twice.
+    /// Its statements take what they keep from `work_memory`.
     #[must_use]
-    pub fn new(kv: KvStore, virtuals: Arc<VirtualRegistry>, life: u64) -> Self {
+    pub fn new(kv: KvStore, virtuals: Arc<VirtualRegistry>, life: u64, work_memory: Arc<WorkMemory>) -> Self {
         let [a, b, c, d, rest @ ..] = life.to_be_bytes();
         let start = u64::from(u32::from_be_bytes(rest)) << 32;
         let numbers = CountedNumbers { life: u32::from_be_bytes([a, b, c, d]), next: AtomicU64::new(start) };
-        Self { kv, catalogs: Arc::default(), virtuals, numbers: Arc::new(numbers) }
+        Self { kv, catalogs: Arc::default(), virtuals, numbers: Arc::new(numbers), work_memory }
+    }
+
+    /// What its statements take from what they keep in memory.
+    pub(crate) const fn work_memory(&self) -> &Arc<WorkMemory> {
+        &self.work_memory
     }
 
     /// The store.

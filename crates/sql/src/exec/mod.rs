@@ -28,3 +28,4 @@ mod tests;
 
 pub use cursor::{Cursor, Fetched};
 pub use database::{Database, ExecContext};
+pub use run::WorkMemory;

@@ -34,6 +34,8 @@ pub enum State {
     Scan(Option<Box<ScanState>>),
     /// Rows that were computed at once; absent before the first batch.
     Rows(Option<std::vec::IntoIter<Row>>),
+    /// A series that is computed batch by batch; its arguments are absent before the first batch.
+    Series(Option<Series>),
     /// Rows of a common table expression, and how many were yielded.
     Shared(Option<Arc<Vec<Row>>>, usize),
     /// A node with one input and nothing to remember.
@@ -60,6 +62,7 @@ impl State {
         match node {
             Node::Values { .. } => Self::Values(0),
             Node::Scan(_) => Self::Scan(None),
+            Node::Function { function, .. } if is_series(*function) => Self::Series(None),
             Node::Function { .. } => Self::Rows(None),
             Node::Shared { .. } | Node::Virtual { .. } => Self::Shared(None, 0),
             Node::Filter { input, .. } | Node::Project { input, .. } => Self::Unary(open(input)),
@@ -122,6 +125,20 @@ pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batc
                 *rows = Some(computed.into_iter());
             }
             Ok(take(rows))
+        }
+        (Node::Function { function, args, ordinality }, State::Series(series)) => {
+            let series = match series {
+                Some(series) => series,
+                None => series.insert(Series::new(eval_all(args, &[], &run.context())?)),
+            };
+            let mut batch = series.batch(*function, run)?;
+            if *ordinality {
+                for (row, number) in batch.iter_mut().zip(series.yielded + 1..) {
+                    row.push(Value::Int8(number));
+                }
+            }
+            series.yielded += i64::try_from(batch.len()).unwrap_or(i64::MAX);
+            Ok(some(batch))
         }
         (Node::Shared { id, plan }, State::Shared(rows, place)) => {
             let rows = match rows {
@@ -379,6 +396,53 @@ fn sort(
         rows.truncate(bound);
     }
     Ok(rows.into_iter().map(|(_, row)| row).collect())
+}
+
+fn is_series(function: TableFunction) -> bool {
+    matches!(function, TableFunction::Set(function) if function.name == "generate_series")
+}
+
+/// `generate_series` in FROM, of which any part is a series too: it goes on behind the last value that it yielded.
+#[derive(Debug)]
+pub struct Series {
+    args: Vec<Value>,
+    has_begun: bool,
+    is_over: bool,
+    yielded: i64,
+}
+
+impl Series {
+    fn new(args: Vec<Value>) -> Self {
+        Self { args, has_begun: false, is_over: false, yielded: 0 }
+    }
+
+    /// The next rows; none at the end.
+    fn batch(&mut self, function: TableFunction, run: &Run<'_>) -> Result<Batch, SqlError> {
+        let mut batch = Batch::new();
+        let TableFunction::Set(function) = function else { return Ok(batch) };
+        if self.is_over {
+            return Ok(batch);
+        }
+        let mut is_known = self.has_begun;
+        self.is_over = true;
+        let mut emit = |value: Value| {
+            if std::mem::take(&mut is_known) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            batch.push(vec![value]);
+            if batch.len() < BATCH_ROWS {
+                return Ok(ControlFlow::Continue(()));
+            }
+            self.is_over = false;
+            Ok(ControlFlow::Break(()))
+        };
+        resolve::eval_set(function, &self.args, &mut emit, &run.context())?;
+        if let (Some(start), Some([last])) = (self.args.first_mut(), batch.last().map(Vec::as_slice)) {
+            start.clone_from(last);
+            self.has_begun = true;
+        }
+        Ok(batch)
+    }
 }
 
 fn function_rows(function: TableFunction, values: &[Value], run: &Run<'_>) -> Result<Vec<Row>, SqlError> {

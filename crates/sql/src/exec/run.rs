@@ -15,6 +15,36 @@ use crate::plan::Row;
 use crate::scalar::EvalContext;
 use crate::session::interrupt::Interrupts;
 
+/// What all statements of a node may keep in memory together, for sorts, hash tables and materialisations.
+#[derive(Debug)]
+pub struct WorkMemory {
+    size_bytes: usize,
+    used_bytes: AtomicUsize,
+}
+
+impl WorkMemory {
+    /// A pool of `size_bytes`.
+    #[must_use]
+    pub const fn new(size_bytes: usize) -> Self {
+        Self { size_bytes, used_bytes: AtomicUsize::new(0) }
+    }
+
+    /// Bytes in use now.
+    #[must_use]
+    pub fn used_bytes(&self) -> usize {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let fits = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.size_bytes);
+        self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 /// What one execution keeps between its parts.
 #[derive(Debug)]
 pub struct RunState {
@@ -22,6 +52,8 @@ pub struct RunState {
     used: AtomicUsize,
     /// How many they may be.
     work_mem: usize,
+    /// Where they are taken from.
+    pool: Arc<WorkMemory>,
     /// Rows of common table expressions, by number.
     shared: Mutex<HashMap<usize, Arc<Vec<Row>>>>,
     /// Rows of computed relations, by number.
@@ -32,13 +64,20 @@ pub struct RunState {
     interrupts: Arc<Interrupts>,
 }
 
+impl Drop for RunState {
+    fn drop(&mut self) {
+        self.pool.give_back(self.used.load(Ordering::Relaxed));
+    }
+}
+
 impl RunState {
-    /// The state of a new execution that may keep `work_mem` bytes.
+    /// The state of a new execution that may keep `work_mem` bytes out of `pool`.
     #[must_use]
-    pub fn new(work_mem: usize, interrupts: Arc<Interrupts>) -> Self {
+    pub fn new(work_mem: usize, pool: Arc<WorkMemory>, interrupts: Arc<Interrupts>) -> Self {
         Self {
             used: AtomicUsize::new(0),
             work_mem,
+            pool,
             shared: Mutex::default(),
             computed: Mutex::default(),
             subqueries: Mutex::default(),
@@ -51,13 +90,22 @@ impl RunState {
     /// # Errors
     /// 53200 at the bound.
     pub fn charge(&self, bytes: usize) -> Result<(), SqlError> {
-        let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        if used <= self.work_mem {
-            return Ok(());
+        let fits = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.work_mem);
+        if self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok() {
+            if self.pool.take(bytes) {
+                return Ok(());
+            }
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(SqlError::new(SqlState::OUT_OF_MEMORY, "out of memory")
+                .with_detail(format!(
+                    "All statements of the node together need to keep more than its work memory ({} kB).",
+                    self.pool.size_bytes >> 10
+                ))
+                .with_hint("Try again when fewer statements run, or raise memory.budget."));
         }
         Err(SqlError::new(SqlState::OUT_OF_MEMORY, "out of memory")
             .with_detail(format!(
-                "The statement needs to keep more than work_mem ({} kB) in memory.",
+                "The statement needs to keep more than {} kB in memory, which work_mem allows.",
                 self.work_mem >> 10
             ))
             .with_hint("Raise work_mem, or make the statement sort, group or join fewer rows."))
@@ -74,6 +122,7 @@ impl RunState {
     /// Counts bytes that are kept no longer.
     pub fn release(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.pool.give_back(bytes);
     }
 
     /// The rows of a common table expression, computed at the first call.
@@ -174,5 +223,31 @@ impl<'a> Run<'a> {
     #[must_use]
     pub fn context(&self) -> EvalContext<'_> {
         EvalContext { outer: self.outer, run: Some(self), ..*self.eval }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_share_one_pool_and_each_has_its_own_bound() {
+        let pool = Arc::new(WorkMemory::new(1_000));
+        let state = |work_mem| RunState::new(work_mem, Arc::clone(&pool), Arc::default());
+        let (first, second) = (state(800), state(800));
+        assert!(first.charge(600).is_ok());
+        let beyond_own = first.charge(300).unwrap_err();
+        assert!(beyond_own.fields().detail.as_deref().is_some_and(|detail| detail.contains("work_mem")));
+        let beyond_all = second.charge(500).unwrap_err();
+        assert!(beyond_all.fields().detail.as_deref().is_some_and(|detail| detail.contains("together")));
+        assert!(second.charge(400).is_ok());
+        second.release(100);
+        assert_eq!(pool.used_bytes(), 900);
+        drop(first);
+        assert_eq!(pool.used_bytes(), 300);
+        assert!(second.charge(500).is_ok());
+        assert!(second.charge(usize::MAX).is_err());
+        drop(second);
+        assert_eq!(pool.used_bytes(), 0);
     }
 }

@@ -16,6 +16,7 @@ use sqlparser::ast;
 use super::copy::{self, CopyFrom, CopyTarget};
 use super::cursor::{self, Cursor};
 use super::database::{Database, ExecContext, analyze};
+use super::run::RunState;
 use crate::bind::AnalyzeContext;
 use crate::bind::errors::unpack;
 use crate::catalog::virtual_table::{Live, VirtualContext};
@@ -362,8 +363,11 @@ impl Executor for SqlExecutor {
             cursor: Cursor::open(
                 Arc::clone(&plan.plan),
                 params,
-                work_mem(context),
-                Arc::clone(&context.interrupts),
+                RunState::new(
+                    work_mem(context),
+                    Arc::clone(self.database.work_memory()),
+                    Arc::clone(&context.interrupts),
+                ),
             ),
             planned: Arc::clone(plan),
             rows: Vec::new(),

@@ -13,6 +13,7 @@ use rustydb_txn::{KvStore, LocalKv};
 use rustydb_types::ids::{DatabaseId, Incarnation, NodeId, Oid, SessionId};
 
 use super::database::Database;
+use super::run::WorkMemory;
 use super::service::SqlExecutor;
 use crate::catalog::virtual_table::VirtualRegistry;
 use crate::error::SqlError;
@@ -91,7 +92,8 @@ impl World {
         }
         let system = Arc::new(system);
         let source = Arc::clone(&system);
-        let database = Database::new(store.kv(), Arc::new(VirtualRegistry::builtin()), 1);
+        let memory = Arc::new(WorkMemory::new(1 << 30));
+        let database = Database::new(store.kv(), Arc::new(VirtualRegistry::builtin()), 1, memory);
         let executor =
             Arc::new(SqlExecutor::new(database, Arc::new(move || Arc::clone(&source)), env.clone()));
         Self { env, store, executor, system, sessions: BTreeMap::new(), _dir: dir }

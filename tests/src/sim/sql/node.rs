@@ -6,6 +6,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use rustydb_consensus::MachineFactory;
 use rustydb_env::Env;
+use rustydb_sql::exec::WorkMemory;
 use rustydb_sql::{
     catalog::virtual_table::VirtualRegistry,
     error::{SqlError, SqlState},
@@ -31,6 +32,9 @@ use super::{
 pub const USER: &str = "simulated";
 /// Sessions that a host takes of other nodes.
 const SESSION_COUNT_MAX: usize = 100;
+
+/// What the statements of a node may keep in memory.
+const WORK_MEMORY_BYTES: usize = 64 << 20;
 /// More lives than a node has in a run.
 const LIVES_MAX: u64 = 1 << 20;
 
@@ -120,8 +124,14 @@ impl Machines for SqlNode {
             Port { node: self.id, incarnation, system: Arc::clone(&system), stores: self.stores.clone() };
         let virtuals = Arc::new(VirtualRegistry::builtin());
         let executors = env.clone();
+        let memory = Arc::new(WorkMemory::new(WORK_MEMORY_BYTES));
         let make = Box::new(move |_: &DatabaseRecord, store: &KvStore| {
-            let database = Database::new(store.clone(), Arc::clone(&virtuals), executors.rng().u64());
+            let database = Database::new(
+                store.clone(),
+                Arc::clone(&virtuals),
+                executors.rng().u64(),
+                Arc::clone(&memory),
+            );
             let system = Arc::clone(&system);
             Arc::new(SqlExecutor::new(database, Arc::new(move || Arc::clone(&system)), executors.clone()))
         });
