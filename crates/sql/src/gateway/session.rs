@@ -373,7 +373,9 @@ impl<E: Executor> GatewaySession<E> {
                                 _ => TransactionStatus::Failed,
                             };
                             self.absorb(status, 0, StateChanges::default());
-                            return self.fail(moved(), &batch, sink);
+                            // Databases and roles change in a group of their own, which may go on without this one.
+                            let error = if self.can_repeat(&batch) { moved() } else { in_doubt() };
+                            return self.fail(error, &batch, sink);
                         }
                         (Some(true), None) | (None, _) => {
                             self.absorb(TransactionStatus::Idle, 0, StateChanges::default());
