@@ -196,8 +196,10 @@ impl Rows {
         Ok(Self { rest: Some((start.into(), end.into())), layout: RowLayout::new(table)? })
     }
 
-    fn next(&mut self, txn: &Transaction) -> Result<Option<Vec<(Bytes, Row)>>, SqlError> {
+    fn next(&mut self, txn: &mut Transaction) -> Result<Option<Vec<(Bytes, Row)>>, SqlError> {
         let Some((start, end)) = self.rest.take() else { return Ok(None) };
+        // The table is locked, so a newer snapshot has the same rows; an old one would be given up over a long scan.
+        txn.renew_snapshot();
         let direction = Direction::Forward;
         let chunk =
             txn.scan(ScanRequest { start, end, direction, max_bytes: 256 << 10, max_rows: CHUNK_ROWS })?;
