@@ -159,7 +159,11 @@ fn cli_on_every_node(cluster: &Cluster) -> Result<()> {
         cli(cluster, &hosts, &["cluster", "wait-leader", &other.to_string(), "--timeout", "20s"])?;
     ensure!(code == Some(0), "{said}");
     for (arguments, expected, reason) in [
-        (&["cluster", "wait-leader", &leader.to_string(), "--timeout", "200ms"][..], 1, "not became leader"),
+        (
+            &["cluster", "wait-leader", &leader.to_string(), "--timeout", "200ms"][..],
+            1,
+            "does not lead after",
+        ),
         (&["node", "lead", "9"], 1, "no voter"),
         (&["node", "info", "9"], 1, "not a member"),
         (&["node", "lead", "1", "--database", "nowhere"], 1, "does not exist"),

@@ -245,8 +245,9 @@ pub(crate) async fn wait_leader(
             return Ok(());
         }
         if Instant::now() >= deadline {
-            let who = node.map_or_else(|| "no node".to_owned(), |node| format!("node {} not", node.0));
-            return Err(CliError::TimedOut(format!("{who} became leader within {timeout:?}")));
+            let who = node
+                .map_or_else(|| "no node leads".to_owned(), |node| format!("node {} does not lead", node.0));
+            return Err(CliError::TimedOut(format!("{who} after {timeout:?}")));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

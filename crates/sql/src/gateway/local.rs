@@ -177,6 +177,29 @@ impl<E: Executor> Gateway<E> {
         }
     }
 
+    /// Whether this node knows that another node than `node` leads the database.
+    pub(super) fn is_led_elsewhere(&self, record: &DatabaseRecord, node: NodeId) -> bool {
+        match self.locate(record) {
+            Place::Here(_) => true,
+            Place::At(leader) => leader != node,
+            Place::Unknown => false,
+        }
+    }
+
+    /// Ends when this node knows that another node than `node` leads the database; never without a replica here.
+    pub(super) async fn led_elsewhere(&self, record: &DatabaseRecord, node: NodeId) {
+        let Some(store) = self.cluster.store(record.id) else { return std::future::pending().await };
+        let mut authority = store.authority();
+        let elsewhere = |authority: &Authority| match authority {
+            Authority::Here { .. } => true,
+            Authority::At(leader) => *leader != node,
+            Authority::Unknown => false,
+        };
+        if authority.wait_for(elsewhere).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Asks whoever leads the database for the fate of a commit until it is known or the time is over.
     pub(super) async fn outcome(&self, record: &DatabaseRecord, request: RequestId) -> Option<bool> {
         let deadline = self.env.now() + OUTCOME_WAIT;

@@ -281,7 +281,18 @@ impl<E: Executor> GatewaySession<E> {
             if let (Some(peer), Some(node)) = (self.gateway.peer(), node) {
                 let open = SessionOpen { group: self.record.group, key: self.key, context: context.encode() };
                 let limit = deadline.min(env.now() + PEER_WAIT);
-                match self.interrupts.guard(&env, None, peer.open(node, open, limit)).await? {
+                let gateway = Arc::clone(&self.gateway);
+                let opening = async {
+                    tokio::select! {
+                        biased;
+                        opened = peer.open(node, open, limit) => opened,
+                        // A node that hangs costs no more than it takes to elect another.
+                        () = gateway.led_elsewhere(&self.record, node) => {
+                            Err(SessionClosed::NotLeader { leader: None })
+                        }
+                    }
+                };
+                match self.interrupts.guard(&env, None, opening).await? {
                     Ok(remote) => {
                         self.at = At::There { node, remote };
                         return Ok(());
@@ -309,6 +320,14 @@ impl<E: Executor> GatewaySession<E> {
         let was_ready = self.is_ready;
         let mut refusals = 0;
         let mut has_run = false;
+        // The place may hang, and the session has nothing there that it needs.
+        if let At::There { node, .. } = &self.at
+            && was_ready
+            && self.status == TransactionStatus::Idle
+            && self.gateway.is_led_elsewhere(&self.record, *node)
+        {
+            self.at = At::Nowhere;
+        }
         loop {
             if matches!(self.at, At::Nowhere)
                 && let Err(error) = self.find_place().await

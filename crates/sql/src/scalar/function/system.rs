@@ -120,6 +120,10 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
                 .description(int(a, 0)? as u32, text(a, 1)?, 0)
                 .map_or(Value::Null, Value::text))
         },
+        // The old form: an object of any catalog.
+        "obj_description" => |a, call| {
+            Ok(call.ctx.catalog.description(int(a, 0)? as u32, "", 0).map_or(Value::Null, Value::text))
+        },
         "col_description" => |a, call| {
             Ok(call
                 .ctx
