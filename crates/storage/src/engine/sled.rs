@@ -21,6 +21,7 @@ use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -31,6 +32,10 @@ use super::{
     BatchFiller, Direction, Durability, Engine, EngineError, EngineStats, EngineView, EngineWriter, KeyRange,
     RowVisitor, Space,
 };
+
+/// Longest wait for a former opening of the same folder to end.
+const UNLOCK_WAIT: Duration = Duration::from_secs(10);
+const UNLOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Most bytes of overwritten values kept for living views.
 const UNDO_SIZE_BYTES_MAX: usize = 256 << 20;
@@ -100,13 +105,19 @@ impl SledEngine {
     /// # Errors
     /// [`EngineError::Io`] or [`EngineError::Damaged`] as sled reports it.
     pub fn open(env: &Env, path: &Path, cache_size_bytes: usize) -> Result<SledEngine, EngineError> {
-        let tree = sled::Config::default()
+        let config = sled::Config::default()
             .path(path)
             .cache_capacity(cache_size_bytes as u64)
             // Syncs are ours: see `sync`.
-            .flush_every_ms(None)
-            .open()
-            .map_err(|error| translate(path, error))?;
+            .flush_every_ms(None);
+        let deadline = env.now() + UNLOCK_WAIT;
+        let tree = loop {
+            match config.open() {
+                Ok(tree) => break tree,
+                Err(error) if is_locked(&error) && env.now() < deadline => std::thread::sleep(UNLOCK_PAUSE),
+                Err(error) => return Err(translate(path, error)),
+            }
+        };
         let engine = SledEngine {
             tree,
             disk: Arc::clone(env.disk()),
@@ -176,6 +187,12 @@ impl UndoState {
         self.trim();
         self.batches.extend(newest);
     }
+}
+
+/// Whether the folder is still locked. sled gives its lock up in a thread of its own, some time after the last handle
+/// is gone; another process is kept away by the lock of the node's data folder.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(source) if source.to_string().contains("could not acquire lock"))
 }
 
 fn translate(path: &Path, error: sled::Error) -> EngineError {

@@ -469,7 +469,7 @@ pub fn parse_interval(input: &str) -> Result<Interval, ValueError> {
             continue;
         }
         if let Some((years, months)) = year_month(token) {
-            total.months += f64::from(years * 12 + months);
+            total.months += f64::from(years) * 12.0 + f64::from(months);
             at += 1;
             continue;
         }
@@ -670,4 +670,17 @@ fn parse_iso_interval(text: &str, total: &mut Total) -> Option<()> {
         }
     }
     number.is_empty().then_some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn years_beyond_an_interval_are_out_of_range() {
+        for text in ["200000000-0 ", "-200000000-11", "178956971-0"] {
+            assert_eq!(parse_interval(text).unwrap_err().state, "22008", "{text}");
+        }
+        assert_eq!(parse_interval("178956970-7").unwrap().months, i32::MAX);
+    }
 }
