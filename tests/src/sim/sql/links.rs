@@ -1,7 +1,7 @@
 //! Sessions at other nodes over the simulated links: what gRPC streams are to a server.
 //!
 //! A stream keeps its order and loses nothing while it lives, as TCP does: a frame that meets a cut link waits. A link
-//! that stays cut for [`KEEP_ALIVE`] ends the streams over it at both ends, and a crash ends those of its node.
+//! that stays cut for `KEEP_ALIVE` ends the streams over it at both ends, and a crash ends those of its node.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
