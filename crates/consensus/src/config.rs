@@ -28,8 +28,8 @@ pub struct ConsensusConfig {
     /// Bytes applied since the last snapshot after which the next is taken and the log purged; also how far behind the
     /// end of the log, which all groups share, an entry of a group may lie before it is purged. Default 256 MiB.
     pub snapshot_log_bytes: u64,
-    /// Entries that stay in the log behind a snapshot, as far as `snapshot_log_bytes` allows, so that a follower that was away for a moment needs none.
-    /// Default 10,000.
+    /// Entries that stay in the log behind a snapshot, as far as `snapshot_log_bytes` allows, so that a follower that
+    /// was away for a moment needs none. Default 10,000.
     pub entries_kept_behind_snapshot: u64,
     /// Size of the pieces of a snapshot. Default 512 KiB.
     pub snapshot_chunk_bytes: usize,

@@ -36,6 +36,8 @@ fn join_strings(tokens: &mut [TokenWithSpan]) {
             Token::Whitespace(Whitespace::Newline | Whitespace::SingleLineComment { .. }) => {
                 has_newline = true
             }
+            // Such a comment ends a literal, whatever follows it.
+            Token::Whitespace(Whitespace::MultiLineComment(_)) => open = None,
             Token::Whitespace(_) => {}
             Token::SingleQuotedString(more) => {
                 match open.and_then(|first| before.get_mut(first)).map(|first| &mut first.token) {

@@ -24,7 +24,8 @@ pub struct RaftConfig {
     /// Most bytes in one append message; default 1MiB, range 64KiB to 16MiB.
     pub max_append_size: ByteSize,
     /// Log written by a group since its last snapshot that makes it take the next one, and the length beyond which
-    /// the log of a node, which all its groups share, is shortened; default 256MiB. Counted in bytes, because entries differ in size by a factor of thousands.
+    /// the log of a node, which all its groups share, is shortened; default 256MiB. Counted in bytes, because
+    /// entries differ in size by a factor of thousands.
     pub snapshot_log_size: ByteSize,
     /// Most proposals of a group that are not yet committed; default 100000. At the bound commits wait, then
     /// fail with an error of class 53.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct TlsConfig {
     /// PEM file with the certificate chain shown to PostgreSQL clients; default empty: no TLS offered.
     pub certificate_file: PathBuf,
-    /// PEM file with its private key; set if and only if the certificate is. Give only the server's account the right to
-    /// read it; this is not checked.
+    /// PEM file with its private key; set if and only if the certificate is. Give only the
+    /// server's account the right to read it; this is not checked.
     pub key_file: PathBuf,
     /// PEM file with the authority that signs the nodes' certificates; default empty: the interconnect is plain
     /// and belongs on a network of its own.

@@ -209,7 +209,8 @@ impl Cluster {
         }
     }
 
-    /// Whether every node accepts SQL and every group has all its voters, so that any one node may be lost.
+    /// Whether every node accepts SQL and every group has all its voters: from then on as many nodes may be lost as a
+    /// cluster of this size survives.
     fn is_ready(&self) -> bool {
         let voters = self.nodes.len().min(REPLICAS_MAX);
         let whole = |group: &GroupStatus| group.voters.len() == voters && !group.members_changing;

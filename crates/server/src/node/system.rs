@@ -84,6 +84,13 @@ impl SystemView {
         self.seen.send_if_modified(|seen| std::mem::replace(seen, version) != version);
     }
 
+    /// A version that whoever has seen it has also seen all that [`Self::latest`] said before this call. A snapshot is
+    /// shown just before its version is, so a replacement that is under way is waited for.
+    pub(crate) fn seen_version(&self) -> Version {
+        let _one = self.replacing.lock();
+        *self.seen.borrow()
+    }
+
     /// The version of the group up to which [`Self::latest`] says everything.
     pub(crate) fn seen(&self) -> watch::Receiver<Version> {
         self.seen.subscribe()
@@ -106,7 +113,7 @@ impl Inner {
     /// Waits until every node that answers has seen what this one has, so that a client that was told of a change
     /// finds it wherever it connects next. A node that does not answer in [`SHOWN`] is not waited for.
     pub(crate) async fn show_to_all(&self) {
-        let version = *self.system.seen().borrow();
+        let version = self.system.seen_version();
         let recorded = self.system.latest();
         let others = recorded.nodes.values().filter(|node| node.id != self.me);
         let show = |node: &NodeRecord| {

@@ -30,8 +30,8 @@ pub trait ClusterPort: Send + Sync + 'static {
     fn placement(&self) -> Vec<NodeId>;
 
     /// Executes a command at the leader of the system group, wherever that is. Returns when its effect is visible
-    /// to [`ClusterPort::system`] here, and for CREATE and DROP DATABASE when the database serves, or is gone.
-    /// Gives up after a deadline of its own.
+    /// to [`ClusterPort::system`] here and at every node that answers in time, and for CREATE and DROP DATABASE when
+    /// the database serves, or is gone. Gives up after a deadline of its own.
     ///
     /// # Errors
     /// The refusal with its SQLSTATE; 08007 when the outcome is not known; 57P03 when there is no leader.

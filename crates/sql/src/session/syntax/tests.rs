@@ -144,4 +144,5 @@ fn strings_on_lines_of_their_own_are_one_and_on_one_line_an_error() {
     // What follows would need its escapes read, and a comment alone ends no line.
     assert_eq!(error("SELECT E'a'\n'\\n'").0, "42601");
     assert_eq!(error("SELECT 'a' /* \n */ 'b'").0, "42601");
+    assert_eq!(error("SELECT 'a'\n/* c */ 'b'").0, "42601");
 }
