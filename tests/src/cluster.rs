@@ -5,7 +5,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -177,6 +177,27 @@ impl Cluster {
             dev.wait()?;
         }
         Ok(())
+    }
+
+    /// Waits until `dev` has ended by itself: how it did, and all that it printed.
+    pub fn ended(&mut self) -> Result<(ExitStatus, Vec<String>)> {
+        let mut dev = self.dev.take().context("dev does not run")?;
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = dev.try_wait()? {
+                break status;
+            }
+            if Instant::now() > deadline {
+                let _ = dev.kill();
+                bail!("dev did not end\n{}", self.logs());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        // Its last lines are read when the reader, which is the other owner of them, has come to their end.
+        while Arc::strong_count(&self.lines) > 1 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok((status, self.printed()))
     }
 
     /// All lines that `dev` has printed since it was started.

@@ -67,7 +67,16 @@ async fn nodes_die_and_come_back_and_the_cli_tells() -> Result<()> {
     cluster.kill(3)?;
     cluster.wait_for_line(|line| line.contains("node 3 died, killed (signal 9)"), PATIENCE)?;
     cluster.wait_for_line(|line| line.contains("1 of 3 nodes live, 2 must agree"), PATIENCE)?;
+    patiently("the last node to notice that nobody answers it", || {
+        cluster.status(1).is_ok_and(|status| status["leader"].is_null())
+    })?;
+    let status = cluster.status(1)?;
+    ensure!(status["nodes"][0]["role"] == "candidate", "nobody leads, and the last node says {status}");
     cluster.kill(1)?;
+    let (status, lines) = cluster.ended()?;
+    let last = lines.last().map(String::as_str).unwrap_or_default();
+    ensure!(status.code() == Some(1) && last.contains("--start-node 1"), "{status}: {lines:#?}");
+    ensure!(!lines.iter().any(|line| line.contains("0 of 3")), "{lines:#?}");
     Ok(())
 }
 
@@ -162,12 +171,13 @@ fn cli_on_every_node(cluster: &Cluster) -> Result<()> {
         (
             &["cluster", "wait-leader", &leader.to_string(), "--timeout", "200ms"][..],
             1,
-            "does not lead after",
+            "is not the leader after 200ms: node",
         ),
         (&["node", "lead", "9"], 1, "no voter"),
         (&["node", "info", "9"], 1, "not a member"),
         (&["node", "lead", "1", "--database", "nowhere"], 1, "does not exist"),
-        (&["cluster", "init"], 1, "belongs to cluster"),
+        (&["cluster", "init"], 1, "is already a member of cluster"),
+        (&["cluster", "wait-leader", "9"], 1, "node 9 is not a member of this cluster"),
         (&["node", "add", "127.0.0.1:1"], 3, "does not answer"),
         (&["query", "SELECT nothing"], 1, "42703"),
         (&["query", "--database", "nowhere", "SELECT 1"], 1, "3D000"),
@@ -178,7 +188,75 @@ fn cli_on_every_node(cluster: &Cluster) -> Result<()> {
         let (code, said) = cli(cluster, &hosts, arguments)?;
         ensure!(code == Some(expected) && said.contains(reason), "{arguments:?}: {code:?} {said}");
     }
+    errors_and_outcomes(&hosts)?;
     prompt(&hosts)
+}
+
+/// What `query` prints, on which output, for people and for programs.
+fn errors_and_outcomes(hosts: &str) -> Result<()> {
+    let run = |arguments: &[&str], input: &str| -> Result<(Option<i32>, String, String)> {
+        let mut child = Command::new(program("rustydb-cli")?)
+            .args(["--host", hosts])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        child.stdin.take().context("no input")?.write_all(input.as_bytes())?;
+        let output = child.wait_with_output()?;
+        let said = |bytes| String::from_utf8(bytes);
+        Ok((output.status.code(), said(output.stdout)?, said(output.stderr)?))
+    };
+    let document = |text: &str| serde_json::from_str::<Value>(text).with_context(|| text.to_owned());
+
+    let (code, out, err) = run(&["query", "CREATE TABLE outcome (id int PRIMARY KEY, t text)"], "")?;
+    ensure!(code == Some(0) && out == "CREATE TABLE\n", "{out}{err}");
+    let (code, out, err) = run(&["query", "INSERT INTO outcome VALUES (1, 'one')"], "")?;
+    ensure!(code == Some(0) && out == "INSERT 0 1\n", "{out}{err}");
+    // What ran before a failure is shown.
+    let failing = "SELECT 'before' AS shown; SELECT nothing";
+    let (code, out, err) = run(&["query", failing], "")?;
+    ensure!(code == Some(1) && out.contains("before") && err.contains("SQLSTATE 42703"), "{out}{err}");
+    let (code, out, err) = run(&["--json", "query", failing], "")?;
+    ensure!(code == Some(1), "{out}{err}");
+    let expected = serde_json::json!([{ "tag": "SELECT 1", "columns": ["shown"], "rows": [["before"]] }]);
+    assert_eq!(document(&out)?, expected);
+    let error = &document(&err)?["error"];
+    assert_eq!((&error["sqlstate"], &error["kind"]), (&Value::from("42703"), &Value::from("sql")));
+    assert_eq!(error["position"], 34);
+
+    for (arguments, kind, expected) in [
+        (&["--json", "cluster", "wait-leader", "9"][..], "refused", 1),
+        (&["--json", "cluster", "init"], "refused", 1),
+        (&["--json", "node", "add", "127.0.0.1:1"], "unreachable", 3),
+        (&["--json", "query"], "usage", 2),
+    ] {
+        let (code, out, err) = run(arguments, "")?;
+        ensure!(code == Some(expected) && out.is_empty(), "{arguments:?}: {out}{err}");
+        assert_eq!(document(&err)?["error"]["kind"], kind, "{arguments:?}");
+    }
+
+    let (code, out, err) = run(&["query", "COPY outcome FROM STDIN"], "2\ttwo\n3\tthree\n")?;
+    ensure!(code == Some(0) && out == "COPY 2\n", "{out}{err}");
+    let (code, out, err) = run(&["query", "COPY (SELECT * FROM outcome ORDER BY id) TO STDOUT"], "")?;
+    ensure!(code == Some(0) && out == "1\tone\n2\ttwo\n3\tthree\n", "{out}{err}");
+    let (code, out, err) = run(&["--json", "query", "COPY (SELECT 1) TO STDOUT; DELETE FROM outcome"], "")?;
+    ensure!(code == Some(0), "{out}{err}");
+    let expected = serde_json::json!([
+        { "tag": "COPY 1", "count": 1, "copy": "1\n" },
+        { "tag": "DELETE 3", "count": 3 },
+    ]);
+    assert_eq!(document(&out)?, expected);
+
+    // A script goes on after what fails, the last statement needs no semicolon, and nothing is left out.
+    let script = "SELECT 'one';\nSELECT nothing; SELECT 'a;b';\nCOPY outcome FROM stdin;\nSELECT 'last'";
+    let (code, out, err) = run(&["sql"], script)?;
+    ensure!(code == Some(1) && err.contains("42703") && err.contains("2 statements failed"), "{out}{err}");
+    ensure!(err.contains("COPY FROM STDIN is for `rustydb-cli query`"), "{err}");
+    ensure!(["one", "a;b", "last"].iter().all(|shown| out.contains(shown)), "{out}");
+    let (code, out, err) = run(&["sql"], "SELECT 1;\n-- nothing more\n")?;
+    ensure!(code == Some(0) && err.is_empty(), "{out}{err}");
+    Ok(())
 }
 
 /// The prompt, with a script in place of a person.
@@ -198,7 +276,8 @@ fn prompt(hosts: &str) -> Result<()> {
     for expected in ["42", "42703", "shown", "not null"] {
         ensure!(said.contains(expected), "`{expected}` is not in\n{said}");
     }
-    ensure!(output.status.success(), "{said}");
+    // It goes on after an error and fails at the end.
+    ensure!(output.status.code() == Some(1) && said.contains("1 statement failed"), "{said}");
     Ok(())
 }
 

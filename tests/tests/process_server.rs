@@ -1,5 +1,7 @@
 //! Servers started one by one from configuration files, as docs/operations.md says it, and what each refuses.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -157,7 +159,7 @@ async fn three_servers_form_a_cluster_as_the_page_says_and_refuse_what_would_bre
     // A cluster is formed once.
     let output = page.servers[1].cli(&["cluster", "init"])?;
     ensure!(
-        output.status.code() == Some(1) && text(&output).contains("belongs to cluster"),
+        output.status.code() == Some(1) && text(&output).contains("is already a member of cluster"),
         "{}",
         text(&output)
     );
@@ -320,6 +322,7 @@ fn a_server_that_cannot_start_says_why() -> Result<()> {
     let garbled = folder.path().join("garbled.pem");
     let whole = std::fs::read_to_string(&pem)?;
     std::fs::write(&garbled, whole.replace("MII", "!!!"))?;
+    std::fs::set_permissions(&garbled, Permissions::from_mode(0o600))?;
     let nowhere = folder.path().join("nowhere.pem");
     for (certificate, key, named, reason) in [
         (&nowhere, &key, "tls.certificate_file", "No such file"),
@@ -333,6 +336,19 @@ fn a_server_that_cannot_start_says_why() -> Result<()> {
         ensure!(code == Some(1) && said.contains(named) && said.contains(reason), "{tls}{said}");
         ensure!(said.lines().count() <= 2, "one clear line, not\n{said}");
     }
+    // A private key that others may read is refused before anything starts, and by check-config.
+    let exposed = folder.path().join("exposed.key");
+    std::fs::copy(&key, &exposed)?;
+    std::fs::set_permissions(&exposed, Permissions::from_mode(0o644))?;
+    let tls = format!("[tls]\ncertificate_file = {pem:?}\nkey_file = {exposed:?}\n");
+    let server = Server::new(folder.path(), "exposed", 9, base_port, 3, &tls)?;
+    let (code, said) = server.refusal()?;
+    ensure!(code == Some(2) && said.contains("tls.key_file") && said.contains("mode 0644"), "{said}");
+    let mut check = Command::new(program("rustydb")?);
+    check.arg("check-config").arg(&server.config);
+    let output = finish(check, PATIENCE)?;
+    ensure!(output.status.code() == Some(2) && text(&output).contains("tls.key_file"), "{}", text(&output));
+
     for (ca, certificate, key, named) in [
         (&nowhere, &pem, &key, "tls.interconnect_ca_file"),
         (&garbled, &pem, &key, "tls.interconnect_ca_file"),

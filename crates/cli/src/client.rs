@@ -5,8 +5,8 @@ use std::time::Duration;
 use rustydb_proto::v1::admin_client::AdminClient;
 use rustydb_proto::v1::{ClusterStatusRequest, ClusterStatusResponse, NodeStatusRequest, NodeStatusResponse};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Status};
 
+use crate::error::CliError;
 use crate::{Global, NodeName};
 
 /// Longest wait for a change of the cluster: longer than a node takes to give one up, so that its reason arrives.
@@ -14,51 +14,6 @@ const CHANGE_WAIT: Duration = Duration::from_secs(90);
 
 /// A client of one node's admin service.
 pub(crate) type Admin = AdminClient<Channel>;
-
-/// Why a command failed.
-#[derive(Debug)]
-pub(crate) enum CliError {
-    /// The command line or a file that it names is wrong.
-    Usage(String),
-    /// No node answered; each address with its reason.
-    Unreachable(String),
-    /// A node answered, and the answer is no.
-    Refused(String),
-    /// What was waited for did not happen in time.
-    TimedOut(String),
-}
-
-impl CliError {
-    pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            CliError::Refused(_) | CliError::TimedOut(_) => 1,
-            CliError::Usage(_) => 2,
-            CliError::Unreachable(_) => 3,
-        }
-    }
-}
-
-impl std::fmt::Display for CliError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (CliError::Usage(text)
-        | CliError::Unreachable(text)
-        | CliError::Refused(text)
-        | CliError::TimedOut(text)) = self;
-        f.write_str(text)
-    }
-}
-
-impl From<Status> for CliError {
-    fn from(status: Status) -> CliError {
-        let text = status.message().to_owned();
-        match status.code() {
-            // With a source the connection failed; without one a node that was reached says that another is not.
-            Code::Unavailable if std::error::Error::source(&status).is_some() => CliError::Unreachable(text),
-            Code::DeadlineExceeded => CliError::TimedOut(text),
-            _ => CliError::Refused(text),
-        }
-    }
-}
 
 /// Where nodes may be found, and how to speak to them.
 #[derive(Debug)]

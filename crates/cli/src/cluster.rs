@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use rustydb_proto::v1::{ClusterStatusResponse, InitClusterRequest, Member, NodeStatusResponse};
+use rustydb_proto::v1::{ClusterStatusResponse, GroupStatus, InitClusterRequest, Member, NodeStatusResponse};
 use serde::Serialize;
 
 use crate::NodeName;
-use crate::client::{Addresses, CliError};
+use crate::client::Addresses;
+use crate::error::CliError;
 use crate::output::{self, Form};
 
 /// The number of the group that holds the cluster's own records.
@@ -30,7 +31,8 @@ struct StatusView {
 #[derive(Debug, Serialize)]
 struct NodeView {
     node: u64,
-    /// `leader`, `follower`, `candidate` or `learner` of the system group; `unknown` when it does not answer.
+    /// `leader`, `follower`, `candidate` or `learner` of the system group; `unknown` when it does not answer. A node
+    /// that led and is answered by no majority any more is a candidate.
     role: String,
     /// `up`, `not ready` or `down`.
     health: String,
@@ -119,7 +121,8 @@ fn node_view(member: &Member, answer: Result<NodeStatusResponse, String>) -> Nod
     match answer {
         Ok(status) => {
             if let Some(system) = status.groups.iter().find(|group| group.group_id == SYSTEM_GROUP) {
-                view.role = system.state.clone();
+                let leads = system.state != "leader" || system.leader_id == member.node_id;
+                view.role = if leads { system.state.clone() } else { "candidate".to_owned() };
                 view.term = Some(system.term);
             }
             view.health = if status.ready { "up" } else { "not ready" }.to_owned();
@@ -230,7 +233,8 @@ pub(crate) async fn wait_leader(
 ) -> Result<(), CliError> {
     let deadline = Instant::now() + timeout;
     loop {
-        if let Some((leader, term)) = leader(addresses).await
+        let led = leader(addresses).await;
+        if let Some(Led { leader, term, .. }) = led
             && node.is_none_or(|node| node.0 == leader)
         {
             #[derive(Serialize)]
@@ -244,30 +248,56 @@ pub(crate) async fn wait_leader(
             }
             return Ok(());
         }
+        if let (Some(led), Some(node)) = (&led, node)
+            && !led.members.contains(&node.0)
+        {
+            return Err(CliError::Refused(format!("node {} is not a member of this cluster", node.0)));
+        }
         if Instant::now() >= deadline {
-            let who = node
-                .map_or_else(|| "no node leads".to_owned(), |node| format!("node {} does not lead", node.0));
-            return Err(CliError::TimedOut(format!("{who} after {timeout:?}")));
+            return Err(CliError::TimedOut(too_late(node, led.map(|led| led.leader), timeout)));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// The leader that a node which answers knows of, with its term. A leader counts only when it says so itself,
-/// because a follower may still believe in one that died.
-async fn leader(addresses: &Addresses) -> Option<(u64, u64)> {
-    let (mut admin, status) = addresses.first().await.ok()?;
+fn too_late(wanted: Option<NodeName>, leader: Option<u64>, waited: Duration) -> String {
+    match (wanted, leader) {
+        (Some(wanted), Some(leader)) => {
+            format!("node {} is not the leader after {waited:?}: node {leader} is", wanted.0)
+        }
+        (Some(wanted), None) => {
+            format!("node {} is not the leader after {waited:?}: there is no leader", wanted.0)
+        }
+        (None, _) => format!("there is no leader after {waited:?}"),
+    }
+}
+
+/// What a leader says.
+struct Led {
+    leader: u64,
+    term: u64,
+    /// Numbers of the members.
+    members: Vec<u64>,
+}
+
+/// The leader that a node which answers knows of. A leader counts only when it says so itself, because a follower may
+/// still believe in one that died.
+async fn leader(addresses: &Addresses) -> Option<Led> {
+    let (mut admin, mut status) = addresses.first().await.ok()?;
     let system = |status: &NodeStatusResponse| {
         status.groups.iter().find(|group| group.group_id == SYSTEM_GROUP).cloned()
     };
-    let own = system(&status)?;
-    if own.state == "leader" {
-        return Some((status.node_id, own.term));
+    let leads = |group: &GroupStatus, node: u64| group.state == "leader" && group.leader_id == node;
+    let mut own = system(&status)?;
+    let mut cluster = addresses.cluster(&mut admin).await.ok()?;
+    if !leads(&own, status.node_id) {
+        let member = cluster.members.iter().find(|member| member.node_id == own.leader_id)?;
+        (admin, status) = addresses.at(&member.interconnect_address).await.ok()?;
+        own = system(&status).filter(|group| leads(group, status.node_id))?;
+        cluster = addresses.cluster(&mut admin).await.ok()?;
     }
-    let cluster = addresses.cluster(&mut admin).await.ok()?;
-    let member = cluster.members.iter().find(|member| member.node_id == own.leader_id)?;
-    let (_, status) = addresses.at(&member.interconnect_address).await.ok()?;
-    system(&status).filter(|group| group.state == "leader").map(|group| (status.node_id, group.term))
+    let members = cluster.members.iter().map(|member| member.node_id).collect();
+    Some(Led { leader: status.node_id, term: own.term, members })
 }
 
 #[cfg(test)]
@@ -300,5 +330,30 @@ mod tests {
         let view = view(cluster, vec![Ok(up), Err("connection refused".to_owned())]);
         assert_eq!((view.nodes[0].health.as_str(), view.nodes[1].health.as_str()), ("up", "down"));
         assert_eq!((view.quorum, view.voters_up, view.leader), (2, 1, Some(1)));
+    }
+
+    #[test]
+    fn a_leader_without_a_majority_is_none() {
+        let member = Member { node_id: 1, role: "voter".to_owned(), ..Member::default() };
+        let role = |leader_id| {
+            let group = GroupStatus {
+                group_id: SYSTEM_GROUP,
+                state: "leader".to_owned(),
+                leader_id,
+                ..GroupStatus::default()
+            };
+            let status = NodeStatusResponse { node_id: 1, groups: vec![group], ..Default::default() };
+            node_view(&member, Ok(status)).role
+        };
+        assert_eq!((role(1).as_str(), role(0).as_str()), ("leader", "candidate"));
+    }
+
+    #[test]
+    fn a_wait_that_is_over_says_who_leads() {
+        let waited = Duration::from_secs(300);
+        assert_eq!(too_late(None, None, waited), "there is no leader after 300s");
+        let wanted = Some(NodeName(2));
+        assert_eq!(too_late(wanted, Some(1), waited), "node 2 is not the leader after 300s: node 1 is");
+        assert_eq!(too_late(wanted, None, waited), "node 2 is not the leader after 300s: there is no leader");
     }
 }

@@ -8,19 +8,23 @@
 
 mod client;
 mod cluster;
+mod error;
 mod node;
 mod output;
 mod query;
 mod raft;
+mod script;
 mod shell;
 mod tls;
+mod wire;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use client::{Addresses, CliError};
+use client::Addresses;
+use error::CliError;
 use output::Form;
 
 /// Looks after a RustyDB cluster and runs SQL on it.
@@ -45,7 +49,7 @@ struct Global {
     /// Interconnect port of hosts that name none (a node's PostgreSQL port plus 100 in the usual layout).
     #[arg(long, global = true, env = "RUSTYDB_PORT", default_value_t = 5532)]
     port: u16,
-    /// Print JSON instead of tables.
+    /// Print JSON instead of tables, and errors as JSON on standard error.
     #[arg(long, global = true)]
     json: bool,
     /// Longest wait for one answer, such as 5s.
@@ -79,14 +83,14 @@ enum Command {
     /// Consensus.
     #[command(subcommand)]
     Raft(RaftCommand),
-    /// Runs SQL and prints what it returns.
+    /// Runs SQL and prints what it returns. COPY FROM STDIN takes its rows from standard input.
     Query {
         #[command(flatten)]
         login: Login,
         /// The statements, separated by semicolons.
         sql: String,
     },
-    /// Opens an interactive prompt.
+    /// Opens an interactive prompt, or runs the statements on standard input when that is no terminal.
     Sql {
         #[command(flatten)]
         login: Login,
@@ -201,7 +205,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 fn main() -> ExitCode {
-    let line = CommandLine::parse();
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => return wrong_line(&error),
+    };
+    let form = line.global.form();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -212,10 +220,23 @@ fn main() -> ExitCode {
     match runtime.block_on(run(line)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rustydb-cli: {error}");
+            error.report(form);
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// The line asks for help, or cannot be understood. Whether JSON is wanted is then known only by the word itself.
+fn wrong_line(error: &clap::Error) -> ExitCode {
+    let wants_json = std::env::args_os().any(|word| word == "--json");
+    if error.use_stderr() && wants_json {
+        let error = CliError::Usage(error.to_string().trim_end().to_owned());
+        error.report(Form::Json);
+        return ExitCode::from(error.exit_code());
+    }
+    // A reader that went away is no error.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 async fn run(line: CommandLine) -> Result<(), CliError> {

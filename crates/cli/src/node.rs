@@ -4,8 +4,9 @@ use rustydb_proto::v1::{AddNodeRequest, TransferLeaderRequest};
 use serde::Serialize;
 
 use crate::NodeName;
-use crate::client::{Addresses, CliError};
+use crate::client::Addresses;
 use crate::cluster::SYSTEM_GROUP;
+use crate::error::CliError;
 use crate::output::{self, Form};
 use crate::raft::GroupView;
 

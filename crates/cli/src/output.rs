@@ -35,3 +35,9 @@ pub(crate) fn line(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stdout(), "{text}");
 }
+
+/// Prints bytes as they are.
+pub(crate) fn raw(bytes: &[u8]) {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(bytes);
+}

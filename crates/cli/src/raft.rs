@@ -3,7 +3,8 @@
 use rustydb_proto::v1::GroupStatus;
 use serde::Serialize;
 
-use crate::client::{Addresses, CliError};
+use crate::client::Addresses;
+use crate::error::CliError;
 use crate::output::{self, Form};
 
 /// One Raft group, as a node sees it.

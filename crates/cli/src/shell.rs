@@ -1,13 +1,17 @@
-//! `sql`: a prompt with history. A statement ends with `;`, a command starts with `\`.
+//! `sql`: a prompt with history, or a script on standard input. A statement ends with `;`, a command starts with `\`.
+
+use std::io::IsTerminal as _;
 
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
-use tokio_postgres::Client;
 
 use crate::Login;
-use crate::client::{Addresses, CliError};
+use crate::client::Addresses;
+use crate::error::CliError;
 use crate::output::{self, Form};
-use crate::query;
+use crate::query::{self, CopySource};
+use crate::script;
+use crate::wire::Session;
 
 const HELP: &str = "\
 \\d          tables and indexes
@@ -65,93 +69,146 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// Whether the text ends a statement: its last `;` is outside quotes and comments.
-fn complete(text: &str) -> bool {
-    let mut ended = false;
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            quote @ ('\'' | '"') => {
-                ended = false;
-                if !characters.by_ref().any(|inside| inside == quote) {
-                    return false;
+pub(crate) async fn run(addresses: &Addresses, form: Form, login: &Login) -> Result<(), CliError> {
+    let session = query::connect(addresses, login).await?;
+    let mut shell = Shell { addresses, form, login, session, pending: String::new(), failed: 0 };
+    if std::io::stdin().is_terminal() { shell.prompt().await } else { shell.script().await }
+}
+
+/// Whether there is more to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Line,
+    Quit,
+}
+
+struct Shell<'a> {
+    addresses: &'a Addresses,
+    form: Form,
+    login: &'a Login,
+    session: Session,
+    /// The beginning of a statement that has not ended.
+    pending: String,
+    /// Statements that failed.
+    failed: u64,
+}
+
+impl Shell<'_> {
+    async fn prompt(&mut self) -> Result<(), CliError> {
+        let mut editor = DefaultEditor::new().map_err(|error| CliError::Refused(error.to_string()))?;
+        let history =
+            std::env::var_os("HOME").map(|home| std::path::Path::new(&home).join(".rustydb_history"));
+        if let Some(history) = &history {
+            // The first session has none.
+            let _ = editor.load_history(history);
+        }
+        output::line("type \\? for help");
+        loop {
+            let mark = if self.pending.is_empty() { '=' } else { '-' };
+            let line = match editor.readline(&format!("{}{mark}> ", self.login.database)) {
+                Ok(line) => line,
+                Err(ReadlineError::Interrupted) => {
+                    self.pending.clear();
+                    continue;
+                }
+                Err(_) => break,
+            };
+            let begun = if self.pending.is_empty() { String::new() } else { format!("{}\n", self.pending) };
+            if self.take(&line).await == Next::Quit {
+                break;
+            }
+            if self.pending.is_empty() && !line.trim().is_empty() {
+                let _ = editor.add_history_entry(format!("{begun}{line}").trim());
+            }
+            if self.session.is_lost() {
+                self.connect_again().await;
+            }
+        }
+        if let Some(history) = &history
+            && let Err(error) = editor.save_history(history)
+        {
+            eprintln!("the history was not saved: {error}");
+        }
+        Ok(())
+    }
+
+    /// Runs what standard input has, goes on after statements that fail, and fails at the end if one did. It does not
+    /// go on without the connection: what follows may belong to a transaction that is gone.
+    async fn script(&mut self) -> Result<(), CliError> {
+        for line in std::io::stdin().lines() {
+            let line = line.map_err(|error| CliError::Refused(format!("standard input: {error}")))?;
+            if self.take(&line).await == Next::Quit || self.session.is_lost() {
+                return self.outcome();
+            }
+        }
+        // The last statement may come without its semicolon.
+        let last = std::mem::take(&mut self.pending);
+        if !last.is_empty() {
+            self.execute(&last).await;
+        }
+        self.outcome()
+    }
+
+    fn outcome(&self) -> Result<(), CliError> {
+        if self.failed == 0 { Ok(()) } else { Err(CliError::Script { failed: self.failed }) }
+    }
+
+    /// Takes one more line: runs the statements that it completes, or the command that it is.
+    async fn take(&mut self, line: &str) -> Next {
+        if self.pending.is_empty() && line.trim_start().starts_with('\\') {
+            match meta(line.trim()) {
+                Meta::Quit => return Next::Quit,
+                Meta::Help => output::line(HELP),
+                Meta::ConnInfo => conninfo(self.addresses, self.login).await,
+                Meta::Query(sql) => self.execute(&sql).await,
+                Meta::Unknown => {
+                    let unknown = format!("unknown command {}; \\? lists them", line.trim());
+                    self.fail(&CliError::Usage(unknown));
                 }
             }
-            '-' if characters.peek() == Some(&'-') => {
-                characters.by_ref().find(|inside| *inside == '\n');
-            }
-            ';' => ended = true,
-            space if space.is_whitespace() => {}
-            _ => ended = false,
+            return Next::Line;
         }
+        if !self.pending.is_empty() {
+            self.pending.push('\n');
+        }
+        self.pending.push_str(line);
+        let text = std::mem::take(&mut self.pending);
+        let (statements, rest) = script::split(&text);
+        self.pending = rest.trim_start().to_owned();
+        for statement in statements {
+            self.execute(statement).await;
+            if self.session.is_lost() {
+                break;
+            }
+        }
+        Next::Line
     }
-    ended
-}
 
-pub(crate) async fn run(addresses: &Addresses, form: Form, login: &Login) -> Result<(), CliError> {
-    let mut client = query::connect(addresses, login).await?;
-    let mut editor = DefaultEditor::new().map_err(|error| CliError::Refused(error.to_string()))?;
-    let history = std::env::var_os("HOME").map(|home| std::path::Path::new(&home).join(".rustydb_history"));
-    if let Some(history) = &history {
-        // The first session has none.
-        let _ = editor.load_history(history);
-    }
-    output::line("type \\? for help");
-    let mut pending = String::new();
-    loop {
-        let mark = if pending.is_empty() { '=' } else { '-' };
-        let line = match editor.readline(&format!("{}{mark}> ", login.database)) {
-            Ok(line) => line,
-            Err(ReadlineError::Interrupted) => {
-                pending.clear();
-                continue;
-            }
-            Err(_) => break,
-        };
-        if pending.is_empty() && line.trim_start().starts_with('\\') {
-            let _ = editor.add_history_entry(line.trim());
-            match meta(line.trim()) {
-                Meta::Quit => break,
-                Meta::Help => output::line(HELP),
-                Meta::ConnInfo => conninfo(addresses, login).await,
-                Meta::Query(sql) => show(addresses, login, &mut client, form, &sql).await,
-                Meta::Unknown => eprintln!("unknown command {}; \\? lists them", line.trim()),
-            }
-            continue;
-        }
-        if !pending.is_empty() {
-            pending.push('\n');
-        }
-        pending.push_str(&line);
-        if complete(&pending) {
-            let statement = std::mem::take(&mut pending);
-            let _ = editor.add_history_entry(statement.trim());
-            show(addresses, login, &mut client, form, &statement).await;
-        } else if pending.trim().is_empty() {
-            pending.clear();
+    async fn execute(&mut self, sql: &str) {
+        let outcome = query::execute(&mut self.session, self.form, sql, CopySource::None).await;
+        if let Err(error) = outcome {
+            self.fail(&error);
         }
     }
-    if let Some(history) = &history
-        && let Err(error) = editor.save_history(history)
-    {
-        eprintln!("the history was not saved: {error}");
-    }
-    Ok(())
-}
 
-async fn show(addresses: &Addresses, login: &Login, client: &mut Client, form: Form, sql: &str) {
-    if client.is_closed() {
-        match query::connect(addresses, login).await {
+    fn fail(&mut self, error: &CliError) {
+        self.failed += 1;
+        match self.form {
+            Form::Json => error.report(Form::Json),
+            Form::Table => eprintln!("{error}"),
+        }
+    }
+
+    async fn connect_again(&mut self) {
+        match query::connect(self.addresses, self.login).await {
             Ok(fresh) => {
-                eprintln!("the connection was lost; connected again, settings are back to their defaults");
-                *client = fresh;
+                eprintln!(
+                    "connected again; settings are back to their defaults, and an open transaction is gone"
+                );
+                self.session = fresh;
             }
-            Err(error) => return eprintln!("{error}"),
+            Err(error) => eprintln!("{error}"),
         }
-    }
-    match query::execute(client, sql).await {
-        Ok(results) => query::print(form, &results),
-        Err(error) => eprintln!("{error}"),
     }
 }
 
@@ -168,17 +225,6 @@ async fn conninfo(addresses: &Addresses, login: &Login) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_statement_ends_with_a_semicolon_outside_quotes() {
-        for text in ["SELECT 1;", "SELECT ';';", "SELECT 1; -- done", "SELECT 'it''s';\n", "SELECT \"a;b\";"]
-        {
-            assert!(complete(text), "{text}");
-        }
-        for text in ["SELECT 1", "SELECT ';", "SELECT 1; SELECT 2", "-- ;", ""] {
-            assert!(!complete(text), "{text}");
-        }
-    }
 
     #[test]
     fn commands_are_understood() {

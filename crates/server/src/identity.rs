@@ -95,6 +95,14 @@ pub enum IdentityError {
         /// The cluster that asks.
         asked: String,
     },
+    /// The node is asked to form a cluster and has one.
+    #[error("node {node} is already a member of cluster {cluster}")]
+    Member {
+        /// The node.
+        node: u64,
+        /// Its cluster.
+        cluster: String,
+    },
     /// The folder was written with another engine.
     #[error("data folder {} was written with engine {found:?}, but storage.engine is {configured:?}", dir.display())]
     OtherEngine {

@@ -4,8 +4,10 @@
 //! key, and the key's line is looked up in the text; a key that is not in the file has no line.
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 
-use super::Config;
+use super::{Config, TlsConfig};
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +55,33 @@ pub fn check_text(text: &str) -> Result<Config, Vec<Finding>> {
     }
     findings.sort_by_key(|finding| finding.line.unwrap_or(usize::MAX));
     Err(findings)
+}
+
+/// The private keys that others than the server's account may read. A file that is not there is not looked at: it may
+/// be on another machine than the configuration.
+pub(super) fn exposed_keys(text: &str, tls: &TlsConfig) -> Vec<Finding> {
+    let keys = [("tls.key_file", &tls.key_file), ("tls.interconnect_key_file", &tls.interconnect_key_file)];
+    let exposed = |(key, path): (&str, &PathBuf)| {
+        let metadata = std::fs::metadata(path).ok().filter(|_| !path.as_os_str().is_empty())?;
+        let reason = access_problem(metadata.mode(), metadata.uid())?;
+        let reason = format!("{}: {reason}", path.display());
+        Some(Finding { line: line_of(text, key), key: key.to_owned(), reason })
+    };
+    keys.into_iter().filter_map(exposed).collect()
+}
+
+/// What is wrong with the access to a private key, by the rule of PostgreSQL: a key of root may be read by a group, so
+/// that the system can hand it to several services.
+fn access_problem(mode: u32, owner: u32) -> Option<String> {
+    const ROOT: u32 = 0;
+    let forbidden = if owner == ROOT { 0o037 } else { 0o077 };
+    (mode & forbidden != 0).then(|| {
+        format!(
+            "others than its owner may use this private key (mode {:04o}): give it the mode 0600, or 0640 when root \
+             owns it",
+            mode & 0o7777
+        )
+    })
 }
 
 fn line_at(text: &str, offset: usize) -> usize {
@@ -164,5 +193,39 @@ mod tests {
                 "line 4: node.id: 0 is outside 1 to 4294967295",
             ],
         );
+    }
+
+    #[test]
+    fn a_private_key_is_its_owners() {
+        for (mode, owner, is_good) in [
+            (0o100_600, 1000, true),
+            (0o100_400, 1000, true),
+            (0o100_640, 1000, false),
+            (0o100_644, 1000, false),
+            (0o100_600, 0, true),
+            (0o100_640, 0, true),
+            (0o100_660, 0, false),
+            (0o100_644, 0, false),
+        ] {
+            assert_eq!(access_problem(mode, owner).is_none(), is_good, "{mode:o} of {owner}");
+        }
+    }
+
+    #[test]
+    fn an_exposed_private_key_is_found_with_its_line() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("server.key");
+        std::fs::write(&key, "secret").unwrap();
+        let text = format!("[tls]\ncertificate_file = \"a.pem\"\nkey_file = {key:?}\n");
+        let config = check_text(&text).unwrap();
+        let found = |mode| {
+            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+            exposed_keys(&text, &config.tls)
+        };
+        assert_eq!(found(0o600), []);
+        let said = found(0o644).first().unwrap().to_string();
+        let expected = format!("line 3: tls.key_file: {}: others than its owner", key.display());
+        assert!(said.starts_with(&expected) && said.contains("(mode 0644)"), "{said}");
     }
 }

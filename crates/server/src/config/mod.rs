@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use check::exposed_keys;
 pub use check::{Finding, check_text};
 pub use node::{ClusterConfig, ListenConfig, LogFormat, LoggingConfig, NodeConfig, RuntimeConfig};
 pub use raft::RaftConfig;
@@ -90,7 +91,10 @@ impl Config {
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        check_text(&text).map_err(|findings| ConfigError::Wrong { path: path.to_owned(), findings })
+        let wrong = |findings| ConfigError::Wrong { path: path.to_owned(), findings };
+        let config = check_text(&text).map_err(wrong)?;
+        let findings = exposed_keys(&text, &config.tls);
+        if findings.is_empty() { Ok(config) } else { Err(wrong(findings)) }
     }
 }
 

@@ -81,8 +81,11 @@ pub enum DevError {
         reason: String,
     },
     /// Every node has died.
-    #[error("no node is left")]
-    AllDied,
+    #[error("every node has died; start all of them again with: rustydb dev --data {}", dir.display())]
+    AllDied {
+        /// Folder of the cluster.
+        dir: PathBuf,
+    },
     /// Signals cannot be caught.
     #[error("signals cannot be caught: {0}")]
     Signals(std::io::Error),

@@ -65,6 +65,10 @@ pub(crate) async fn run(dir: &Path, wanted: Wanted) -> Result<(), DevError> {
         _ = terminate.recv() => Ok(()),
         outcome = cluster.serve() => outcome,
     };
+    if matches!(outcome, Err(DevError::AllDied { .. })) {
+        // There is nothing to stop.
+        return outcome;
+    }
     say("stopping");
     tokio::select! {
         biased;
@@ -203,7 +207,7 @@ impl Cluster {
                 say("ready");
             }
             if self.nodes.iter().all(|node| node.dead) {
-                return Err(DevError::AllDied);
+                return Err(DevError::AllDied { dir: self.layout.dir().to_owned() });
             }
             tokio::time::sleep(POLL).await;
         }
@@ -352,6 +356,10 @@ impl Cluster {
     fn tell_quorum(&mut self, at: f64) {
         let (nodes, quorum) = (self.nodes.len(), self.nodes.len() / 2 + 1);
         let alive = self.nodes.iter().filter(|node| !node.dead).count();
+        if alive == 0 {
+            // This is the end, and its message says how to go on.
+            return;
+        }
         if (alive < quorum) != self.told_no_quorum {
             self.told_no_quorum = alive < quorum;
             let effect = if self.told_no_quorum {

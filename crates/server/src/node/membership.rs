@@ -21,6 +21,7 @@ use tonic::Status;
 use super::reconcile::REPLICAS_MAX;
 use super::{Inner, NodeError};
 use crate::config::Config;
+use crate::identity::IdentityError;
 
 /// Longest wait for a step that needs a majority.
 const STEP: Duration = Duration::from_secs(30);
@@ -33,19 +34,22 @@ pub(crate) const FIRST: &str = "postgres";
 
 /// Forms a new cluster with this node as its only member; returns its id.
 pub(crate) async fn init(node: &Arc<Inner>, password: &str) -> Result<String, Status> {
+    let is_formed = || node.system.latest().database_named(FIRST).is_some();
+    let role_has_password =
+        || node.system.latest().role_named(FIRST).is_some_and(|role| role.verifier.is_some());
+    if let Some(cluster) = node.cluster_id()
+        && is_formed()
+        && (password.is_empty() || role_has_password())
+    {
+        let member = IdentityError::Member { node: node.me.get(), cluster };
+        return Err(Status::failed_precondition(member.to_string()));
+    }
     let cluster_id = node.found_cluster().map_err(|error| Status::failed_precondition(error.to_string()))?;
     tracing::info!(cluster = cluster_id, "forming a cluster");
     node.reconcile_now();
     node.wait_for(STEP, "the first database", |node| node.system.latest().database_named(FIRST).is_some())
         .await?;
-    let role_has_password =
-        || node.system.latest().role_named(FIRST).is_some_and(|role| role.verifier.is_some());
     if !password.is_empty() {
-        if role_has_password() {
-            return Err(Status::failed_precondition(
-                "the cluster is formed and its superuser has a password",
-            ));
-        }
         let verifier = node.verifier(password).map_err(|error| Status::internal(error.to_string()))?;
         let verifier = Some(Some(verifier));
         let change = RoleChange { verifier, ..RoleChange::default() };

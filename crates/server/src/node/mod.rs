@@ -251,8 +251,12 @@ impl Inner {
     pub(crate) fn found_cluster(&self) -> Result<String, IdentityError> {
         let mut folder = self.folder.lock();
         let id = match folder.cluster_id() {
+            // A founder that was cut short goes on; one whose cluster is formed is refused by its caller.
             Some(present) if folder.is_founder() => present.to_owned(),
-            _ => uuid::Uuid::new_v4().to_string(),
+            Some(present) => {
+                return Err(IdentityError::Member { node: self.me.get(), cluster: present.to_owned() });
+            }
+            None => uuid::Uuid::new_v4().to_string(),
         };
         folder.adopt(&id, Part::Founder)?;
         self.cluster.set(&id);
