@@ -31,7 +31,7 @@ use crate::{
     machine::{Machine, MachineError},
     network::NetworkFactory,
     proposer::RaftProposer,
-    runtime::{BoxFuture, poll_once},
+    runtime::{BoxFuture, poll_once, set_tick_grid},
     snapshot::{Piece, Receiver},
     state_machine::{MachineCell, StateMachine},
     transport::{FrameSink, Inbound, Lane, Transport},
@@ -105,6 +105,7 @@ impl Groups {
     pub fn new(parts: GroupsParts) -> Self {
         let GroupsParts { env, config, log, transport, machines, node } = parts;
         let tasks = TaskGroup::new(&env);
+        set_tick_grid(config.heartbeat_interval);
         let inner = GroupsInner {
             env,
             config: Arc::new(config),

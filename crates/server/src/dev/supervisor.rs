@@ -23,6 +23,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// How long `--start-node` waits for a majority when too few nodes answer.
 const QUORUM_PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(100);
+/// How often the nodes of a cluster that is ready are asked how they are: it takes part of their idle time.
+const WATCH: Duration = Duration::from_millis(250);
 
 /// A line on standard output; a reader that went away is no reason to stop the cluster.
 fn say(text: &str) {
@@ -209,7 +211,7 @@ impl Cluster {
             if self.nodes.iter().all(|node| node.dead) {
                 return Err(DevError::AllDied { dir: self.layout.dir().to_owned() });
             }
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(if self.ready { WATCH } else { POLL }).await;
         }
     }
 

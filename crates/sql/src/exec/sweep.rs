@@ -2,7 +2,7 @@
 //!
 //! A dropped storage is recorded in the catalog until its last row is deleted, so that the sweep goes on after a
 //! restart and at the next leader. Nobody reads those rows any more but by an older snapshot, which still finds them.
-//! The sweep takes a bounded share of the time, whatever there is to sweep.
+//! The sweep takes a bounded share of the time, whatever there is to sweep, and a small one while others commit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,8 +25,13 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// Rows deleted by one transaction, and about how many bytes of them are read for it.
 const STEP_ROWS: usize = 500;
 const STEP_SIZE_BYTES: usize = 256 << 10;
-/// After a step the sweep rests for this many times as long as the step took.
+/// After a step the sweep rests for this many times as long as the step took,
 const REST_FACTOR: u32 = 4;
+/// and for this many times as long while others commit: what it deletes is in nobody's way, and each row takes as much
+/// of the log, of every replica and of the flush as a row of theirs.
+const REST_FACTOR_BUSY: u32 = 24;
+/// Others commit when this many transactions were applied during a rest; one may be the step itself.
+const BUSY_COMMITS: u64 = 2;
 const LOCK_WAIT: LockWait = LockWait::For(Duration::from_secs(1));
 
 /// What one step came to.
@@ -66,8 +71,14 @@ pub async fn run(env: Env, cluster: Arc<dyn ClusterPort>, stopping: Signal) {
                         break;
                     }
                 }
-                let rest = (env.now() - began) * REST_FACTOR;
-                if env.timeout(rest, stopping.wait()).await.is_ok() {
+                let (took, applied) = (env.now() - began, store.applied_changes());
+                let before = *applied.borrow();
+                if env.timeout(took * REST_FACTOR, stopping.wait()).await.is_ok() {
+                    return;
+                }
+                let is_busy = applied.borrow().get().saturating_sub(before.get()) >= BUSY_COMMITS;
+                let more = took * (REST_FACTOR_BUSY - REST_FACTOR);
+                if is_busy && env.timeout(more, stopping.wait()).await.is_ok() {
                     return;
                 }
             }
