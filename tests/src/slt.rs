@@ -1,12 +1,14 @@
 //! SQL logic tests over the Postgres wire: the files of `tests/slt`, run against any server.
 //!
 //! Every expected value was recorded from PostgreSQL 15 (`slt --record`), so a file that passes on RustyDB says
-//! that the two agree. An error is compared by its SQLSTATE alone; values by their text form.
+//! that the two agree. An error is compared by its SQLSTATE, and by its place in the statement where the file gives one;
+//! values by their text form.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, MakeConnection, Runner};
+use tokio_postgres::error::ErrorPosition;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// A connection that sends each statement as a simple query.
@@ -45,7 +47,13 @@ impl AsyncDB for WireDatabase {
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, StatementError> {
         let messages = self.client.simple_query(sql).await.map_err(|error| match error.code() {
-            Some(state) => StatementError(format!("SQLSTATE {}", state.code())),
+            Some(state) => {
+                let place = match error.as_db_error().and_then(|error| error.position()) {
+                    Some(ErrorPosition::Original(place)) => format!(" at {place}"),
+                    _ => String::new(),
+                };
+                StatementError(format!("SQLSTATE {}{place}", state.code()))
+            }
             None => StatementError(error.to_string()),
         })?;
         let mut rows = Vec::new();

@@ -24,6 +24,9 @@ pub fn normalise(tokens: &mut [TokenWithSpan]) {
     join_strings(tokens);
     fold_names(tokens);
     normalise_vacuum(tokens);
+    normalise_analyze(tokens);
+    normalise_locking(tokens);
+    drop_only(tokens);
 }
 
 /// Joins string literals with only blanks, a line's end among them, in between: they are one literal.
@@ -100,6 +103,88 @@ fn normalise_vacuum(tokens: &mut [TokenWithSpan]) {
             _ => return,
         }
         token.token = blank;
+    }
+}
+
+/// Drops the options of ANALYZE, which say how much it tells and whether it waits, not what it does.
+fn normalise_analyze(tokens: &mut [TokenWithSpan]) {
+    let mut significant =
+        tokens.iter_mut().filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
+    if !significant.next().is_some_and(|token| is_keyword(&token.token, Keyword::ANALYZE)) {
+        return;
+    }
+    let mut is_listed = false;
+    for token in significant {
+        match &token.token {
+            Token::LParen if !is_listed => is_listed = true,
+            Token::RParen if is_listed => {
+                token.token = Token::Whitespace(Whitespace::Space);
+                return;
+            }
+            Token::Comma if is_listed => {}
+            Token::Word(word)
+                if word.quote_style.is_none()
+                    && matches!(
+                        word.value.as_str(),
+                        "verbose" | "skip_locked" | "true" | "false" | "on" | "off"
+                    ) => {}
+            _ => return,
+        }
+        token.token = Token::Whitespace(Whitespace::Space);
+        if !is_listed {
+            return;
+        }
+    }
+}
+
+/// FOR NO KEY UPDATE becomes FOR UPDATE, and FOR KEY SHARE becomes FOR SHARE: the parser has two strengths of row
+/// locks, and the stronger of a pair keeps all that the weaker one promises.
+fn normalise_locking(tokens: &mut [TokenWithSpan]) {
+    let is_key = |token: &TokenWithSpan| matches!(&token.token, Token::Word(word) if word.value == "key");
+    if !tokens.iter().any(is_key) {
+        return;
+    }
+    let words: Vec<usize> = tokens
+        .iter()
+        .enumerate()
+        .filter(|(_, token)| !matches!(token.token, Token::Whitespace(_)))
+        .map(|(at, _)| at)
+        .collect();
+    for (start, _) in words.iter().enumerate() {
+        for (pattern, dropped) in
+            [(&["for", "no", "key", "update"][..], 1..3), (&["for", "key", "share"][..], 1..2)]
+        {
+            let places = words.get(start..start + pattern.len()).unwrap_or_default();
+            let fits = places.len() == pattern.len()
+                && places.iter().zip(pattern).all(|(at, word)| {
+                    matches!(tokens.get(*at).map(|token| &token.token),
+                        Some(Token::Word(found)) if found.quote_style.is_none() && found.value == *word)
+                });
+            for at in places.get(dropped).unwrap_or_default().iter().filter(|_| fits) {
+                if let Some(token) = tokens.get_mut(*at) {
+                    token.token = Token::Whitespace(Whitespace::Space);
+                }
+            }
+        }
+    }
+}
+
+/// Drops ONLY before the name of a table: no table inherits from another.
+fn drop_only(tokens: &mut [TokenWithSpan]) {
+    let mut takes_table = false;
+    let mut significant =
+        tokens.iter_mut().filter(|token| !matches!(token.token, Token::Whitespace(_))).peekable();
+    while let Some(token) = significant.next() {
+        let followed = matches!(significant.peek().map(|next| &next.token), Some(Token::Word(_)));
+        let Token::Word(word) = &token.token else {
+            takes_table = false;
+            continue;
+        };
+        if takes_table && followed && word.quote_style.is_none() && word.value == "only" {
+            token.token = Token::Whitespace(Whitespace::Space);
+        } else {
+            takes_table = matches!(word.keyword, Keyword::FROM | Keyword::JOIN | Keyword::UPDATE);
+        }
     }
 }
 

@@ -16,6 +16,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::interval_fields::IntervalFields;
+
 /// The letter by which PostgreSQL groups types when it chooses among overloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Category {
@@ -475,6 +477,13 @@ impl DataType {
             }
             return DataType::parse_name(inner)?.array();
         }
+        if let Some(words) = name.strip_prefix("interval ") {
+            let fields = Some(IntervalFields::named(words)?);
+            return Some(DataType {
+                base: BaseType::Interval,
+                modifier: IntervalFields::modifier(fields, None),
+            });
+        }
         let base = match name {
             "boolean" => BaseType::Bool,
             "int" | "integer" | "serial" | "serial4" => BaseType::Int4,
@@ -500,27 +509,38 @@ impl DataType {
     /// A type name with an optional modifier, as `regtype` and `format_type` write it, such as
     /// `numeric(9,2)`, `character varying(10)[]` or `timestamp(3) without time zone`.
     pub fn parse(text: &str) -> Option<DataType> {
+        DataType::read(text).ok()
+    }
+
+    /// As [`DataType::parse`].
+    ///
+    /// # Errors
+    /// What is wrong with the name.
+    pub fn read(text: &str) -> Result<DataType, TypeNameError> {
         let lower = text.trim().to_ascii_lowercase();
         let collapsed = lower.split_whitespace().collect::<Vec<_>>().join(" ");
         let name = collapsed.strip_prefix("pg_catalog.").unwrap_or(&collapsed);
         let Some(open) = name.find('(') else {
-            return DataType::parse_name(name);
+            return DataType::parse_name(name).ok_or(TypeNameError::Unknown);
         };
-        let close = open + name.get(open..)?.find(')')?;
-        let head = name.get(..open)?.trim_end();
-        let tail = name.get(close + 1..)?.trim();
+        let unknown = || TypeNameError::Unknown;
+        let part = |range| name.get(range).ok_or_else(unknown);
+        let close = open + part(open..name.len())?.find(')').ok_or_else(unknown)?;
+        let head = part(0..open)?.trim_end();
+        let tail = part(close + 1..name.len())?.trim();
         let (tail, is_array) = match tail.strip_suffix("[]") {
             Some(rest) => (rest.trim_end(), true),
             None => (tail, false),
         };
         let whole = if tail.is_empty() { head.to_owned() } else { format!("{head} {tail}") };
-        let numbers = name
-            .get(open + 1..close)?
+        let base = DataType::parse_name(&whole).ok_or_else(unknown)?;
+        let numbers = part(open + 1..close)?
             .split(',')
             .map(|number| number.trim().parse::<i32>().ok())
-            .collect::<Option<Vec<_>>>()?;
-        let typed = DataType::parse_name(&whole)?.with_arguments(&numbers).ok()?;
-        if is_array { typed.array() } else { Some(typed) }
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| TypeNameError::Modifier("invalid type modifier".to_owned()))?;
+        let typed = base.with_arguments(&numbers).map_err(TypeNameError::Modifier)?;
+        if is_array { typed.array().ok_or_else(unknown) } else { Ok(typed) }
     }
 
     /// Applies the numbers in parentheses after a type's name.
@@ -561,7 +581,13 @@ impl DataType {
                 _ => Err("invalid type modifier".to_owned()),
             },
             BaseType::Interval => match *arguments {
-                [n] if n >= 0 => Ok(DataType { base: self.base, modifier: (0x7fff << 16) | n.min(6) }),
+                [n] if n >= 0 => Ok(DataType {
+                    base: self.base,
+                    modifier: IntervalFields::modifier(
+                        IntervalFields::of_modifier(self.modifier),
+                        Some(n.min(6)),
+                    ),
+                }),
                 [n] => Err(format!("INTERVAL({n}) precision must not be negative")),
                 _ => Err("invalid INTERVAL type modifier".to_owned()),
             },
@@ -574,6 +600,15 @@ impl DataType {
             _ => Err(format!("type modifier is not allowed for type \"{}\"", self.base)),
         }
     }
+}
+
+/// What is wrong with a written type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TypeNameError {
+    /// No type has this name.
+    Unknown,
+    /// The type is known, and what stands in parentheses does not fit it: PostgreSQL's message.
+    Modifier(String),
 }
 
 /// Prints as PostgreSQL's `format_type(oid, typmod)`.
@@ -597,10 +632,15 @@ impl fmt::Display for DataType {
                 }
                 None => f.write_str(scalar.sql_name())?,
             },
-            BaseType::Interval => match self.time_precision() {
-                Some(precision) => write!(f, "interval({precision})")?,
-                None => f.write_str("interval")?,
-            },
+            BaseType::Interval => {
+                f.write_str("interval")?;
+                if let Some(fields) = IntervalFields::of_modifier(self.modifier) {
+                    write!(f, " {}", fields.name())?;
+                }
+                if let Some(precision) = self.time_precision() {
+                    write!(f, "({precision})")?;
+                }
+            }
             _ => f.write_str(scalar.sql_name())?,
         }
         if is_array { f.write_str("[]") } else { Ok(()) }
@@ -629,12 +669,26 @@ mod tests {
             ("float(20)", "real"),
             ("pg_catalog.regclass", "regclass"),
             ("interval(2)", "interval(2)"),
+            ("interval hour to minute", "interval hour to minute"),
+            ("interval second(2)", "interval second(2)"),
+            ("interval year[]", "interval year[]"),
         ];
         for (text, expected) in cases {
             let parsed = DataType::parse(text).map(|ty| ty.to_string());
             assert_eq!(parsed.as_deref(), Some(expected), "{text}");
         }
         assert_eq!(DataType::parse("no_such_type"), None);
+        assert_eq!(DataType::parse("interval minute to hour"), None);
+        // As PostgreSQL stores them.
+        assert_eq!(DataType::parse("interval year to month").map(|ty| ty.modifier), Some(458_751));
+        assert_eq!(DataType::parse("interval day to second(3)").map(|ty| ty.modifier), Some(470_286_339));
+        assert_eq!(DataType::parse("interval(2)").map(|ty| ty.modifier), Some(2_147_418_114));
+        let modifier = |text| match DataType::read(text) {
+            Err(TypeNameError::Modifier(message)) => message,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(modifier("varchar(0)"), "length for type varchar must be at least 1");
+        assert_eq!(modifier("numeric(2000)"), "NUMERIC precision 2000 must be between 1 and 1000");
         assert_eq!(DataType::numeric(9, 2).modifier, 589_830);
     }
 

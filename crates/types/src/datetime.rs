@@ -15,7 +15,9 @@ use crate::value::{
 };
 use crate::value_error::ValueError;
 
-pub use parse::{parse_date, parse_interval, parse_time, parse_timestamp, parse_timestamptz, uses_clock};
+pub use parse::{
+    parse_date, parse_interval, parse_interval_of, parse_time, parse_timestamp, parse_timestamptz, uses_clock,
+};
 
 /// Microseconds of a second.
 pub const SECOND: i64 = 1_000_000;

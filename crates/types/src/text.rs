@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::datatype::{BaseType, DataType};
 use crate::datetime::{self, Zone};
+use crate::interval_fields::IntervalFields;
 use crate::value::{ArrayDimension, ArrayValue, Value};
 use crate::value_error::ValueError;
 
@@ -195,6 +196,20 @@ fn write_record(out: &mut String, fields: &[Value], ctx: &TextContext) {
         }
     }
     out.push(')');
+}
+
+/// Reads text as a type whose modifier may say how: what a bare number counts in `interval hour`. The value is still
+/// to be fitted to the modifier.
+///
+/// # Errors
+/// As [`text_in`].
+pub fn text_in_as(input: &str, ty: DataType, ctx: &TextContext) -> Result<Value, ValueError> {
+    match IntervalFields::of_modifier(ty.modifier) {
+        Some(fields) if ty.base == BaseType::Interval => {
+            Ok(Value::Interval(Box::new(datetime::parse_interval_of(input, Some(fields))?)))
+        }
+        _ => text_in(input, ty.base, ctx),
+    }
 }
 
 /// Reads a value of a type, without applying a length modifier (see `fit_modifier`).
@@ -559,6 +574,9 @@ pub fn fit_modifier(value: Value, ty: DataType, explicit: bool) -> Result<Value,
             Ok(Value::Timestamptz(datetime::round_micros(n, ty.time_precision().unwrap_or(6))))
         }
         (_, Value::Interval(mut interval)) => {
+            if let Some(fields) = IntervalFields::of_modifier(ty.modifier) {
+                fields.cut(&mut interval);
+            }
             interval.micros = datetime::round_micros(interval.micros, ty.time_precision().unwrap_or(6));
             Ok(Value::Interval(interval))
         }

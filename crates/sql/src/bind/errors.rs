@@ -1,6 +1,6 @@
 //! The binder's errors, worded and numbered as PostgreSQL's.
 
-use sqlparser::ast::{Expr, Ident, ObjectName, Query, Spanned};
+use sqlparser::ast::{Expr, Ident, ObjectName, Query, Spanned, Value};
 use sqlparser::tokenizer::Location;
 
 use crate::error::{SqlError, SqlState};
@@ -50,6 +50,12 @@ impl Located for Query {
     }
 }
 
+impl Located for Location {
+    fn start(&self) -> Location {
+        *self
+    }
+}
+
 /// Columns that a packed position can tell apart.
 const COLUMN_BITS: u32 = 20;
 
@@ -70,8 +76,44 @@ pub(crate) fn at(error: SqlError, node: &impl Located) -> SqlError {
     }
 }
 
-/// Turns the packed position of an error of analysis into a character offset, counted from 1. Without the text only
-/// places in its first line are known; others are left out.
+/// Marks, of an error about a literal's text, the one among some expressions that is this literal.
+pub(crate) fn at_literal<'a>(error: SqlError, among: impl IntoIterator<Item = &'a Expr>) -> SqlError {
+    if error.state().class() != "22" {
+        return error;
+    }
+    let is_it = |expr: &&Expr| match expr {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => {
+                error.message().contains(&format!("\"{text}\""))
+            }
+            _ => false,
+        },
+        _ => false,
+    };
+    match among.into_iter().map(super::select::strip).find(is_it) {
+        Some(literal) => at(error, literal),
+        None => error,
+    }
+}
+
+/// Marks the operator that does not exist, or the expression when only guesses could tell where it stands.
+pub(crate) fn at_operator(error: SqlError, left: &Expr, operator: &str, right: &Expr) -> SqlError {
+    let is_plain = matches!(left, Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Value(_))
+        && !matches!(right, Expr::Nested(_));
+    let (end, next) = (left.span().end, right.span().start);
+    let between = next.column.checked_sub(end.column).filter(|_| is_plain && end.line == next.line);
+    let blanks = between.and_then(|between| between.checked_sub(operator.chars().count() as u64));
+    match blanks {
+        // As many blanks before it as behind it.
+        Some(blanks) if blanks.is_multiple_of(2) && error.state() == SqlState::UNDEFINED_FUNCTION => {
+            at(error, &Location { line: end.line, column: end.column + blanks / 2 })
+        }
+        _ => at(error, left),
+    }
+}
+
+/// Turns the packed position of an error of analysis into a character offset, counted from 1. The session puts all
+/// tokens on one line, whose columns are these offsets; other places are left out.
 #[must_use]
 pub fn unpack(mut error: SqlError) -> SqlError {
     let fields = error.fields_mut();

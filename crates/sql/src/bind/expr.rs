@@ -11,7 +11,7 @@ use sqlparser::ast::{
 };
 
 use super::context::Binder;
-use super::errors::{at, fail, syntax, unsupported};
+use super::errors::{at, at_literal, at_operator, fail, syntax, unsupported};
 use super::from::function_arg;
 use super::query::{is_unknown, sort_key};
 use super::scope::{Level, Resolve, require_column};
@@ -144,9 +144,11 @@ impl Binder<'_> {
                 let bound = self.bind_quantified(operand, "=", subquery, SubqueryKind::Any, place)?;
                 Ok(if *negated { negate(bound) } else { bound })
             }
-            AstExpr::Between { expr: operand, negated, low, high } => self
-                .between(bind(operand)?, bind(low)?, bind(high)?, *negated)
-                .map_err(|error| at(error, expr)),
+            AstExpr::Between { expr: operand, negated, low, high } => {
+                self.between(bind(operand)?, bind(low)?, bind(high)?, *negated).map_err(|error| {
+                    at(at_literal(error, [operand.as_ref(), low.as_ref(), high.as_ref()]), expr)
+                })
+            }
             AstExpr::Like { negated, any: false, expr: operand, pattern, escape_char } => self.bind_like(
                 if *negated { "!~~" } else { "~~" },
                 operand,
@@ -240,7 +242,7 @@ impl Binder<'_> {
             AstExpr::Function(function) => self.bind_call(function, place).map_err(|error| at(error, expr)),
             AstExpr::Array(array) => {
                 let elements = array.elem.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
-                self.array(elements, None).map_err(|error| at(error, expr))
+                self.array(elements, None).map_err(|error| at(at_literal(error, &array.elem), expr))
             }
             AstExpr::Tuple(elements) => {
                 let elements = elements.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
@@ -340,14 +342,18 @@ impl Binder<'_> {
 
     fn bind_interval(&self, interval: &ast::Interval, place: &dyn Resolve) -> Result<Expr, SqlError> {
         let bound = self.bind_expr(&interval.value, place)?;
-        match (&interval.leading_field, &bound) {
-            (Some(field), Expr::Const { value: Value::Text(text), .. }) => {
-                let text = Value::text(format!("{text} {}", field.to_string().to_lowercase()));
-                self.cast(Expr::constant(text, DataType::from(BaseType::Unknown)), DataType::INTERVAL)
-            }
-            (None, _) => self.cast(bound, DataType::INTERVAL),
-            _ => Err(unsupported("this interval literal")),
+        let mut name = "interval".to_owned();
+        if let Some(first) = &interval.leading_field {
+            name.push_str(&format!(" {first}"));
         }
+        if let Some(last) = &interval.last_field {
+            name.push_str(&format!(" to {last}"));
+        }
+        if let Some(digits) = interval.fractional_seconds_precision.or(interval.leading_precision) {
+            name.push_str(&format!("({digits})"));
+        }
+        let target = DataType::parse(&name).ok_or_else(|| unsupported("this interval literal"))?;
+        self.cast(bound, target).map_err(|error| at(error, interval.value.as_ref()))
     }
 
     fn bind_unary(
@@ -384,7 +390,8 @@ impl Binder<'_> {
     ) -> Result<Expr, SqlError> {
         let name = operator_name(op)?;
         let (bound_left, bound_right) = (self.bind_expr(left, place)?, self.bind_expr(right, place)?);
-        self.operator(&name, bound_left, bound_right).map_err(|error| at(error, left))
+        self.operator(&name, bound_left, bound_right)
+            .map_err(|error| at_operator(at_literal(error, [left, right]), left, &op.to_string(), right))
     }
 
     fn bind_is(
@@ -407,7 +414,8 @@ impl Binder<'_> {
     ) -> Result<Expr, SqlError> {
         let left = self.bind_expr(operand, place)?;
         let items = list.iter().map(|item| self.bind_expr(item, place)).collect::<Result<Vec<_>, _>>()?;
-        self.in_list(left, items, negated).map_err(|error| at(error, operand))
+        self.in_list(left, items, negated)
+            .map_err(|error| at(at_literal(error, list.iter().chain([operand])), operand))
     }
 
     fn bind_like(
@@ -424,7 +432,8 @@ impl Binder<'_> {
             let escape = self.bind_expr(escape, place)?;
             right = self.function(&simple_name("like_escape"), vec![right, escape])?;
         }
-        self.operator(operator, left, right).map_err(|error| at(error, operand))
+        self.operator(operator, left, right)
+            .map_err(|error| at(at_literal(error, [operand, pattern]), operand))
     }
 
     fn bind_case(
@@ -434,13 +443,20 @@ impl Binder<'_> {
         else_result: Option<&AstExpr>,
         place: &dyn Resolve,
     ) -> Result<Expr, SqlError> {
-        let operand = operand.map(|operand| self.bind_expr(operand, place)).transpose()?;
+        let bound = operand.map(|operand| self.bind_expr(operand, place)).transpose()?;
         let mut branches = Vec::with_capacity(conditions.len());
         for when in conditions {
-            branches.push((self.bind_expr(&when.condition, place)?, self.bind_expr(&when.result, place)?));
+            let condition = match operand {
+                Some(_) => self.bind_expr(&when.condition, place)?,
+                None => self.bind_condition(&when.condition, place, "CASE/WHEN")?,
+            };
+            branches.push((condition, self.bind_expr(&when.result, place)?));
         }
         let otherwise = else_result.map(|result| self.bind_expr(result, place)).transpose()?;
-        self.case(operand, branches, otherwise)
+        self.case(bound, branches, otherwise).map_err(|error| {
+            let parts = conditions.iter().flat_map(|when| [&when.condition, &when.result]);
+            at_literal(error, parts.chain(operand).chain(else_result))
+        })
     }
 
     fn bind_any_all(
@@ -577,16 +593,29 @@ impl Binder<'_> {
                 format!("{what} specified, but {} is not an aggregate function", name.value),
             ));
         }
-        let args = list
-            .iter()
-            .map(|arg| self.bind_expr(function_arg(arg)?, place))
-            .collect::<Result<Vec<_>, _>>()?;
+        let written = list.iter().map(function_arg).collect::<Result<Vec<_>, _>>()?;
+        let bind_args = |place: &dyn Resolve| {
+            written.iter().map(|arg| self.bind_expr(arg, place)).collect::<Result<Vec<_>, _>>()
+        };
+        let args = bind_args(place).map_err(|error| match place.aggregate_place() {
+            // That the function is none is said first: it may have been meant as an aggregate.
+            Ok(inner) if error.state() == SqlState::GROUPING_ERROR => {
+                let called = bind_args(inner).and_then(|args| self.function(&function.name, args));
+                called.err().filter(|error| error.state() == SqlState::UNDEFINED_FUNCTION).unwrap_or(error)
+            }
+            _ => error,
+        })?;
+        if name.value == "row" && name.quote_style.is_none() && function.name.0.len() == 1 {
+            return Ok(Expr::Row(args));
+        }
         if args.is_empty()
             && let Some(bound) = self.bind_clock(&name.value)?
         {
             return Ok(bound);
         }
-        let call = self.function(&function.name, args)?;
+        let call = self
+            .function(&function.name, args)
+            .map_err(|error| at_literal(error, written.iter().copied()))?;
         if crate::scalar::resolve::set_returning(&call).is_some() {
             return Err(unsupported("a set-returning function inside an expression"));
         }

@@ -27,6 +27,16 @@ use crate::scalar::Expr;
 /// A bound statement with the columns that it returns.
 pub(crate) type BoundAction = (Action, Vec<ColumnInfo>);
 
+/// The expressions of a lone SELECT; none when what it selects cannot be counted before names are resolved.
+fn select_list(query: &Query) -> Vec<&AstExpr> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return Vec::new() };
+    let expr = |item| match item {
+        &SelectItem::UnnamedExpr(ref expr) | &SelectItem::ExprWithAlias { ref expr, .. } => Some(expr),
+        _ => None,
+    };
+    select.projection.iter().map(expr).collect::<Option<_>>().unwrap_or_default()
+}
+
 impl Binder<'_> {
     /// Binds an INSERT.
     pub(crate) fn bind_insert(&self, insert: &Insert) -> Result<BoundAction, SqlError> {
@@ -42,9 +52,7 @@ impl Binder<'_> {
         let defaults = self.bind_defaults(&table)?;
         let input = match &insert.source {
             None => Node::Values { rows: vec![defaults.clone()], width: defaults.len() },
-            Some(query) => {
-                self.insert_source(&table, query, &targets, insert.columns.is_empty(), &defaults, &level)?
-            }
+            Some(query) => self.insert_source(&table, query, &targets, &insert.columns, &defaults, &level)?,
         };
         let scope = Scope { columns: table_columns(&table, &alias, 0), level: &level };
         let on_conflict = match &insert.on {
@@ -102,15 +110,19 @@ impl Binder<'_> {
         table: &TableDescriptor,
         query: &Query,
         targets: &[usize],
-        all: bool,
+        written: &[ObjectName],
         defaults: &[Expr],
         level: &Level<'_>,
     ) -> Result<Node, SqlError> {
-        let check_count = |count: usize| {
+        // The first expression without a column is where there are too many.
+        let check_count = |count: usize, surplus: Option<&AstExpr>| {
             if count > targets.len() {
-                Err(syntax("INSERT has more expressions than target columns"))
-            } else if count < targets.len() && !all {
-                Err(syntax("INSERT has more target columns than expressions"))
+                let error = syntax("INSERT has more expressions than target columns");
+                Err(surplus.map_or(error.clone(), |surplus| at(error, surplus)))
+            } else if count < targets.len() && !written.is_empty() {
+                let error = syntax("INSERT has more target columns than expressions");
+                let without = written.get(count).and_then(|name| name.0.last()?.as_ident());
+                Err(without.map_or(error.clone(), |name| at(error, name)))
             } else {
                 Ok(())
             }
@@ -130,7 +142,7 @@ impl Binder<'_> {
                 if source.content.len() != width {
                     return Err(syntax("VALUES lists must all be the same length"));
                 }
-                check_count(source.content.len())?;
+                check_count(source.content.len(), source.content.get(targets.len()))?;
                 let mut row = defaults.to_vec();
                 for (expr, column) in source.content.iter().zip(targets) {
                     if is_default(expr) {
@@ -146,7 +158,8 @@ impl Binder<'_> {
             return Ok(Node::Values { rows, width: defaults.len() });
         }
         let (input, columns) = self.bind_query(query, level)?;
-        check_count(columns.len())?;
+        let selected = select_list(query);
+        check_count(columns.len(), selected.get(targets.len()).copied())?;
         let mut exprs = defaults.to_vec();
         // An untyped literal in the select list takes the type of its target, so it is settled where it stands.
         let (input, sources): (Node, Vec<Expr>) = match input {
@@ -158,9 +171,11 @@ impl Binder<'_> {
                 (other, exprs)
             }
         };
-        for (source, column) in sources.into_iter().zip(targets) {
+        for (place, (source, column)) in sources.into_iter().zip(targets).enumerate() {
             if let (Some(slot), Some((ty, name))) = (exprs.get_mut(*column), target(*column)) {
-                *slot = self.coerce_assignment(source, ty, name)?;
+                *slot = self
+                    .coerce_assignment(source, ty, name)
+                    .map_err(|error| selected.get(place).map_or(error.clone(), |expr| at(error, *expr)))?;
             }
         }
         Ok(Node::Project { input: Box::new(input), exprs })
@@ -446,7 +461,14 @@ impl Binder<'_> {
                 return Err(at(fail(SqlState::UNDEFINED_TABLE, message), &of));
             }
         }
-        let items = self.bind_projection(&select.projection, &scope, &scope)?;
+        let items = self.bind_projection(&select.projection, &scope, &scope).map_err(|error| {
+            if error.state() == SqlState::GROUPING_ERROR {
+                let message = "FOR UPDATE is not allowed with aggregate functions";
+                fail(SqlState::FEATURE_NOT_SUPPORTED, message)
+            } else {
+                error
+            }
+        })?;
         let keys = self.bind_order(order_by_exprs(query.order_by.as_ref())?, &items, &scope)?;
         let mut exprs = Vec::with_capacity(items.len());
         let mut columns = Vec::with_capacity(items.len());

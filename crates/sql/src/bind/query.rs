@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustydb_types::datatype::{BaseType, DataType};
+use rustydb_types::datatype::{BaseType, Category, DataType};
 use sqlparser::ast::{
     Expr as AstExpr, LimitClause, OrderBy, OrderByExpr, OrderByKind, Query, SetExpr, SetOperator,
     SetQuantifier, Value, Values, With,
@@ -145,15 +145,24 @@ impl Binder<'_> {
             None => limit,
         };
         let place = Scope::empty(level);
-        let bind = |expr: Option<&AstExpr>| -> Result<Option<Expr>, SqlError> {
+        let bind = |expr: Option<&AstExpr>, clause: &str| -> Result<Option<Expr>, SqlError> {
             let Some(expr) = expr.filter(|expr| !matches!(expr, AstExpr::Value(v) if v.value == Value::Null))
             else {
                 return Ok(None);
             };
             let bound = self.bind_expr(expr, &place)?;
-            Ok(Some(self.coerce_implicit(bound, DataType::INT8)?))
+            let ty = bound.ty();
+            let limit = if ty.base.category() == Category::Numeric {
+                self.cast(bound, DataType::INT8)
+            } else if is_unknown(ty) {
+                self.coerce_implicit(bound, DataType::INT8)
+            } else {
+                let message = format!("argument of {clause} must be type bigint, not type {ty}");
+                Err(fail(SqlState::DATATYPE_MISMATCH, message))
+            };
+            Ok(Some(limit.map_err(|error| at(error, expr))?))
         };
-        Ok((bind(limit)?, bind(offset)?))
+        Ok((bind(limit, "LIMIT")?, bind(offset, "OFFSET")?))
     }
 
     /// Binds what stands between WITH and ORDER BY when it is not a lone SELECT.

@@ -1,11 +1,11 @@
 //! Resolution of operators, functions and types for the binder, which adds what only it knows: parameter types, the
 //! names of the search path, and the functions that SQL spells with special syntax.
 
-use rustydb_types::datatype::DataType;
+use rustydb_types::datatype::{DataType, TypeNameError};
 use sqlparser::ast::{self, Expr as AstExpr, Ident, ObjectName};
 
 use super::context::Binder;
-use super::errors::{fail, unsupported};
+use super::errors::{fail, syntax, unsupported};
 use super::scope::Resolve;
 use crate::error::{SqlError, SqlState};
 use crate::plan::TableFunction;
@@ -214,12 +214,14 @@ impl Binder<'_> {
         {
             return Ok(found);
         }
-        DataType::parse(&text.to_lowercase().replace("pg_catalog.", "")).ok_or_else(|| {
-            if text.contains("json") || text.contains("JSON") {
-                unsupported(format!("type {}", text.to_lowercase()))
-            } else {
-                fail(SqlState::UNDEFINED_OBJECT, format!("type \"{}\" does not exist", text.to_lowercase()))
+        let text = text.to_lowercase();
+        DataType::read(&text.replace("pg_catalog.", "")).map_err(|error| match error {
+            TypeNameError::Unknown if text.contains("json") => unsupported(format!("type {text}")),
+            TypeNameError::Unknown => {
+                fail(SqlState::UNDEFINED_OBJECT, format!("type \"{text}\" does not exist"))
             }
+            TypeNameError::Modifier(message) if message.contains("not allowed") => syntax(message),
+            TypeNameError::Modifier(message) => fail(SqlState::INVALID_PARAMETER_VALUE, message),
         })
     }
 }

@@ -169,6 +169,12 @@ impl CopyReader {
         error.with_context(format!("COPY {}, line {}: \"{line}\"", self.table, self.line_number))
     }
 
+    /// Adds to an error which line it is about, without the line: it is known only when the row was taken.
+    #[must_use]
+    pub fn at_line_number(&self, error: SqlError) -> SqlError {
+        error.with_context(format!("COPY {}, line {}", self.table, self.line_number))
+    }
+
     fn line_text(&self) -> String {
         String::from_utf8_lossy(self.buffer.get(self.line.0..self.line.1).unwrap_or_default()).into_owned()
     }

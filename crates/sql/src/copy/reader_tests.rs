@@ -120,6 +120,8 @@ fn an_error_in_a_value_names_its_column() {
     let error = SqlError::new(SqlState::INVALID_TEXT_REPRESENTATION, "bad");
     let placed = reader.at_field(error.clone(), 1, Some("x"));
     assert_eq!(placed.fields().context.as_deref(), Some("COPY t, line 1, column b: \"x\""));
+    let placed = reader.at_line_number(error.clone());
+    assert_eq!(placed.fields().context.as_deref(), Some("COPY t, line 1"));
     let long = "y".repeat(300);
     let placed = reader.at_field(error, 1, Some(&long));
     assert_eq!(placed.fields().context.as_ref().map(String::len), Some(27 + 100 + 4), "shortened");

@@ -6,7 +6,7 @@ use rustydb_txn::{TableLockMode, Transaction};
 use rustydb_types::ids::{ColumnId, Oid};
 use sqlparser::ast::{
     self, ColumnOption, CreateIndex, CreateTable, CreateTableOptions, Expr as AstExpr, Ident, IndexColumn,
-    SchemaName, SqlOption, TableConstraint,
+    IndexType, SchemaName, SqlOption, TableConstraint,
 };
 
 use super::{change, current, lock_table, relation_exists};
@@ -195,7 +195,10 @@ pub(super) fn check_default(
     let level = Level::default();
     let bound = binder.bind_expr(expr, &Scope::empty(&level)).map_err(|error| {
         if error.state() == SqlState::UNDEFINED_COLUMN {
-            fail(SqlState::FEATURE_NOT_SUPPORTED, "cannot use column reference in DEFAULT expression")
+            let message = "cannot use column reference in DEFAULT expression";
+            let mut refused = fail(SqlState::FEATURE_NOT_SUPPORTED, message);
+            refused.fields_mut().position = error.fields().position;
+            refused
         } else {
             error
         }
@@ -205,7 +208,9 @@ pub(super) fn check_default(
     if has_subquery {
         return Err(fail(SqlState::FEATURE_NOT_SUPPORTED, "cannot use subquery in DEFAULT expression"));
     }
-    binder.coerce_assignment(bound, crate::bind::from::column_type(column.data_type), &column.name)?;
+    binder
+        .coerce_assignment(bound, crate::bind::from::column_type(column.data_type), &column.name)
+        .map_err(|error| at(error, expr))?;
     Ok(expr.to_string())
 }
 
@@ -320,6 +325,11 @@ pub(super) async fn index(
     if create.predicate.is_some() || !create.include.is_empty() {
         return Err(unsupported("a partial index or INCLUDE"));
     }
+    if let Some(method) = &create.using
+        && !matches!(method, IndexType::BTree)
+    {
+        return Err(other_access_method(method));
+    }
     let spec = KeySpec {
         name: create.name.as_ref().map(last_ident).transpose()?.map(|name| name.value),
         kind: if create.unique { IndexKind::Unique } else { IndexKind::Plain },
@@ -350,6 +360,16 @@ pub(super) async fn index(
     catalog.put_table(&table).await?;
     super::alter::fill_index(&table, table.indexes.len().saturating_sub(1), txn, context).await?;
     Ok("CREATE INDEX".into())
+}
+
+/// Every index is a B-tree: one that is not would not answer what the others are made for.
+fn other_access_method(method: &IndexType) -> SqlError {
+    let name = method.to_string().to_lowercase();
+    if matches!(name.as_str(), "hash" | "gin" | "gist" | "spgist" | "brin") {
+        return unsupported(format!("access method \"{name}\""))
+            .with_hint("Indexes are of the method btree.");
+    }
+    fail(SqlState::UNDEFINED_OBJECT, format!("access method \"{name}\" does not exist"))
 }
 
 /// CREATE SCHEMA.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use bytes::Bytes;
 use rustydb_txn::{Direction, ScanRequest, TableLockId, TableLockMode, Transaction};
 use rustydb_types::ids::Oid;
-use sqlparser::ast::{CommentObject, ObjectName, Truncate, VacuumStatement};
+use sqlparser::ast::{CommentObject, Ident, ObjectName, Truncate, VacuumStatement};
 
 use super::{change, current, lock_table};
 use crate::bind::Binder;
@@ -72,13 +72,23 @@ async fn targets(
     Ok(tables)
 }
 
-/// ANALYZE.
+/// ANALYZE. Columns that are named are looked up; the others are measured with them.
 pub(super) async fn analyze(
     name: Option<&ObjectName>,
+    columns: &[Ident],
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
     for table in targets(name, TableLockMode::ShareUpdateExclusive, txn, context).await? {
+        for (place, column) in columns.iter().enumerate() {
+            let named = format!("column \"{}\" of relation \"{}\"", column.value, table.name);
+            if table.column_index(&column.value).is_none() {
+                return Err(fail(SqlState::UNDEFINED_COLUMN, format!("{named} does not exist")));
+            }
+            if columns.iter().skip(place + 1).any(|later| later.value == column.value) {
+                return Err(fail(SqlState::DUPLICATE_COLUMN, format!("{named} appears more than once")));
+            }
+        }
         let statistics = measure(&table, txn)?;
         change(txn, context).await?.put_statistics(table.oid, &statistics).await?;
     }
@@ -147,7 +157,7 @@ pub(super) async fn vacuum(
         lock_table(name, false, TableLockMode::ShareUpdateExclusive, txn, context).await?;
     }
     // The parser has no word for VACUUM ANALYZE; see `parse::normalise`.
-    if vacuum.reindex { analyze(vacuum.table_name.as_ref(), txn, context).await } else { Ok(()) }
+    if vacuum.reindex { analyze(vacuum.table_name.as_ref(), &[], txn, context).await } else { Ok(()) }
 }
 
 /// COMMENT.

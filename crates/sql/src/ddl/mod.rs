@@ -58,7 +58,7 @@ pub async fn execute(
             "TRUNCATE TABLE"
         }
         Statement::Analyze(analyze) => {
-            maintain::analyze(analyze.table_name.as_ref(), txn, context).await?;
+            maintain::analyze(analyze.table_name.as_ref(), &analyze.columns, txn, context).await?;
             "ANALYZE"
         }
         Statement::Vacuum(vacuum) => {

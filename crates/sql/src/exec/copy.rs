@@ -172,9 +172,15 @@ impl CopyFrom {
         reading: &TextContext,
     ) -> Result<(), SqlError> {
         while let Some(row) = self.next(context, reading)? {
-            let inserted = self.writer.insert(txn, &row).await.map_err(|error| self.reader.at_line(error))?;
+            let inserted = self.writer.insert(txn, &row).await.map_err(|error| {
+                if error.state() == SqlState::UNIQUE_VIOLATION {
+                    self.reader.at_line_number(error)
+                } else {
+                    self.reader.at_line(error)
+                }
+            })?;
             if let Inserted::Conflict(place, _) = inserted {
-                return Err(self.reader.at_line(self.writer.duplicate(place, &row)));
+                return Err(self.reader.at_line_number(self.writer.duplicate(place, &row)));
             }
             self.count += 1;
             // After each, so that wide rows do not pile up.
@@ -197,7 +203,7 @@ impl CopyFrom {
             row.resize(self.defaults.len(), Value::Null);
             for (index, (place, ty)) in self.places.iter().zip(&self.types).enumerate() {
                 let Some(field) = fields.get(index) else { continue };
-                let value = text::text_in(field, ty.base, reading)
+                let value = text::text_in_as(field, *ty, reading)
                     .and_then(|value| text::fit_modifier(value, *ty, false));
                 match value {
                     Ok(value) => {

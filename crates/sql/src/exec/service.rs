@@ -205,7 +205,7 @@ impl SqlExecutor {
         base: BaseType,
     ) -> Result<Value, SqlError> {
         let found = self.with_context(context, planned, async |exec| {
-            crate::scalar::cast::read(name, base, &exec.eval(&[]))
+            crate::scalar::cast::read(name, base.into(), &exec.eval(&[]))
         });
         // Nothing is waited for: the catalog is at hand.
         found.now_or_never().unwrap_or_else(|| Err(SqlError::internal("the catalog is not at hand")))

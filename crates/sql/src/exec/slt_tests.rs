@@ -123,7 +123,7 @@ impl World {
         })
     }
 
-    /// What a session answers to a text: rows, or the SQLSTATE and message of its error.
+    /// What a session answers to a text: rows, or the SQLSTATE, place and message of its error.
     async fn query(&mut self, session: &str, sql: &str) -> Result<Vec<String>, String> {
         let mut sink = Kept::default();
         let body = [sql.as_bytes(), b"\0"].concat();
@@ -140,7 +140,11 @@ impl World {
                     let field = |tag: char| {
                         fields.iter().find_map(|field| field.strip_prefix(tag)).unwrap_or_default()
                     };
-                    return Err(format!("SQLSTATE {} {}", field('C'), field('M')));
+                    let place = match field('P') {
+                        "" => String::new(),
+                        place => format!(" at {place}"),
+                    };
+                    return Err(format!("SQLSTATE {}{place} {}", field('C'), field('M')));
                 }
                 _ => {}
             }
@@ -209,7 +213,7 @@ async fn run(path: &Path) -> Vec<String> {
                     (Err(error), ["error", state @ ..]) => {
                         let state = state.join(" ");
                         let state = state.trim_matches(|c| "^$()".contains(c)).replace("SQLSTATE ", "");
-                        error.starts_with(&format!("SQLSTATE {state}"))
+                        error.starts_with(&format!("SQLSTATE {state} "))
                     }
                     (_, ["error", ..]) | (Err(_), _) => false,
                     (Ok(rows), _) => expected.as_ref().is_none_or(|expected| rows == expected),

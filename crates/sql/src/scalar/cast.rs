@@ -165,7 +165,7 @@ pub fn cast(
     let converted = match method {
         CastMethod::Relabel | CastMethod::Length => value,
         CastMethod::Input => match &value {
-            Value::Text(text) => read(text, to.base, ctx)?,
+            Value::Text(text) => read(text, to, ctx)?,
             _ => value,
         },
         // The strings have casts of their own that spell the word; `name` goes by the wire form.
@@ -304,10 +304,10 @@ pub fn find_object(text: &str, base: BaseType, ctx: &EvalContext<'_>) -> Option<
 ///
 /// # Errors
 /// Those of `text_in`; 42P01, 42704, 42883 or 3F000 for an unknown object's name.
-pub fn read(input: &str, to: BaseType, ctx: &EvalContext<'_>) -> Result<Value, SqlError> {
-    if to.is_reg() {
-        return find_object(input.trim(), to, ctx).map(Value::Oid).ok_or_else(|| {
-            let (state, what) = match to {
+pub fn read(input: &str, to: DataType, ctx: &EvalContext<'_>) -> Result<Value, SqlError> {
+    if to.base.is_reg() {
+        return find_object(input.trim(), to.base, ctx).map(Value::Oid).ok_or_else(|| {
+            let (state, what) = match to.base {
                 BaseType::RegType => (SqlState::UNDEFINED_OBJECT, "type"),
                 BaseType::RegProc | BaseType::RegProcedure => (SqlState::UNDEFINED_FUNCTION, "function"),
                 BaseType::RegNamespace => (SqlState::INVALID_SCHEMA_NAME, "schema"),
@@ -319,7 +319,7 @@ pub fn read(input: &str, to: BaseType, ctx: &EvalContext<'_>) -> Result<Value, S
             SqlError::new(state, format!("{what} \"{}\" does not exist", input.trim()))
         });
     }
-    Ok(text::text_in(input, to, &text_context(ctx))?)
+    Ok(text::text_in_as(input, to, &text_context(ctx))?)
 }
 
 fn integer_into(n: i64, to: BaseType) -> Result<Value, ValueError> {
@@ -374,14 +374,14 @@ fn numeric_into(n: &Numeric, to: BaseType) -> Result<Value, ValueError> {
     Ok(match to {
         BaseType::Float4 => {
             let narrow: f32 = n.to_string().parse().unwrap_or(f32::NAN);
-            if narrow.is_infinite() && n.is_finite() {
+            if lost(f64::from(narrow), n) {
                 return Err(ValueError::new("22003", format!("\"{n}\" is out of range for type real")));
             }
             Value::Float4(narrow)
         }
         BaseType::Float8 => {
             let wide = n.to_f64();
-            if wide.is_infinite() && n.is_finite() {
+            if lost(wide, n) {
                 let message = format!("\"{n}\" is out of range for type double precision");
                 return Err(ValueError::new("22003", message));
             }
@@ -397,6 +397,11 @@ fn numeric_into(n: &Numeric, to: BaseType) -> Result<Value, ValueError> {
             integer_into(n.to_i64().ok_or_else(|| ValueError::out_of_range(to))?, to)?
         }
     })
+}
+
+/// Whether a number became infinite, or nothing, as a float.
+fn lost(float: f64, n: &Numeric) -> bool {
+    n.is_finite() && (float.is_infinite() || float == 0.0 && !n.is_zero())
 }
 
 /// Midnight of a date as a timestamp.

@@ -86,6 +86,9 @@ impl<E: Executor> Session<E> {
         }
         let columns = shape.map_or(0, |shape| shape.columns.len());
         let is_plan = matches!(statement.as_deref(), Some(Statement::Plan(_)));
+        if let Some(Statement::Plan(ast)) = statement.as_deref() {
+            self.refuse_vacuum_in_block(ast)?;
+        }
         let formats = result_formats(bind, columns, is_plan)?;
         let body = match (plan, statement) {
             (Some(plan), statement) => {

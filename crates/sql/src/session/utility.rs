@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
+use sqlparser::ast;
 
 use super::activity::kept_text;
 use super::core::Session;
@@ -184,6 +185,11 @@ impl<E: Executor> Session<E> {
             Some(Statement::Show(name)) => describe_show(name.as_deref(), formats, out),
             _ => response::mark(out, Mark::NoData),
         }
+    }
+
+    /// VACUUM runs by itself.
+    pub(super) fn refuse_vacuum_in_block(&self, statement: &ast::Statement) -> Result<(), SqlError> {
+        if matches!(statement, ast::Statement::Vacuum(_)) { self.refuse_in_block("VACUUM") } else { Ok(()) }
     }
 
     fn refuse_in_block(&self, what: &str) -> Result<(), SqlError> {

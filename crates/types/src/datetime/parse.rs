@@ -4,6 +4,7 @@
 use super::{
     DAY, HOUR, MINUTE, SECOND, UNIX_OFFSET_SECONDS, Zone, check_date, check_timestamp, days, is_valid_date,
 };
+use crate::interval_fields::IntervalFields;
 use crate::value::{
     DATE_INFINITY, DATE_NEGATIVE_INFINITY, Interval, TIMESTAMP_INFINITY, TIMESTAMP_NEGATIVE_INFINITY,
 };
@@ -439,6 +440,14 @@ pub fn parse_timestamptz(input: &str, now_utc: i64, zone: Zone) -> Result<i64, V
 /// # Errors
 /// 22007, 22008 and 22015.
 pub fn parse_interval(input: &str) -> Result<Interval, ValueError> {
+    parse_interval_of(input, None)
+}
+
+/// Reads an interval of a type that keeps only some fields: they say what a bare number counts.
+///
+/// # Errors
+/// As [`parse_interval`].
+pub fn parse_interval_of(input: &str, fields: Option<IntervalFields>) -> Result<Interval, ValueError> {
     let syntax = || ValueError::datetime_syntax("interval", input);
     let overflow = || ValueError::new("22015", format!("interval field value out of range: \"{input}\""));
     let text = input.trim().to_ascii_lowercase();
@@ -463,7 +472,10 @@ pub fn parse_interval(input: &str) -> Result<Interval, ValueError> {
             if !total.first_time("hour") {
                 return Err(syntax());
             }
-            let clock = parse_interval_clock(token).ok_or_else(syntax)?;
+            let without_hours =
+                fields.is_some_and(IntervalFields::is_minute_to_second) && token.matches(':').count() == 1;
+            let token = if without_hours { with_hours(token) } else { token.to_owned() };
+            let clock = parse_interval_clock(&token).ok_or_else(syntax)?;
             total.micros += clock.ok_or_else(overflow)?;
             at += 1;
             continue;
@@ -484,8 +496,11 @@ pub fn parse_interval(input: &str) -> Result<Interval, ValueError> {
                 total.add(number, "day").ok_or_else(syntax)?;
                 at += 1;
             }
-            _ => {
-                total.add(number, "second").ok_or_else(syntax)?;
+            next => {
+                // `1 2` of day to hour: the last number has the smallest unit, the one before it is of days.
+                let bare = fields.map_or("second", IntervalFields::bare_unit);
+                let unit = if next.is_some() && bare == "hour" { "day" } else { bare };
+                total.add(number, unit).ok_or_else(syntax)?;
                 at += 1;
             }
         }
@@ -496,6 +511,13 @@ pub fn parse_interval(input: &str) -> Result<Interval, ValueError> {
         total.micros = -total.micros;
     }
     total.finish(input)
+}
+
+/// `2:03`, which is minutes and seconds, with hours before it.
+fn with_hours(clock: &str) -> String {
+    let rest = clock.trim_start_matches(['-', '+']);
+    let (sign, _) = clock.split_at(clock.len() - rest.len());
+    format!("{sign}0:{rest}")
 }
 
 #[derive(Default)]

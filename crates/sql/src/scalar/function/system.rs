@@ -192,14 +192,14 @@ fn privilege(
     };
     let oid = match object {
         Value::Oid(oid) => *oid,
-        named => match cast::read(named.as_str().unwrap_or(""), base, call.ctx)? {
+        named => match cast::read(named.as_str().unwrap_or(""), base.into(), call.ctx)? {
             Value::Oid(oid) => oid,
             _ => return Ok(Value::Null),
         },
     };
     let role = match args {
         [Value::Oid(role), _, _] => Some(*role),
-        [Value::Text(role), _, _] => match cast::read(role, BaseType::RegRole, call.ctx)? {
+        [Value::Text(role), _, _] => match cast::read(role, BaseType::RegRole.into(), call.ctx)? {
             Value::Oid(role) => Some(role),
             _ => None,
         },

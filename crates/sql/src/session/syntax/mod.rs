@@ -2,6 +2,7 @@
 
 mod cursor;
 mod prepared;
+mod refused;
 mod setting;
 mod system;
 mod text;

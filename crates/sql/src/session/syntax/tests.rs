@@ -146,3 +146,42 @@ fn strings_on_lines_of_their_own_are_one_and_on_one_line_an_error() {
     assert_eq!(error("SELECT 'a' /* \n */ 'b'").0, "42601");
     assert_eq!(error("SELECT 'a'\n/* c */ 'b'").0, "42601");
 }
+
+#[test]
+fn what_postgresql_has_and_this_has_not_is_named() {
+    for (sql, feature) in [
+        ("do $$ begin end $$", "DO"),
+        ("checkpoint", "CHECKPOINT"),
+        ("refresh materialized view v", "REFRESH MATERIALIZED VIEW"),
+        ("create or replace rule r as on insert to t do nothing", "CREATE RULE"),
+        ("create foreign data wrapper w", "CREATE FOREIGN DATA WRAPPER"),
+        ("create user mapping for postgres server s", "CREATE USER MAPPING"),
+        ("drop event trigger e", "DROP EVENT TRIGGER"),
+        ("alter default privileges grant select on tables to public", "ALTER DEFAULT PRIVILEGES"),
+        ("alter table t inherit u", "ALTER TABLE INHERIT"),
+        ("comment on constraint c on t is 'x'", "COMMENT ON CONSTRAINT"),
+        ("set role postgres", "SET ROLE"),
+        ("copy t from stdin where a > 1", "COPY ... WHERE"),
+        ("select 1 between symmetric 2 and 0", "BETWEEN SYMMETRIC"),
+        ("update t set a = 1 where current of c", "WHERE CURRENT OF"),
+        ("select 1 for update", "locking of rows without FROM"),
+        ("vacuum t, u", "VACUUM of several tables"),
+    ] {
+        let (state, message, _) = error(sql);
+        assert_eq!((state.as_str(), message), ("0A000", format!("{feature} is not supported")), "{sql}");
+    }
+    // A mistake in what there is stays one.
+    for sql in
+        ["select * from t for update foo bar", "create tabel t (a int)", "copy t form stdin", "creat view v"]
+    {
+        assert_eq!(error(sql).0, "42601", "{sql}");
+    }
+    assert_eq!(error("select 1\n  frm\n  x y").2, Some(18));
+}
+
+#[test]
+fn weaker_row_locks_are_the_next_stronger_ones() {
+    assert_eq!(one("select * from t for no key update nowait"), one("select * from t for update nowait"));
+    assert_eq!(one("select * from t for key share"), one("select * from t for share"));
+    assert_eq!(error("select no key update").0, "42601");
+}

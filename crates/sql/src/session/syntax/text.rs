@@ -15,6 +15,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
+use super::refused;
 use super::words::Words;
 use crate::error::{SqlError, SqlState};
 use crate::session::statement::Statement;
@@ -28,14 +29,15 @@ const RECURSION_DEPTH_MAX: usize = 200;
 /// 42601 with the position, 54001 for what nests too deeply, 0A000 for what is not supported.
 pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
     let dialect = PostgreSqlDialect {};
-    let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|error| {
+    let mut tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|error| {
         let message = if error.message.to_ascii_lowercase().contains("unterminated") {
             error.message.clone()
         } else {
             format!("syntax error: {}", error.message)
         };
-        SqlError::new(SqlState::SYNTAX_ERROR, message).at(position(sql, error.location))
+        SqlError::new(SqlState::SYNTAX_ERROR, message).at(offset_of(sql, error.location))
     })?;
+    flatten(sql, &mut tokens);
     tokens
         .split(|token| token.token == Token::SemiColon)
         .filter(|tokens| tokens.iter().any(|token| !is_blank(&token.token)))
@@ -47,8 +49,37 @@ fn is_blank(token: &Token) -> bool {
     matches!(token, Token::Whitespace(_) | Token::EOF)
 }
 
-/// Place in the text, in characters from 1.
-pub(super) fn position(sql: &str, location: Location) -> u32 {
+/// Puts all tokens on one line, so that a column is the place in the whole text, in characters from 1. Errors of
+/// analysis, which no longer has the text, know their places by that.
+fn flatten(sql: &str, tokens: &mut [TokenWithSpan]) {
+    let mut starts = vec![0_u64];
+    let mut place = 0;
+    for character in sql.chars() {
+        place += 1;
+        if character == '\n' {
+            starts.push(place);
+        }
+    }
+    let flat = |location: Location| {
+        let line = usize::try_from(location.line).unwrap_or(usize::MAX).saturating_sub(1);
+        match starts.get(line) {
+            Some(start) if location.line > 0 => Location { line: 1, column: start + location.column },
+            _ => location,
+        }
+    };
+    for token in tokens {
+        token.span.start = flat(token.span.start);
+        token.span.end = flat(token.span.end);
+    }
+}
+
+/// Place in the text, in characters from 1, of a token on its one line.
+pub(super) fn position(location: Location) -> u32 {
+    u32::try_from(location.column).unwrap_or(u32::MAX)
+}
+
+/// Place in the text, in characters from 1, of a line and a column.
+fn offset_of(sql: &str, location: Location) -> u32 {
     let mut line = 1;
     let mut column = 0;
     let mut place = 0;
@@ -67,7 +98,7 @@ pub(super) fn position(sql: &str, location: Location) -> u32 {
 }
 
 pub(super) fn byte_offset(sql: &str, location: Location) -> usize {
-    let place = usize::try_from(position(sql, location)).unwrap_or(usize::MAX).saturating_sub(1);
+    let place = usize::try_from(position(location)).unwrap_or(usize::MAX).saturating_sub(1);
     sql.char_indices().nth(place).map_or(sql.len(), |(offset, _)| offset)
 }
 
@@ -78,13 +109,19 @@ fn parse_one(
 ) -> Result<Statement, SqlError> {
     let mut words =
         Words { sql, tokens: tokens.iter().filter(|token| !is_blank(&token.token)).collect(), next: 0 };
-    if let Some(statement) = words.utility(dialect)? {
-        if words.peek().is_some() {
-            return Err(words.unexpected());
+    let parsed = match words.utility(dialect) {
+        Ok(Some(_)) if words.peek().is_some() => Err(words.unexpected()),
+        Ok(Some(statement)) => Ok(statement),
+        Ok(None) => plan_statement(sql, tokens.to_vec(), dialect)
+            .map(|statement| Statement::Plan(Arc::new(statement))),
+        Err(error) => Err(error),
+    };
+    parsed.map_err(|error| match refused::feature(&words.tokens) {
+        Some(feature) if error.state() == SqlState::SYNTAX_ERROR => {
+            SqlError::not_supported(format!("{feature} is not supported"))
         }
-        return Ok(statement);
-    }
-    plan_statement(sql, tokens.to_vec(), dialect).map(|statement| Statement::Plan(Arc::new(statement)))
+        _ => error,
+    })
 }
 
 pub(super) fn plan_statement(
@@ -109,7 +146,7 @@ pub(super) fn near(sql: &str, token: &TokenWithSpan) -> SqlError {
     let text = sql.get(start..end.max(start)).filter(|text| !text.is_empty());
     let text = text.map_or_else(|| token.token.to_string(), str::to_owned);
     SqlError::new(SqlState::SYNTAX_ERROR, format!("syntax error at or near \"{text}\""))
-        .at(position(sql, token.span.start))
+        .at(position(token.span.start))
 }
 
 /// Turns the parser's message, "Expected: .., found: X at Line: 1, Column: 8", into PostgreSQL's.
@@ -130,10 +167,10 @@ fn parser_error(sql: &str, error: ParserError) -> SqlError {
             .at(u32::try_from(sql.chars().count()).unwrap_or(u32::MAX).saturating_add(1)),
         (Some((_, found)), Some(location)) => {
             SqlError::new(SqlState::SYNTAX_ERROR, format!("syntax error at or near \"{found}\""))
-                .at(position(sql, location))
+                .at(position(location))
         }
         (_, Some(location)) => {
-            SqlError::new(SqlState::SYNTAX_ERROR, format!("syntax error: {text}")).at(position(sql, location))
+            SqlError::new(SqlState::SYNTAX_ERROR, format!("syntax error: {text}")).at(position(location))
         }
         _ => SqlError::new(SqlState::SYNTAX_ERROR, format!("syntax error: {text}")),
     }
