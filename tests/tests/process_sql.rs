@@ -23,3 +23,46 @@ async fn answers_are_postgresqls_on_one_node() -> Result<()> {
 async fn answers_are_postgresqls_on_three_nodes() -> Result<()> {
     run_all(3).await
 }
+
+/// Takes jobs from a queue until there is none to be had; which it took.
+async fn worker(client: tokio_postgres::Client, take: &'static str) -> Result<Vec<i32>> {
+    let mut taken = Vec::new();
+    loop {
+        let rows = client.query(take, &[]).await?;
+        if rows.is_empty() {
+            return Ok(taken);
+        }
+        taken.extend(rows.iter().map(|row| row.get::<_, i32>(0)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_gives_each_job_to_one_worker_on_whatever_node() -> Result<()> {
+    const JOBS: i32 = 60;
+    let cluster = Cluster::start(3)?;
+    let owner = cluster.connect(1, "postgres").await?;
+    owner.batch_execute("CREATE TABLE job (id int PRIMARY KEY, state text NOT NULL)").await?;
+    for take in [
+        "UPDATE job SET state = 'taken' WHERE id = (SELECT id FROM job WHERE state = 'new' ORDER BY id LIMIT 1 \
+         FOR UPDATE SKIP LOCKED) RETURNING id",
+        // Without SKIP LOCKED a worker waits, looks again at what it waited for, and takes nothing twice.
+        "UPDATE job SET state = 'taken' WHERE state = 'new' AND id IN (SELECT id FROM job WHERE state = 'new' \
+         ORDER BY id LIMIT 3 FOR NO KEY UPDATE) RETURNING id",
+    ] {
+        owner.execute("DELETE FROM job", &[]).await?;
+        owner.execute("INSERT INTO job SELECT g, 'new' FROM generate_series(1, $1) g", &[&JOBS]).await?;
+        let mut workers = Vec::new();
+        for number in 0..6 {
+            let client = cluster.connect(number % 3 + 1, "postgres").await?;
+            workers.push(tokio::spawn(worker(client, take)));
+        }
+        let mut taken = Vec::new();
+        for outcome in workers {
+            taken.extend(outcome.await??);
+        }
+        // A worker may find nothing while others hold what is left, but somebody takes every job, and once.
+        taken.sort_unstable();
+        assert_eq!(taken, (1..=JOBS).collect::<Vec<_>>(), "{take}");
+    }
+    Ok(())
+}

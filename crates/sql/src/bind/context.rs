@@ -11,6 +11,7 @@ use super::errors::{fail, undefined_relation};
 use crate::catalog::virtual_table::{VirtualRegistry, VirtualRelation};
 use crate::catalog::{CatalogSnapshot, TableDescriptor};
 use crate::error::{SqlError, SqlState};
+use crate::plan::statement::LockPlan;
 use crate::plan::{ColumnInfo, Node};
 
 /// What a statement is bound against.
@@ -63,6 +64,9 @@ pub struct Binder<'a> {
     pub tables: RefCell<Vec<(Oid, TableUse)>>,
     /// Whether the statement reads relations that are computed.
     pub uses_virtual: Cell<bool>,
+    /// Subqueries that lock rows: each is run once, before the statement, and its rows are those of the
+    /// [`crate::plan::Node::Shared`] with its number.
+    pub locking: RefCell<Vec<(usize, LockPlan)>>,
     /// Numbers given out within the statement.
     next_id: Cell<usize>,
     /// How deep the statement is nested here.
@@ -93,6 +97,7 @@ impl<'a> Binder<'a> {
             ctes: RefCell::default(),
             tables: RefCell::default(),
             uses_virtual: Cell::new(false),
+            locking: RefCell::default(),
             next_id: Cell::new(0),
             depth: Cell::new(0),
         }

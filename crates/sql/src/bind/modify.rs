@@ -410,11 +410,42 @@ impl Binder<'_> {
         Ok((Action::Delete(Box::new(DeletePlan { table, input, predicate, returning })), columns))
     }
 
-    /// Binds a query that locks the rows it returns.
+    /// Binds a statement that locks the rows it returns.
     pub(crate) fn bind_locking(&self, query: &Query, select: &Select) -> Result<BoundAction, SqlError> {
-        let level = Level::default();
+        if query.with.is_some() {
+            let message = "FOR UPDATE is not allowed with WITH";
+            return Err(fail(SqlState::FEATURE_NOT_SUPPORTED, message));
+        }
+        let (plan, columns) = self.bind_lock_plan(query, select, &Level::default())?;
+        Ok((Action::Lock(Box::new(plan)), columns))
+    }
+
+    /// Binds a subquery that locks the rows it returns, as that of a worker that takes the next row of a queue. It is
+    /// run once, before the statement, so it cannot depend on the rows of the statement.
+    pub(crate) fn bind_locking_subquery(
+        &self,
+        query: &Query,
+        select: &Select,
+        level: &Level<'_>,
+    ) -> Result<(Node, Vec<ColumnInfo>), SqlError> {
+        let own = Level { outer: level.outer, ..Level::default() };
+        let (plan, columns) = self.bind_lock_plan(query, select, &own)?;
+        if !own.used.borrow().is_empty() {
+            return Err(unsupported("FOR UPDATE in a subquery that depends on the rows around it"));
+        }
+        let id = self.new_id();
+        self.locking.borrow_mut().push((id, plan));
+        let plan = Arc::new(Node::Values { rows: Vec::new(), width: columns.len() });
+        Ok((Node::Shared { id, plan }, columns))
+    }
+
+    fn bind_lock_plan(
+        &self,
+        query: &Query,
+        select: &Select,
+        level: &Level<'_>,
+    ) -> Result<(LockPlan, Vec<ColumnInfo>), SqlError> {
         let refused = [
-            (query.with.is_some(), "WITH"),
             (select.distinct.is_some(), "DISTINCT clause"),
             (select.having.is_some(), "HAVING clause"),
             (
@@ -428,7 +459,7 @@ impl Binder<'_> {
                 format!("FOR UPDATE is not allowed with {clause}"),
             ));
         }
-        let (node, scope) = self.bind_from(&select.from, &level, true)?;
+        let (node, scope) = self.bind_from(&select.from, level, true)?;
         let predicate = match &select.selection {
             Some(selection) => Some(self.bind_condition(selection, &scope, "WHERE")?),
             None => None,
@@ -480,11 +511,10 @@ impl Binder<'_> {
             columns.push(item.column);
         }
         let input = sorted(filtered(node, predicate.clone()), keys);
-        let (limit, offset) = self.bind_limits(query, &level)?;
+        let (limit, offset) = self.bind_limits(query, level)?;
         let tables =
             tables.into_iter().map(|(_, table)| table).filter(|table| table.lock.is_some()).collect();
-        let plan = LockPlan { input, predicate, tables, exprs, limit, offset };
-        Ok((Action::Lock(Box::new(plan)), columns))
+        Ok((LockPlan { input, predicate, tables, exprs, limit, offset }, columns))
     }
 }
 

@@ -101,10 +101,13 @@ impl Binder<'_> {
         if !query.pipe_operators.is_empty() || query.for_clause.is_some() {
             return Err(unsupported("this query clause"));
         }
+        if let (SetExpr::Select(select), false) = (query.body.as_ref(), query.locks.is_empty()) {
+            return self.bind_locking_subquery(query, select, level);
+        }
         let order_by = order_by_exprs(query.order_by.as_ref())?;
         let (limit, offset) = self.bind_limits(query, level)?;
         let (node, columns) = match query.body.as_ref() {
-            SetExpr::Select(select) => self.bind_select(select, order_by, &query.locks, level)?,
+            SetExpr::Select(select) => self.bind_select(select, order_by, level)?,
             body => {
                 if !query.locks.is_empty() {
                     return Err(fail(
@@ -168,7 +171,7 @@ impl Binder<'_> {
     /// Binds what stands between WITH and ORDER BY when it is not a lone SELECT.
     pub(crate) fn bind_set_expr(&self, body: &SetExpr, level: &Level<'_>) -> Result<BoundQuery, SqlError> {
         match body {
-            SetExpr::Select(select) => self.bind_select(select, &[], &[], level),
+            SetExpr::Select(select) => self.bind_select(select, &[], level),
             SetExpr::Query(query) => self.bind_query(query, level),
             SetExpr::Values(values) => self.bind_values(values, level),
             SetExpr::SetOperation { left, op, set_quantifier, right } => self.nested(|| {
@@ -322,12 +325,8 @@ impl Binder<'_> {
         &self,
         select: &sqlparser::ast::Select,
         order_by: &[OrderByExpr],
-        locks: &[sqlparser::ast::LockClause],
         level: &Level<'_>,
     ) -> Result<BoundQuery, SqlError> {
-        if !locks.is_empty() {
-            return Err(fail(SqlState::FEATURE_NOT_SUPPORTED, "FOR UPDATE is not allowed in a subquery"));
-        }
         let SelectParts { node, columns, .. } = self.bind_select_parts(select, order_by, false, level)?;
         Ok((node, columns))
     }

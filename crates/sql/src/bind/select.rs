@@ -62,6 +62,7 @@ impl Binder<'_> {
         };
         if group_by.is_empty() && select.having.is_none() {
             let place = UngroupedPlace { scope: &scope, saw_aggregate: Cell::new(false) };
+            let locking = self.locking.borrow().len();
             let bound = self
                 .bind_projection(&select.projection, &place, &scope)
                 .and_then(|items| Ok((self.bind_order(order_by, &items, &place)?, items)));
@@ -69,6 +70,8 @@ impl Binder<'_> {
                 let (keys, items) = bound?;
                 return self.finish_select(select, node, items, keys, &scope);
             }
+            // All of it is bound again.
+            self.locking.borrow_mut().truncate(locking);
         }
         self.bind_grouped(select, group_by, order_by, node, &scope)
     }

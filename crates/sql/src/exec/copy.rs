@@ -104,6 +104,7 @@ pub(crate) fn plan(
                 tables: binder.tables.into_inner(),
                 catalog_version: context.catalog.version().to_vec(),
                 uses_virtual: false,
+                locking: Vec::new(),
             };
             Ok((Arc::new(plan), CopyTarget::From { table, places, defaults, options }))
         }

@@ -231,6 +231,7 @@ impl Cursor {
     ) -> Result<(), SqlError> {
         self.executed = true;
         let execution = &mut self.execution;
+        modify::lock_subqueries(plan, execution, txn, context).await?;
         let changed = match &plan.action {
             Action::Query(_) => return Ok(()),
             Action::Lock(lock) => {

@@ -18,7 +18,7 @@ use crate::catalog::virtual_table::{Live, VirtualContext, VirtualRegistry};
 use crate::catalog::{CatalogSnapshot, keys};
 use crate::error::{SqlError, SqlState};
 use crate::plan::optimize::optimize;
-use crate::plan::statement::{Action, Plan};
+use crate::plan::statement::{Action, LockPlan, Plan};
 use crate::scalar::{CatalogLookup, EvalContext, SessionView};
 use crate::session::interrupt::Interrupts;
 use crate::system::SystemSnapshot;
@@ -228,15 +228,21 @@ pub fn analyze(
                 tables,
                 catalog_version: context.catalog.version().to_vec(),
                 uses_virtual,
+                locking: Vec::new(),
             }));
         }
         other => (Action::Utility(Box::new(other.clone())), Vec::new()),
+    };
+    let optimized_locking = |(id, mut plan): (usize, LockPlan)| {
+        plan.input = optimize(plan.input, &context.catalog);
+        (id, plan)
     };
     Ok(Arc::new(Plan {
         action: optimized(action, &context.catalog),
         columns,
         param_types: binder.param_types(),
         uses_virtual: binder.uses_virtual.get(),
+        locking: binder.locking.take().into_iter().map(optimized_locking).collect(),
         tables: binder.tables.into_inner(),
         catalog_version: context.catalog.version().to_vec(),
     }))

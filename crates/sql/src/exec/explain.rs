@@ -42,7 +42,12 @@ pub(crate) async fn rows(
         }
         Action::Explain { .. } | Action::Utility(_) => return Err(unsupported("EXPLAIN of this statement")),
     }
+    for (_, locking) in &plan.locking {
+        lines.push("InitPlan: LockRows".to_owned());
+        print(&locking.input, 1, &mut lines);
+    }
     if analyze {
+        modify::lock_subqueries(plan, execution, txn, context).await?;
         let count = match &plan.action {
             Action::Query(node) => {
                 let mut count = 0;

@@ -12,7 +12,7 @@ use super::operator::{Batch, eval_all};
 use super::write::{Inserted, Locked, TableWriter};
 use crate::error::{SqlError, SqlState};
 use crate::plan::Row;
-use crate::plan::statement::{ConflictAction, DeletePlan, InsertPlan, LockPlan, RowWait, UpdatePlan};
+use crate::plan::statement::{ConflictAction, DeletePlan, InsertPlan, LockPlan, Plan, RowWait, UpdatePlan};
 use crate::scalar::Expr;
 
 /// What a statement that changes rows did.
@@ -259,6 +259,21 @@ pub(crate) async fn delete(
         txn.flush_if_large().await?;
     }
     Ok(changed)
+}
+
+/// Runs the subqueries of a statement that lock rows, and keeps their rows for it.
+pub(crate) async fn lock_subqueries(
+    plan: &Plan,
+    execution: &mut Execution,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    for (id, locking) in &plan.locking {
+        let rows = lock_rows(locking, execution, txn, context).await?;
+        execution.input = None;
+        execution.state.shared(*id, || Ok(rows))?;
+    }
+    Ok(())
 }
 
 /// Runs a query that locks the rows it returns.
