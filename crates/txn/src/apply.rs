@@ -3,7 +3,9 @@
 //! Nothing here depends on a clock, on randomness, on the order of a hash map or on who leads. An entry is skipped,
 //! everywhere alike, when its header names another term than its place in the log, when its sequence is not the
 //! last plus one, or when its request was answered before. An entry that cannot be understood, or that overwrites
-//! another version than it names, stops the node.
+//! another row than it names, stops the node. What an entry overwrites is compared where it is in memory; of one entry
+//! in [`base_check_interval`](crate::KvConfig::base_check_interval) wherever it is. What rides with the entry is what
+//! counts for the state, so that it does not matter who has looked.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use rustydb_types::ids::{RequestId, Version};
 use rustydb_types::position::LogPosition;
 
 use crate::core::Core;
-use crate::entry::{Entry, EntryError, EntryKind};
+use crate::entry::{Base, Entry, EntryError, EntryKind, Write};
 use crate::error::ApplyError;
 use crate::feed::Change;
 use crate::hash;
@@ -190,6 +192,11 @@ impl Core {
         }
     }
 
+    /// Whether what an entry overwrites is looked up in the engine too.
+    fn looks_everywhere(&self, sequence: Version) -> bool {
+        sequence.get().is_multiple_of(self.config.base_check_interval)
+    }
+
     fn apply_commit(
         &self,
         state: &mut ApplyState,
@@ -199,14 +206,13 @@ impl Core {
         entry: &Entry,
     ) -> Result<(), ApplyError> {
         let sequence = entry.header.sequence;
+        let everywhere = self.looks_everywhere(sequence);
         for (run, bounds) in ranges::runs(&entry.writes, |write| &write.key) {
-            let vacant = is_vacant(set, bounds.as_ref())?;
+            let vacant = everywhere && is_vacant(set, bounds.as_ref())?;
             for write in run {
-                let found = current(set, batch, &write.key, vacant)?;
-                check_base(position, write.base, found.as_ref())?;
-                if let Some((version, value)) = &found {
-                    state.rows_hash = state.rows_hash.wrapping_sub(hash::row(&write.key, *version, value));
-                }
+                let found = current(set, batch, &write.key, vacant, everywhere)?;
+                check_base(position, write, &found)?;
+                state.rows_hash = state.rows_hash.wrapping_sub(write.base.share);
                 if let Some(value) = &write.value {
                     state.rows_hash = state.rows_hash.wrapping_add(hash::row(&write.key, sequence, value));
                 }
@@ -234,8 +240,9 @@ impl Core {
         // Rows of this entry, where the order of its keys leaves it possible that one comes twice.
         let mut here: HashMap<&Bytes, &Option<Bytes>> = HashMap::new();
         let once = entry.writes.is_sorted_by(|a, b| a.key < b.key);
+        let everywhere = self.looks_everywhere(entry.header.sequence);
         for (run, bounds) in ranges::runs(&entry.writes, |write| &write.key) {
-            let vacant = is_vacant(set, bounds.as_ref())?;
+            let vacant = everywhere && is_vacant(set, bounds.as_ref())?;
             let fresh = match &bounds {
                 Some(bounds) => set.is_vacant_of(staged, bounds)?,
                 None => false,
@@ -254,11 +261,9 @@ impl Core {
                     Some(None) => {}
                     None => {
                         txn.rows += 1;
-                        let found = current(set, batch, &write.key, vacant)?;
-                        check_base(position, write.base, found.as_ref())?;
-                        if let Some((version, value)) = &found {
-                            txn.replaced = txn.replaced.wrapping_add(hash::row(&write.key, *version, value));
-                        }
+                        let found = current(set, batch, &write.key, vacant, everywhere)?;
+                        check_base(position, write, &found)?;
+                        txn.replaced = txn.replaced.wrapping_add(write.base.share);
                     }
                 }
                 if let Some(value) = &write.value {
@@ -312,29 +317,43 @@ fn is_vacant(set: &LayerSet, bounds: Option<&ScanBounds>) -> Result<bool, ApplyE
     }
 }
 
-/// The live row at a key, with what the batch has done so far. `vacant`: the set has nothing there.
+/// What is known of the row at a key.
+enum Present {
+    /// The live row, or that there is none.
+    Known(Option<(Version, Bytes)>),
+    /// It is not in memory, and was not looked up elsewhere.
+    Unknown,
+}
+
+/// The row at a key, with what the batch has done so far. `vacant`: the set has nothing there.
 fn current(
     set: &LayerSet,
     batch: &Batch,
     key: &Bytes,
     vacant: bool,
-) -> Result<Option<(Version, Bytes)>, ApplyError> {
+    everywhere: bool,
+) -> Result<Present, ApplyError> {
     if let Some((version, value)) = batch.newest.get(key) {
-        return Ok(value.clone().map(|value| (*version, value)));
+        return Ok(Present::Known(value.clone().map(|value| (*version, value))));
     }
     if vacant {
-        return Ok(None);
+        return Ok(Present::Known(None));
     }
-    let found = set.get(key, Version::MAX, &[])?;
-    Ok(found.and_then(|found| Some((found.version, found.value?))))
+    let found = if everywhere { set.get(key, Version::MAX, &[])? } else { set.get_unflushed(key)? };
+    Ok(match found {
+        Some(found) => Present::Known(found.value.map(|value| (found.version, value))),
+        None if everywhere => Present::Known(None),
+        None => Present::Unknown,
+    })
 }
 
 /// A row may be overwritten only by who has seen it. An absent row and a tombstone are both version zero.
-fn check_base(
-    position: LogPosition,
-    expected: Version,
-    found: Option<&(Version, Bytes)>,
-) -> Result<(), ApplyError> {
-    let found = found.map_or(Version::ZERO, |(version, _)| *version);
-    if found == expected { Ok(()) } else { Err(ApplyError::WrongVersion { position, expected, found }) }
+fn check_base(position: LogPosition, write: &Write, present: &Present) -> Result<(), ApplyError> {
+    let Present::Known(row) = present else { return Ok(()) };
+    let found = row.as_ref().map_or(Base::NONE, |(version, value)| Base::of(&write.key, *version, value));
+    let (expected, version) = (write.base.version, found.version);
+    if version != expected {
+        return Err(ApplyError::WrongVersion { position, expected, found: version });
+    }
+    if found == write.base { Ok(()) } else { Err(ApplyError::WrongRow { position, version }) }
 }

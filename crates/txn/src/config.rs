@@ -39,6 +39,9 @@ pub struct KvConfig {
     pub stage_begin_size_bytes: usize,
     /// How long a chunk waits for room before its transaction is refused: bulk work yields to everything else.
     pub stage_wait: Duration,
+    /// Of so many entries one has everything that it replaces looked up and compared, wherever it is stored. Of the
+    /// others only what is in memory is: to read each old row from the engine at each replica costs a tenth of a write.
+    pub base_check_interval: u64,
     /// Key ranges that one SERIALIZABLE transaction remembers before it coarsens them.
     pub read_ranges_max: usize,
     /// Bytes of recently written keys kept to validate SERIALIZABLE transactions.
@@ -65,6 +68,7 @@ impl KvConfig {
             stage_size_bytes: 1 << 20,
             stage_begin_size_bytes: 8 << 20,
             stage_wait: Duration::from_secs(60),
+            base_check_interval: 16,
             read_ranges_max: 4096,
             validation_size_bytes_max: 16 << 20,
         }

@@ -22,8 +22,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use rustydb_types::ids::{Incarnation, LogIndex, RequestId, SessionId, Term, Version};
 use rustydb_types::position::LogPosition;
 
+use crate::hash;
+
 /// The format version that this program writes and reads.
-pub const FORMAT_VERSION: u8 = 1;
+pub const FORMAT_VERSION: u8 = 2;
 /// Bytes before the attachments.
 pub const HEADER_SIZE: usize = 96;
 /// Entries that nobody asks the outcome of.
@@ -109,13 +111,34 @@ pub struct Attachment {
     pub data: Bytes,
 }
 
+/// What a write replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// The version of the row; zero where there was none.
+    pub version: Version,
+    /// Its share of the state hash, zero where there was none. It rides with the write so that a replica need not read
+    /// the old row to take it off.
+    pub share: u128,
+}
+
+impl Base {
+    /// Of a write where there was no row.
+    pub const NONE: Base = Base { version: Version::ZERO, share: 0 };
+
+    /// A row as it is stored.
+    #[must_use]
+    pub fn of(key: &[u8], version: Version, value: &[u8]) -> Base {
+        Base { version, share: hash::row(key, version, value) }
+    }
+}
+
 /// One changed row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     /// The key.
     pub key: Bytes,
-    /// The version that this write replaces; zero where there was no row.
-    pub base: Version,
+    /// What this write replaces.
+    pub base: Base,
     /// The new value; `None` deletes the row.
     pub value: Option<Bytes>,
 }
@@ -214,11 +237,14 @@ impl EntryBuilder {
     }
 
     /// Adds a write.
-    pub fn write(&mut self, key: &[u8], base: Version, value: Option<&[u8]>) {
+    pub fn write(&mut self, key: &[u8], base: Base, value: Option<&[u8]>) {
         self.count += 1;
         self.buffer.put_u32_le(length(key.len()));
         self.buffer.put_u32_le(value.map_or(TOMBSTONE, |value| length(value.len())));
-        self.buffer.put_u64_le(base.get());
+        self.buffer.put_u64_le(base.version.get());
+        if base.version != Version::ZERO {
+            self.buffer.put_u128_le(base.share);
+        }
         self.buffer.put_slice(key);
         self.buffer.put_slice(value.unwrap_or_default());
     }
@@ -385,7 +411,9 @@ fn decode_writes(reader: &mut Reader<'_>) -> Option<Vec<Write>> {
     for _ in 0..count {
         let key_size = usize::try_from(reader.u32()?).ok()?;
         let value_size = reader.u32()?;
-        let base = Version::new(reader.u64()?);
+        let version = Version::new(reader.u64()?);
+        let share = if version == Version::ZERO { 0 } else { u128::from_le_bytes(reader.array()?) };
+        let base = Base { version, share };
         let key = reader.take(key_size)?;
         let value = if value_size == TOMBSTONE {
             None
@@ -405,8 +433,8 @@ mod tests {
         let request = RequestId { incarnation: Incarnation::new(1), session: SessionId::new(2), counter: 3 };
         let attachment = Attachment { kind: 9, data: Bytes::from_static(b"note") };
         let mut builder = EntryBuilder::new(EntryKind::Commit, request, Version::ZERO, &[attachment]);
-        builder.write(b"a", Version::ZERO, Some(b"one"));
-        builder.write(b"b", Version::new(4), None);
+        builder.write(b"a", Base::NONE, Some(b"one"));
+        builder.write(b"b", Base::of(b"b", Version::new(4), b"two"), None);
         builder.number(Numbering {
             term: Term::new(7),
             sequence: Version::new(8),
@@ -425,7 +453,10 @@ mod tests {
         assert_eq!(entry.attachments.first().unwrap().data, "note");
         assert_eq!(entry.writes.len(), 2);
         assert_eq!(entry.writes[0].value.as_deref(), Some(&b"one"[..]));
-        assert_eq!(entry.writes[1], Write { key: "b".into(), base: Version::new(4), value: None });
+        assert_eq!(
+            entry.writes[1],
+            Write { key: "b".into(), base: Base::of(b"b", Version::new(4), b"two"), value: None }
+        );
     }
 
     #[test]
@@ -444,8 +475,8 @@ mod tests {
     #[test]
     fn unknown_versions_and_kinds_are_told_apart_from_damage() {
         let mut bytes = sample().to_vec();
-        bytes[0] = 2;
-        assert_eq!(Entry::decode(&bytes.clone().into()), Err(EntryError::Version(2)));
+        bytes[0] = 1;
+        assert_eq!(Entry::decode(&bytes.clone().into()), Err(EntryError::Version(1)));
         bytes[0] = FORMAT_VERSION;
         bytes[1] = 200;
         assert_eq!(Entry::decode(&bytes.into()), Err(EntryError::Kind(200)));

@@ -158,6 +158,14 @@ pub enum ApplyError {
         /// The version of the row.
         found: Version,
     },
+    /// An entry overwrites a row of the version that it names, but not the same row.
+    #[error("entry {position} overwrites a row of version {version} that is stored differently here")]
+    WrongRow {
+        /// Where.
+        position: LogPosition,
+        /// The version of the row.
+        version: Version,
+    },
     /// Entries did not come in order.
     #[error("entry {position} came after {applied}")]
     OutOfOrder {

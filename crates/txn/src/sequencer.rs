@@ -28,7 +28,7 @@ use rustydb_types::ids::{RequestId, Term, Version};
 use tokio::sync::oneshot;
 
 use crate::core::{Authority, Core, TxnShared};
-use crate::entry::{EntryBuilder, EntryKind, NOBODY, Numbering};
+use crate::entry::{Base, EntryBuilder, EntryKind, NOBODY, Numbering};
 use crate::error::{ProposeError, TxnError};
 use crate::layer::Found;
 use crate::outcomes::{SessionKey, is_named};
@@ -126,7 +126,7 @@ pub(crate) struct Sequencer {
 #[derive(Clone, Debug)]
 pub(crate) struct PreparedWrite {
     pub(crate) key: Bytes,
-    pub(crate) base: Version,
+    pub(crate) base: Base,
     pub(crate) value: Option<Bytes>,
 }
 
@@ -466,7 +466,7 @@ impl Core {
                     },
                 };
                 let newest = newest.map_or(Version::ZERO, |found| found.live_version());
-                if newest != write.base {
+                if newest != write.base.version {
                     return Err(TxnError::Serialization { reason: "a concurrent update" });
                 }
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustydb_env::Env;
 use rustydb_storage::engine::EngineKind;
-use rustydb_txn::entry::{EntryBuilder, EntryKind, Numbering};
+use rustydb_txn::entry::{Base, EntryBuilder, EntryKind, Numbering};
 use rustydb_txn::{
     Access, ApplyEntry, ApplyError, ApplyPayload, Direction, EngineOpener, Isolation, KvConfig, KvStore,
     LocalProposer, ScanRequest, StateMachine, TxnOptions,
@@ -22,20 +22,26 @@ const NOBODY: RequestId =
     RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
 
 fn open(dir: &Path, kind: EngineKind) -> (KvStore, StateMachine) {
+    open_checking(dir, kind, KvConfig::new(dir.into()).base_check_interval)
+}
+
+fn open_checking(dir: &Path, kind: EngineKind, base_check_interval: u64) -> (KvStore, StateMachine) {
     let env = Env::os();
-    let mut config = KvConfig::new(dir.into());
+    let mut config = KvConfig { base_check_interval, ..KvConfig::new(dir.into()) };
     config.flush_interval = Duration::from_secs(3600);
     let at = env.clone();
     let opener: EngineOpener = Arc::new(move |path| rustydb_storage::engine::open(kind, &at, path, 1 << 20));
     KvStore::open(&env, config, opener, Arc::new(LocalProposer::default())).unwrap()
 }
 
-type Rows = &'static [(&'static str, u64, Option<&'static str>)];
+/// Keys, what is replaced there, and the new values.
+type Rows = &'static [(&'static str, Option<(u64, &'static str)>, Option<&'static str>)];
 
 fn entry(sequence: u64, kind: EntryKind, staged: u64, rows: Rows) -> ApplyEntry {
     let mut builder = EntryBuilder::new(kind, NOBODY, Version::new(staged), &[]);
     for (key, base, value) in rows {
-        builder.write(key.as_bytes(), Version::new(*base), value.map(str::as_bytes));
+        let base = base.map(|(version, old)| Base::of(key.as_bytes(), Version::new(version), old.as_bytes()));
+        builder.write(key.as_bytes(), base.unwrap_or(Base::NONE), value.map(str::as_bytes));
     }
     let (term, sequence) = (Term::new(1), Version::new(sequence));
     let command = builder.number(Numbering { term, sequence, attempt: sequence.get(), commit_time_us: 0 });
@@ -48,14 +54,29 @@ fn entry(sequence: u64, kind: EntryKind, staged: u64, rows: Rows) -> ApplyEntry 
 
 fn history() -> Vec<ApplyEntry> {
     vec![
-        entry(1, EntryKind::Commit, 0, &[("a", 0, Some("old")), ("b", 0, Some("old")), ("z", 0, Some("z"))]),
-        entry(2, EntryKind::Stage, 0, &[("a", 1, Some("new")), ("c", 0, Some("first"))]),
-        entry(3, EntryKind::Commit, 0, &[("y", 0, Some("y"))]),
-        entry(4, EntryKind::Stage, 2, &[("b", 1, None), ("c", 0, Some("second"))]),
-        entry(5, EntryKind::Stage, 0, &[("z", 1, Some("dropped")), ("x", 0, Some("dropped"))]),
-        entry(6, EntryKind::CommitStaged, 2, &[("d", 0, Some("last"))]),
+        entry(
+            1,
+            EntryKind::Commit,
+            0,
+            &[("a", None, Some("old")), ("b", None, Some("old")), ("z", None, Some("z"))],
+        ),
+        entry(2, EntryKind::Stage, 0, &[("a", Some((1, "old")), Some("new")), ("c", None, Some("first"))]),
+        entry(3, EntryKind::Commit, 0, &[("y", None, Some("y"))]),
+        entry(4, EntryKind::Stage, 2, &[("b", Some((1, "old")), None), ("c", None, Some("second"))]),
+        entry(
+            5,
+            EntryKind::Stage,
+            0,
+            &[("z", Some((1, "z")), Some("dropped")), ("x", None, Some("dropped"))],
+        ),
+        entry(6, EntryKind::CommitStaged, 2, &[("d", None, Some("last"))]),
         entry(7, EntryKind::AbortStaged, 5, &[]),
-        entry(8, EntryKind::Commit, 0, &[("a", 6, None), ("d", 6, Some("after"))]),
+        entry(
+            8,
+            EntryKind::Commit,
+            0,
+            &[("a", Some((6, "new")), None), ("d", Some((6, "last")), Some("after"))],
+        ),
     ]
 }
 
@@ -190,7 +211,7 @@ async fn a_wrong_base_an_unknown_kind_and_disorder_stop_the_machine() {
     let fresh = |name: &str| open(&dir.path().join(name), EngineKind::Memory);
     let (_kv, mut machine) = fresh("base");
     machine.apply(&history()[..1]).unwrap();
-    let wrong = entry(2, EntryKind::Commit, 0, &[("a", 7, Some("x"))]);
+    let wrong = entry(2, EntryKind::Commit, 0, &[("a", Some((7, "old")), Some("x"))]);
     assert!(matches!(machine.apply(&[wrong]), Err(ApplyError::WrongVersion { .. })));
     assert!(matches!(machine.apply(&history()[1..2]), Err(ApplyError::Stopped)));
 
@@ -220,14 +241,37 @@ async fn a_wrong_base_an_unknown_kind_and_disorder_stop_the_machine() {
 }
 
 #[tokio::test]
+async fn what_is_overwritten_is_compared_in_memory_and_now_and_then_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = || entry(2, EntryKind::Commit, 0, &[("a", Some((1, "other")), Some("x"))]);
+    let (_kv, mut machine) = open(&dir.path().join("memory"), EngineKind::Memory);
+    machine.apply(&history()[..1]).unwrap();
+    assert!(matches!(machine.apply(&[other()]), Err(ApplyError::WrongRow { .. })));
+
+    let (_kv, mut machine) = open_checking(&dir.path().join("all"), EngineKind::Memory, 1);
+    machine.apply(&history()[..1]).unwrap();
+    machine.flush().await.unwrap();
+    assert!(matches!(machine.apply(&[other()]), Err(ApplyError::WrongRow { .. })));
+
+    // Not compared, it counts as the entry says, and the rows are found to differ from what they should be.
+    let (_kv, mut machine) = open_checking(&dir.path().join("some"), EngineKind::Memory, 3);
+    machine.apply(&history()[..1]).unwrap();
+    machine.flush().await.unwrap();
+    machine.apply(&[other()]).unwrap();
+    assert!(!machine.recompute_hash().unwrap());
+    let wrong = entry(3, EntryKind::Commit, 0, &[("b", Some((2, "old")), None)]);
+    assert!(matches!(machine.apply(&[wrong]), Err(ApplyError::WrongVersion { .. })));
+}
+
+#[tokio::test]
 async fn entries_of_another_term_or_out_of_sequence_are_skipped() {
     let dir = tempfile::tempdir().unwrap();
     let (kv, mut machine) = open(dir.path(), EngineKind::Memory);
     machine.apply(&history()[..1]).unwrap();
     let hash = machine.state_hash();
-    let mut other_term = entry(2, EntryKind::Commit, 0, &[("q", 0, Some("q"))]);
+    let mut other_term = entry(2, EntryKind::Commit, 0, &[("q", None, Some("q"))]);
     other_term.position = LogPosition::new(Term::new(2), LogIndex::new(2));
-    let mut gap = entry(3, EntryKind::Commit, 0, &[("q", 0, Some("q"))]);
+    let mut gap = entry(3, EntryKind::Commit, 0, &[("q", None, Some("q"))]);
     gap.position = LogPosition::new(Term::new(1), LogIndex::new(3));
     machine.apply(&[other_term, gap]).unwrap();
     assert_eq!(machine.state_hash(), hash);

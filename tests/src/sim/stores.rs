@@ -150,6 +150,7 @@ impl MachineFactory for StoresOfLife {
             read_ranges_max: 8,
             validation_size_bytes_max: 8 << 10,
             stage_size_bytes: 128,
+            base_check_interval: 4,
             ..KvConfig::new(Self::folder(group))
         };
         let proposer = Arc::new(KvProposer::new(Arc::clone(proposer)));

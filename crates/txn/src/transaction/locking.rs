@@ -4,6 +4,7 @@ use bytes::Bytes;
 use rustydb_types::ids::Version;
 
 use super::{Isolation, LockedRow, Transaction};
+use crate::entry::Base;
 use crate::error::TxnError;
 use crate::locks::{Acquired, LockTarget, LockWait, LockWaiter, Mode, RowLock, TableLockId, TableLockMode};
 
@@ -109,7 +110,7 @@ impl Transaction {
     /// Locks a row that is about to be written and was not locked before.
     pub(super) fn lock_for_write(&mut self, key: &Bytes) -> Result<LockedRow, TxnError> {
         if self.is_private(key) {
-            return Ok(LockedRow { base: Version::ZERO, staged: self.has_staged(key)? });
+            return Ok(LockedRow { base: Base::NONE, staged: self.has_staged(key)? });
         }
         let target = LockTarget::Row(key.clone());
         let acquired =
@@ -180,8 +181,8 @@ impl Transaction {
         }
     }
 
-    /// The newest live version of a row whose lock is held, and whether it differs from what the snapshot sees.
-    pub(super) fn base_of(&self, key: &[u8]) -> Result<(Version, bool), TxnError> {
+    /// The newest live row whose lock is held, and whether it differs from what the snapshot sees.
+    pub(super) fn base_of(&self, key: &[u8]) -> Result<(Base, bool), TxnError> {
         let at = self.pin.version();
         let newest = self.core.newest(key, &self.shared.read_through)?;
         let changed = match &newest {
@@ -191,6 +192,7 @@ impl Transaction {
             None if self.core.layers.flushes() == self.flushes => false,
             None => self.get_snapshot(key)?.is_some(),
         };
-        Ok((newest.map_or(Version::ZERO, |found| found.live_version()), changed))
+        let live = newest.and_then(|found| Some((found.version, found.value?)));
+        Ok((live.map_or(Base::NONE, |(version, value)| Base::of(key, version, &value)), changed))
     }
 }

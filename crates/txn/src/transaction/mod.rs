@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use rustydb_types::ids::{RequestId, Version};
 
 use crate::core::{Core, TxnShared};
-use crate::entry::{Attachment, KEY_SIZE_MAX};
+use crate::entry::{Attachment, Base, KEY_SIZE_MAX};
 use crate::error::TxnError;
 use crate::layer::Pin;
 use crate::locks::LockTarget;
@@ -65,8 +65,8 @@ pub struct TxnOptions {
 /// A locked row.
 #[derive(Clone, Copy, Debug)]
 struct LockedRow {
-    /// The newest live version when the lock was granted, which cannot change while it is held.
-    base: Version,
+    /// The newest live row when the lock was granted, which cannot change while it is held.
+    base: Base,
     /// Whether a value of the transaction itself has left in a chunk.
     staged: bool,
 }

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use rustydb_types::ids::Version;
 use smallvec::SmallVec;
 
+use crate::entry::Base;
 use crate::error::TxnError;
 use crate::layer::{Item, ItemRun, Limits, ScanBounds};
 use crate::sequencer::PreparedWrite;
@@ -28,7 +29,7 @@ const OVERHEAD_BYTES: usize = 128;
 /// A write as it enters.
 #[derive(Clone, Debug)]
 pub(super) struct OwnWrite {
-    pub(super) base: Version,
+    pub(super) base: Base,
     pub(super) value: Option<Bytes>,
     /// Whether a value of the transaction has left in a chunk.
     pub(super) staged_before: bool,
@@ -36,7 +37,7 @@ pub(super) struct OwnWrite {
 
 #[derive(Clone, Debug)]
 struct OwnRow {
-    base: Version,
+    base: Base,
     /// Whether an earlier value may have left in a chunk: then even the deletion of a row that is nowhere else must
     /// be told.
     staged_before: bool,
@@ -62,7 +63,7 @@ impl OwnRow {
     /// Whether the transaction leaves no trace of the row.
     fn is_nothing(&self) -> bool {
         let deleted = self.values.last().is_some_and(|(_, value)| value.is_none());
-        deleted && self.base == Version::ZERO && !self.staged_before && !self.copied
+        deleted && self.base.version == Version::ZERO && !self.staged_before && !self.copied
     }
 
     /// Whether the row may leave during `command`, and with which command's writes.
@@ -315,7 +316,7 @@ mod tests {
     use super::*;
 
     fn put(own: &mut OwnWrites, key: &'static str, value: &'static str, command: u32) {
-        let write = OwnWrite { base: Version::ZERO, value: Some(value.into()), staged_before: false };
+        let write = OwnWrite { base: Base::NONE, value: Some(value.into()), staged_before: false };
         own.write(key.into(), write, command);
     }
 
@@ -359,9 +360,9 @@ mod tests {
     fn a_row_that_came_and_went_is_not_committed() {
         let mut own = OwnWrites::default();
         put(&mut own, "k", "one", 1);
-        let delete = |base| OwnWrite { base: Version::new(base), value: None, staged_before: false };
-        own.write("k".into(), delete(0), 2);
-        own.write("l".into(), delete(3), 2);
+        let delete = |base| OwnWrite { base, value: None, staged_before: false };
+        own.write("k".into(), delete(Base::NONE), 2);
+        own.write("l".into(), delete(Base::of(b"l", Version::new(3), b"old")), 2);
         let keys: Vec<Bytes> = own.prepared().map(|write| write.key).collect();
         assert_eq!(keys, vec![Bytes::from("l")]);
     }

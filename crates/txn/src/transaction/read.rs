@@ -5,6 +5,7 @@ use rustydb_env::Bug;
 use rustydb_types::ids::Version;
 
 use super::{Access, Transaction};
+use crate::entry::Base;
 use crate::error::TxnError;
 use crate::layer::{Limits, ScanBounds, ScanChunk, ScanRequest, merge};
 
@@ -60,7 +61,7 @@ impl Transaction {
             return self.get_snapshot(key);
         }
         self.shared.check()?;
-        if self.locked.get(key).is_some_and(|row| row.base == Version::ZERO) {
+        if self.locked.get(key).is_some_and(|row| row.base == Base::NONE) {
             // There was no row when the lock was granted, and the lock keeps it so.
             return Ok(None);
         }
