@@ -410,6 +410,19 @@ impl Binder<'_> {
         Ok((Action::Delete(Box::new(DeletePlan { table, input, predicate, returning })), columns))
     }
 
+    /// Binds a statement that changes rows, with a WITH before it.
+    pub(crate) fn bind_change(&self, query: &Query) -> Result<BoundAction, SqlError> {
+        if let Some(with) = &query.with {
+            self.bind_with(with, &Level::default())?;
+        }
+        match query.body.as_ref() {
+            SetExpr::Insert(ast::Statement::Insert(insert)) => self.bind_insert(insert),
+            SetExpr::Update(ast::Statement::Update(update)) => self.bind_update(update),
+            SetExpr::Delete(ast::Statement::Delete(delete)) => self.bind_delete(delete),
+            _ => Err(unsupported("this statement after WITH")),
+        }
+    }
+
     /// Binds a statement that locks the rows it returns.
     pub(crate) fn bind_locking(&self, query: &Query, select: &Select) -> Result<BoundAction, SqlError> {
         if query.with.is_some() {

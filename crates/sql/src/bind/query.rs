@@ -64,7 +64,7 @@ impl Binder<'_> {
         })
     }
 
-    fn bind_with(&self, with: &With, level: &Level<'_>) -> Result<(), SqlError> {
+    pub(crate) fn bind_with(&self, with: &With, level: &Level<'_>) -> Result<(), SqlError> {
         for cte in &with.cte_tables {
             let name = &cte.alias.name;
             if with.recursive && mentions(&cte.query.to_string(), &name.value) {

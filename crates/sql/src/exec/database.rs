@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustydb_txn::{Isolation, KvStore, LockWait, TableLockId, TableLockMode, Transaction};
 use rustydb_types::datatype::DataType;
 use rustydb_types::value::Value;
-use sqlparser::ast::{self, Statement};
+use sqlparser::ast::{self, SetExpr, Statement};
 
 use super::run::WorkMemory;
 use super::write::RowNumbers;
@@ -199,6 +199,7 @@ pub fn analyze(
 ) -> Result<Arc<Plan>, SqlError> {
     let binder = Binder::new(context, params);
     let (action, columns) = match statement {
+        Statement::Query(query) if changes_rows(query) => binder.bind_change(query)?,
         Statement::Query(query) => match (query.locks.is_empty(), crate::parse::lone_select(query)) {
             (false, Some(select)) => binder.bind_locking(query, select)?,
             _ => {
@@ -218,7 +219,11 @@ pub fn analyze(
                 data_type: DataType::TEXT,
                 origin: None,
             }];
-            let tables = plan.tables.clone();
+            let mut tables = plan.tables.clone();
+            if !run {
+                // What is only explained only reads, and may stand in a read-only transaction.
+                tables.iter_mut().for_each(|(_, table_use)| *table_use = TableUse::Read);
+            }
             let param_types = plan.param_types.clone();
             let uses_virtual = plan.uses_virtual;
             return Ok(Arc::new(Plan {
@@ -246,6 +251,11 @@ pub fn analyze(
         tables: binder.tables.into_inner(),
         catalog_version: context.catalog.version().to_vec(),
     }))
+}
+
+/// Whether it is a statement that changes rows, with a WITH before it.
+pub(crate) fn changes_rows(query: &ast::Query) -> bool {
+    matches!(*query.body, SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_))
 }
 
 fn explain_runs(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sqlparser::ast;
+use sqlparser::ast::{self, SetExpr};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -51,6 +51,9 @@ impl Words<'_> {
             self.next = first;
             return Err(self.unexpected());
         };
+        if matches!(*inner.body, SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_)) {
+            return Err(SqlError::not_supported("DECLARE CURSOR must not contain data-modifying statements"));
+        }
         if !inner.locks.is_empty() && (is_scroll || is_holdable) {
             let which = if is_holdable { "DECLARE CURSOR WITH HOLD" } else { "DECLARE SCROLL CURSOR" };
             return Err(SqlError::not_supported(format!("{which} ... FOR UPDATE is not supported"))
