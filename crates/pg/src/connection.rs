@@ -152,7 +152,12 @@ impl<S: Stream> ResponseSink for Wire<'_, S> {
         self.send().await
     }
 
-    async fn before_commit(&mut self, _: rustydb_types::ids::RequestId, _: &[u8]) -> Result<(), SinkClosed> {
+    async fn before_commit(
+        &mut self,
+        _: rustydb_types::ids::RequestId,
+        _: &[u8],
+        _: Vec<rustydb_sql::gateway::frame::Setting>,
+    ) -> Result<(), SinkClosed> {
         // A client of this node that loses it loses its connection, so there is nobody to keep an answer for.
         Ok(())
     }

@@ -239,6 +239,9 @@ pub struct SqlErrorFields {
     pub data_type: Option<String>,
     /// Constraint concerned.
     pub constraint: Option<String>,
+    /// Whether the transaction only fell with the leadership of its node, and certainly committed nothing: run again
+    /// where the database is led by now, it may succeed. Not on the wire.
+    pub is_fallen: bool,
 }
 
 impl SqlError {
@@ -257,6 +260,7 @@ impl SqlError {
             column: None,
             data_type: None,
             constraint: None,
+            is_fallen: false,
         }))
     }
 
@@ -325,6 +329,13 @@ impl SqlError {
         self
     }
 
+    /// Says that the transaction fell with the leadership, see [`SqlErrorFields::is_fallen`].
+    #[must_use]
+    pub fn fallen(mut self) -> SqlError {
+        self.0.is_fallen = true;
+        self
+    }
+
     /// Names the table concerned.
     #[must_use]
     pub fn with_table(mut self, schema: impl Into<String>, table: impl Into<String>) -> SqlError {
@@ -360,7 +371,9 @@ impl From<ValueError> for SqlError {
 impl From<TxnError> for SqlError {
     fn from(error: TxnError) -> SqlError {
         let state = match &error {
-            TxnError::NotLeader { .. } | TxnError::Serialization { .. } => SqlState::SERIALIZATION_FAILURE,
+            TxnError::NotLeader { .. } | TxnError::Fallen { .. } | TxnError::Serialization { .. } => {
+                SqlState::SERIALIZATION_FAILURE
+            }
             TxnError::Deadlock => SqlState::DEADLOCK_DETECTED,
             TxnError::LockTimeout | TxnError::LockNotAvailable => SqlState::LOCK_NOT_AVAILABLE,
             TxnError::SnapshotTooOld => SqlState::SNAPSHOT_TOO_OLD,
@@ -379,7 +392,9 @@ impl From<TxnError> for SqlError {
             TxnError::Serialization { .. } => {
                 "could not serialize access due to concurrent update".to_owned()
             }
-            TxnError::NotLeader { .. } => "could not serialize access because the leader changed".to_owned(),
+            TxnError::NotLeader { .. } | TxnError::Fallen { .. } => {
+                "could not serialize access because the leader changed".to_owned()
+            }
             TxnError::LockTimeout => "canceling statement due to lock timeout".to_owned(),
             TxnError::LockNotAvailable => "could not obtain lock on row or relation".to_owned(),
             TxnError::DiskFull => "could not extend the log: no space left on device".to_owned(),
@@ -389,6 +404,8 @@ impl From<TxnError> for SqlError {
         let sql = SqlError::new(state, message);
         match error {
             TxnError::Serialization { reason } => sql.with_detail(format!("Reason: {reason}.")),
+            TxnError::Fallen { reason } => sql.with_detail(format!("Reason: {reason}.")).fallen(),
+            TxnError::NotLeader { .. } | TxnError::Stopped => sql.fallen(),
             TxnError::Storage(source) => sql.with_detail(source.to_string()),
             TxnError::DiskFull => {
                 sql.with_hint("Free disk space on the leader; writes go on by themselves then.")

@@ -122,14 +122,13 @@ impl TxnShared {
 
     /// Whether the transaction may go on.
     pub(crate) fn check(&self) -> Result<(), TxnError> {
-        let reason = match self.ended.load(Ordering::Acquire) {
+        Err(match self.ended.load(Ordering::Acquire) {
             ALIVE => return Ok(()),
-            REFUSED => "a commit that this transaction had read was refused",
-            CHUNK_LOST => "a part of the transaction's changes was refused",
-            CLOSED => "the transaction has ended",
-            _ => "the leader changed",
-        };
-        Err(TxnError::Serialization { reason })
+            REFUSED => TxnError::Fallen { reason: "a commit that this transaction had read was refused" },
+            CHUNK_LOST => TxnError::Fallen { reason: "a part of the transaction's changes was refused" },
+            CLOSED => TxnError::Serialization { reason: "the transaction has ended" },
+            _ => TxnError::Fallen { reason: "the leader changed" },
+        })
     }
 
     /// The transaction is committed, rolled back or dropped.

@@ -23,6 +23,13 @@ pub enum TxnError {
         /// What stood against it.
         reason: &'static str,
     },
+    /// The leadership in which the transaction began is over, or a commit in flight that it stood on was refused
+    /// (40001). What fell with it says nothing about the transaction itself: run again, it meets the same rows anew.
+    #[error("the transaction fell: {reason}")]
+    Fallen {
+        /// With what it fell.
+        reason: &'static str,
+    },
     /// Waiting would close a circle of waiting transactions (40P01).
     #[error("deadlock detected")]
     Deadlock,
@@ -101,7 +108,9 @@ impl TxnError {
     pub fn kind(&self) -> TxnErrorKind {
         match self {
             TxnError::NotLeader { .. } => TxnErrorKind::NotLeader,
-            TxnError::Serialization { .. } | TxnError::Deadlock => TxnErrorKind::Retry,
+            TxnError::Serialization { .. } | TxnError::Fallen { .. } | TxnError::Deadlock => {
+                TxnErrorKind::Retry
+            }
             TxnError::UnknownOutcome => TxnErrorKind::Unknown,
             TxnError::Storage(_) | TxnError::Stopped => TxnErrorKind::Fatal,
             _ => TxnErrorKind::Refused,

@@ -72,7 +72,7 @@ impl From<TxnError> for Failure {
 impl From<Failure> for TxnError {
     fn from(failure: Failure) -> TxnError {
         match failure {
-            Failure::Refused { reason } => TxnError::Serialization { reason },
+            Failure::Refused { reason } => TxnError::Fallen { reason },
             Failure::Unknown => TxnError::UnknownOutcome,
             Failure::Final(error) => error,
         }
@@ -396,7 +396,7 @@ impl Core {
         if let Some(shared) = &submission.shared {
             shared.check()?;
             if shared.term != term {
-                return Err(TxnError::Serialization { reason: "the leader changed" });
+                return Err(TxnError::Fallen { reason: "the leader changed" });
             }
         }
         let request = submission.request;
@@ -508,7 +508,7 @@ impl Core {
         self.sweep_wanted.notify_one();
         for waiter in state.settling.split_off(&from).into_values().flatten() {
             let reason = "a commit that this transaction had read was refused";
-            let _gone = waiter.send(Err(TxnError::Serialization { reason }));
+            let _gone = waiter.send(Err(TxnError::Fallen { reason }));
         }
     }
 
@@ -701,7 +701,7 @@ impl Core {
             let _gone = lost.answer.send(Err(Failure::Unknown));
         }
         for waiter in settling.into_values().flatten() {
-            let _gone = waiter.send(Err(TxnError::Serialization { reason: "the leader changed" }));
+            let _gone = waiter.send(Err(TxnError::Fallen { reason: "the leader changed" }));
         }
         self.authority.send_replace(authority);
         // What earlier leaderships left staged is dropped first thing.

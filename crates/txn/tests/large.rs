@@ -614,8 +614,8 @@ async fn chunks_that_are_refused_for_too_long_end_the_transaction() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let (txn, result) = task.await.unwrap();
-    assert!(matches!(result, Err(TxnError::Serialization { .. })), "{result:?}");
-    assert!(matches!(txn.commit().await, Err(TxnError::Serialization { .. })));
+    assert!(matches!(result, Err(TxnError::Fallen { .. })), "{result:?}");
+    assert!(matches!(txn.commit().await, Err(TxnError::Fallen { .. })));
     assert_eq!(bench.staged_open(), 0);
 }
 
@@ -628,9 +628,9 @@ async fn a_chunk_that_finds_the_disk_full_ends_its_transaction() {
     bench.serve("the end", |_| task.is_finished()).await;
     let (mut txn, result) = task.await.unwrap();
     assert!(matches!(result, Err(TxnError::DiskFull)), "{result:?}");
-    assert!(matches!(txn.put(key(0), "x".into()), Err(TxnError::Serialization { .. })));
-    assert!(matches!(txn.get(&key(0)), Err(TxnError::Serialization { .. })));
-    assert!(matches!(txn.commit().await, Err(TxnError::Serialization { .. })));
+    assert!(matches!(txn.put(key(0), "x".into()), Err(TxnError::Fallen { .. })));
+    assert!(matches!(txn.get(&key(0)), Err(TxnError::Fallen { .. })));
+    assert!(matches!(txn.commit().await, Err(TxnError::Fallen { .. })));
     assert_eq!(bench.staged_open(), 0);
 }
 
@@ -697,14 +697,14 @@ async fn a_new_leader_drops_what_its_predecessor_left_and_lets_others_write_mean
     let mut bench = Bench::new(&dir);
     let mut before = bench.staged(0..200).await;
     bench.lead();
-    assert!(matches!(before.put(key(0), "x".into()), Err(TxnError::Serialization { .. })));
+    assert!(matches!(before.put(key(0), "x".into()), Err(TxnError::Fallen { .. })));
     // The rows that were staged can never count, so they are in nobody's way.
     let mut txn = writer(&bench.kv).await;
     let outcome = txn.lock_row(&key(3), RowLock::ForUpdate, LockWait::NoWait).await.unwrap();
     assert_eq!(outcome, RowLockOutcome::Unchanged);
     txn.put(key(3), "over".into()).unwrap();
     bench.run(txn.commit()).await.unwrap();
-    assert!(matches!(before.commit().await, Err(TxnError::Serialization { .. })));
+    assert!(matches!(before.commit().await, Err(TxnError::Fallen { .. })));
     bench.serve("dropped", |it| it.staged_open() == 0).await;
     assert_eq!(committed(&bench.kv).await, [(key(3), Bytes::from("over"))]);
     assert!(bench.machine.recompute_hash().unwrap());

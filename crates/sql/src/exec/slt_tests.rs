@@ -61,7 +61,12 @@ impl ResponseSink for Kept {
     async fn flush(&mut self) -> Result<(), SinkClosed> {
         Ok(())
     }
-    async fn before_commit(&mut self, _: rustydb_types::ids::RequestId, _: &[u8]) -> Result<(), SinkClosed> {
+    async fn before_commit(
+        &mut self,
+        _: rustydb_types::ids::RequestId,
+        _: &[u8],
+        _: Vec<crate::gateway::frame::Setting>,
+    ) -> Result<(), SinkClosed> {
         Ok(())
     }
 }

@@ -9,12 +9,16 @@
 //!                  2   held      counter, backend messages for the client if and when the commit stands
 //!                  3   done      status, counter, state changes, backend messages
 //!                  4   outcome   1 committed | 0 not committed
+//!                  6   held      counter, settings, backend messages: as 2, and then the session has these settings
+//!                  5   fallen    counter; nothing of the batch stands or ever will, and the session ends
 //! both:            255 last part bytes
 //! string: u32 length, UTF-8       numbers: little-endian
 //! ```
 //!
 //! Invariants: `data`, `held` and `done` hold whole messages, so a connection that breaks never cuts a client's
 //! message; the content of one frame is at most [`super::peer::FRAME_SIZE_MAX`] bytes.
+
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rustydb_types::ids::{Incarnation, RequestId, SessionId};
@@ -94,6 +98,8 @@ pub struct SessionContext {
     pub prepared: Vec<PreparedText>,
     /// Whether it is in a transaction block that has failed with the node that ran it.
     pub is_failed: bool,
+    /// How long the request that comes first has been under way: so much of its timeout is used up.
+    pub spent: Duration,
 }
 
 /// From a gateway.
@@ -114,6 +120,8 @@ pub enum ResponseFrame {
     Held {
         /// The counter of the commit's request id.
         counter: u64,
+        /// All settings that the session has then; empty when they are as before.
+        settings: Vec<Setting>,
         /// What the answer ends with then.
         messages: Bytes,
     },
@@ -132,6 +140,11 @@ pub enum ResponseFrame {
     Outcome {
         /// It is committed; otherwise it never will be.
         committed: bool,
+    },
+    /// The batch fell with the leadership of the node: nothing of it is or will be committed, and the session is over.
+    Fallen {
+        /// How many request ids the session has used.
+        counter: u64,
     },
 }
 
@@ -185,9 +198,12 @@ impl ResponseFrame {
                 out.put_u8(1);
                 out.put_slice(messages);
             }
-            Self::Held { counter, messages } => {
-                out.put_u8(2);
+            Self::Held { counter, settings, messages } => {
+                out.put_u8(if settings.is_empty() { 2 } else { 6 });
                 out.put_u64_le(*counter);
+                if !settings.is_empty() {
+                    put_settings(&mut out, settings);
+                }
                 out.put_slice(messages);
             }
             Self::Done { status, counter, changes, messages } => {
@@ -203,6 +219,10 @@ impl ResponseFrame {
                 out.put_slice(messages);
             }
             Self::Outcome { committed } => out.put_slice(&[4, u8::from(*committed)]),
+            Self::Fallen { counter } => {
+                out.put_u8(5);
+                out.put_u64_le(*counter);
+            }
         }
         split(out.freeze())
     }
@@ -214,7 +234,11 @@ impl ResponseFrame {
     pub fn decode(mut bytes: Bytes) -> Result<Self, FrameError> {
         match read_u8(&mut bytes)? {
             1 => Ok(Self::Data(bytes)),
-            2 => Ok(Self::Held { counter: read_u64(&mut bytes)?, messages: bytes }),
+            code @ (2 | 6) => {
+                let counter = read_u64(&mut bytes)?;
+                let settings = if code == 6 { read_settings(&mut bytes)? } else { Vec::new() };
+                Ok(Self::Held { counter, settings, messages: bytes })
+            }
             3 => {
                 let letter = read_u8(&mut bytes)?;
                 let status = TransactionStatus::from_letter(letter).ok_or(FrameError::UnknownCode(letter))?;
@@ -231,6 +255,7 @@ impl ResponseFrame {
                 1 => Ok(Self::Outcome { committed: true }),
                 code => Err(FrameError::UnknownCode(code)),
             },
+            5 => Ok(Self::Fallen { counter: read_u64(&mut bytes)? }),
             code => Err(FrameError::UnknownCode(code)),
         }
     }
@@ -250,6 +275,7 @@ impl SessionContext {
         put_settings(&mut out, &self.start);
         put_prepared(&mut out, &self.prepared);
         out.put_u8(u8::from(self.is_failed));
+        out.put_u64_le(u64::try_from(self.spent.as_micros()).unwrap_or(u64::MAX));
         out.freeze()
     }
 
@@ -268,6 +294,8 @@ impl SessionContext {
             start: read_settings(&mut bytes)?,
             prepared: read_prepared(&mut bytes)?,
             is_failed: read_u8(&mut bytes)? != 0,
+            // A gateway of an earlier release does not say it.
+            spent: Duration::from_micros(read_u64(&mut bytes).unwrap_or(0)),
         })
     }
 }
@@ -430,6 +458,13 @@ mod tests {
         assert_eq!(ResponseFrame::decode(join(done.encode())), Ok(done));
         let outcome = ResponseFrame::Outcome { committed: true };
         assert_eq!(ResponseFrame::decode(join(outcome.encode())), Ok(outcome));
+        for settings in [Vec::new(), vec![("TimeZone".into(), "UTC".into())]] {
+            let messages = Bytes::from_static(b"Z\0\0\0\x05I");
+            let held = ResponseFrame::Held { counter: 7, settings, messages };
+            assert_eq!(ResponseFrame::decode(join(held.encode())), Ok(held));
+        }
+        let fallen = ResponseFrame::Fallen { counter: 8 };
+        assert_eq!(ResponseFrame::decode(join(fallen.encode())), Ok(fallen));
         let context = SessionContext {
             user: "ann".into(),
             database: "db".into(),
@@ -440,6 +475,7 @@ mod tests {
             start: vec![("c".into(), "d".into())],
             prepared: prepared(),
             is_failed: true,
+            spent: Duration::from_micros(1_500),
         };
         assert_eq!(SessionContext::decode(context.encode()), Ok(context));
     }

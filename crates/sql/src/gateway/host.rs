@@ -2,7 +2,8 @@
 //!
 //! A batch of messages is carried out whole and answered by frames that end with `done`. Before a batch the host looks
 //! whether it still leads; if not, it refuses an idle session's batch with [`SessionClosed::NotLeader`], and then
-//! nothing of the batch was done.
+//! nothing of the batch was done. A batch that begins outside a block, falls with the leadership and has shown nothing
+//! is given back with [`ResponseFrame::Fallen`], and its session ends: it is never run again here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,13 +16,13 @@ use rustydb_env::Env;
 use rustydb_types::ids::RequestId;
 use tokio::sync::mpsc;
 
-use super::frame::{Joiner, RequestFrame, ResponseFrame, SessionContext};
+use super::frame::{Joiner, RequestFrame, ResponseFrame, SessionContext, Setting};
 use super::local::{Gateway, Place};
 use super::peer::{FRAME_COUNT_MAX, RemoteSession, SessionClosed, SessionKey, SessionOpen};
 use crate::session::core::{Session, SessionEnd};
 use crate::session::executor::Executor;
 use crate::session::interrupt::Interrupts;
-use crate::session::response::{self, Messages};
+use crate::session::response::{self, Messages, TransactionStatus};
 use crate::session::sink::{ResponseSink, SinkClosed};
 use crate::system::DatabaseRecord;
 
@@ -114,7 +115,12 @@ impl<E: Executor> Host<E> {
         let (outgoing, responses) = mpsc::channel(FRAME_COUNT_MAX);
         let gateway = Arc::clone(&self.gateway);
         drop(self.env.spawn("hosted-session", async move {
-            let sink = HostSink { buffer: BytesMut::new(), outgoing: outgoing.clone(), is_last: false };
+            let sink = HostSink {
+                buffer: BytesMut::new(),
+                outgoing: outgoing.clone(),
+                is_last: false,
+                is_shown: false,
+            };
             let hosted = Hosted { gateway, record, session, sink };
             let interrupts = Arc::clone(&registered.interrupts);
             tokio::select! {
@@ -189,6 +195,8 @@ impl<E: Executor> Hosted<E> {
                 Place::Unknown => return Err(Some(SessionClosed::NotLeader { leader: None })),
             }
         }
+        let was_outside = self.session.status() == TransactionStatus::Idle;
+        self.sink.is_shown = false;
         let mut messages = Messages::new(batch);
         while let Some((tag, body)) = messages.next() {
             let mut after = messages;
@@ -198,6 +206,11 @@ impl<E: Executor> Hosted<E> {
                 Some(_) => false,
             };
             match self.session.message(tag, body, &mut self.sink).await {
+                Ok(()) if was_outside && !self.sink.is_shown && self.session.has_fallen() => {
+                    let fallen = ResponseFrame::Fallen { counter: self.session.counter() };
+                    self.sink.send(&fallen).await.map_err(|_| None)?;
+                    return Err(None);
+                }
                 Ok(()) => {}
                 Err(SessionEnd::Goodbye | SessionEnd::Closed) => return Err(None),
                 // The client's own node goes on: to it this is the loss of another node, not the end of a session.
@@ -227,6 +240,8 @@ struct HostSink {
     outgoing: mpsc::Sender<Result<Bytes, SessionClosed>>,
     /// Whether nothing but a Sync follows the message that runs, so that its answer is the end of the batch's.
     is_last: bool,
+    /// Whether something of the batch's answer has gone to the client.
+    is_shown: bool,
 }
 
 impl HostSink {
@@ -247,17 +262,24 @@ impl ResponseSink for HostSink {
         if self.buffer.is_empty() {
             return Ok(());
         }
+        self.is_shown = true;
         let messages = self.buffer.split().freeze();
         self.send(&ResponseFrame::Data(messages)).await
     }
 
-    async fn before_commit(&mut self, request: RequestId, rest: &[u8]) -> Result<(), SinkClosed> {
+    async fn before_commit(
+        &mut self,
+        request: RequestId,
+        rest: &[u8],
+        settings: Vec<Setting>,
+    ) -> Result<(), SinkClosed> {
         if !self.is_last {
             return Ok(());
         }
         let mut messages = BytesMut::with_capacity(self.buffer.len() + rest.len());
         messages.put_slice(&self.buffer);
         messages.put_slice(rest);
-        self.send(&ResponseFrame::Held { counter: request.counter, messages: messages.freeze() }).await
+        let held = ResponseFrame::Held { counter: request.counter, settings, messages: messages.freeze() };
+        self.send(&held).await
     }
 }

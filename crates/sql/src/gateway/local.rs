@@ -27,6 +27,12 @@ pub const LEADER_WAIT: Duration = Duration::from_secs(10);
 /// How long the fate of a commit is asked for.
 const OUTCOME_WAIT: Duration = Duration::from_secs(10);
 
+/// How long a node that another has followed as leader may take to show that it goes on.
+const SIGN_WAIT: Duration = Duration::from_millis(300);
+
+/// How often it is asked for that.
+const SIGN_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Pause between two attempts to find a leader.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -200,6 +206,23 @@ impl<E: Executor> Gateway<E> {
         }
     }
 
+    /// Ends when a batch at `node` need not be waited for: another node leads the database, and `node` does not answer.
+    /// A node that goes on notices by itself that it leads no more, and says what became of the batch.
+    pub(super) async fn deserted(&self, record: &DatabaseRecord, node: NodeId) {
+        let Some(peer) = &self.peer else { return std::future::pending().await };
+        loop {
+            self.led_elsewhere(record, node).await;
+            // The answer may be on its way.
+            self.env.sleep(RETRY_PAUSE).await;
+            // Asks to end what a session does that there never was.
+            let key = SessionKey { incarnation: self.cluster.incarnation(), session: self.next_session() };
+            if peer.cancel(node, key, self.env.now() + SIGN_WAIT).await.is_err() {
+                return;
+            }
+            self.env.sleep(SIGN_INTERVAL).await;
+        }
+    }
+
     /// Asks whoever leads the database for the fate of a commit until it is known or the time is over.
     pub(super) async fn outcome(&self, record: &DatabaseRecord, request: RequestId) -> Option<bool> {
         let deadline = self.env.now() + OUTCOME_WAIT;
@@ -211,7 +234,14 @@ impl<E: Executor> Gateway<E> {
                     Ok(Err(_)) | Err(_) => None,
                 },
                 Place::At(node) => {
-                    let asked = self.outcome_at(node, record, request, deadline);
+                    let asked = async {
+                        tokio::select! {
+                            biased;
+                            answer = self.outcome_at(node, record, request, deadline) => answer,
+                            // Whoever leads by now is asked next.
+                            () = self.led_elsewhere(record, node) => None,
+                        }
+                    };
                     self.env.timeout_at(deadline, asked).await.ok().flatten()
                 }
                 Place::Unknown => None,

@@ -5,11 +5,14 @@
 
 mod batch;
 pub mod cluster;
+mod fate;
+mod forward;
 pub mod frame;
 pub mod host;
 pub mod local;
 pub mod peer;
 pub mod session;
+mod taken;
 
 pub use cluster::ClusterPort;
 pub use frame::{RequestFrame, ResponseFrame, SessionContext};

@@ -9,30 +9,36 @@
 //! What outlives a place is kept here: settings, prepared statements, the counter of request ids. It is given to the
 //! next place when the client next asks for something, so an idle client notices nothing.
 //!
-//! When a place is lost under a batch:
-//! - the commit that may have taken place is asked for at the new leader, which also makes sure that it never will;
+//! When a place is lost under a request:
+//! - the commit that may have taken place is asked for at the new leader, which also makes sure that it never will,
+//!   unless the place itself said that the request fell and nothing of it was committed;
 //! - committed: the client gets the answer that was held back for this case;
-//! - nothing committed, the session was idle and nothing was shown: the batch runs once more;
+//! - nothing committed, the request began outside a block and nothing of its answer was shown: it runs again, with
+//!   request ids that were not used before, until [`REPEAT_WAIT`] is over or its statement timeout is;
 //! - nothing committed otherwise: 40001, and an open block has failed;
 //! - what cannot be known: 08007.
+//!
+//! Nobody but the gateway runs a request again, so there is one to decide it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use rustydb_env::{Bug, Instant};
 use rustydb_txn::KvStore;
-use rustydb_types::ids::{NodeId, RequestId};
+use rustydb_types::ids::NodeId;
 
 use super::batch;
-use super::frame::{Joiner, PreparedText, RequestFrame, ResponseFrame, SessionContext, StateChanges};
-use super::host::BATCH_SIZE_MAX;
+use super::fate::{in_doubt, moved};
+use super::forward::Break;
+use super::frame::{PreparedText, SessionContext, StateChanges};
 use super::local::{Gateway, LEADER_WAIT, Place, RETRY_PAUSE};
 use super::peer::{FRAME_SIZE_MAX, RemoteSession, SessionClosed, SessionKey, SessionOpen};
+use super::taken::{self, Taken, Watched, put_message};
 use crate::error::{Severity, SqlError, SqlState};
 use crate::session::core::{Session, SessionEnd, idle_deadline};
 use crate::session::executor::Executor;
-use crate::session::interrupt::Interrupts;
+use crate::session::interrupt::{Deadline, Interrupts};
 use crate::session::request::Request;
 use crate::session::response::{self, Messages, TransactionStatus};
 use crate::session::settings::Settings;
@@ -42,12 +48,12 @@ use crate::session::syntax;
 use crate::system::DatabaseRecord;
 
 /// How long another node may take to open a session or to take a cancel request.
-const PEER_WAIT: Duration = Duration::from_secs(3);
+pub(super) const PEER_WAIT: Duration = Duration::from_secs(3);
 
-/// How often a batch is offered to a node that turns out not to lead.
-const REFUSAL_COUNT_MAX: usize = 20;
+/// How long after it was first lost a request is begun again.
+pub const REPEAT_WAIT: Duration = LEADER_WAIT;
 
-enum At<E: Executor> {
+pub(super) enum At<E: Executor> {
     Nowhere,
     Here { session: Box<Session<E>>, store: KvStore },
     There { node: NodeId, remote: RemoteSession },
@@ -55,36 +61,31 @@ enum At<E: Executor> {
 
 /// A client's session.
 pub struct GatewaySession<E: Executor> {
-    gateway: Arc<Gateway<E>>,
-    record: DatabaseRecord,
-    key: SessionKey,
-    interrupts: Arc<Interrupts>,
-    at: At<E>,
+    pub(super) gateway: Arc<Gateway<E>>,
+    pub(super) record: DatabaseRecord,
+    pub(super) key: SessionKey,
+    pub(super) interrupts: Arc<Interrupts>,
+    pub(super) at: At<E>,
     /// What the next place is given.
-    context: SessionContext,
+    pub(super) context: SessionContext,
     settings: Settings,
     /// Body of the last Parse of the unnamed statement; empty when there is none.
-    unnamed: Vec<u8>,
-    status: TransactionStatus,
+    pub(super) unnamed: Vec<u8>,
+    pub(super) status: TransactionStatus,
     /// Messages that are still to be forwarded.
     batch: BytesMut,
+    /// The request that runs here.
+    taken: Taken,
+    /// When the request began that the batch is of, unless with the batch.
+    began: Option<Instant>,
     /// Whether the last answer ended with ReadyForQuery.
-    is_ready: bool,
+    pub(super) is_ready: bool,
+    /// Whether all that was answered since ReadyForQuery was preparation of statements.
+    is_prepared: bool,
     /// Whether the client's present request is a Query, which an error ends.
     is_query: bool,
     /// Messages are skipped up to Sync.
     is_skipping: bool,
-}
-
-/// How forwarding a batch ended, other than with its answer.
-enum Break {
-    End(SessionEnd),
-    /// Nothing of it was done.
-    NotRun,
-    Lost {
-        held: Option<(u64, Bytes)>,
-        is_shown: bool,
-    },
 }
 
 impl<E: Executor> GatewaySession<E> {
@@ -110,11 +111,15 @@ impl<E: Executor> GatewaySession<E> {
             unnamed: Vec::new(),
             status: TransactionStatus::Idle,
             batch: BytesMut::new(),
+            taken: Taken::default(),
+            began: None,
             is_ready: true,
+            is_prepared: true,
             is_query: false,
             is_skipping: false,
         };
-        session.find_place().await?;
+        let deadline = session.gateway.env().now() + LEADER_WAIT;
+        session.find_place(deadline, None).await?;
         Ok(session)
     }
 
@@ -150,12 +155,9 @@ impl<E: Executor> GatewaySession<E> {
         body: &[u8],
         sink: &mut S,
     ) -> Result<(), SessionEnd> {
-        if let At::Here { session, store } = &mut self.at {
+        if let At::Here { session, store } = &self.at {
             if store.is_leader() || !session.is_idle() {
-                session.message(tag, body, sink).await?;
-                self.absorb_here();
-                self.note(tag, body);
-                return Ok(());
+                return self.message_here(tag, body, sink).await;
             }
             self.at = At::Nowhere;
         }
@@ -173,11 +175,86 @@ impl<E: Executor> GatewaySession<E> {
             self.interrupts.forget_cancel();
             self.is_query = tag == b'Q';
         }
-        self.batch.put_u8(tag);
-        self.batch.put_u32(u32::try_from(body.len() + 4).unwrap_or(u32::MAX));
-        self.batch.put_slice(body);
-        let ends = matches!(tag, b'Q' | b'S' | b'F' | b'H' | b'c' | b'f');
+        put_message(&mut self.batch, tag, body);
+        let ends = ends_batch(tag);
         if ends || self.batch.len() >= FRAME_SIZE_MAX { self.run_batch(sink).await } else { Ok(()) }
+    }
+
+    /// Carries out one message at this node.
+    async fn message_here<S: ResponseSink>(
+        &mut self,
+        tag: u8,
+        body: &[u8],
+        sink: &mut S,
+    ) -> Result<(), SessionEnd> {
+        let At::Here { session, .. } = &mut self.at else { return Ok(()) };
+        let begins = session.is_idle();
+        let size = sink.buffer().len();
+        if begins {
+            self.taken.begin(size, self.gateway.env().now());
+        } else if self.taken.is_whole() && self.taken.is_shown(size) {
+            self.shown_here(size);
+        }
+        // A Query by itself need not be kept: it is still at hand when it has failed.
+        let is_alone = begins && tag == b'Q';
+        let is_kept = !is_alone && self.taken.add(tag, body);
+        let At::Here { session, .. } = &mut self.at else { return Ok(()) };
+        let mut watched = Watched::new(sink, self.taken.answer_start());
+        session.message(tag, body, &mut watched).await?;
+        let is_shown = watched.is_shown;
+        self.taken.begins_at(watched.start);
+        let size = sink.buffer().len();
+        if self.taken.is_whole() && !is_shown && session.has_fallen() {
+            self.context.counter = self.context.counter.max(session.counter());
+            sink.buffer().truncate(self.taken.answer_start());
+            self.at = At::Nowhere;
+            self.began = self.taken.began();
+            self.is_query = tag == b'Q';
+            self.is_ready = true;
+            self.batch.clear();
+            self.batch.extend_from_slice(self.taken.messages());
+            if is_alone {
+                put_message(&mut self.batch, tag, body);
+            }
+            self.taken.forget();
+            // The rest of an extended request is still to come.
+            return if ends_batch(tag) { self.run_batch(sink).await } else { Ok(()) };
+        }
+        self.taken.seen(size);
+        let is_done = !session.is_busy();
+        if is_done || !self.taken.is_whole() {
+            self.settle_here();
+            if !is_kept {
+                self.note(tag, body);
+            }
+        } else if is_shown {
+            self.shown_here(size);
+        }
+        if is_done {
+            self.taken.give_up();
+        }
+        Ok(())
+    }
+
+    /// The client has got what was answered so far of the request that runs here.
+    fn shown_here(&mut self, size: usize) {
+        self.settle_here();
+        if self.taken.is_preparation() {
+            self.taken.go_on(size);
+        } else {
+            self.taken.give_up();
+        }
+    }
+
+    /// What the messages that were taken have changed of the session holds.
+    fn settle_here(&mut self) {
+        self.absorb_here();
+        let mut taken = std::mem::take(&mut self.taken);
+        for (tag, body) in Messages::new(taken.messages()) {
+            self.note(tag, body);
+        }
+        taken.forget();
+        self.taken = taken;
     }
 
     fn ready<S: ResponseSink>(&mut self, sink: &mut S) {
@@ -205,7 +282,7 @@ impl<E: Executor> GatewaySession<E> {
         }
     }
 
-    fn absorb(&mut self, status: TransactionStatus, counter: u64, changes: StateChanges) {
+    pub(super) fn absorb(&mut self, status: TransactionStatus, counter: u64, changes: StateChanges) {
         self.status = status;
         self.context.counter = self.context.counter.max(counter);
         self.context.is_failed = status == TransactionStatus::Failed;
@@ -247,14 +324,18 @@ impl<E: Executor> GatewaySession<E> {
     }
 
     /// Makes the session at the database's leader, wherever that is.
-    async fn find_place(&mut self) -> Result<(), SqlError> {
+    ///
+    /// # Errors
+    /// 57P03 at the deadline, 57014 when the statement may take no longer, 53300.
+    async fn find_place(&mut self, deadline: Instant, timeout: Option<Deadline>) -> Result<(), SqlError> {
         let env = self.gateway.env().clone();
-        let deadline = env.now() + LEADER_WAIT;
-        let context = self.carried();
+        let mut context = self.carried();
         let mut turn = 0;
         let mut hint = None;
         loop {
             self.interrupts.check()?;
+            Interrupts::check_deadline(&env, timeout)?;
+            context.spent = self.began.map_or(Duration::ZERO, |began| env.now().saturating_since(began));
             let node = match self.gateway.locate(&self.record) {
                 Place::Here(store) => {
                     let session = self.gateway.run_here(
@@ -292,7 +373,7 @@ impl<E: Executor> GatewaySession<E> {
                         }
                     }
                 };
-                match self.interrupts.guard(&env, None, opening).await? {
+                match self.interrupts.guard(&env, timeout, opening).await? {
                     Ok(remote) => {
                         self.at = At::There { node, remote };
                         return Ok(());
@@ -311,15 +392,26 @@ impl<E: Executor> GatewaySession<E> {
                 return Err(SqlError::new(SqlState::CANNOT_CONNECT_NOW, message)
                     .with_hint("Try again, or connect to another node."));
             }
-            env.sleep(RETRY_PAUSE).await;
+            self.interrupts.guard(&env, timeout, env.sleep(RETRY_PAUSE)).await?;
         }
     }
 
     async fn run_batch<S: ResponseSink>(&mut self, sink: &mut S) -> Result<(), SessionEnd> {
+        let ended = self.run_until_answered(sink).await;
+        self.began = None;
+        ended
+    }
+
+    async fn run_until_answered<S: ResponseSink>(&mut self, sink: &mut S) -> Result<(), SessionEnd> {
+        let env = self.gateway.env().clone();
         let batch = self.batch.split().freeze();
         let was_ready = self.is_ready;
-        let mut refusals = 0;
-        let mut has_run = false;
+        let is_request = was_ready || self.is_prepared;
+        let began = *self.began.get_or_insert_with(|| env.now());
+        let timeout =
+            self.settings.derived().statement_timeout.map(|timeout| Deadline { at: began + timeout });
+        // When the batch was lost first; it is begun again for some time from then.
+        let mut lost_first = None;
         // The place may hang, and the session has nothing there that it needs.
         if let At::There { node, .. } = &self.at
             && was_ready
@@ -329,58 +421,61 @@ impl<E: Executor> GatewaySession<E> {
             self.at = At::Nowhere;
         }
         loop {
-            if matches!(self.at, At::Nowhere)
-                && let Err(error) = self.find_place().await
-            {
-                return self.fail(error, &batch, sink);
-            }
-            if let At::Here { session, .. } = &mut self.at {
-                for (tag, body) in Messages::new(&batch) {
-                    session.message(tag, body, sink).await?;
+            if matches!(self.at, At::Nowhere) {
+                let deadline = lost_first.unwrap_or_else(|| env.now()) + REPEAT_WAIT;
+                if let Err(error) = self.find_place(deadline, timeout).await {
+                    return self.fail(error, &batch, sink);
                 }
-                self.absorb_here();
-                break;
             }
-            match self.forward(&batch, sink).await {
-                Ok(()) => break,
-                Err(Break::End(end)) => return Err(end),
-                Err(Break::NotRun) => {
-                    self.at = At::Nowhere;
-                    refusals += 1;
-                    if refusals > REFUSAL_COUNT_MAX || !was_ready {
+            let is_whole = is_request && self.status == TransactionStatus::Idle && self.can_repeat(&batch);
+            let lost = match &self.at {
+                At::Here { .. } => match self.run_here(&batch, is_whole, sink).await? {
+                    Some(counter) => Break::Fallen { counter },
+                    None => break,
+                },
+                _ => match self.forward(&batch, sink).await {
+                    Ok(()) => break,
+                    Err(lost) => lost,
+                },
+            };
+            self.at = At::Nowhere;
+            let lost_first = *lost_first.get_or_insert_with(|| env.now());
+            match lost {
+                Break::End(end) => return Err(end),
+                Break::NotRun if was_ready || is_whole => {}
+                Break::NotRun => return self.fail(moved(), &batch, sink),
+                Break::Fallen { counter } => {
+                    self.absorb(TransactionStatus::Idle, counter, StateChanges::default());
+                    if !is_whole {
                         return self.fail(moved(), &batch, sink);
                     }
                 }
-                Err(Break::Lost { held, is_shown }) => {
-                    self.at = At::Nowhere;
+                Break::Lost { held, is_shown } => {
+                    let may_be_open = self.status != TransactionStatus::Idle || !was_ready;
+                    let counter = held.as_ref().map(|held| held.counter);
                     let fate = match &held {
-                        Some(_) if self.gateway.env().has_bug(Bug::FateAssumed) => Some(true),
+                        Some(_) if env.has_bug(Bug::FateAssumed) => Some(true),
                         None if was_ready && !self.may_commit(&batch) => Some(false),
-                        _ => self.fate(held.as_ref().map(|(counter, _)| *counter), was_ready).await,
+                        _ => self.fate(&batch, counter, may_be_open).await,
                     };
-                    let was_idle = self.status == TransactionStatus::Idle;
                     match (fate, held) {
-                        (Some(true), Some((_, messages))) => {
-                            sink.buffer().extend_from_slice(&messages);
-                            self.absorb(TransactionStatus::Idle, 0, batch::prepared_in(&batch));
+                        (Some(true), Some(held)) => {
+                            sink.buffer().extend_from_slice(&held.messages);
+                            let changes =
+                                StateChanges { settings: held.settings, ..batch::prepared_in(&batch) };
+                            self.absorb(TransactionStatus::Idle, 0, changes);
                             self.is_ready = true;
                             break;
                         }
-                        (Some(false), _)
-                            if was_idle && was_ready && !is_shown && !has_run && self.can_repeat(&batch) =>
-                        {
-                            has_run = true;
-                        }
+                        (Some(false), _) if is_whole && !is_shown => {}
                         // A ROLLBACK is carried out by what has happened.
                         (Some(false), None)
                             if was_ready
                                 && !is_shown
-                                && !has_run
                                 && self
                                     .has_statement(&batch, |one| matches!(one, Statement::Rollback(_)))
                                 && self.can_repeat(&batch) =>
                         {
-                            has_run = true;
                             self.absorb(TransactionStatus::Failed, 0, StateChanges::default());
                         }
                         (Some(false), held) => {
@@ -403,11 +498,42 @@ impl<E: Executor> GatewaySession<E> {
                     }
                 }
             }
+            if env.now() >= lost_first + REPEAT_WAIT {
+                return self.fail(moved(), &batch, sink);
+            }
+            // Whoever leads by now may not have said so yet.
+            env.sleep(RETRY_PAUSE).await;
         }
+        let is_preparation = Messages::new(&batch).all(|(tag, body)| taken::is_preparation(tag, body));
+        self.is_prepared = self.is_ready || is_request && is_preparation;
         for (tag, body) in Messages::new(&batch) {
             self.note(tag, body);
         }
         Ok(())
+    }
+
+    /// Carries out a batch at this node. Gives how many request ids were used when it has fallen with the leadership,
+    /// can be run again, and nothing of its answer is left.
+    async fn run_here<S: ResponseSink>(
+        &mut self,
+        batch: &Bytes,
+        is_whole: bool,
+        sink: &mut S,
+    ) -> Result<Option<u64>, SessionEnd> {
+        self.taken.give_up();
+        let At::Here { session, .. } = &mut self.at else { return Ok(None) };
+        let mut watched = Watched::new(sink, 0);
+        watched.start = watched.buffer().len();
+        for (tag, body) in Messages::new(batch) {
+            session.message(tag, body, &mut watched).await?;
+            if is_whole && !watched.is_shown && session.has_fallen() {
+                let start = watched.start;
+                sink.buffer().truncate(start);
+                return Ok(Some(session.counter()));
+            }
+        }
+        self.absorb_here();
+        Ok(None)
     }
 
     /// Tells the client that its batch failed.
@@ -421,154 +547,17 @@ impl<E: Executor> GatewaySession<E> {
             return Err(SessionEnd::Fatal(error));
         }
         response::sql_error(sink.buffer(), &error);
-        let ends_with_sync = Messages::new(batch).last().is_some_and(|(tag, _)| tag == b'S');
-        if self.is_query || ends_with_sync {
+        let is_end = Messages::new(batch).last().is_some_and(|(tag, _)| matches!(tag, b'S' | b'Q'));
+        if self.is_query || is_end {
             self.ready(sink);
         } else {
             self.is_skipping = true;
         }
         Ok(())
     }
-
-    /// Whether a commit of the lost batch took place; `None` when that cannot be learnt.
-    async fn fate(&mut self, held: Option<u64>, was_ready: bool) -> Option<bool> {
-        let last = self.context.counter;
-        let may_be_open = self.status != TransactionStatus::Idle || !was_ready;
-        let asked = match held {
-            Some(counter) => [None, Some(counter)],
-            None => [(may_be_open && last > 0).then_some(last), Some(last + 1)],
-        };
-        let mut committed = false;
-        for counter in asked.into_iter().flatten() {
-            let key = self.key;
-            let request = RequestId { incarnation: key.incarnation, session: key.session, counter };
-            committed |= self.gateway.outcome(&self.record, request).await?;
-            // What was asked for never commits any more: its id is used up.
-            self.context.counter = self.context.counter.max(counter);
-        }
-        // A later transaction of the batch than its first: the earlier ones are done.
-        let is_first = held.is_none_or(|counter| counter <= last + 1);
-        (committed || is_first).then_some(committed)
-    }
-
-    /// Whether the batch, the first of a request, may have committed something: outside of a block anything may, and
-    /// in one a COMMIT, or what comes after the block's end.
-    fn may_commit(&self, batch: &[u8]) -> bool {
-        self.status == TransactionStatus::Idle
-            || self.has_statement(batch, |one| matches!(one, Statement::Commit(_) | Statement::Rollback(_)))
-    }
-
-    /// Whether running the batch a second time does the same as running it once, given that nothing of it committed.
-    /// Statements of the system group commit elsewhere.
-    fn can_repeat(&self, batch: &[u8]) -> bool {
-        !self.has_statement(batch, |statement| matches!(statement, Statement::System(_)))
-    }
-
-    /// Whether the batch contains or runs such a statement, or something that cannot be read.
-    fn has_statement(&self, batch: &[u8], is_such: impl Fn(&Statement) -> bool) -> bool {
-        let has = |sql: &str| match syntax::parse(sql) {
-            Ok(statements) => statements.iter().any(&is_such),
-            Err(_) => false,
-        };
-        let named = |name: &str| {
-            self.context.prepared.iter().any(|prepared| prepared.name == name && has(&prepared.sql))
-        };
-        let unnamed = || match Request::decode(b'P', &self.unnamed) {
-            Ok(Request::Parse { sql, .. }) => has(sql),
-            _ => false,
-        };
-        Messages::new(batch).any(|(tag, body)| match Request::decode(tag, body) {
-            Ok(Request::Query { sql } | Request::Parse { sql, .. }) => has(sql),
-            Ok(Request::Bind(bind)) if bind.statement.is_empty() => unnamed(),
-            Ok(Request::Bind(bind)) => named(bind.statement),
-            Ok(_) => false,
-            Err(_) => true,
-        })
-    }
-
-    /// Sends a batch to the other node and passes its answer on.
-    async fn forward<S: ResponseSink>(&mut self, batch: &Bytes, sink: &mut S) -> Result<(), Break> {
-        let env = self.gateway.env().clone();
-        let mut held = None;
-        let mut is_shown = false;
-        let At::There { node, remote } = &mut self.at else { return Err(Break::NotRun) };
-        let node = *node;
-        for frame in RequestFrame::Messages(batch.clone()).encode() {
-            // Why it is closed, if it is, is the last of the responses.
-            if remote.requests.send(frame).await.is_err() {
-                break;
-            }
-        }
-        let mut joiner = Joiner::new(BATCH_SIZE_MAX);
-        loop {
-            let next = match self.interrupts.guard(&env, None, remote.responses.recv()).await {
-                Ok(next) => next,
-                Err(error) if error.fields().severity == Severity::Fatal => {
-                    return Err(Break::End(SessionEnd::Fatal(error)));
-                }
-                Err(_) => {
-                    self.interrupts.forget_cancel();
-                    if let Some(peer) = self.gateway.peer() {
-                        let (peer, key, deadline) = (Arc::clone(peer), self.key, env.now() + PEER_WAIT);
-                        // A cancel request that does not arrive is as if the statement had ended before.
-                        drop(
-                            env.spawn("cancel", async move { drop(peer.cancel(node, key, deadline).await) }),
-                        );
-                    }
-                    continue;
-                }
-            };
-            let frame = match next {
-                Some(Ok(frame)) => frame,
-                // The client has its error by now.
-                Some(Err(SessionClosed::Ended)) => return Err(Break::End(SessionEnd::Closed)),
-                Some(Err(SessionClosed::NotLeader { .. })) if held.is_none() && !is_shown => {
-                    return Err(Break::NotRun);
-                }
-                Some(Err(_)) | None => return Err(Break::Lost { held, is_shown }),
-            };
-            let whole = match joiner.push(frame) {
-                Ok(None) => continue,
-                Ok(Some(whole)) => whole,
-                Err(_) => return Err(Break::Lost { held, is_shown }),
-            };
-            match ResponseFrame::decode(whole) {
-                Ok(ResponseFrame::Data(messages)) => {
-                    held = None;
-                    is_shown = true;
-                    sink.buffer().extend_from_slice(&messages);
-                    sink.flush().await.map_err(|_| Break::End(SessionEnd::Closed))?;
-                }
-                Ok(ResponseFrame::Held { counter, messages }) => held = Some((counter, messages)),
-                Ok(ResponseFrame::Done { status, counter, changes, messages }) => {
-                    sink.buffer().extend_from_slice(&messages);
-                    self.is_ready = messages.ends_with(&[b'Z', 0, 0, 0, 5, status.letter()]);
-                    self.absorb(status, counter, changes);
-                    return match Messages::new(batch).last() {
-                        // What the session answered to Flush, or to the begin of a COPY, is wanted now.
-                        Some((b'S', _)) | None => Ok(()),
-                        Some(_) if self.is_ready => Ok(()),
-                        Some(_) => sink.flush().await.map_err(|_| Break::End(SessionEnd::Closed)),
-                    };
-                }
-                Ok(ResponseFrame::Outcome { .. }) | Err(_) => return Err(Break::Lost { held, is_shown }),
-            }
-        }
-    }
 }
 
-fn moved() -> SqlError {
-    SqlError::new(
-        SqlState::SERIALIZATION_FAILURE,
-        "the transaction was not committed because the leader of the database changed",
-    )
-    .with_hint("The transaction might succeed if retried.")
-}
-
-fn in_doubt() -> SqlError {
-    SqlError::new(
-        SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
-        "the node that ran the statements was lost, and with it the answer to what may have been committed",
-    )
-    .with_hint("Check whether its effects are there before trying it again.")
+/// Whether what has come of a request is carried out when this message has come.
+const fn ends_batch(tag: u8) -> bool {
+    matches!(tag, b'Q' | b'S' | b'F' | b'H' | b'c' | b'f')
 }

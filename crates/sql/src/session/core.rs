@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::future::BoxFuture;
@@ -35,7 +36,7 @@ use super::syntax;
 use super::transaction::Block;
 use crate::error::{Severity, SqlError, SqlState};
 use crate::gateway::ClusterPort;
-use crate::gateway::frame::{SessionContext, StateChanges};
+use crate::gateway::frame::{SessionContext, Setting, StateChanges};
 use crate::gateway::peer::SessionKey;
 
 /// Microseconds from the Unix epoch to 2000-01-01.
@@ -108,6 +109,12 @@ pub struct Session<E: Executor> {
     pub(super) changes: StateChanges,
     /// Whether a request has come since the last ReadyForQuery.
     pub(super) is_busy: bool,
+    /// Whether the request began outside a block and nothing of it is committed, so that all of it can be run again.
+    pub(super) is_whole: bool,
+    /// Whether the request failed only with the leadership, being whole.
+    has_fallen: bool,
+    /// How long the session's first request has been under way elsewhere.
+    pub(super) spent: Duration,
     pub(super) deadline: Option<Deadline>,
     pub(super) reported_version: u64,
     /// The values that the client was told last, in the order of the definitions.
@@ -180,6 +187,9 @@ impl<E: Executor> Session<E> {
             counter: from.counter,
             changes: StateChanges::default(),
             is_busy: false,
+            is_whole: false,
+            has_fallen: false,
+            spent: from.spent,
             deadline: None,
         })
     }
@@ -196,9 +206,24 @@ impl<E: Executor> Session<E> {
         !self.is_busy && self.block.status == TransactionStatus::Idle
     }
 
+    /// Whether a request has come that is not answered to its end.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.is_busy
+    }
+
     /// Whether the present Query holds several statements, which form one transaction.
     pub(super) fn is_multiple(&self) -> bool {
         self.is_multiple
+    }
+
+    /// Whether the request whose answer was given last fell with the leadership of this node, and certainly nothing of
+    /// it is or will be committed. Whoever has shown the client nothing of the answer can take it back and run the
+    /// request again in another session, with request ids after [`Session::counter`]. Not while the session holds
+    /// cursors, which no other session has.
+    #[must_use]
+    pub fn has_fallen(&self) -> bool {
+        self.has_fallen && self.portals.is_empty()
     }
 
     /// How many request ids were used.
@@ -306,6 +331,8 @@ impl<E: Executor> Session<E> {
             return;
         }
         self.is_busy = true;
+        self.is_whole = self.block.status == TransactionStatus::Idle;
+        self.has_fallen = false;
         self.context.interrupts.forget_cancel();
         let now = postgres_micros(&self.parts.env);
         self.context.statement_time = now;
@@ -320,8 +347,9 @@ impl<E: Executor> Session<E> {
     pub(super) fn arm_timeouts(&mut self) {
         let settings = self.context.settings.derived();
         self.context.lock_wait = settings.lock_timeout.map_or(LockWait::Forever, LockWait::For);
-        self.deadline =
-            settings.statement_timeout.map(|timeout| Deadline { at: self.parts.env.now() + timeout });
+        self.deadline = settings
+            .statement_timeout
+            .map(|timeout| Deadline { at: self.parts.env.now() + timeout.saturating_sub(self.spent) });
     }
 
     /// Answers ReadyForQuery, after what the client may be told of settings.
@@ -329,6 +357,7 @@ impl<E: Executor> Session<E> {
         self.is_busy = false;
         self.is_multiple = false;
         self.deadline = None;
+        self.spent = Duration::ZERO;
         if self.reported_version != self.context.settings.version() {
             self.report_settings(sink.buffer());
         }
@@ -354,6 +383,22 @@ impl<E: Executor> Session<E> {
             .collect();
     }
 
+    /// The settings that the session has if what is open is committed, when they are not those that were reported last;
+    /// appends what the client will then be told of them.
+    pub(super) fn settings_to_come(&self, out: &mut BytesMut) -> Vec<Setting> {
+        if self.reported_version == self.context.settings.version() {
+            return Vec::new();
+        }
+        let mut settings = self.context.settings.clone();
+        settings.commit();
+        for ((name, value), known) in settings.reported().zip(&self.reported) {
+            if known != value {
+                response::parameter_status(out, name, value);
+            }
+        }
+        settings.exported().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
     /// Tells the client of an error, and ends what it ends: a Query, or everything up to Sync.
     pub(super) async fn answer_failure<S: ResponseSink>(
         &mut self,
@@ -362,6 +407,7 @@ impl<E: Executor> Session<E> {
         sink: &mut S,
     ) -> Result<(), SessionEnd> {
         self.begin_request();
+        self.has_fallen = self.is_whole && error.fields().is_fallen;
         self.fail(sink);
         if matches!(error.fields().severity, Severity::Fatal | Severity::Panic) {
             return Err(SessionEnd::Fatal(error));

@@ -36,7 +36,15 @@ pub(super) fn store_error(error: TxnError) -> SqlError {
             SqlState::SERIALIZATION_FAILURE,
             "the transaction ended because the leader of the database changed",
         )
-        .with_hint(retry),
+        .with_hint(retry)
+        .fallen(),
+        TxnError::Fallen { reason } => SqlError::new(
+            SqlState::SERIALIZATION_FAILURE,
+            "the transaction ended because the leader of the database changed",
+        )
+        .with_detail(reason)
+        .with_hint(retry)
+        .fallen(),
         TxnError::Serialization { reason } => SqlError::new(
             SqlState::SERIALIZATION_FAILURE,
             "could not serialize access due to concurrent update",
@@ -59,7 +67,7 @@ pub(super) fn store_error(error: TxnError) -> SqlError {
             SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message).with_hint(crate::error::TOO_MANY_CHANGES)
         }
         TxnError::NoSuchSavepoint => SqlError::new(SqlState::INVALID_SAVEPOINT_SPECIFICATION, message),
-        TxnError::Stopped => SqlError::new(SqlState::ADMIN_SHUTDOWN, message),
+        TxnError::Stopped => SqlError::new(SqlState::ADMIN_SHUTDOWN, message).fallen(),
         _ => SqlError::new(SqlState::IO_ERROR, message),
     }
 }
@@ -75,7 +83,8 @@ pub(super) async fn resolve(
             SqlState::SERIALIZATION_FAILURE,
             "the transaction was not committed because the leader of the database changed",
         )
-        .with_hint("The transaction might succeed if retried.")),
+        .with_hint("The transaction might succeed if retried.")
+        .fallen()),
         None => Err(SqlError::new(
             SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
             format!("whether the transaction was committed is not known (request {request})"),

@@ -1,5 +1,7 @@
 //! The simple protocol: a Query message holds statements that form one transaction unless they say otherwise.
 
+use std::time::Duration;
+
 use super::activity::kept_text;
 use super::copy::CopyCaller;
 use super::core::{Session, SessionEnd};
@@ -37,7 +39,7 @@ impl<E: Executor> Session<E> {
             self.arm_timeouts();
             match self.run_simple(&statement, sink).await {
                 Ok(()) if self.copy.is_some() => return sink.flush().await.map_err(SessionEnd::from),
-                Ok(()) => {}
+                Ok(()) => self.spent = Duration::ZERO,
                 Err(Fault::Closed) => return Err(SessionEnd::Closed),
                 Err(Fault::Sql(error)) => return self.answer_failure(true, error, sink).await,
             }

@@ -5,6 +5,8 @@ use std::future::Future;
 use bytes::BytesMut;
 use rustydb_types::ids::RequestId;
 
+use crate::gateway::frame::Setting;
+
 /// Bytes of answers beyond which a session sends before it goes on, so that a slow reader slows the statement and
 /// the buffer stays within this and one row.
 pub const OUTPUT_SIZE_HIGH: usize = 64 * 1024;
@@ -23,12 +25,14 @@ pub trait ResponseSink: Send {
     /// in the buffer does not call this.
     fn flush(&mut self) -> impl Future<Output = Result<(), SinkClosed>> + Send;
 
-    /// The commit named `request` is about to be proposed, the last of the message. If it stands, the answer to the batch ends with what is in the buffer and
-    /// `rest`; a sink whose reader may lose this node passes that on, to be shown only when the commit is known to
-    /// stand.
+    /// The commit named `request` is about to be proposed, the last of the message. If it stands, the answer to the
+    /// batch ends with what is in the buffer and `rest`, and the session has `settings`, unless that is empty: then it
+    /// has those that it had. A sink whose reader may lose this node passes that on, to be shown only when the commit
+    /// is known to stand.
     fn before_commit(
         &mut self,
         request: RequestId,
         rest: &[u8],
+        settings: Vec<Setting>,
     ) -> impl Future<Output = Result<(), SinkClosed>> + Send;
 }

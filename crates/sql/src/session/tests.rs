@@ -19,6 +19,7 @@ use super::request::Bind;
 use super::response::{self, Messages, RowWriter};
 use super::sink::{ResponseSink, SinkClosed};
 use crate::error::{SqlError, SqlState};
+use crate::gateway::frame::Setting;
 use crate::gateway::{ClusterPort, SessionContext, SessionKey};
 use crate::system::{SystemCommand, SystemSnapshot};
 
@@ -194,7 +195,7 @@ impl ResponseSink for Kept {
     async fn flush(&mut self) -> Result<(), SinkClosed> {
         Ok(())
     }
-    async fn before_commit(&mut self, _: RequestId, _: &[u8]) -> Result<(), SinkClosed> {
+    async fn before_commit(&mut self, _: RequestId, _: &[u8], _: Vec<Setting>) -> Result<(), SinkClosed> {
         Ok(())
     }
 }

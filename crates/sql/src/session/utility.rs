@@ -399,6 +399,8 @@ impl<E: Executor> Session<E> {
         }
         let system = self.parts.cluster.system();
         let me = system.role_named(&self.context.user).cloned();
+        // What comes now is committed in the system's group.
+        self.is_whole = false;
         match statement {
             SystemStatement::CreateDatabase { name, owner } => {
                 allow(me.as_ref(), "permission denied to create database", |role| role.create_database)?;

@@ -103,7 +103,7 @@ impl LockWaiter {
     /// Waits for the grant.
     ///
     /// # Errors
-    /// [`TxnError::Serialization`] when a change of leadership ended all locks.
+    /// [`TxnError::Fallen`] when a change of leadership ended all locks.
     ///
     /// # Cancellation
     /// Dropping the future and then the waiter gives up the place.
@@ -111,7 +111,7 @@ impl LockWaiter {
         let Some(granted) = &mut self.granted else { return Ok(()) };
         let result = granted.await;
         self.granted = None;
-        result.map_err(|_| TxnError::Serialization { reason: "the leader changed" })
+        result.map_err(|_| TxnError::Fallen { reason: "the leader changed" })
     }
 }
 
@@ -503,7 +503,7 @@ mod tests {
         acquire(&table, 1, "a", RowLock::ForUpdate);
         let mut second = wait(acquire(&table, 2, "a", RowLock::ForUpdate));
         table.clear();
-        assert!(matches!(second.wait().now_or_never(), Some(Err(TxnError::Serialization { .. }))));
+        assert!(matches!(second.wait().now_or_never(), Some(Err(TxnError::Fallen { .. }))));
         table.release(1, [&row("a")]);
         assert_eq!(table.len(), 0);
     }

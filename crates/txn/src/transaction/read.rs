@@ -13,7 +13,7 @@ impl Transaction {
     /// The value at `key` in the snapshot of the present statement.
     ///
     /// # Errors
-    /// [`TxnError::SnapshotTooOld`], [`TxnError::Storage`]; [`TxnError::Serialization`] when what was read before
+    /// [`TxnError::SnapshotTooOld`], [`TxnError::Storage`]; [`TxnError::Fallen`] when what was read before
     /// was refused.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, TxnError> {
         if let Some(own) = self.own.get(key, self.command) {
@@ -147,7 +147,7 @@ impl Transaction {
     /// leader (or this replica up to date) when it was read. Call it before rows go to the client.
     ///
     /// # Errors
-    /// [`TxnError::Serialization`] when something that was read was refused; [`TxnError::NotLeader`];
+    /// [`TxnError::Fallen`] when something that was read was refused; [`TxnError::NotLeader`];
     /// [`TxnError::UnknownOutcome`] is never returned: nothing was committed here.
     ///
     /// # Cancellation

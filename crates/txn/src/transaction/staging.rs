@@ -110,7 +110,7 @@ impl Transaction {
     /// work, where waiting is allowed. Costs next to nothing while the transaction is small.
     ///
     /// # Errors
-    /// [`TxnError::Serialization`] when the leader changed, or parts of the transaction were refused for a long time,
+    /// [`TxnError::Fallen`] when the leader changed, or parts of the transaction were refused for a long time,
     /// which ends it; [`TxnError::Overloaded`] when there was no room for a long time; [`TxnError::TooManyChanges`]
     /// where too little can leave; [`TxnError::DiskFull`].
     ///
@@ -350,7 +350,7 @@ impl Transaction {
 /// The error for whoever made the transaction: nothing of it was committed, whatever became of a chunk.
 fn nothing_committed(failure: Failure) -> TxnError {
     match failure.into() {
-        TxnError::UnknownOutcome => TxnError::Serialization { reason: "the leader changed" },
+        TxnError::UnknownOutcome => TxnError::Fallen { reason: "the leader changed" },
         error => error,
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rustydb_sql::{
     exec::service::SqlExecutor,
-    gateway::{Gateway, SessionContext},
+    gateway::{Gateway, SessionContext, frame::Setting},
     session::{
         core::SessionEnd,
         interrupt::Interrupts,
@@ -246,7 +246,10 @@ async fn serve(
             .map_err(|error| SessionEnd::Fatal(error.with_severity(rustydb_sql::error::Severity::Fatal)))?;
         while let Some((tag, body)) = incoming.recv().await {
             session.message(tag, &body, &mut sink).await?;
-            sink.flush().await?;
+            // As over a socket: what has come is carried out before the answers leave.
+            if incoming.is_empty() {
+                sink.flush().await?;
+            }
         }
         Ok::<(), SessionEnd>(())
     };
@@ -279,7 +282,7 @@ impl ResponseSink for ClientSink {
         self.outgoing.send(self.buffer.split().freeze()).await.map_err(|_| SinkClosed)
     }
 
-    async fn before_commit(&mut self, _: RequestId, _: &[u8]) -> Result<(), SinkClosed> {
+    async fn before_commit(&mut self, _: RequestId, _: &[u8], _: Vec<Setting>) -> Result<(), SinkClosed> {
         Ok(())
     }
 }

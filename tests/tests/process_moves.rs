@@ -1,0 +1,257 @@
+//! Single statements outside of blocks, from clients of every node, while the leader is killed, stands still or hands
+//! over: they are answered, not refused, and each is done once.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustydb_tests::cluster::{Cluster, PATIENCE, connect, text};
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
+
+/// How a client sends its statements.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    /// One statement as text.
+    Simple,
+    /// Two statements in one message, which are one transaction.
+    Batch,
+    /// Prepared once, then run with parameters.
+    Prepared,
+    /// One statement as text that answers the new value.
+    Returning,
+}
+
+const FORMS: [Form; 4] = [Form::Simple, Form::Batch, Form::Prepared, Form::Returning];
+
+/// What a client was told, in all.
+#[derive(Default)]
+struct Told {
+    /// Statements that were answered with success.
+    done: AtomicI64,
+    /// Statements of which nobody can say.
+    unknown: AtomicI64,
+    /// What else was said, and what was answered wrongly.
+    wrong: Mutex<Vec<String>>,
+    /// The longest wait for an answer, in milliseconds.
+    wait_max_ms: AtomicI64,
+}
+
+impl Told {
+    fn wrong(&self, what: String) {
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
+    fn done(&self) -> i64 {
+        self.done.load(Ordering::SeqCst)
+    }
+
+    fn unknown(&self) -> i64 {
+        self.unknown.load(Ordering::SeqCst)
+    }
+}
+
+/// A client that adds one to its own row again and again, and reads it in between.
+struct Adder {
+    node: u16,
+    form: Form,
+    told: Arc<Told>,
+    work: JoinHandle<()>,
+}
+
+impl Adder {
+    fn start(cluster: &Cluster, node: u16, form: Form, row: i64, stop: &Arc<AtomicBool>) -> Adder {
+        let told: Arc<Told> = Arc::default();
+        let target = cluster.node(node, "postgres");
+        let (memory, stop) = (Arc::clone(&told), Arc::clone(stop));
+        let work = tokio::spawn(async move {
+            while !stop.load(Ordering::SeqCst) {
+                // The node may be down.
+                if let Ok(client) = connect(&target).await
+                    && let Ok(prepared) =
+                        client.prepare("UPDATE counters SET n = n + 1 WHERE id = $1 RETURNING n").await
+                {
+                    add(&client, &prepared, form, row, &memory, &stop).await;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        Adder { node, form, told, work }
+    }
+}
+
+/// Adds until the connection ends or it is time to stop.
+async fn add(client: &Client, prepared: &Statement, form: Form, row: i64, told: &Told, stop: &AtomicBool) {
+    while !stop.load(Ordering::SeqCst) {
+        let began = Instant::now();
+        // Nothing is in doubt before the first statement: what may be there lies between these two.
+        let least = told.done() + 1;
+        let result = match form {
+            Form::Simple => {
+                let sql = format!("UPDATE counters SET n = n + 1 WHERE id = {row}");
+                client.batch_execute(&sql).await.map(|()| None)
+            }
+            Form::Batch => {
+                let sql = format!(
+                    "UPDATE counters SET n = n + 1 WHERE id = {row}; UPDATE twins SET n = n + 1 WHERE id = {row}"
+                );
+                client.batch_execute(&sql).await.map(|()| None)
+            }
+            Form::Prepared => client.query_one(prepared, &[&row]).await.map(|row| Some(row.get::<_, i64>(0))),
+            Form::Returning => {
+                let sql = format!("UPDATE counters SET n = n + 1 WHERE id = {row} RETURNING n");
+                client.simple_query(&sql).await.map(|messages| {
+                    messages.iter().find_map(|message| match message {
+                        SimpleQueryMessage::Row(row) => row.get(0).and_then(|value| value.parse().ok()),
+                        _ => None,
+                    })
+                })
+            }
+        };
+        let waited = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        told.wait_max_ms.fetch_max(waited, Ordering::SeqCst);
+        match result {
+            Ok(value) => {
+                told.done.fetch_add(1, Ordering::SeqCst);
+                let most = least + told.unknown();
+                if value.is_some_and(|value| !(least..=most).contains(&value)) {
+                    told.wrong(format!("{value:?} was returned where {least} to {most} could be"));
+                }
+            }
+            Err(error) => match error.code().map(|code| code.code().to_owned()) {
+                Some(code) if code == "08007" => {
+                    told.unknown.fetch_add(1, Ordering::SeqCst);
+                }
+                Some(code) => told.wrong(format!("{code}: {error:?}")),
+                None => {
+                    // The client's own node went.
+                    told.unknown.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+            },
+        }
+        // Reads are answered too, and show what was acknowledged.
+        match client.query_one("SELECT n FROM counters WHERE id = $1", &[&row]).await {
+            Ok(found) => {
+                let (found, least) = (found.get::<_, i64>(0), told.done());
+                if !(least..=least + told.unknown()).contains(&found) {
+                    told.wrong(format!("{found} was read where {least} were acknowledged"));
+                }
+            }
+            Err(error) if error.code().is_none() => return,
+            Err(error) => told.wrong(format!("reading: {error:?}")),
+        }
+    }
+}
+
+/// What happens to the leader.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    HandOver,
+    StandStill,
+    Kill,
+}
+
+async fn disturb(cluster: &Cluster, fault: Fault) -> Result<Option<u16>> {
+    let leader = cluster.leader("postgres")?;
+    match fault {
+        Fault::HandOver => {
+            let to = cluster.node_numbers().find(|node| *node != leader).context("no other node")?;
+            let output = cluster.cli(leader, &["node", "lead", &to.to_string()])?;
+            ensure!(output.status.success(), "{}\n{}", text(&output), cluster.logs());
+            Ok(None)
+        }
+        Fault::StandStill => {
+            cluster.signal(leader, "STOP")?;
+            Ok(Some(leader))
+        }
+        Fault::Kill => {
+            cluster.kill(leader)?;
+            Ok(Some(leader))
+        }
+    }
+}
+
+/// Waits until every client whose node is up has had answers that it asked for after now.
+async fn wait_for_progress(cluster: &Cluster, adders: &[Adder], down: Option<u16>) -> Result<()> {
+    let before: Vec<i64> = adders.iter().map(|adder| adder.told.done()).collect();
+    let deadline = Instant::now() + PATIENCE;
+    for (adder, before) in adders.iter().zip(before) {
+        // The second answer from now was asked for after now.
+        while Some(adder.node) != down && adder.told.done() < before + 2 {
+            ensure!(
+                Instant::now() < deadline,
+                "a client of node {} is not answered\n{}",
+                adder.node,
+                cluster.logs()
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn single_statements_are_answered_whatever_becomes_of_the_leader() -> Result<()> {
+    let cluster = Cluster::start(3)?;
+    let client = cluster.connect(1, "postgres").await?;
+    client.batch_execute("CREATE TABLE counters (id bigint PRIMARY KEY, n bigint NOT NULL)").await?;
+    client.batch_execute("CREATE TABLE twins (id bigint PRIMARY KEY, n bigint NOT NULL)").await?;
+    let stop: Arc<AtomicBool> = Arc::default();
+    let mut adders = Vec::new();
+    for node in cluster.node_numbers() {
+        for form in FORMS {
+            let row = i64::try_from(adders.len())?;
+            client.execute("INSERT INTO counters VALUES ($1, 0)", &[&row]).await?;
+            client.execute("INSERT INTO twins VALUES ($1, 0)", &[&row]).await?;
+            adders.push(Adder::start(&cluster, node, form, row, &stop));
+        }
+    }
+    drop(client);
+    wait_for_progress(&cluster, &adders, None).await?;
+    let faults = [Fault::HandOver, Fault::StandStill, Fault::Kill, Fault::HandOver, Fault::StandStill];
+    for (round, fault) in faults.into_iter().enumerate() {
+        let down = disturb(&cluster, fault).await?;
+        wait_for_progress(&cluster, &adders, down)
+            .await
+            .with_context(|| format!("round {round}: {fault:?}"))?;
+        if let (Some(node), Fault::StandStill) = (down, fault) {
+            cluster.signal(node, "CONT")?;
+        } else if let Some(node) = down {
+            cluster.start_node(node)?;
+        }
+        wait_for_progress(&cluster, &adders, None)
+            .await
+            .with_context(|| format!("after round {round}: {fault:?}"))?;
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut wrong = Vec::new();
+    let client = cluster.connect(1, "postgres").await?;
+    for (row, adder) in adders.into_iter().enumerate() {
+        adder.work.await?;
+        let row = i64::try_from(row)?;
+        let told = &adder.told;
+        let counted = |table: &str| format!("SELECT n FROM {table} WHERE id = $1");
+        let n: i64 = client.query_one(&counted("counters"), &[&row]).await?.get(0);
+        let twin: i64 = client.query_one(&counted("twins"), &[&row]).await?.get(0);
+        let who = format!("client of node {}, {:?}", adder.node, adder.form);
+        println!(
+            "{who}: {} done, {} unknown, waited at most {} ms",
+            told.done(),
+            told.unknown(),
+            told.wait_max_ms.load(Ordering::SeqCst)
+        );
+        let possible = told.done()..=told.done() + told.unknown();
+        if !possible.contains(&n) {
+            wrong.push(format!("{who}: {n} of {possible:?}"));
+        }
+        if matches!(adder.form, Form::Batch) && twin != n {
+            wrong.push(format!("{who}: half of a batch: {n} and {twin}"));
+        }
+        let said = std::mem::take(&mut *told.wrong.lock().unwrap_or_else(PoisonError::into_inner));
+        wrong.extend(said.into_iter().map(|what| format!("{who}: {what}")));
+    }
+    ensure!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), cluster.logs());
+    Ok(())
+}
