@@ -158,9 +158,15 @@ async fn disturb(cluster: &Cluster, fault: Fault) -> Result<Option<u16>> {
     match fault {
         Fault::HandOver => {
             let to = cluster.node_numbers().find(|node| *node != leader).context("no other node")?;
-            let output = cluster.cli(leader, &["node", "lead", &to.to_string()])?;
-            ensure!(output.status.success(), "{}\n{}", text(&output), cluster.logs());
-            Ok(None)
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let output = cluster.cli(leader, &["node", "lead", &to.to_string()])?;
+                if output.status.success() {
+                    return Ok(None);
+                }
+                // Another change may be under way.
+                ensure!(Instant::now() < deadline, "{}\n{}", text(&output), cluster.logs());
+            }
         }
         Fault::StandStill => {
             cluster.signal(leader, "STOP")?;
