@@ -352,7 +352,9 @@ fn end_of_session(failure: Option<&Failure>) -> Told {
 /// What a transaction has seen so far.
 struct Run {
     began: u64,
-    /// From when to when its snapshot was taken, above READ COMMITTED.
+    /// Above READ COMMITTED: from when it was taken to the last answer out of it. It may have in it what was in flight
+    /// when it was taken, and an answer waits only for what it shows of that; so others may miss until the last answer
+    /// what the snapshot already has.
     snapshot: Option<(u64, u64)>,
     saw: Saw,
 }
@@ -370,7 +372,7 @@ impl Run {
         self.saw.written.extend(saw.written);
         self.saw.wrong.extend(saw.wrong);
         if isolation != Isolation::ReadCommitted {
-            self.snapshot.get_or_insert((began, ended));
+            self.snapshot.get_or_insert((began, ended)).1 = ended;
             self.saw.read.extend(saw.read);
         } else if !saw.read.is_empty() {
             history.lock().record(Record {
