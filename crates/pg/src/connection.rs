@@ -156,7 +156,7 @@ impl<S: Stream> ResponseSink for Wire<'_, S> {
         &mut self,
         _: rustydb_types::ids::RequestId,
         _: &[u8],
-        _: Vec<rustydb_sql::gateway::frame::Setting>,
+        _: rustydb_sql::gateway::frame::StateChanges,
     ) -> Result<(), SinkClosed> {
         // A client of this node that loses it loses its connection, so there is nobody to keep an answer for.
         Ok(())

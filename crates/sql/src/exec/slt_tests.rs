@@ -65,7 +65,7 @@ impl ResponseSink for Kept {
         &mut self,
         _: rustydb_types::ids::RequestId,
         _: &[u8],
-        _: Vec<crate::gateway::frame::Setting>,
+        _: crate::gateway::frame::StateChanges,
     ) -> Result<(), SinkClosed> {
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::frame::{Joiner, RequestFrame, ResponseFrame, Setting};
+use super::frame::{Joiner, RequestFrame, ResponseFrame, StateChanges};
 use super::host::BATCH_SIZE_MAX;
 use super::peer::SessionClosed;
 use super::session::{At, GatewaySession, PEER_WAIT};
@@ -35,8 +35,8 @@ pub(super) enum Break {
 pub(super) struct Held {
     /// The counter of that commit's request id.
     pub(super) counter: u64,
-    /// The settings that the session has then; empty when they are as before.
-    pub(super) settings: Vec<Setting>,
+    /// What has changed of the session then.
+    pub(super) changes: StateChanges,
     pub(super) messages: Bytes,
 }
 
@@ -112,8 +112,8 @@ impl<E: Executor> GatewaySession<E> {
                     sink.buffer().extend_from_slice(&messages);
                     sink.flush().await.map_err(|_| Break::End(SessionEnd::Closed))?;
                 }
-                Ok(ResponseFrame::Held { counter, settings, messages }) => {
-                    held = Some(Held { counter, settings, messages });
+                Ok(ResponseFrame::Held { counter, changes, messages }) => {
+                    held = Some(Held { counter, changes, messages });
                 }
                 Ok(ResponseFrame::Done { status, counter, changes, messages }) => {
                     sink.buffer().extend_from_slice(&messages);

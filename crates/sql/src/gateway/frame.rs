@@ -6,10 +6,9 @@
 //!                  2   outcome   RequestId                 answered by `outcome`
 //! response frame:  0   part      bytes                     to be continued by the next frame
 //!                  1   data      backend messages          for the client, at once
-//!                  2   held      counter, backend messages for the client if and when the commit stands
+//!                  2   held      counter, state changes, backend messages for the client if and when the commit stands
 //!                  3   done      status, counter, state changes, backend messages
 //!                  4   outcome   1 committed | 0 not committed
-//!                  6   held      counter, settings, backend messages: as 2, and then the session has these settings
 //!                  5   fallen    counter; nothing of the batch stands or ever will, and the session ends
 //! both:            255 last part bytes
 //! string: u32 length, UTF-8       numbers: little-endian
@@ -120,8 +119,8 @@ pub enum ResponseFrame {
     Held {
         /// The counter of the commit's request id.
         counter: u64,
-        /// All settings that the session has then; empty when they are as before.
-        settings: Vec<Setting>,
+        /// What has changed of the session then.
+        changes: StateChanges,
         /// What the answer ends with then.
         messages: Bytes,
     },
@@ -198,24 +197,17 @@ impl ResponseFrame {
                 out.put_u8(1);
                 out.put_slice(messages);
             }
-            Self::Held { counter, settings, messages } => {
-                out.put_u8(if settings.is_empty() { 2 } else { 6 });
+            Self::Held { counter, changes, messages } => {
+                out.put_u8(2);
                 out.put_u64_le(*counter);
-                if !settings.is_empty() {
-                    put_settings(&mut out, settings);
-                }
+                put_changes(&mut out, changes);
                 out.put_slice(messages);
             }
             Self::Done { status, counter, changes, messages } => {
                 out.put_u8(3);
                 out.put_u8(status.letter());
                 out.put_u64_le(*counter);
-                put_settings(&mut out, &changes.settings);
-                put_prepared(&mut out, &changes.prepared);
-                put_count(&mut out, changes.deallocated.len());
-                for name in &changes.deallocated {
-                    put_text(&mut out, name);
-                }
+                put_changes(&mut out, changes);
                 out.put_slice(messages);
             }
             Self::Outcome { committed } => out.put_slice(&[4, u8::from(*committed)]),
@@ -234,20 +226,16 @@ impl ResponseFrame {
     pub fn decode(mut bytes: Bytes) -> Result<Self, FrameError> {
         match read_u8(&mut bytes)? {
             1 => Ok(Self::Data(bytes)),
-            code @ (2 | 6) => {
+            2 => {
                 let counter = read_u64(&mut bytes)?;
-                let settings = if code == 6 { read_settings(&mut bytes)? } else { Vec::new() };
-                Ok(Self::Held { counter, settings, messages: bytes })
+                let changes = read_changes(&mut bytes)?;
+                Ok(Self::Held { counter, changes, messages: bytes })
             }
             3 => {
                 let letter = read_u8(&mut bytes)?;
                 let status = TransactionStatus::from_letter(letter).ok_or(FrameError::UnknownCode(letter))?;
                 let counter = read_u64(&mut bytes)?;
-                let settings = read_settings(&mut bytes)?;
-                let prepared = read_prepared(&mut bytes)?;
-                let count = read_count(&mut bytes)?;
-                let deallocated = (0..count).map(|_| read_text(&mut bytes)).collect::<Result<_, _>>()?;
-                let changes = StateChanges { settings, prepared, deallocated };
+                let changes = read_changes(&mut bytes)?;
                 Ok(Self::Done { status, counter, changes, messages: bytes })
             }
             4 => match read_u8(&mut bytes)? {
@@ -357,6 +345,23 @@ fn put_text(out: &mut BytesMut, text: &str) {
     out.put_slice(text.as_bytes());
 }
 
+fn put_changes(out: &mut BytesMut, changes: &StateChanges) {
+    put_settings(out, &changes.settings);
+    put_prepared(out, &changes.prepared);
+    put_count(out, changes.deallocated.len());
+    for name in &changes.deallocated {
+        put_text(out, name);
+    }
+}
+
+fn read_changes(bytes: &mut Bytes) -> Result<StateChanges, FrameError> {
+    let settings = read_settings(bytes)?;
+    let prepared = read_prepared(bytes)?;
+    let count = read_count(bytes)?;
+    let deallocated = (0..count).map(|_| read_text(bytes)).collect::<Result<_, _>>()?;
+    Ok(StateChanges { settings, prepared, deallocated })
+}
+
 fn put_settings(out: &mut BytesMut, settings: &[Setting]) {
     put_count(out, settings.len());
     for (name, value) in settings {
@@ -445,24 +450,23 @@ mod tests {
         let id = RequestId { incarnation: Incarnation::new(1), session: SessionId::new(2), counter: 3 };
         let request = RequestFrame::Outcome(id);
         assert_eq!(RequestFrame::decode(join(request.encode())), Ok(request));
+        let changes = StateChanges {
+            settings: vec![("TimeZone".into(), "UTC".into())],
+            prepared: prepared(),
+            deallocated: vec!["P_1".into()],
+        };
         let done = ResponseFrame::Done {
             status: TransactionStatus::InBlock,
             counter: 7,
-            changes: StateChanges {
-                settings: vec![("TimeZone".into(), "UTC".into())],
-                prepared: prepared(),
-                deallocated: vec!["P_1".into()],
-            },
+            changes: changes.clone(),
             messages: Bytes::from_static(b"Z\0\0\0\x05T"),
         };
         assert_eq!(ResponseFrame::decode(join(done.encode())), Ok(done));
         let outcome = ResponseFrame::Outcome { committed: true };
         assert_eq!(ResponseFrame::decode(join(outcome.encode())), Ok(outcome));
-        for settings in [Vec::new(), vec![("TimeZone".into(), "UTC".into())]] {
-            let messages = Bytes::from_static(b"Z\0\0\0\x05I");
-            let held = ResponseFrame::Held { counter: 7, settings, messages };
-            assert_eq!(ResponseFrame::decode(join(held.encode())), Ok(held));
-        }
+        let messages = Bytes::from_static(b"Z\0\0\0\x05I");
+        let held = ResponseFrame::Held { counter: 7, changes, messages };
+        assert_eq!(ResponseFrame::decode(join(held.encode())), Ok(held));
         let fallen = ResponseFrame::Fallen { counter: 8 };
         assert_eq!(ResponseFrame::decode(join(fallen.encode())), Ok(fallen));
         let context = SessionContext {

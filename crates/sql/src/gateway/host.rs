@@ -16,7 +16,7 @@ use rustydb_env::Env;
 use rustydb_types::ids::RequestId;
 use tokio::sync::mpsc;
 
-use super::frame::{Joiner, RequestFrame, ResponseFrame, SessionContext, Setting};
+use super::frame::{Joiner, RequestFrame, ResponseFrame, SessionContext, StateChanges};
 use super::local::{Gateway, Place};
 use super::peer::{FRAME_COUNT_MAX, RemoteSession, SessionClosed, SessionKey, SessionOpen};
 use crate::session::core::{Session, SessionEnd};
@@ -271,7 +271,7 @@ impl ResponseSink for HostSink {
         &mut self,
         request: RequestId,
         rest: &[u8],
-        settings: Vec<Setting>,
+        changes: StateChanges,
     ) -> Result<(), SinkClosed> {
         if !self.is_last {
             return Ok(());
@@ -279,7 +279,7 @@ impl ResponseSink for HostSink {
         let mut messages = BytesMut::with_capacity(self.buffer.len() + rest.len());
         messages.put_slice(&self.buffer);
         messages.put_slice(rest);
-        let held = ResponseFrame::Held { counter: request.counter, settings, messages: messages.freeze() };
+        let held = ResponseFrame::Held { counter: request.counter, changes, messages: messages.freeze() };
         self.send(&held).await
     }
 }

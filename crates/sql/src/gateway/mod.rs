@@ -3,7 +3,6 @@
 //! [`peer`] is the port through which a session reaches the leader of its database at another node, [`frame`] what
 //! travels through it. [`cluster`] is the port through which it sees databases, roles and the stores of this node.
 
-mod batch;
 pub mod cluster;
 mod fate;
 mod forward;

@@ -28,7 +28,6 @@ use rustydb_env::{Bug, Instant};
 use rustydb_txn::KvStore;
 use rustydb_types::ids::NodeId;
 
-use super::batch;
 use super::fate::{in_doubt, moved};
 use super::forward::Break;
 use super::frame::{PreparedText, SessionContext, StateChanges};
@@ -461,9 +460,7 @@ impl<E: Executor> GatewaySession<E> {
                     match (fate, held) {
                         (Some(true), Some(held)) => {
                             sink.buffer().extend_from_slice(&held.messages);
-                            let changes =
-                                StateChanges { settings: held.settings, ..batch::prepared_in(&batch) };
-                            self.absorb(TransactionStatus::Idle, 0, changes);
+                            self.absorb(TransactionStatus::Idle, 0, held.changes);
                             self.is_ready = true;
                             break;
                         }

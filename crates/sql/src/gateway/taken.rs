@@ -6,7 +6,7 @@ use bytes::{BufMut, BytesMut};
 use rustydb_env::Instant;
 use rustydb_types::ids::RequestId;
 
-use super::frame::Setting;
+use super::frame::StateChanges;
 use super::peer::FRAME_SIZE_MAX;
 use crate::session::sink::{ResponseSink, SinkClosed};
 
@@ -154,9 +154,9 @@ impl<S: ResponseSink> ResponseSink for Watched<'_, S> {
         &mut self,
         request: RequestId,
         rest: &[u8],
-        settings: Vec<Setting>,
+        changes: StateChanges,
     ) -> Result<(), SinkClosed> {
-        self.sink.before_commit(request, rest, settings).await
+        self.sink.before_commit(request, rest, changes).await
     }
 }
 

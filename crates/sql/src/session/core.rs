@@ -36,7 +36,7 @@ use super::syntax;
 use super::transaction::Block;
 use crate::error::{Severity, SqlError, SqlState};
 use crate::gateway::ClusterPort;
-use crate::gateway::frame::{SessionContext, Setting, StateChanges};
+use crate::gateway::frame::{SessionContext, StateChanges};
 use crate::gateway::peer::SessionKey;
 
 /// Microseconds from the Unix epoch to 2000-01-01.
@@ -383,11 +383,12 @@ impl<E: Executor> Session<E> {
             .collect();
     }
 
-    /// The settings that the session has if what is open is committed, when they are not those that were reported last;
-    /// appends what the client will then be told of them.
-    pub(super) fn settings_to_come(&self, out: &mut BytesMut) -> Vec<Setting> {
+    /// What has changed of the session if what is open is committed, of settings when they are not those that were
+    /// reported last; appends what the client will then be told of them.
+    pub(super) fn changes_to_come(&self, out: &mut BytesMut) -> StateChanges {
+        let mut changes = self.changes.clone();
         if self.reported_version == self.context.settings.version() {
-            return Vec::new();
+            return changes;
         }
         let mut settings = self.context.settings.clone();
         settings.commit();
@@ -396,16 +397,29 @@ impl<E: Executor> Session<E> {
                 response::parameter_status(out, name, value);
             }
         }
-        settings.exported().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        changes.settings =
+            settings.exported().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        changes
     }
 
-    /// Tells the client of an error, and ends what it ends: a Query, or everything up to Sync.
+    /// Tells the client of an error, and ends what it ends: a Query, or everything up to Sync. What was answered before
+    /// the error stays answered if it is certain; if it cannot be, because what was read of others in flight was
+    /// refused, the error may come of the same and is not told either.
     pub(super) async fn answer_failure<S: ResponseSink>(
         &mut self,
         is_query: bool,
         error: SqlError,
         sink: &mut S,
     ) -> Result<(), SessionEnd> {
+        let mut error = error;
+        let is_end = matches!(error.fields().severity, Severity::Fatal | Severity::Panic);
+        if !is_end && !error.fields().is_fallen {
+            match self.settle(sink).await {
+                Err(Fault::Closed) => return Err(SessionEnd::Closed),
+                Err(Fault::Sql(fallen)) if fallen.fields().is_fallen => error = fallen,
+                Ok(()) | Err(Fault::Sql(_)) => {}
+            }
+        }
         self.begin_request();
         self.has_fallen = self.is_whole && error.fields().is_fallen;
         self.fail(sink);

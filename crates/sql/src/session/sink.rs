@@ -5,7 +5,7 @@ use std::future::Future;
 use bytes::BytesMut;
 use rustydb_types::ids::RequestId;
 
-use crate::gateway::frame::Setting;
+use crate::gateway::frame::StateChanges;
 
 /// Bytes of answers beyond which a session sends before it goes on, so that a slow reader slows the statement and
 /// the buffer stays within this and one row.
@@ -26,13 +26,12 @@ pub trait ResponseSink: Send {
     fn flush(&mut self) -> impl Future<Output = Result<(), SinkClosed>> + Send;
 
     /// The commit named `request` is about to be proposed, the last of the message. If it stands, the answer to the
-    /// batch ends with what is in the buffer and `rest`, and the session has `settings`, unless that is empty: then it
-    /// has those that it had. A sink whose reader may lose this node passes that on, to be shown only when the commit
-    /// is known to stand.
+    /// batch ends with what is in the buffer and `rest`, and the session has changed by `changes`. A sink whose reader
+    /// may lose this node passes that on, to be shown only when the commit is known to stand.
     fn before_commit(
         &mut self,
         request: RequestId,
         rest: &[u8],
-        settings: Vec<Setting>,
+        changes: StateChanges,
     ) -> impl Future<Output = Result<(), SinkClosed>> + Send;
 }

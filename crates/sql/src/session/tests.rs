@@ -19,7 +19,7 @@ use super::request::Bind;
 use super::response::{self, Messages, RowWriter};
 use super::sink::{ResponseSink, SinkClosed};
 use crate::error::{SqlError, SqlState};
-use crate::gateway::frame::Setting;
+use crate::gateway::frame::StateChanges;
 use crate::gateway::{ClusterPort, SessionContext, SessionKey};
 use crate::system::{SystemCommand, SystemSnapshot};
 
@@ -195,7 +195,7 @@ impl ResponseSink for Kept {
     async fn flush(&mut self) -> Result<(), SinkClosed> {
         Ok(())
     }
-    async fn before_commit(&mut self, _: RequestId, _: &[u8], _: Vec<Setting>) -> Result<(), SinkClosed> {
+    async fn before_commit(&mut self, _: RequestId, _: &[u8], _: StateChanges) -> Result<(), SinkClosed> {
         Ok(())
     }
 }
@@ -321,6 +321,23 @@ async fn portals_stop_at_their_limit_and_go_on() {
     let all = execute(0);
     assert_eq!(client.send(&[(b'E', &all), SYNC]).await, "E34000 ZI", "a portal ends with its transaction");
     assert_eq!(client.send(&[(b'D', b"S\0"), SYNC]).await, "t T ZI");
+}
+
+#[tokio::test]
+async fn what_was_answered_before_an_error_stays_answered() {
+    let mut client = Client::new();
+    let sql = "insert into t values (1); select 1; insert into t values (1); delete from t; select 1";
+    assert_eq!(client.query(sql).await, "C[INSERT 0 1] T D C[SELECT 1] C[INSERT 0 1] E22012 ZI");
+    let sql = "begin; select 2; insert into t values (1); select x";
+    assert_eq!(client.query(sql).await, "C[BEGIN] T D D C[SELECT 2] C[INSERT 0 1] E42P01 ZE");
+    assert_eq!(client.query("rollback").await, "C[ROLLBACK] ZI");
+    let all = execute(0);
+    let insert: (u8, &[u8]) = (b'P', b"\0insert into t values (1)\0\0\0");
+    let bad: (u8, &[u8]) = (b'P', b"\0delete from t\0\0\0");
+    let run = (b'E', &all[..]);
+    let messages = [insert, BIND, run, PARSE_SELECT_3, BIND, run, bad, BIND, run, SYNC];
+    let answer = "1 2 C[INSERT 0 1] 1 2 D D D C[SELECT 3] 1 2 E22012 ZI";
+    assert_eq!(client.send(&messages).await, answer);
 }
 
 #[tokio::test]

@@ -139,9 +139,9 @@ impl<E: Executor> Session<E> {
             // What follows a commit in the same message could not be answered for.
             if txn.has_writes() && self.pending.is_empty() {
                 let mut rest = BytesMut::from(rest);
-                let settings = self.settings_to_come(&mut rest);
+                let changes = self.changes_to_come(&mut rest);
                 response::ready_for_query(&mut rest, TransactionStatus::Idle);
-                sink.before_commit(request, &rest, settings).await?;
+                sink.before_commit(request, &rest, changes).await?;
             }
             // No cancel and no timeout from here on: the answer must be the truth.
             let committed = match txn.commit().await {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rustydb_sql::{
     exec::service::SqlExecutor,
-    gateway::{Gateway, SessionContext, frame::Setting},
+    gateway::{Gateway, SessionContext, frame::StateChanges},
     session::{
         core::SessionEnd,
         interrupt::Interrupts,
@@ -282,7 +282,7 @@ impl ResponseSink for ClientSink {
         self.outgoing.send(self.buffer.split().freeze()).await.map_err(|_| SinkClosed)
     }
 
-    async fn before_commit(&mut self, _: RequestId, _: &[u8], _: Vec<Setting>) -> Result<(), SinkClosed> {
+    async fn before_commit(&mut self, _: RequestId, _: &[u8], _: StateChanges) -> Result<(), SinkClosed> {
         Ok(())
     }
 }
