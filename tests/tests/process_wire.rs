@@ -329,6 +329,7 @@ async fn limits_timeouts_cancels_and_figures_hold_on_leader_and_follower() -> Re
         idle.wait_for_end()?;
     }
     holder.batch_execute("COMMIT").await?;
+    computing_is_ended_and_holds_nobody_up(&pair).await?;
 
     too_many_connections(pair.follower()).await?;
     pair.check("too many connections").await?;
@@ -367,6 +368,37 @@ async fn limits_timeouts_cancels_and_figures_hold_on_leader_and_follower() -> Re
         left.get("/metrics")
             .is_ok_and(|(_, page)| samples(&page).is_ok_and(|samples| samples["rustydb_server_ready"] == 0.0))
     })
+}
+
+/// A statement that only computes, for longer than any test, is ended by its timeout and by a cancel request; and while
+/// more of them compute than the node has threads for sessions, others are served.
+async fn computing_is_ended_and_holds_nobody_up(pair: &Pair) -> Result<()> {
+    const COMPUTES: &str = "SELECT count(*) FROM generate_series(1, 1000000000000) g";
+    for server in [pair.leader(), pair.follower()] {
+        let client = connect(&server.target("postgres")).await?;
+        client.batch_execute("SET statement_timeout = '100ms'").await?;
+        assert_eq!(code_of(&client, COMPUTES).await?, "57014");
+        client.batch_execute("SELECT 1").await.context("the session goes on after its timeout")?;
+    }
+    let mut computing = Vec::new();
+    for _ in 0..5 {
+        let client = connect(&pair.leader().target("postgres")).await?;
+        let token = client.cancel_token();
+        computing.push((token, tokio::spawn(async move { code_of(&client, COMPUTES).await })));
+    }
+    for server in [pair.leader(), pair.follower()] {
+        let client = connect(&server.target("postgres")).await?;
+        client.batch_execute("UPDATE t SET n = n + 1 WHERE id = 1").await?;
+    }
+    for (token, task) in computing {
+        ensure!(!task.is_finished(), "it cannot have counted so far");
+        while !task.is_finished() {
+            token.cancel_query(NoTls).await?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(task.await??, "57014");
+    }
+    Ok(())
 }
 
 /// Twelve connections, three of them for superusers.

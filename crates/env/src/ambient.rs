@@ -79,6 +79,11 @@ pub fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> {
     env().timeout_at(deadline, future)
 }
 
+/// Does work that may take long without keeping others waiting; see [`Env::in_place`].
+pub fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    env().in_place(work)
+}
+
 /// Lets other tasks run.
 pub async fn yield_now() {
     crate::timer::YieldNow::default().await;

@@ -32,6 +32,8 @@ pub(crate) trait Backend: Send + Sync {
     fn io_pause(&self) -> Option<Sleep>;
     fn trace(&self, bytes: &[u8]);
     fn is_simulated(&self) -> bool;
+    /// Whether the tasks of the calling thread can be handed to another.
+    fn can_hand_over(&self) -> bool;
     #[cfg(feature = "planted_bugs")]
     fn has_bug(&self, bug: Bug) -> bool;
 }
@@ -149,6 +151,12 @@ impl Env {
         let (sender, receiver) = oneshot::channel();
         let abort = self.backend.spawn_dedicated(name, deliver(future, sender));
         TaskHandle::new(name, receiver, abort)
+    }
+
+    /// Does work that may take long, on the calling thread: whatever else waits for this thread is handed to another. The
+    /// work is that of the calling task, which is not polled meanwhile. In the simulator it takes no time.
+    pub fn in_place<T>(&self, work: impl FnOnce() -> T) -> T {
+        if self.backend.can_hand_over() { tokio::task::block_in_place(work) } else { work() }
     }
 
     /// Runs work that blocks, away from the reactor threads; in the simulator at once, in place.

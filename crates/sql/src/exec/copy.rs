@@ -187,7 +187,7 @@ impl CopyFrom {
             // After each, so that wide rows do not pile up.
             txn.flush_if_large().await?;
             if self.count.is_multiple_of(CHECK_ROWS) {
-                context.interrupts.check()?;
+                context.interrupts.check_running()?;
                 // A COPY reads nothing of the table but under locks.
                 txn.renew_snapshot();
             }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustydb_env::ambient;
 use rustydb_txn::Transaction;
 use rustydb_types::value::Value;
 
@@ -36,7 +37,7 @@ impl Execution {
         Run { txn, state: &self.state, virtuals: context.virtuals(), eval, outer: &[] }
     }
 
-    /// The next rows of the input.
+    /// The next rows of the input. What may compute for long does so without holding up other tasks.
     pub(crate) fn next(
         &mut self,
         node: &Node,
@@ -45,7 +46,12 @@ impl Execution {
     ) -> Result<Option<Batch>, SqlError> {
         let mut input = self.input.take().unwrap_or_else(|| State::open(node));
         let eval = context.eval(&self.params);
-        let batch = operator::next(node, &mut input, &self.run(txn, context, &eval));
+        let run = self.run(txn, context, &eval);
+        let batch = if node.is_brief() {
+            operator::next(node, &mut input, &run)
+        } else {
+            ambient::in_place(|| operator::next(node, &mut input, &run))
+        };
         self.input = Some(input);
         batch
     }
@@ -202,7 +208,7 @@ impl Cursor {
             if fetched == Fetched::Done {
                 break;
             }
-            context.interrupts.check()?;
+            context.interrupts.check_running()?;
         }
         self.count = count;
         self.kept = Some((rows, 0));

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use rustydb_env::ambient;
 use rustydb_txn::{LockWait, RowLock, Transaction};
 use rustydb_types::value::Value;
 
@@ -38,6 +39,13 @@ fn writer(
     )
 }
 
+/// Lets other tasks run between two batches.
+async fn give_way(is_first: &mut bool) {
+    if !std::mem::replace(is_first, false) {
+        ambient::yield_now().await;
+    }
+}
+
 /// Runs an INSERT.
 pub(crate) async fn insert(
     plan: &InsertPlan,
@@ -48,7 +56,9 @@ pub(crate) async fn insert(
     let writer = writer(&plan.table, context)?;
     let mut changed = Changed::default();
     let mut updated: HashSet<Bytes> = HashSet::new();
+    let mut is_first = true;
     while let Some(batch) = execution.next(&plan.input, txn, context)? {
+        give_way(&mut is_first).await;
         for row in batch {
             let stored = match &plan.on_conflict {
                 None => match writer.insert(txn, &row).await? {
@@ -198,7 +208,9 @@ pub(crate) async fn update(
     });
     let lock = if moves { RowLock::ForUpdate } else { RowLock::ForNoKeyUpdate };
     let mut changed = Changed::default();
+    let mut is_first = true;
     while let Some(batch) = execution.next(&plan.input, txn, context)? {
+        give_way(&mut is_first).await;
         for row in batch {
             if let Some(done) = &mut done
                 && !done.insert(locator(&row, width)?)
@@ -237,7 +249,9 @@ pub(crate) async fn delete(
     let width = plan.table.columns.len();
     let mut done = (plan.input.width() > width + 1).then(HashSet::new);
     let mut changed = Changed::default();
+    let mut is_first = true;
     while let Some(batch) = execution.next(&plan.input, txn, context)? {
+        give_way(&mut is_first).await;
         for row in batch {
             if let Some(done) = &mut done
                 && !done.insert(locator(&row, width)?)
@@ -298,7 +312,9 @@ pub(crate) async fn lock_rows(
     let writers =
         plan.tables.iter().map(|locked| writer(&locked.table, context)).collect::<Result<Vec<_>, _>>()?;
     let mut rows = Batch::new();
+    let mut is_first = true;
     while let Some(batch) = execution.next(&plan.input, txn, context)? {
+        give_way(&mut is_first).await;
         for row in batch {
             if i64::try_from(rows.len()).unwrap_or(i64::MAX) >= limit {
                 return Ok(rows);

@@ -168,12 +168,12 @@ impl RunState {
         Ok(kept)
     }
 
-    /// Ends the execution if somebody asked for it.
+    /// Ends the execution if somebody asked for it, or its time is over.
     ///
     /// # Errors
-    /// 57014 when cancelled.
+    /// 57014.
     pub fn check_cancel(&self) -> Result<(), SqlError> {
-        self.interrupts.check()
+        self.interrupts.check_running()
     }
 }
 

@@ -81,6 +81,7 @@ impl<E: Executor> GatewaySession<E> {
                 }
                 Err(_) => {
                     self.interrupts.forget_cancel();
+                    self.is_cancelled = true;
                     if let Some(peer) = self.gateway.peer() {
                         let (peer, key, deadline) = (Arc::clone(peer), self.key, env.now() + PEER_WAIT);
                         // A cancel request that does not arrive is as if the statement had ended before.

@@ -197,6 +197,7 @@ impl<E: Executor> Hosted<E> {
         }
         let was_outside = self.session.status() == TransactionStatus::Idle;
         self.sink.is_shown = false;
+        self.session.forget_fallen();
         let mut messages = Messages::new(batch);
         while let Some((tag, body)) = messages.next() {
             let mut after = messages;

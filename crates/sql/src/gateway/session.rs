@@ -85,6 +85,8 @@ pub struct GatewaySession<E: Executor> {
     is_query: bool,
     /// Messages are skipped up to Sync.
     is_skipping: bool,
+    /// A cancel request was passed on for the batch that runs elsewhere.
+    pub(super) is_cancelled: bool,
 }
 
 impl<E: Executor> GatewaySession<E> {
@@ -116,6 +118,7 @@ impl<E: Executor> GatewaySession<E> {
             is_prepared: true,
             is_query: false,
             is_skipping: false,
+            is_cancelled: false,
         };
         let deadline = session.gateway.env().now() + LEADER_WAIT;
         session.find_place(deadline, None).await?;
@@ -409,6 +412,7 @@ impl<E: Executor> GatewaySession<E> {
         let began = *self.began.get_or_insert_with(|| env.now());
         let timeout =
             self.settings.derived().statement_timeout.map(|timeout| Deadline { at: began + timeout });
+        self.is_cancelled = false;
         // When the batch was lost first; it is begun again for some time from then.
         let mut lost_first = None;
         // The place may hang, and the session has nothing there that it needs.
@@ -494,6 +498,9 @@ impl<E: Executor> GatewaySession<E> {
                         }
                     }
                 }
+            }
+            if self.is_cancelled {
+                return self.fail(Interrupts::cancelled(), &batch, sink);
             }
             if env.now() >= lost_first + REPEAT_WAIT {
                 return self.fail(moved(), &batch, sink);

@@ -226,6 +226,11 @@ impl<E: Executor> Session<E> {
         self.has_fallen && self.portals.is_empty()
     }
 
+    /// The request that fell was answered as one: what of it still comes is skipped.
+    pub(crate) const fn forget_fallen(&mut self) {
+        self.has_fallen = false;
+    }
+
     /// How many request ids were used.
     #[must_use]
     pub fn counter(&self) -> u64 {
@@ -350,6 +355,7 @@ impl<E: Executor> Session<E> {
         self.deadline = settings
             .statement_timeout
             .map(|timeout| Deadline { at: self.parts.env.now() + timeout.saturating_sub(self.spent) });
+        self.context.interrupts.arm(self.deadline);
     }
 
     /// Answers ReadyForQuery, after what the client may be told of settings.

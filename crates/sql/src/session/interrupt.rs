@@ -9,7 +9,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::Poll;
 
 use futures_util::task::AtomicWaker;
@@ -25,6 +25,8 @@ const TERMINATE: u8 = 2;
 pub struct Interrupts {
     requested: AtomicU8,
     waker: AtomicWaker,
+    /// When the running statement must end, in nanoseconds of the clock; 0 for never.
+    deadline_nanos: AtomicU64,
 }
 
 /// When a statement must end, and what it is told then.
@@ -68,6 +70,26 @@ impl Interrupts {
         match self.requested.load(Ordering::Relaxed) {
             0 => Ok(()),
             requested => Err(Self::error(requested)),
+        }
+    }
+
+    /// Says when the statement that begins must end.
+    pub fn arm(&self, deadline: Option<Deadline>) {
+        let nanos = deadline.map_or(0, |deadline| deadline.at.as_nanos().max(1));
+        self.deadline_nanos.store(nanos, Ordering::Relaxed);
+    }
+
+    /// As [`check`](Interrupts::check) within a statement, which also fails when its time is over: work that computes
+    /// for long waits for nothing that [`guard`](Interrupts::guard) could end.
+    ///
+    /// # Errors
+    /// 57014, or 57P01 as FATAL.
+    pub fn check_running(&self) -> Result<(), SqlError> {
+        self.check()?;
+        match self.deadline_nanos.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            nanos if Instant::now().as_nanos() < nanos => Ok(()),
+            _ => Err(Self::timed_out()),
         }
     }
 
@@ -142,8 +164,13 @@ impl Interrupts {
             SqlError::new(SqlState::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
                 .with_severity(Severity::Fatal)
         } else {
-            SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")
+            Self::cancelled()
         }
+    }
+
+    /// What a cancelled statement is told.
+    pub(crate) fn cancelled() -> SqlError {
+        SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")
     }
 }
 
@@ -173,6 +200,14 @@ mod tests {
             Ok(7),
             "what is ready is not too late"
         );
+
+        interrupts.arm(Some(Deadline { at: env.now() + Duration::from_secs(3600) }));
+        assert!(interrupts.check_running().is_ok());
+        interrupts.arm(deadline);
+        assert_eq!(interrupts.check_running().unwrap_err().state(), SqlState::QUERY_CANCELED);
+        assert!(interrupts.check().is_ok(), "between statements a deadline that has passed means nothing");
+        interrupts.arm(None);
+        assert!(interrupts.check_running().is_ok());
 
         interrupts.terminate();
         interrupts.terminated().await;
