@@ -69,6 +69,9 @@ async fn a_cluster_serves_psql_cli_and_http_on_every_node() -> Result<()> {
     let output = cluster.cli(2, &["query", "SELECT count(*) AS n FROM t", "--json"])?;
     let rows: serde_json::Value = serde_json::from_slice(&output.stdout).with_context(|| text(&output))?;
     assert_eq!(rows[0]["rows"][0][0], 3);
+    let output = cluster.cli(2, &["query", "DROP TABLE IF EXISTS nope"])?;
+    let notice = "table \"nope\" does not exist, skipping";
+    ensure!(output.status.success() && text(&output).contains(notice), "{}", text(&output));
     let output = cluster.cli(2, &["query", "SELECT nothing FROM t"])?;
     ensure!(output.status.code() == Some(1) && text(&output).contains("42703"), "{}", text(&output));
 

@@ -7,7 +7,7 @@ use rustydb_types::value::Value;
 use sqlparser::ast::{AlterColumnOperation, AlterTable, AlterTableOperation, Ident, RenameTableNameKind};
 
 use super::create::{self, KeySpec};
-use super::{change, current, lock_table, relation_exists};
+use super::{change, current, lock_table, relation_exists, skipped};
 use crate::bind::Binder;
 use crate::bind::errors::{fail, unsupported};
 use crate::bind::from::{column_type, last_ident};
@@ -31,6 +31,8 @@ pub(super) async fn table(
 ) -> Result<(), SqlError> {
     let mode = TableLockMode::AccessExclusive;
     let Some(mut table) = lock_table(&alter.name, alter.if_exists, mode, txn, context).await? else {
+        let message = format!("relation \"{}\" does not exist", alter.name);
+        skipped(SqlState::SUCCESSFUL_COMPLETION, message, context);
         return Ok(());
     };
     for operation in &alter.operations {
@@ -52,10 +54,11 @@ async fn operate(
         AlterTableOperation::AddColumn { if_not_exists, column_def, .. } => {
             let name = &column_def.name.value;
             if table.column_index(name).is_some() {
+                let message = format!("column \"{name}\" of relation \"{}\" already exists", table.name);
                 if *if_not_exists {
+                    skipped(SqlState::DUPLICATE_COLUMN, message, context);
                     return Ok(());
                 }
-                let message = format!("column \"{name}\" of relation \"{}\" already exists", table.name);
                 return Err(fail(SqlState::DUPLICATE_COLUMN, message));
             }
             add_column(column_def, table, txn, context).await
@@ -352,6 +355,8 @@ async fn drop_column(
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
     if if_exists && table.column_index(&name.value).is_none() {
+        let message = format!("column \"{}\" of relation \"{}\" does not exist", name.value, table.name);
+        skipped(SqlState::SUCCESSFUL_COMPLETION, message, context);
         return Ok(());
     }
     let place = place_of(table, name)?;
@@ -412,7 +417,12 @@ async fn drop_constraint(
 ) -> Result<(), SqlError> {
     let found = table.indexes.iter().find(|index| index.constraint.is_some() && index.name == name);
     let Some(index) = found else {
-        return if if_exists { Ok(()) } else { Err(no_constraint(name, &table.name)) };
+        let error = no_constraint(name, &table.name);
+        if !if_exists {
+            return Err(error);
+        }
+        skipped(SqlState::SUCCESSFUL_COMPLETION, error.message(), context);
+        return Ok(());
     };
     if table.is_row_key(index) {
         return drop_row_key(table, txn, context).await;

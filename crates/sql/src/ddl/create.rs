@@ -9,7 +9,7 @@ use sqlparser::ast::{
     IndexType, SchemaName, SqlOption, TableConstraint,
 };
 
-use super::{change, current, lock_table, relation_exists};
+use super::{change, current, lock_table, relation_exists, skipped};
 use crate::bind::Binder;
 use crate::bind::errors::{at, fail, unsupported};
 use crate::bind::from::last_ident;
@@ -64,7 +64,11 @@ pub(super) async fn table(
     let schema = binder.creation_schema(&create.name)?;
     let name = last_ident(&create.name)?.value;
     if now.catalog.has_relation(schema, &name) {
-        return if create.if_not_exists { Ok("CREATE TABLE".into()) } else { Err(relation_exists(&name)) };
+        if !create.if_not_exists {
+            return Err(relation_exists(&name));
+        }
+        skipped(SqlState::DUPLICATE_TABLE, format!("relation \"{name}\" already exists"), context);
+        return Ok("CREATE TABLE".into());
     }
     let oid = catalog.new_oid()?;
     let mut table = TableDescriptor {
@@ -354,6 +358,7 @@ pub(super) async fn index(
         && create.if_not_exists
         && now.catalog.has_relation(table.schema, name)
     {
+        skipped(SqlState::DUPLICATE_TABLE, format!("relation \"{name}\" already exists"), context);
         return Ok("CREATE INDEX".into());
     }
     add_index(&mut catalog, &now.catalog, &mut table, &spec)?;
@@ -390,11 +395,12 @@ pub(super) async fn schema(
     let mut catalog = change(txn, context).await?;
     let now = current(catalog.txn, context)?;
     if now.catalog.schema_named(&name).is_some() {
-        return if if_not_exists {
-            Ok(())
-        } else {
-            Err(fail(SqlState::DUPLICATE_SCHEMA, format!("schema \"{name}\" already exists")))
-        };
+        let message = format!("schema \"{name}\" already exists");
+        if !if_not_exists {
+            return Err(fail(SqlState::DUPLICATE_SCHEMA, message));
+        }
+        skipped(SqlState::DUPLICATE_SCHEMA, message, context);
+        return Ok(());
     }
     let oid: Oid = catalog.new_oid()?;
     let schema = SchemaDescriptor { oid, name, owner: context.analyze.user_oid };

@@ -3,7 +3,7 @@
 use rustydb_txn::{TableLockId, TableLockMode, Transaction};
 use sqlparser::ast::ObjectName;
 
-use super::{change, current, lock_table};
+use super::{change, current, lock_table, skipped};
 use crate::bind::Binder;
 use crate::bind::errors::fail;
 use crate::bind::from::last_ident;
@@ -27,8 +27,12 @@ pub(super) async fn tables(
                 error
             }
         })?;
-        if let Some(table) = found {
-            change(txn, context).await?.drop_table(&table).await?;
+        match found {
+            Some(table) => change(txn, context).await?.drop_table(&table).await?,
+            None => {
+                let message = format!("table \"{name}\" does not exist");
+                skipped(SqlState::SUCCESSFUL_COMPLETION, message, context);
+            }
         }
     }
     Ok(())
@@ -54,10 +58,12 @@ pub(super) async fn indexes(
             now.catalog.index_named(schema.oid, &own.value).map(|(table, index)| (table.oid, index.oid))
         });
         let Some((table_oid, index_oid)) = found else {
+            let message = format!("index \"{}\" does not exist", own.value);
             if if_exists {
+                skipped(SqlState::SUCCESSFUL_COMPLETION, message, context);
                 continue;
             }
-            return Err(fail(SqlState::UNDEFINED_OBJECT, format!("index \"{}\" does not exist", own.value)));
+            return Err(fail(SqlState::UNDEFINED_OBJECT, message));
         };
         let lock = TableLockId::new(table_oid.get());
         txn.lock_table(lock, TableLockMode::AccessExclusive, context.lock_wait).await?;
@@ -94,10 +100,12 @@ pub(super) async fn schemas(
         let name = last_ident(name)?.value;
         let now = current(txn, context)?;
         let Some(schema) = now.catalog.schema_named(&name).cloned() else {
+            let message = format!("schema \"{name}\" does not exist");
             if if_exists {
+                skipped(SqlState::SUCCESSFUL_COMPLETION, message, context);
                 continue;
             }
-            return Err(fail(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist")));
+            return Err(fail(SqlState::INVALID_SCHEMA_NAME, message));
         };
         if matches!(name.as_str(), "pg_catalog" | "information_schema") {
             let message = format!("cannot drop schema {name} because it is required by the database system");

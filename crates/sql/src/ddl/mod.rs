@@ -15,7 +15,7 @@ use crate::bind::errors::{fail, unsupported};
 use crate::bind::{AnalyzeContext, Binder};
 use crate::catalog::TableDescriptor;
 use crate::catalog::store::CatalogWriter;
-use crate::error::{SqlError, SqlState};
+use crate::error::{Severity, SqlError, SqlState};
 use crate::exec::ExecContext;
 
 /// Executes a statement that changes the schema or maintains tables; answers with its tag.
@@ -93,6 +93,12 @@ async fn change<'t>(
     context: &ExecContext<'_>,
 ) -> Result<CatalogWriter<'t>, SqlError> {
     CatalogWriter::begin(txn, context.lock_wait, context.session.random()).await
+}
+
+/// Something is there already, or is not, and that is no error: a notice.
+fn skipped(state: SqlState, message: impl std::fmt::Display, context: &ExecContext<'_>) {
+    let notice = fail(state, format!("{message}, skipping"));
+    context.session.notice(notice.with_severity(Severity::Notice));
 }
 
 /// Locks a table and reads its descriptor anew; `None` when it is not there and need not be.

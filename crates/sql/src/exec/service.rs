@@ -119,6 +119,9 @@ impl SessionView for View<'_> {
         self.context.changes.lock().push((scope, name, value.map(str::to_owned)));
         Ok(shown)
     }
+    fn notice(&self, notice: SqlError) {
+        self.context.notices.lock().push(notice);
+    }
     fn backend_pid(&self) -> i32 {
         self.context.activity.pid()
     }

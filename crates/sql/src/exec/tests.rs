@@ -46,6 +46,7 @@ impl Local {
         let context = Context {
             activity,
             changes: Mutex::default(),
+            notices: Mutex::default(),
             user: "postgres".into(),
             database: "postgres".into(),
             client_address: String::new(),

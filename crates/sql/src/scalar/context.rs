@@ -69,6 +69,8 @@ pub trait SessionView: Send + Sync {
     /// # Errors
     /// Those of SET.
     fn change_setting(&self, name: &str, value: Option<&str>, is_local: bool) -> Result<String, SqlError>;
+    /// Tells the client something beside the statement's answer, with the error's severity.
+    fn notice(&self, notice: SqlError);
     /// `pg_backend_pid()`
     fn backend_pid(&self) -> i32;
     /// `clock_timestamp()`; microseconds since 2000-01-01 UTC.
@@ -103,6 +105,7 @@ impl SessionView for NoSession {
     fn change_setting(&self, _name: &str, _value: Option<&str>, _is_local: bool) -> Result<String, SqlError> {
         Err(SqlError::internal("settings are a session's"))
     }
+    fn notice(&self, _: SqlError) {}
     fn backend_pid(&self) -> i32 {
         0
     }

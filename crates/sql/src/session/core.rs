@@ -140,6 +140,7 @@ impl<E: Executor> Session<E> {
         let context = Context {
             activity,
             changes: Mutex::default(),
+            notices: Mutex::default(),
             user: from.user.clone(),
             database: from.database.clone(),
             client_address: from.client_address.clone(),
@@ -453,6 +454,13 @@ impl<E: Executor> Session<E> {
             }
         }
         Ok(())
+    }
+
+    /// Appends what the statement had to tell beside its answer.
+    pub(super) fn tell_notices(&mut self, out: &mut BytesMut) {
+        for notice in std::mem::take(self.context.notices.get_mut()) {
+            response::sql_notice(out, &notice);
+        }
     }
 
     /// Changes a setting of the session.

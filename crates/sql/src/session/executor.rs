@@ -38,6 +38,8 @@ pub struct Context {
     pub settings: Settings,
     /// What `set_config()` has asked for and the session has not yet done.
     pub changes: Mutex<Vec<SettingChange>>,
+    /// What the statement has to tell the client beside its answer.
+    pub notices: Mutex<Vec<SqlError>>,
     /// Cancel requests.
     pub interrupts: Arc<Interrupts>,
     /// When the transaction began; microseconds since 2000-01-01 UTC.

@@ -135,6 +135,7 @@ impl<E: Executor> Session<E> {
                 self.context.interrupts.guard(&self.parts.env, self.deadline, fetched).await??
             };
             self.apply_changes()?;
+            self.tell_notices(sink.buffer());
             if self.access == Access::ReadWrite && fetched.rows > 0 {
                 self.unsettled.get_or_insert(start);
             }

@@ -172,6 +172,7 @@ impl<E: Executor> Session<E> {
         }
         self.copy = None;
         self.context.changes.get_mut().clear();
+        self.context.notices.get_mut().clear();
         match self.block.status {
             TransactionStatus::Idle => self.forget_transaction(),
             TransactionStatus::Failed => {}
