@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::Poll;
 
 use futures_util::task::AtomicWaker;
-use rustydb_env::{Env, Instant};
+use rustydb_env::{Env, Instant, ambient};
 
 use crate::error::{Severity, SqlError, SqlState};
 
@@ -88,7 +88,7 @@ impl Interrupts {
         self.check()?;
         match self.deadline_nanos.load(Ordering::Relaxed) {
             0 => Ok(()),
-            nanos if Instant::now().as_nanos() < nanos => Ok(()),
+            nanos if ambient::now().as_nanos() < nanos => Ok(()),
             _ => Err(Self::timed_out()),
         }
     }
