@@ -28,6 +28,32 @@ pub fn startup(user: &str, database: &str) -> Vec<u8> {
     [&length.to_be_bytes()[..], &body].concat()
 }
 
+/// The SQLSTATE in the body of an ErrorResponse.
+pub fn sqlstate(body: &[u8]) -> Result<String> {
+    let mut fields = body.split(|byte| *byte == 0).filter_map(|field| field.strip_prefix(b"C"));
+    Ok(String::from_utf8(fields.next().context("no SQLSTATE")?.to_vec())?)
+}
+
+/// Parse of a statement without parameters' types.
+pub fn parse(name: &str, sql: &str) -> Vec<u8> {
+    message(b'P', format!("{name}\0{sql}\0\0\0").as_bytes())
+}
+
+/// Bind of a portal to a statement without parameters; all results as text.
+pub fn bind(portal: &str, statement: &str) -> Vec<u8> {
+    message(b'B', format!("{portal}\0{statement}\0\0\0\0\0\0\0").as_bytes())
+}
+
+/// Execute of a portal, at most so many rows; 0 for all.
+pub fn execute(portal: &str, rows_max: u32) -> Vec<u8> {
+    message(b'E', &[portal.as_bytes(), &[0], &rows_max.to_be_bytes()].concat())
+}
+
+/// One Query.
+pub fn query(sql: &str) -> Vec<u8> {
+    message(b'Q', format!("{sql}\0").as_bytes())
+}
+
 impl Raw {
     /// Connects to a port of this machine.
     pub fn connect(port: u16) -> Result<Raw> {
@@ -73,6 +99,34 @@ impl Raw {
         Ok((head[0], body))
     }
 
+    /// All messages up to one of the kinds in `tags`, itself among them.
+    pub fn until(&mut self, tags: &[u8]) -> Result<Vec<(u8, Vec<u8>)>> {
+        let mut messages = Vec::new();
+        loop {
+            let message = self.message()?;
+            let is_last = tags.contains(&message.0);
+            messages.push(message);
+            if is_last {
+                return Ok(messages);
+            }
+        }
+    }
+
+    /// Runs one Query: the tags of what was answered, ParameterStatus and notices left out, and the SQLSTATE of its
+    /// error.
+    pub fn run(&mut self, sql: &str) -> Result<(String, Option<String>)> {
+        self.say(&query(sql));
+        let messages = self.until(b"Z")?;
+        let tags = messages
+            .iter()
+            .map(|(tag, _)| char::from(*tag))
+            .filter(|tag| !matches!(tag, 'S' | 'N'))
+            .collect();
+        let error =
+            messages.iter().find(|(tag, _)| *tag == b'E').map(|(_, body)| sqlstate(body)).transpose()?;
+        Ok((tags, error))
+    }
+
     /// The SQLSTATE of the next error, and whether the connection ended after it. Other messages are passed over.
     pub fn error(&mut self) -> Result<(String, bool)> {
         loop {
@@ -80,9 +134,7 @@ impl Raw {
             if tag != b'E' {
                 continue;
             }
-            let fields = body.split(|byte| *byte == 0);
-            let state = fields.filter_map(|field| field.strip_prefix(b"C")).next().context("no SQLSTATE")?;
-            let state = String::from_utf8(state.to_vec())?;
+            let state = sqlstate(&body)?;
             let severity_is_fatal = body.split(|byte| *byte == 0).any(|field| field == b"VFATAL");
             return Ok((state, severity_is_fatal));
         }

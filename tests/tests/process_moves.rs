@@ -1,5 +1,5 @@
-//! Single statements outside of blocks, from clients of every node, while the leader is killed, stands still or hands
-//! over: they are answered, not refused, and each is done once.
+//! What a session is told while the leader is killed, stands still or hands over: single statements outside of blocks
+//! are answered, not refused, and each is done once; what was told is so.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustydb_tests::cluster::{Cluster, PATIENCE, connect, text};
+use rustydb_tests::raw::{Raw, bind, execute, message, parse, query, sqlstate};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
@@ -153,20 +154,26 @@ enum Fault {
     Kill,
 }
 
+/// Has another node lead.
+fn hand_over(cluster: &Cluster, leader: u16, to: u16) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let output = cluster.cli(leader, &["node", "lead", &to.to_string()])?;
+        if output.status.success() {
+            return Ok(());
+        }
+        // Another change may be under way.
+        ensure!(Instant::now() < deadline, "{}\n{}", text(&output), cluster.logs());
+    }
+}
+
 async fn disturb(cluster: &Cluster, fault: Fault) -> Result<Option<u16>> {
     let leader = cluster.leader("postgres")?;
     match fault {
         Fault::HandOver => {
             let to = cluster.node_numbers().find(|node| *node != leader).context("no other node")?;
-            let deadline = Instant::now() + PATIENCE;
-            loop {
-                let output = cluster.cli(leader, &["node", "lead", &to.to_string()])?;
-                if output.status.success() {
-                    return Ok(None);
-                }
-                // Another change may be under way.
-                ensure!(Instant::now() < deadline, "{}\n{}", text(&output), cluster.logs());
-            }
+            hand_over(cluster, leader, to)?;
+            Ok(None)
         }
         Fault::StandStill => {
             cluster.signal(leader, "STOP")?;
@@ -259,5 +266,132 @@ async fn single_statements_are_answered_whatever_becomes_of_the_leader() -> Resu
         wrong.extend(said.into_iter().map(|what| format!("{who}: {what}")));
     }
     ensure!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), cluster.logs());
+    Ok(())
+}
+
+/// Waits until a session waits for a lock at the leader.
+async fn wait_for_lock_wait(leader: &Client, cluster: &Cluster) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let waiting: i64 =
+            leader.query_one("SELECT count(*) FROM pg_locks WHERE NOT granted", &[]).await?.get(0);
+        if waiting > 0 {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "nobody waits for the lock\n{}", cluster.logs());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_statement_is_not_run_again() -> Result<()> {
+    let cluster = Cluster::start(3)?;
+    let leader = cluster.leader("postgres")?;
+    let others: Vec<u16> = cluster.node_numbers().filter(|node| *node != leader).collect();
+    let [gateway, third] = others[..] else { anyhow::bail!("not three nodes") };
+    let mut holder = cluster.connect(leader, "postgres").await?;
+    holder.batch_execute("CREATE TABLE counters (id bigint PRIMARY KEY, n bigint NOT NULL)").await?;
+    holder.batch_execute("INSERT INTO counters VALUES (1, 0)").await?;
+    let transaction = holder.transaction().await?;
+    transaction.batch_execute("SELECT n FROM counters WHERE id = 1 FOR UPDATE").await?;
+    let waiter = cluster.connect(gateway, "postgres").await?;
+    let cancel = waiter.cancel_token();
+    let waiting =
+        tokio::spawn(async move { waiter.batch_execute("UPDATE counters SET n = n + 1 WHERE id = 1").await });
+    let observer = cluster.connect(leader, "postgres").await?;
+    wait_for_lock_wait(&observer, &cluster).await?;
+    // Nobody can lead until the cancel request has been taken.
+    cluster.signal(leader, "STOP")?;
+    cluster.signal(third, "STOP")?;
+    cancel.cancel_query(tokio_postgres::NoTls).await?;
+    cluster.signal(third, "CONT")?;
+    let told = tokio::time::timeout(PATIENCE, waiting).await.context("the statement is not answered")??;
+    let code = told.as_ref().err().and_then(|error| error.code()).map(|code| code.code().to_owned());
+    ensure!(code.as_deref() == Some("57014"), "{told:?}\n{}", cluster.logs());
+    let client = cluster.connect(gateway, "postgres").await?;
+    let n: i64 = client.query_one("SELECT n FROM counters WHERE id = 1", &[]).await?.get(0);
+    ensure!(n == 0, "a cancelled statement was done");
+    cluster.signal(leader, "CONT")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_falls_half_answered_gets_one_error() -> Result<()> {
+    let cluster = Cluster::start(3)?;
+    let leader = cluster.leader("postgres")?;
+    let gateway = cluster.node_numbers().find(|node| *node != leader).context("no other node")?;
+    let client = cluster.connect(leader, "postgres").await?;
+    client.batch_execute("CREATE TABLE counters (id bigint PRIMARY KEY, n bigint NOT NULL)").await?;
+    client.batch_execute("INSERT INTO counters SELECT id, 0 FROM generate_series(1, 20000) id").await?;
+    let mut raw = Raw::session(cluster.postgres_port(gateway))?;
+    // More than fits between the client and the leader, so that it is under way until the client reads on.
+    let update = parse("", "UPDATE counters SET n = n + 1 WHERE id > 1 RETURNING repeat('x', 2000)");
+    raw.say(&[update, bind("", ""), execute("", 0), message(b'H', b"")].concat());
+    raw.until(b"D")?;
+    hand_over(&cluster, leader, gateway)?;
+    let told = raw.until(b"CE")?;
+    let (tag, body) = told.last().context("nothing was told")?;
+    ensure!(*tag == b'E', "it was told as done\n{}", cluster.logs());
+    ensure!(sqlstate(body)? == "40001", "{}\n{}", String::from_utf8_lossy(body), cluster.logs());
+    // All up to Sync is skipped, and Sync is answered with one message.
+    let update = parse("", "UPDATE counters SET n = n + 1 WHERE id = 1");
+    raw.say(&[update, bind("", ""), execute("", 0), message(b'S', b"")].concat());
+    let told = raw.until(b"Z")?;
+    ensure!(told.len() == 1, "{told:?}\n{}", cluster.logs());
+    ensure!(
+        raw.run("SELECT n FROM counters WHERE n > 0")? == ("TCZ".to_owned(), None),
+        "half of it was done"
+    );
+    Ok(())
+}
+
+/// Index of the last entry in a node's log of the database.
+fn last_log_index(cluster: &Cluster, node: u16) -> Result<u64> {
+    let output = cluster.cli(node, &["raft", "status", "--json"])?;
+    ensure!(output.status.success(), "raft status: {}", text(&output));
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(status["node"].as_u64() == Some(u64::from(node)), "another node answered: {status}");
+    let groups = status["groups"].as_array().context("no groups")?;
+    let group = groups.iter().find(|group| group["name"] == "postgres").context("no group of postgres")?;
+    group["last_log_index"].as_u64().context("no last log index")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_rode_with_an_answer_that_another_leader_confirmed_is_there() -> Result<()> {
+    let cluster = Cluster::start(4)?;
+    let leader = cluster.leader("postgres")?;
+    let others: Vec<u16> = cluster.node_numbers().filter(|node| *node != leader).collect();
+    let [gateway, third, fourth] = others[..] else { anyhow::bail!("not four nodes") };
+    let mut raw = Raw::session(cluster.postgres_port(gateway))?;
+    let set_up = "CREATE TABLE told (v int); PREPARE old AS SELECT 41";
+    ensure!(raw.run(set_up)? == ("CCZ".to_owned(), None), "the table was not made");
+    // The leader and the gateway alone get the entry, and then the leader is gone before anyone knows of a majority.
+    let before = last_log_index(&cluster, gateway)?;
+    cluster.signal(third, "STOP")?;
+    cluster.signal(fourth, "STOP")?;
+    raw.say(&query(
+        "PREPARE new AS SELECT 42; DEALLOCATE old; SET application_name = 'rider'; SET TimeZone = 'Etc/GMT+3'; \
+         INSERT INTO told VALUES (1)",
+    ));
+    let deadline = Instant::now() + PATIENCE;
+    while last_log_index(&cluster, gateway)? == before {
+        ensure!(Instant::now() < deadline, "the entry does not come\n{}", cluster.logs());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    cluster.kill(leader)?;
+    cluster.signal(third, "CONT")?;
+    cluster.signal(fourth, "CONT")?;
+    let told: Vec<u8> = raw.until(b"Z")?.into_iter().map(|(tag, _)| tag).filter(|tag| *tag != b'S').collect();
+    ensure!(told == b"CCCCCZ", "{}\n{}", String::from_utf8_lossy(&told), cluster.logs());
+    for (sql, tags, error) in [
+        ("EXECUTE new", "TDCZ", None),
+        ("EXECUTE old", "EZ", Some("26000")),
+        ("PREPARE old AS SELECT 43", "CZ", None),
+        ("SELECT 1 / (current_setting('TimeZone') = 'Etc/GMT+3')::int", "TDCZ", None),
+        ("SELECT 1 / (current_setting('application_name') = 'rider')::int", "TDCZ", None),
+        ("SELECT 1 / (count(*) = 1)::int FROM told", "TDCZ", None),
+    ] {
+        let told = raw.run(sql)?;
+        ensure!(told == (tags.to_owned(), error.map(str::to_owned)), "{sql}: {told:?}\n{}", cluster.logs());
+    }
     Ok(())
 }
