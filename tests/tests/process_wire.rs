@@ -373,18 +373,28 @@ async fn limits_timeouts_cancels_and_figures_hold_on_leader_and_follower() -> Re
 /// A statement that only computes, for longer than any test, is ended by its timeout and by a cancel request; and while
 /// more of them compute than the node has threads for sessions, others are served.
 async fn computing_is_ended_and_holds_nobody_up(pair: &Pair) -> Result<()> {
-    const COMPUTES: &str = "SELECT count(*) FROM generate_series(1, 1000000000000) g";
+    const COMPUTES: &str = "(SELECT count(*) FROM generate_series(1, 1000000000000) g)";
+    let statements = [
+        COMPUTES.to_owned(),
+        format!("SELECT {COMPUTES}"),
+        format!("SELECT n FROM t WHERE id = 1 AND {COMPUTES} > n"),
+        format!("UPDATE t SET n = {COMPUTES} WHERE id = 2"),
+        format!("INSERT INTO t VALUES (-1, 0) RETURNING {COMPUTES}"),
+    ];
+    connect(&pair.leader().target("postgres")).await?.batch_execute("INSERT INTO t VALUES (2, 0)").await?;
     for server in [pair.leader(), pair.follower()] {
         let client = connect(&server.target("postgres")).await?;
         client.batch_execute("SET statement_timeout = '100ms'").await?;
-        assert_eq!(code_of(&client, COMPUTES).await?, "57014");
+        for statement in &statements {
+            assert_eq!(code_of(&client, statement).await?, "57014", "{statement}");
+        }
         client.batch_execute("SELECT 1").await.context("the session goes on after its timeout")?;
     }
     let mut computing = Vec::new();
-    for _ in 0..5 {
+    for statement in statements {
         let client = connect(&pair.leader().target("postgres")).await?;
         let token = client.cancel_token();
-        computing.push((token, tokio::spawn(async move { code_of(&client, COMPUTES).await })));
+        computing.push((token, tokio::spawn(async move { code_of(&client, &statement).await })));
     }
     for server in [pair.leader(), pair.follower()] {
         let client = connect(&server.target("postgres")).await?;

@@ -3,6 +3,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use rustydb_env::ambient;
 use rustydb_types::datatype::DataType;
 use rustydb_types::value::Value;
 
@@ -107,9 +108,23 @@ impl Subquery {
     fn answer(&self, row: &[Value], context: &EvalContext<'_>) -> Result<Value, SqlError> {
         let run = Run::of(context)?;
         if self.outer.is_empty() {
-            let kept = run.state.subquery(self.id, || self.keep(run))?;
+            let kept = run.state.subquery(self.id, || self.in_place(|| self.keep(run)))?;
             return self.answer_kept(&kept, row, context);
         }
+        self.in_place(|| self.answer_anew(run, row, context))
+    }
+
+    /// The plan of the statement around it may be brief, and this one not.
+    fn in_place<T>(&self, work: impl FnOnce() -> T) -> T {
+        if self.plan.is_brief() { work() } else { ambient::in_place(work) }
+    }
+
+    fn answer_anew(
+        &self,
+        run: &Run<'_>,
+        row: &[Value],
+        context: &EvalContext<'_>,
+    ) -> Result<Value, SqlError> {
         let outer = self.outer.iter().map(|expr| expr.eval(row, context)).collect::<Result<Vec<_>, _>>()?;
         let inner = run.with_outer(&outer);
         let mut state = State::open(&self.plan);

@@ -296,7 +296,8 @@ impl Node {
         Self::Values { rows: vec![Vec::new()], width: 0 }
     }
 
-    /// Whether the next rows are there at once, however large the tables are.
+    /// Whether the next rows are there at once, however large the tables are; what expressions of the plan compute in
+    /// subqueries is not counted, which see to it themselves.
     #[must_use]
     pub fn is_brief(&self) -> bool {
         match self {
