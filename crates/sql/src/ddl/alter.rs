@@ -251,6 +251,7 @@ pub(super) async fn fill_index(
             txn.put(entry, Bytes::copy_from_slice(row_key))?;
         }
         txn.flush_if_large().await?;
+        context.breathe().await?;
     }
     Ok(())
 }
@@ -285,6 +286,7 @@ async fn rewrite(
             }
         }
         txn.flush_if_large().await?;
+        context.breathe().await?;
     }
     Ok(())
 }
@@ -302,13 +304,18 @@ fn check_not_null(table: &TableDescriptor, row: &[Value]) -> Result<(), SqlError
     }
 }
 
-async fn check_rows(table: &TableDescriptor, txn: &mut Transaction) -> Result<(), SqlError> {
+async fn check_rows(
+    table: &TableDescriptor,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
     refresh(txn);
     let mut all = Rows::of(table)?;
     while let Some(rows) = all.next(txn)? {
         for (_, row) in &rows {
             check_not_null(table, row)?;
         }
+        context.breathe().await?;
     }
     Ok(())
 }
@@ -339,7 +346,7 @@ async fn add_column(
     drop(binder);
     save(table, txn, context).await?;
     if table.columns.last().is_some_and(|column| column.not_null && column.missing.is_none()) {
-        check_rows(table, txn).await?;
+        check_rows(table, txn, context).await?;
     }
     for spec in &specs {
         add_key(spec, table, txn, context).await?;
@@ -497,5 +504,5 @@ async fn alter_column(
     }
     drop(binder);
     save(table, txn, context).await?;
-    if check { check_rows(table, txn).await } else { Ok(()) }
+    if check { check_rows(table, txn, context).await } else { Ok(()) }
 }

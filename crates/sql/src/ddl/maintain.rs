@@ -89,14 +89,18 @@ pub(super) async fn analyze(
                 return Err(fail(SqlState::DUPLICATE_COLUMN, format!("{named} appears more than once")));
             }
         }
-        let statistics = measure(&table, txn)?;
+        let statistics = measure(&table, txn, context).await?;
         change(txn, context).await?.put_statistics(table.oid, &statistics).await?;
     }
     Ok(())
 }
 
 /// Counts all rows, and the distinct values of the first of them.
-fn measure(table: &TableDescriptor, txn: &Transaction) -> Result<TableStatistics, SqlError> {
+async fn measure(
+    table: &TableDescriptor,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<TableStatistics, SqlError> {
     let layout = RowLayout::new(table)?;
     let mut seen: Vec<HashSet<HashedRow>> = vec![HashSet::new(); table.columns.len()];
     let mut nulls = vec![0_u64; table.columns.len()];
@@ -105,6 +109,8 @@ fn measure(table: &TableDescriptor, txn: &Transaction) -> Result<TableStatistics
     let (start, end) = keys::storage_range(table.storage);
     let mut rest: Option<(Bytes, Bytes)> = Some((start.into(), end.into()));
     while let Some((start, end)) = rest {
+        // Rows of different moments count as well, and no snapshot is held over a long scan.
+        txn.renew_snapshot();
         let direction = Direction::Forward;
         let chunk = txn.scan(ScanRequest { start, end, direction, max_bytes: 256 << 10, max_rows: 4096 })?;
         for (key, value) in chunk.iter() {
@@ -127,6 +133,7 @@ fn measure(table: &TableDescriptor, txn: &Transaction) -> Result<TableStatistics
             }
         }
         rest = chunk.rest();
+        context.breathe().await?;
     }
     let sample = (sampled as f64).max(1.0);
     let mut columns = BTreeMap::new();

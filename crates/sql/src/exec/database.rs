@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustydb_env::ambient;
 use rustydb_txn::{Isolation, KvStore, LockWait, TableLockId, TableLockMode, Transaction};
 use rustydb_types::datatype::DataType;
 use rustydb_types::value::Value;
@@ -159,6 +160,15 @@ pub struct ExecContext<'a> {
 }
 
 impl<'a> ExecContext<'a> {
+    /// Between two batches of what works through a table: lets other tasks run.
+    ///
+    /// # Errors
+    /// 57014 when the statement was cancelled or its time is over.
+    pub async fn breathe(&self) -> Result<(), SqlError> {
+        ambient::yield_now().await;
+        self.interrupts.check_running()
+    }
+
     /// What expressions are evaluated with.
     #[must_use]
     pub fn eval(&self, params: &'a [Value]) -> EvalContext<'a> {

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use rustydb_env::ambient;
 use rustydb_txn::{LockWait, RowLock, Transaction};
 use rustydb_types::value::Value;
 
@@ -40,10 +39,8 @@ fn writer(
 }
 
 /// Lets other tasks run between two batches.
-async fn give_way(is_first: &mut bool) {
-    if !std::mem::replace(is_first, false) {
-        ambient::yield_now().await;
-    }
+async fn give_way(is_first: &mut bool, context: &ExecContext<'_>) -> Result<(), SqlError> {
+    if std::mem::replace(is_first, false) { Ok(()) } else { context.breathe().await }
 }
 
 /// Runs an INSERT.
@@ -58,7 +55,7 @@ pub(crate) async fn insert(
     let mut updated: HashSet<Bytes> = HashSet::new();
     let mut is_first = true;
     while let Some(batch) = execution.next(&plan.input, txn, context)? {
-        give_way(&mut is_first).await;
+        give_way(&mut is_first, context).await?;
         for row in batch {
             let stored = match &plan.on_conflict {
                 None => match writer.insert(txn, &row).await? {
@@ -210,7 +207,7 @@ pub(crate) async fn update(
     let mut changed = Changed::default();
     let mut is_first = true;
     while let Some(batch) = execution.next(&plan.input, txn, context)? {
-        give_way(&mut is_first).await;
+        give_way(&mut is_first, context).await?;
         for row in batch {
             if let Some(done) = &mut done
                 && !done.insert(locator(&row, width)?)
@@ -251,7 +248,7 @@ pub(crate) async fn delete(
     let mut changed = Changed::default();
     let mut is_first = true;
     while let Some(batch) = execution.next(&plan.input, txn, context)? {
-        give_way(&mut is_first).await;
+        give_way(&mut is_first, context).await?;
         for row in batch {
             if let Some(done) = &mut done
                 && !done.insert(locator(&row, width)?)
@@ -314,7 +311,7 @@ pub(crate) async fn lock_rows(
     let mut rows = Batch::new();
     let mut is_first = true;
     while let Some(batch) = execution.next(&plan.input, txn, context)? {
-        give_way(&mut is_first).await;
+        give_way(&mut is_first, context).await?;
         for row in batch {
             if i64::try_from(rows.len()).unwrap_or(i64::MAX) >= limit {
                 return Ok(rows);
