@@ -344,6 +344,49 @@ async fn a_request_that_falls_half_answered_gets_one_error() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_error_tells_of_a_row_that_may_never_be() -> Result<()> {
+    let cluster = Cluster::start(3)?;
+    let leader = cluster.leader("postgres")?;
+    let client = cluster.connect(leader, "postgres").await?;
+    client.batch_execute("CREATE TABLE counters (id bigint PRIMARY KEY, n bigint NOT NULL)").await?;
+    let writer = cluster.connect(leader, "postgres").await?;
+    let followers: Vec<u16> = cluster.node_numbers().filter(|node| *node != leader).collect();
+    for node in &followers {
+        cluster.signal(*node, "STOP")?;
+    }
+    // It is in the leader's log, and has no majority.
+    let before = last_log_index(&cluster, leader)?;
+    let writing =
+        tokio::spawn(async move { writer.batch_execute("INSERT INTO counters VALUES (1, 0)").await });
+    let deadline = Instant::now() + PATIENCE;
+    while last_log_index(&cluster, leader)? == before {
+        ensure!(Instant::now() < deadline, "the entry does not come\n{}", cluster.logs());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let clashes = [
+        ("INSERT INTO counters VALUES (1, 1)", "23505"),
+        ("DELETE FROM counters WHERE id = 1 AND 1 / n = 1", "22012"),
+    ];
+    client.batch_execute("SET statement_timeout = '300ms'").await?;
+    for (statement, _) in clashes {
+        let told = client.batch_execute(statement).await;
+        let code = told.as_ref().err().and_then(|error| error.code()).map(|code| code.code().to_owned());
+        ensure!(code.as_deref() == Some("57014"), "{statement}: {told:?}\n{}", cluster.logs());
+    }
+    for node in &followers {
+        cluster.signal(*node, "CONT")?;
+    }
+    writing.await?.context("the row is not written")?;
+    client.batch_execute("SET statement_timeout = 0").await?;
+    for (statement, expected) in clashes {
+        let told = client.batch_execute(statement).await;
+        let code = told.as_ref().err().and_then(|error| error.code()).map(|code| code.code().to_owned());
+        ensure!(code.as_deref() == Some(expected), "{statement}: {told:?}\n{}", cluster.logs());
+    }
+    Ok(())
+}
+
 /// Index of the last entry in a node's log of the database.
 fn last_log_index(cluster: &Cluster, node: u16) -> Result<u64> {
     let output = cluster.cli(node, &["raft", "status", "--json"])?;

@@ -156,6 +156,13 @@ impl SqlState {
     pub fn class(&self) -> &str {
         self.code().get(..2).unwrap_or("XX")
     }
+
+    /// Whether an error of this state can depend on the data that was read. The others tell of the request's form, of
+    /// the session, of resources, locks and conflicts, and of what ended it from outside.
+    pub fn may_come_of_reads(&self) -> bool {
+        !matches!(self.class(), "08" | "25" | "26" | "34" | "40" | "53" | "54" | "57")
+            && ![SqlState::SYNTAX_ERROR, SqlState::LOCK_NOT_AVAILABLE].contains(self)
+    }
 }
 
 impl fmt::Display for SqlState {

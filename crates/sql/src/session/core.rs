@@ -410,8 +410,8 @@ impl<E: Executor> Session<E> {
     }
 
     /// Tells the client of an error, and ends what it ends: a Query, or everything up to Sync. What was answered before
-    /// the error stays answered if it is certain; if it cannot be, because what was read of others in flight was
-    /// refused, the error may come of the same and is not told either.
+    /// the error stays answered if it is certain, and so is the error; where it cannot become certain that what was read
+    /// is so, the client is told why not, instead of an error that came of it.
     pub(super) async fn answer_failure<S: ResponseSink>(
         &mut self,
         is_query: bool,
@@ -421,10 +421,17 @@ impl<E: Executor> Session<E> {
         let mut error = error;
         let is_end = matches!(error.fields().severity, Severity::Fatal | Severity::Panic);
         if !is_end && !error.fields().is_fallen {
-            match self.settle(sink).await {
-                Err(Fault::Closed) => return Err(SessionEnd::Closed),
-                Err(Fault::Sql(fallen)) if fallen.fields().is_fallen => error = fallen,
-                Ok(()) | Err(Fault::Sql(_)) => {}
+            let may_come_of_reads = error.state().may_come_of_reads();
+            let unsettled = self.unsettled.take();
+            if (unsettled.is_some() || may_come_of_reads)
+                && let Err(unsure) = self.settle_reads().await
+            {
+                if let Some(start) = unsettled {
+                    sink.buffer().truncate(start);
+                }
+                if may_come_of_reads || unsure.fields().is_fallen {
+                    error = unsure;
+                }
             }
         }
         self.begin_request();

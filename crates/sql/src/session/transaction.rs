@@ -10,6 +10,7 @@
 //! Rules that protect what a client sees:
 //! - rows that a read-write transaction returns leave the buffer only after [`settle_reads`](rustydb_txn::Transaction::settle_reads), because the
 //!   transaction may have read commits that are still in flight; when that fails they are taken back;
+//! - an error that may come of what was read is told only then, too: that a key is there already, say;
 //! - CommandComplete of COMMIT, and ReadyForQuery after an implicit commit, are written when the commit stands;
 //! - a commit whose fate is unknown is asked for until it is known or its deadline passes (08007).
 
@@ -107,13 +108,18 @@ impl<E: Executor> Session<E> {
     /// Makes sure that what is in the buffer may be shown.
     pub(super) async fn settle<S: ResponseSink>(&mut self, sink: &mut S) -> Result<(), Fault> {
         let Some(start) = self.unsettled.take() else { return Ok(()) };
+        let settled = self.settle_reads().await;
+        if settled.is_err() {
+            sink.buffer().truncate(start);
+        }
+        Ok(settled?)
+    }
+
+    /// Waits until all that the transaction has read is certain.
+    pub(super) async fn settle_reads(&mut self) -> Result<(), SqlError> {
         let Some(txn) = &mut self.txn else { return Ok(()) };
         let settled = self.context.interrupts.guard(&self.parts.env, self.deadline, txn.settle_reads()).await;
-        if let Err(error) = settled.and_then(|settled| settled.map_err(store_error)) {
-            sink.buffer().truncate(start);
-            return Err(error.into());
-        }
-        Ok(())
+        settled?.map_err(store_error)
     }
 
     /// Commits the implicit transaction, if there is one. `rest` is what the client will be told last if it stands.
