@@ -8,7 +8,7 @@ use rustydb_types::value::Value;
 
 use super::database::ExecContext;
 use super::operator::{self, Batch, State, eval_all};
-use super::run::{Run, RunState};
+use super::run::{Run, RunState, row_size};
 use super::{explain, modify};
 use crate::error::SqlError;
 use crate::plan::statement::{Action, Plan};
@@ -135,8 +135,9 @@ impl Cursor {
         }
     }
 
-    /// Fetches at most `max_rows` rows, at least one unless there is none; `usize::MAX` streams batch by batch, so the
-    /// caller fetches until it hears [`Fetched::Done`]. A statement that changes rows does all its work at the first
+    /// Fetches at most `max_rows` rows, at least one unless there is none, and no more than about
+    /// [`BATCH_SIZE_BYTES`](operator::BATCH_SIZE_BYTES) of them; `usize::MAX` streams batch by batch. The caller fetches
+    /// until it hears [`Fetched::Done`] or has what it wants. A statement that changes rows does all its work at the first
     /// fetch, whatever is fetched of its RETURNING.
     ///
     /// # Errors
@@ -153,8 +154,15 @@ impl Cursor {
     ) -> Result<Fetched, SqlError> {
         if let Some((kept, next)) = &mut self.kept {
             let left = kept.get(*next..).unwrap_or_default();
-            let given = left.len().min(max_rows).min(operator::BATCH_ROWS);
-            rows.extend(left.iter().take(given).cloned());
+            let (mut given, mut size_bytes) = (0, 0);
+            for row in left.iter().take(max_rows.min(operator::BATCH_ROWS)) {
+                if size_bytes >= operator::BATCH_SIZE_BYTES {
+                    break;
+                }
+                size_bytes += row_size(row);
+                rows.push(row.clone());
+                given += 1;
+            }
             *next += given;
             self.count += given as u64;
             let is_done = given == left.len() && given < max_rows;
@@ -165,9 +173,15 @@ impl Cursor {
             self.execute(&plan, txn, context).await?;
         }
         let before = rows.len();
-        while rows.len() - before < max_rows {
-            let room = max_rows - (rows.len() - before);
-            rows.extend(self.ready.by_ref().take(room));
+        let mut size_bytes = 0;
+        while rows.len() - before < max_rows && size_bytes < operator::BATCH_SIZE_BYTES {
+            while rows.len() - before < max_rows
+                && size_bytes < operator::BATCH_SIZE_BYTES
+                && let Some(row) = self.ready.next()
+            {
+                size_bytes += row_size(&row);
+                rows.push(row);
+            }
             if self.ready.len() > 0 {
                 break;
             }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rustydb_types::value::Value;
 
-use super::operator::{self, BATCH_ROWS, Batch, State, collect, eval_all, some};
+use super::operator::{self, BATCH_ROWS, Batch, Filling, State, collect, eval_all};
 use super::run::Run;
 use super::scan::ScanState;
 use super::subquery::HashedRow;
@@ -21,10 +21,32 @@ pub struct JoinState {
     inner: Option<Inner>,
     /// Left rows that are still to be matched.
     pending: std::vec::IntoIter<Row>,
-    /// Joined rows that are still to be yielded.
-    ready: std::vec::IntoIter<Row>,
-    /// Whether the left side is at its end.
-    left_done: bool,
+    /// The left row that is being matched.
+    current: Option<Current>,
+    /// Behind the end of the left side: the next right row to be looked at for RIGHT and FULL.
+    unmatched: Option<usize>,
+}
+
+/// A left row on its way along the right side.
+#[derive(Debug)]
+struct Current {
+    left: Row,
+    /// Whether it found a partner.
+    is_matched: bool,
+    candidates: Candidates,
+}
+
+/// The right rows that may be partners of a left row.
+#[derive(Debug)]
+enum Candidates {
+    /// All that are in memory, from this place on.
+    All(usize),
+    /// Those in memory with this key, from the one with this number on.
+    Hashed(HashedRow, usize),
+    /// What a lookup finds, and rows of it that were read.
+    LookedUp(Box<ScanState>, std::vec::IntoIter<Row>),
+    /// The right side around values of the left row, and rows of it that were computed.
+    Lateral(Row, Box<State>, std::vec::IntoIter<Row>),
 }
 
 /// The right side in memory.
@@ -46,39 +68,47 @@ impl JoinState {
             right: State::open(&join.right),
             inner: None,
             pending: Vec::new().into_iter(),
-            ready: Vec::new().into_iter(),
-            left_done: false,
+            current: None,
+            unmatched: None,
         }
     }
 }
 
 /// The next rows of a join.
 pub(crate) fn next(join: &Join, state: &mut JoinState, run: &Run<'_>) -> Result<Option<Batch>, SqlError> {
-    loop {
-        let batch: Batch = state.ready.by_ref().take(BATCH_ROWS).collect();
-        if let Some(batch) = some(batch) {
-            return Ok(Some(batch));
-        }
-        if state.left_done {
-            return Ok(None);
+    let mut batch = Filling::default();
+    while !batch.is_full() {
+        if let Some(place) = &mut state.unmatched {
+            unmatched_right(join, state.inner.as_ref(), place, &mut batch);
+            break;
         }
         if state.inner.is_none()
             && matches!(join.algorithm, JoinAlgorithm::NestedLoop | JoinAlgorithm::Hash { .. })
         {
             state.inner = Some(read_inner(join, &mut state.right, run)?);
         }
-        if state.pending.len() == 0 {
-            match operator::next(&join.left, &mut state.left, run)? {
-                Some(batch) => state.pending = batch.into_iter(),
+        let mut current = match state.current.take() {
+            Some(current) => current,
+            None => match state.pending.next() {
+                Some(left) => begin(join, left, run)?,
                 None => {
-                    state.left_done = true;
-                    state.ready = unmatched_right(join, state.inner.as_ref()).into_iter();
+                    match operator::next(&join.left, &mut state.left, run)? {
+                        Some(rows) => state.pending = rows.into_iter(),
+                        None => state.unmatched = Some(0),
+                    }
                     continue;
                 }
-            }
+            },
+        };
+        if !go_on(join, &mut current, state.inner.as_mut(), run, &mut batch)? {
+            state.current = Some(current);
+        } else if !current.is_matched && matches!(join.kind, JoinKind::Left | JoinKind::Full) {
+            let mut row = current.left;
+            row.resize(row.len() + join.right.width(), Value::Null);
+            batch.push(row);
         }
-        state.ready = match_some(join, state, run)?.into_iter();
     }
+    Ok(batch.finish())
 }
 
 fn read_inner(join: &Join, state: &mut State, run: &Run<'_>) -> Result<Inner, SqlError> {
@@ -98,65 +128,115 @@ fn read_inner(join: &Join, state: &mut State, run: &Run<'_>) -> Result<Inner, Sq
     Ok(Inner { rows, table, matched })
 }
 
-/// Matches pending left rows until there is about a batch.
-fn match_some(join: &Join, state: &mut JoinState, run: &Run<'_>) -> Result<Batch, SqlError> {
-    let context = run.context();
-    let mut ready = Vec::new();
-    while ready.len() < BATCH_ROWS {
-        let Some(left) = state.pending.next() else { break };
-        run.state.check_cancel()?;
-        let before = ready.len();
-        match (&join.algorithm, &mut state.inner) {
-            (JoinAlgorithm::IndexLookup, _) => look_up(join, &left, run, &context, &mut ready)?,
-            (JoinAlgorithm::Lateral { outer }, _) => {
-                let values = eval_all(outer, &left, &context)?;
-                let inner = run.with_outer(&values);
-                let mut right = State::open(&join.right);
-                while let Some(batch) = operator::next(&join.right, &mut right, &inner)? {
-                    for right in batch {
-                        push_pair(join, &left, &right, &context, &mut ready)?;
-                    }
-                }
-            }
-            (JoinAlgorithm::Hash { left: key, .. }, Some(inner)) => {
-                let key = HashedRow(eval_all(key, &left, &context)?);
-                let places = if key.0.iter().any(Value::is_null) { None } else { inner.table.get(&key) };
-                for place in places.into_iter().flatten() {
-                    try_pair(join, &left, *place, &inner.rows, &mut inner.matched, &context, &mut ready)?;
-                }
-            }
-            (_, Some(inner)) => {
-                for place in 0..inner.rows.len() {
-                    try_pair(join, &left, place, &inner.rows, &mut inner.matched, &context, &mut ready)?;
-                }
-            }
-            (_, None) => return Err(SqlError::internal("a join has not read its right side")),
+/// Begins to match a left row.
+fn begin(join: &Join, left: Row, run: &Run<'_>) -> Result<Current, SqlError> {
+    run.state.check_cancel()?;
+    let candidates = match &join.algorithm {
+        JoinAlgorithm::NestedLoop => Candidates::All(0),
+        JoinAlgorithm::Hash { left: key, .. } => {
+            Candidates::Hashed(HashedRow(eval_all(key, &left, &run.context())?), 0)
         }
-        if ready.len() == before && matches!(join.kind, JoinKind::Left | JoinKind::Full) {
-            let mut row = left;
-            row.resize(row.len() + join.right.width(), Value::Null);
-            ready.push(row);
+        JoinAlgorithm::IndexLookup => {
+            let Node::Scan(scan) = &join.right else {
+                return Err(SqlError::internal("only a scan can be looked up"));
+            };
+            let state = ScanState::open(scan, &left, run)?;
+            Candidates::LookedUp(Box::new(state), Vec::new().into_iter())
         }
-    }
-    Ok(ready)
+        JoinAlgorithm::Lateral { outer } => {
+            let values = eval_all(outer, &left, &run.context())?;
+            Candidates::Lateral(values, Box::new(State::open(&join.right)), Vec::new().into_iter())
+        }
+    };
+    Ok(Current { left, is_matched: false, candidates })
 }
 
-fn try_pair(
+/// Matches a left row until the batch is full or all candidates were looked at; answers whether they were.
+fn go_on(
     join: &Join,
-    left: &[Value],
-    place: usize,
-    rows: &[Row],
-    matched: &mut [bool],
-    context: &EvalContext<'_>,
-    ready: &mut Batch,
-) -> Result<(), SqlError> {
-    let Some(right) = rows.get(place) else { return Ok(()) };
-    if push_pair(join, left, right, context, ready)?
-        && let Some(matched) = matched.get_mut(place)
-    {
-        *matched = true;
+    current: &mut Current,
+    inner: Option<&mut Inner>,
+    run: &Run<'_>,
+    batch: &mut Filling,
+) -> Result<bool, SqlError> {
+    let context = run.context();
+    let Current { left, is_matched, candidates } = current;
+    let mut looked_at = 0_usize;
+    match candidates {
+        Candidates::All(place) => {
+            let Inner { rows, matched, .. } = inner.ok_or_else(not_read)?;
+            let (rows, matched) = (rows.get(*place..), matched.get_mut(*place..));
+            for (right, matched) in rows.into_iter().flatten().zip(matched.into_iter().flatten()) {
+                if batch.is_full() {
+                    return Ok(false);
+                }
+                *place += 1;
+                looked_at += 1;
+                if looked_at.is_multiple_of(BATCH_ROWS) {
+                    run.state.check_cancel()?;
+                }
+                if push_pair(join, left, right, &context, batch)? {
+                    (*matched, *is_matched) = (true, true);
+                }
+            }
+        }
+        Candidates::Hashed(key, number) => {
+            let Inner { rows, table, matched } = inner.ok_or_else(not_read)?;
+            // NULL equals nothing.
+            let places = if key.0.iter().any(Value::is_null) { None } else { table.get(key) };
+            for place in places.and_then(|places| places.get(*number..)).into_iter().flatten() {
+                if batch.is_full() {
+                    return Ok(false);
+                }
+                *number += 1;
+                looked_at += 1;
+                if looked_at.is_multiple_of(BATCH_ROWS) {
+                    run.state.check_cancel()?;
+                }
+                if let (Some(right), Some(matched)) = (rows.get(*place), matched.get_mut(*place))
+                    && push_pair(join, left, right, &context, batch)?
+                {
+                    (*matched, *is_matched) = (true, true);
+                }
+            }
+        }
+        Candidates::LookedUp(state, rest) => {
+            let Node::Scan(scan) = &join.right else { return Ok(true) };
+            loop {
+                while !batch.is_full()
+                    && let Some(right) = rest.next()
+                {
+                    *is_matched |= push_pair(join, left, &right, &context, batch)?;
+                }
+                if batch.is_full() {
+                    return Ok(false);
+                }
+                match state.next(scan, run)? {
+                    Some(rows) => *rest = rows.into_iter(),
+                    None => break,
+                }
+            }
+        }
+        Candidates::Lateral(outer, state, rest) => loop {
+            while !batch.is_full()
+                && let Some(right) = rest.next()
+            {
+                *is_matched |= push_pair(join, left, &right, &context, batch)?;
+            }
+            if batch.is_full() {
+                return Ok(false);
+            }
+            match operator::next(&join.right, state, &run.with_outer(outer))? {
+                Some(rows) => *rest = rows.into_iter(),
+                None => break,
+            }
+        },
     }
-    Ok(())
+    Ok(true)
+}
+
+fn not_read() -> SqlError {
+    SqlError::internal("a join has not read its right side")
 }
 
 /// Adds the pair if it satisfies the condition.
@@ -165,7 +245,7 @@ fn push_pair(
     left: &[Value],
     right: &[Value],
     context: &EvalContext<'_>,
-    ready: &mut Batch,
+    batch: &mut Filling,
 ) -> Result<bool, SqlError> {
     let mut row = Vec::with_capacity(left.len() + right.len());
     row.extend_from_slice(left);
@@ -175,35 +255,22 @@ fn push_pair(
     {
         return Ok(false);
     }
-    ready.push(row);
+    batch.push(row);
     Ok(true)
 }
 
-/// Matches one left row through the right side's index.
-fn look_up(
-    join: &Join,
-    left: &[Value],
-    run: &Run<'_>,
-    context: &EvalContext<'_>,
-    ready: &mut Batch,
-) -> Result<(), SqlError> {
-    let Node::Scan(scan) = &join.right else {
-        return Err(SqlError::internal("only a scan can be looked up"));
-    };
-    let mut state = ScanState::open(scan, left, run)?;
-    while let Some(batch) = state.next(scan, run)? {
-        for right in batch {
-            push_pair(join, left, &right, context, ready)?;
+/// Adds the right rows that found no partner, from `place` on, which is moved behind them.
+fn unmatched_right(join: &Join, inner: Option<&Inner>, place: &mut usize, batch: &mut Filling) {
+    let (JoinKind::Right | JoinKind::Full, Some(inner)) = (join.kind, inner) else { return };
+    let (rows, matched) = (inner.rows.get(*place..), inner.matched.get(*place..));
+    for (right, matched) in rows.into_iter().flatten().zip(matched.into_iter().flatten()) {
+        if batch.is_full() {
+            return;
+        }
+        *place += 1;
+        if !matched {
+            let nulls = std::iter::repeat_n(Value::Null, join.left.width());
+            batch.push(nulls.chain(right.iter().cloned()).collect());
         }
     }
-    Ok(())
-}
-
-fn unmatched_right(join: &Join, inner: Option<&Inner>) -> Batch {
-    let (JoinKind::Right | JoinKind::Full, Some(inner)) = (join.kind, inner) else { return Vec::new() };
-    let width = join.left.width();
-    let unmatched = inner.rows.iter().zip(&inner.matched).filter(|(_, matched)| !**matched);
-    unmatched
-        .map(|(right, _)| std::iter::repeat_n(Value::Null, width).chain(right.iter().cloned()).collect())
-        .collect()
 }

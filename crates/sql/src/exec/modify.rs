@@ -72,8 +72,9 @@ pub(crate) async fn insert(
                     changed.returned.push(row);
                 }
             }
+            // After each, so that wide rows do not pile up.
+            txn.flush_if_large().await?;
         }
-        txn.flush_if_large().await?;
     }
     Ok(changed)
 }
@@ -229,8 +230,9 @@ pub(crate) async fn update(
                 execution.state.charge_row(&row)?;
                 changed.returned.push(row);
             }
+            // After each, so that wide rows do not pile up.
+            txn.flush_if_large().await?;
         }
-        txn.flush_if_large().await?;
     }
     Ok(changed)
 }
@@ -266,8 +268,9 @@ pub(crate) async fn delete(
                 execution.state.charge_row(&row)?;
                 changed.returned.push(row);
             }
+            // After each, so that wide rows do not pile up.
+            txn.flush_if_large().await?;
         }
-        txn.flush_if_large().await?;
     }
     Ok(changed)
 }

@@ -12,7 +12,7 @@ use rustydb_types::value::Value;
 
 use super::aggregate;
 use super::join::{self, JoinState};
-use super::run::Run;
+use super::run::{Run, row_size};
 use super::scan::ScanState;
 use super::subquery::HashedRow;
 use crate::error::{SqlError, SqlState};
@@ -22,8 +22,39 @@ use crate::scalar::{EvalContext, Expr, resolve};
 /// Rows that an operator yields at a time, at most.
 pub const BATCH_ROWS: usize = 256;
 
+/// Bytes of rows that an operator yields at a time; a single row may be larger.
+pub const BATCH_SIZE_BYTES: usize = 256 << 10;
+
 /// Some rows; never none.
 pub type Batch = Vec<Row>;
+
+/// A batch on the way: full with [`BATCH_ROWS`] rows, or with [`BATCH_SIZE_BYTES`].
+#[derive(Debug, Default)]
+pub(crate) struct Filling {
+    rows: Batch,
+    size_bytes: usize,
+}
+
+impl Filling {
+    /// Room for so many rows at once.
+    pub(crate) fn with_capacity(rows: usize) -> Self {
+        Self { rows: Batch::with_capacity(rows.min(BATCH_ROWS)), size_bytes: 0 }
+    }
+
+    pub(crate) fn push(&mut self, row: Row) {
+        self.size_bytes += row_size(&row);
+        self.rows.push(row);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.rows.len() >= BATCH_ROWS || self.size_bytes >= BATCH_SIZE_BYTES
+    }
+
+    /// The batch, unless it is empty.
+    pub(crate) fn finish(self) -> Option<Batch> {
+        some(self.rows)
+    }
+}
 
 /// What an execution knows of a node.
 #[derive(Debug)]
@@ -40,6 +71,8 @@ pub enum State {
     Shared(Option<Arc<Vec<Row>>>, usize),
     /// A node with one input and nothing to remember.
     Unary(Box<State>),
+    /// Input of a projection, and rows of it that are still to be computed.
+    Project(Box<State>, std::vec::IntoIter<Row>),
     /// A node whose input is read whole before the first row.
     Blocking(Box<State>, Option<std::vec::IntoIter<Row>>),
     /// A join.
@@ -50,8 +83,9 @@ pub enum State {
     SetOp(Box<State>, Box<State>, Option<std::vec::IntoIter<Row>>),
     /// Rows still to pass over and rows still to yield.
     Limit(Box<State>, Option<(i64, Option<i64>)>),
-    /// Input of a projection with functions that yield rows, and rows that are left over.
-    ProjectSet(Box<State>, std::vec::IntoIter<Row>),
+    /// Input of a projection with functions that yield rows, rows of it that are still to be expanded, and rows that
+    /// are left over of the last.
+    ProjectSet(Box<State>, std::vec::IntoIter<Row>, std::vec::IntoIter<Row>),
 }
 
 impl State {
@@ -65,8 +99,11 @@ impl State {
             Node::Function { function, .. } if is_series(*function) => Self::Series(None),
             Node::Function { .. } => Self::Rows(None),
             Node::Shared { .. } | Node::Virtual { .. } => Self::Shared(None, 0),
-            Node::Filter { input, .. } | Node::Project { input, .. } => Self::Unary(open(input)),
-            Node::ProjectSet { input, .. } => Self::ProjectSet(open(input), Vec::new().into_iter()),
+            Node::Filter { input, .. } => Self::Unary(open(input)),
+            Node::Project { input, .. } => Self::Project(open(input), Vec::new().into_iter()),
+            Node::ProjectSet { input, .. } => {
+                Self::ProjectSet(open(input), Vec::new().into_iter(), Vec::new().into_iter())
+            }
             Node::Join(join) => Self::Join(Box::new(JoinState::open(join))),
             Node::Aggregate(aggregate) => Self::Blocking(open(&aggregate.input), None),
             Node::Sort { input, .. } => Self::Blocking(open(input), None),
@@ -86,14 +123,16 @@ pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batc
     match (node, state) {
         (Node::Values { rows, .. }, State::Values(place)) => {
             let context = run.context();
-            let batch = rows
-                .iter()
-                .skip(*place)
-                .take(BATCH_ROWS)
-                .map(|row| eval_all(row, &[], &context))
-                .collect::<Result<Batch, _>>()?;
-            *place += batch.len();
-            Ok(some(batch))
+            let rest = rows.get(*place..).unwrap_or_default();
+            let mut batch = Filling::with_capacity(rest.len());
+            for row in rest {
+                if batch.is_full() {
+                    break;
+                }
+                batch.push(eval_all(row, &[], &context)?);
+                *place += 1;
+            }
+            Ok(batch.finish())
         }
         (Node::Scan(scan), State::Scan(state)) => {
             if state.is_none() {
@@ -109,9 +148,7 @@ pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batc
                 Some(rows) => rows,
                 None => rows.insert(run.state.computed(relation.oid(), || relation.rows(&run.virtuals))?),
             };
-            let batch: Batch = rows.iter().skip(*place).take(BATCH_ROWS).cloned().collect();
-            *place += batch.len();
-            Ok(some(batch))
+            Ok(part(rows, place))
         }
         (Node::Function { function, args, ordinality }, State::Rows(rows)) => {
             if rows.is_none() {
@@ -124,7 +161,11 @@ pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batc
                 }
                 *rows = Some(computed.into_iter());
             }
-            Ok(take(rows))
+            let batch = take(rows);
+            for row in batch.iter().flatten() {
+                run.state.release(row_size(row.get(..1).unwrap_or_default()));
+            }
+            Ok(batch)
         }
         (Node::Function { function, args, ordinality }, State::Series(series)) => {
             let series = match series {
@@ -145,9 +186,7 @@ pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batc
                 Some(rows) => rows,
                 None => rows.insert(run.state.shared(*id, || collect(plan, &mut State::open(plan), run))?),
             };
-            let batch: Batch = rows.iter().skip(*place).take(BATCH_ROWS).cloned().collect();
-            *place += batch.len();
-            Ok(some(batch))
+            Ok(part(rows, place))
         }
         (Node::Filter { input, predicate }, State::Unary(state)) => {
             while let Some(mut batch) = next(input, state, run)? {
@@ -158,25 +197,38 @@ pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batc
             }
             Ok(None)
         }
-        (Node::Project { input, exprs }, State::Unary(state)) => {
-            let Some(mut batch) = next(input, state, run)? else { return Ok(None) };
-            let context = run.context();
-            for row in &mut batch {
-                *row = eval_all(exprs, row, &context)?;
+        (Node::Project { input, exprs }, State::Project(state, rest)) => {
+            if rest.len() == 0 {
+                let Some(batch) = next(input, state, run)? else { return Ok(None) };
+                *rest = batch.into_iter();
             }
-            Ok(Some(batch))
+            let context = run.context();
+            let mut batch = Filling::with_capacity(rest.len());
+            while !batch.is_full()
+                && let Some(row) = rest.next()
+            {
+                batch.push(eval_all(exprs, &row, &context)?);
+            }
+            Ok(batch.finish())
         }
-        (Node::ProjectSet { input, exprs }, State::ProjectSet(state, rest)) => loop {
-            let batch: Batch = rest.take(BATCH_ROWS).collect();
-            if !batch.is_empty() {
+        (Node::ProjectSet { input, exprs }, State::ProjectSet(state, pending, rest)) => loop {
+            let mut batch = Filling::with_capacity(rest.len());
+            while !batch.is_full()
+                && let Some(row) = rest.next()
+            {
+                run.state.release(row_size(&row));
+                batch.push(row);
+            }
+            if let Some(batch) = batch.finish() {
                 return Ok(Some(batch));
             }
-            let Some(input_rows) = next(input, state, run)? else { return Ok(None) };
-            let mut rows = Vec::new();
-            for row in &input_rows {
-                expand(exprs, row, run, &mut rows)?;
+            match pending.next() {
+                Some(row) => *rest = expand(exprs, &row, run)?.into_iter(),
+                None => match next(input, state, run)? {
+                    Some(batch) => *pending = batch.into_iter(),
+                    None => return Ok(None),
+                },
             }
-            *rest = rows.into_iter();
         },
         (Node::Join(join), State::Join(state)) => join::next(join, state, run),
         (Node::Aggregate(aggregate), State::Blocking(state, rows)) => {
@@ -317,7 +369,28 @@ pub(crate) fn some(batch: Batch) -> Option<Batch> {
 
 /// The next batch of rows that were computed at once.
 fn take(rows: &mut Option<std::vec::IntoIter<Row>>) -> Option<Batch> {
-    some(rows.as_mut()?.take(BATCH_ROWS).collect())
+    let rows = rows.as_mut()?;
+    let mut batch = Filling::with_capacity(rows.len());
+    while !batch.is_full()
+        && let Some(row) = rows.next()
+    {
+        batch.push(row);
+    }
+    batch.finish()
+}
+
+/// The batch of rows that begins at `place`, which is moved behind it.
+fn part(rows: &[Row], place: &mut usize) -> Option<Batch> {
+    let rest = rows.get(*place..).unwrap_or_default();
+    let mut batch = Filling::with_capacity(rest.len());
+    for row in rest {
+        if batch.is_full() {
+            break;
+        }
+        batch.push(row.clone());
+        *place += 1;
+    }
+    batch.finish()
 }
 
 fn limit_window(
@@ -387,7 +460,7 @@ fn sort(
         {
             order(&mut rows);
             for (key, row) in rows.drain(bound..) {
-                run.state.release(super::run::row_size(&key) + super::run::row_size(&row));
+                run.state.release(row_size(&key) + row_size(&row));
             }
         }
     }
@@ -470,19 +543,24 @@ fn expand(
     exprs: &[(Option<TableFunction>, Vec<Expr>)],
     row: &[Value],
     run: &Run<'_>,
-    rows: &mut Vec<Row>,
-) -> Result<(), SqlError> {
+) -> Result<Vec<Row>, SqlError> {
     let context = run.context();
     let mut columns: Vec<(bool, Vec<Value>)> = Vec::with_capacity(exprs.len());
+    let mut charged = 0;
     for (function, args) in exprs {
         let values = eval_all(args, row, &context)?;
         columns.push(match function {
-            Some(function) => (true, function_rows(*function, &values, run)?.into_iter().flatten().collect()),
+            Some(function) => {
+                let rows = function_rows(*function, &values, run)?;
+                charged += rows.iter().map(|row| row_size(row)).sum::<usize>();
+                (true, rows.into_iter().flatten().collect())
+            }
             None => (false, values),
         });
     }
     let count =
         columns.iter().filter(|(is_set, _)| *is_set).map(|(_, values)| values.len()).max().unwrap_or(1);
+    let mut rows = Vec::with_capacity(count);
     for index in 0..count {
         let pick = |(is_set, values): &(bool, Vec<Value>)| {
             values.get(if *is_set { index } else { 0 }).cloned().unwrap_or(Value::Null)
@@ -491,7 +569,8 @@ fn expand(
         run.state.charge_row(&expanded)?;
         rows.push(expanded);
     }
-    Ok(())
+    run.state.release(charged);
+    Ok(rows)
 }
 
 fn union(left: (&Node, &mut State), right: (&Node, &mut State), run: &Run<'_>) -> Result<Vec<Row>, SqlError> {

@@ -8,7 +8,7 @@ use rustydb_txn::{Direction, ScanRequest};
 use rustydb_types::keycodec::{self, KeyOrder};
 use rustydb_types::value::Value;
 
-use super::operator::{BATCH_ROWS, Batch, retain, some};
+use super::operator::{BATCH_ROWS, Batch, Filling, retain, some};
 use super::rows;
 use super::run::Run;
 use crate::catalog::{IndexDescriptor, keys};
@@ -29,6 +29,8 @@ pub struct ScanState {
     ranges: VecDeque<(Bytes, Bytes)>,
     /// Rows asked for in the next chunk; grows, so that a small answer costs a small read.
     chunk_rows: usize,
+    /// Keys of rows that an index has named and that are still to be read.
+    row_keys: std::vec::IntoIter<Bytes>,
 }
 
 impl ScanState {
@@ -58,7 +60,7 @@ impl ScanState {
         if scan.path.reverse {
             ranges.reverse();
         }
-        Ok(Self { ranges: ranges.into(), chunk_rows: 16 })
+        Ok(Self { ranges: ranges.into(), chunk_rows: 16, row_keys: Vec::new().into_iter() })
     }
 
     /// The next rows that satisfy the scan's filter.
@@ -66,47 +68,14 @@ impl ScanState {
     /// # Errors
     /// Whatever reading or the filter raises.
     pub fn next(&mut self, scan: &Scan, run: &Run<'_>) -> Result<Option<Batch>, SqlError> {
-        while let Some((start, end)) = self.ranges.pop_front() {
-            run.state.check_cancel()?;
-            if scan.path.unique && scan.path.index.is_none() {
-                // The range holds one key at most, and the key is its start.
-                let Some(value) = run.txn.get(&start)? else { continue };
-                let mut batch = vec![row_of(scan, &start, &value)?];
-                if let Some(filter) = &scan.filter {
-                    retain(&mut batch, filter, &run.context())?;
-                }
-                match some(batch) {
-                    Some(batch) => return Ok(Some(batch)),
-                    None => continue,
-                }
-            }
-            let direction = if scan.path.reverse { Direction::Backward } else { Direction::Forward };
-            let request =
-                ScanRequest { start, end, direction, max_bytes: CHUNK_BYTES, max_rows: self.chunk_rows };
-            let chunk = run.txn.scan(request)?;
-            self.chunk_rows = (self.chunk_rows * 4).min(BATCH_ROWS * 4);
-            if let Some(rest) = chunk.rest() {
-                self.ranges.push_front(rest);
-            }
-            let mut batch = Vec::with_capacity(chunk.len());
-            match scan.path.index.and_then(|place| scan.table.indexes.get(place)) {
-                Some(index) if !scan.table.is_row_key(index) => {
-                    let row_keys: Vec<Bytes> =
-                        chunk.iter().map(|(_, row_key)| rows::stored_key(&scan.table, row_key)).collect();
-                    let values = run.txn.get_many(&row_keys)?;
-                    for (key, value) in row_keys.iter().zip(values) {
-                        // An entry without its row was deleted by this very command.
-                        if let Some(value) = value {
-                            batch.push(row_of(scan, key, &value)?);
-                        }
-                    }
-                }
-                _ => {
-                    for (key, value) in chunk.iter() {
-                        batch.push(row_of(scan, key, value)?);
-                    }
-                }
-            }
+        loop {
+            let mut batch = match self.named(scan, run)? {
+                Some(batch) => batch,
+                None => match self.ranges.pop_front() {
+                    Some((start, end)) => self.read(scan, run, start, end)?,
+                    None => return Ok(None),
+                },
+            };
             if let Some(filter) = &scan.filter {
                 retain(&mut batch, filter, &run.context())?;
             }
@@ -114,7 +83,49 @@ impl ScanState {
                 return Ok(Some(batch));
             }
         }
-        Ok(None)
+    }
+
+    /// Reads from a range: its rows, unless it is an index's, which names keys.
+    fn read(&mut self, scan: &Scan, run: &Run<'_>, start: Bytes, end: Bytes) -> Result<Batch, SqlError> {
+        run.state.check_cancel()?;
+        if scan.path.unique && scan.path.index.is_none() {
+            // The range holds one key at most, and the key is its start.
+            return match run.txn.get(&start)? {
+                Some(value) => Ok(vec![row_of(scan, &start, &value)?]),
+                None => Ok(Batch::new()),
+            };
+        }
+        let direction = if scan.path.reverse { Direction::Backward } else { Direction::Forward };
+        let request =
+            ScanRequest { start, end, direction, max_bytes: CHUNK_BYTES, max_rows: self.chunk_rows };
+        let chunk = run.txn.scan(request)?;
+        self.chunk_rows = (self.chunk_rows * 4).min(BATCH_ROWS * 4);
+        if let Some(rest) = chunk.rest() {
+            self.ranges.push_front(rest);
+        }
+        match scan.path.index.and_then(|place| scan.table.indexes.get(place)) {
+            Some(index) if !scan.table.is_row_key(index) => {
+                let row_keys: Vec<Bytes> =
+                    chunk.iter().map(|(_, row_key)| rows::stored_key(&scan.table, row_key)).collect();
+                self.row_keys = row_keys.into_iter();
+                Ok(Batch::new())
+            }
+            _ => chunk.iter().map(|(key, value)| row_of(scan, key, value)).collect(),
+        }
+    }
+
+    /// The next rows whose keys an index has named, if there are any left.
+    fn named(&mut self, scan: &Scan, run: &Run<'_>) -> Result<Option<Batch>, SqlError> {
+        let mut batch = Filling::with_capacity(self.row_keys.len());
+        while !batch.is_full()
+            && let Some(key) = self.row_keys.next()
+        {
+            // An entry without its row was deleted by this very command.
+            if let Some(value) = run.txn.get(&key)? {
+                batch.push(row_of(scan, &key, &value)?);
+            }
+        }
+        Ok(batch.finish())
     }
 }
 

@@ -11,6 +11,7 @@ use rustydb_txn::{Access, Direction, Isolation, LocalKv, LockWait, ScanRequest, 
 use rustydb_types::ids::{Incarnation, RequestId, SessionId};
 
 use super::database::Database;
+use super::operator::BATCH_SIZE_BYTES;
 use super::run::WorkMemory;
 use super::service::SqlExecutor;
 use super::sweep::{self, Place, Swept};
@@ -22,6 +23,7 @@ use crate::session::executor::{Context, Executor, ResultFormats};
 use crate::session::interrupt::Interrupts;
 use crate::session::request::Bind;
 use crate::session::settings::Settings;
+use crate::session::sink::OUTPUT_SIZE_HIGH;
 use crate::system::SystemSnapshot;
 
 /// A database with nothing in it.
@@ -81,6 +83,9 @@ impl Local {
                 let formats = ResultFormats::Text;
                 let fetched =
                     self.executor.fetch(txn, &self.context, &mut cursor, 1000, &formats, &mut out).await?;
+                // What the output holds when it is sent, a batch, and a row of these tests, which may be written twice.
+                let bound = OUTPUT_SIZE_HIGH + 2 * (BATCH_SIZE_BYTES + WIDE);
+                assert!(out.len() < bound, "{sql}: {} bytes at once", out.len());
                 rows.extend(decode(&out));
                 if fetched.is_done {
                     break;
@@ -110,6 +115,9 @@ impl Local {
         assert_eq!(shown, expected, "{sql}");
     }
 }
+
+/// Bytes of a wide value.
+const WIDE: usize = 100_000;
 
 fn plan_has_no_rows(executor: &SqlExecutor, plan: &super::service::Planned) -> bool {
     executor.shape(plan).columns.is_empty()
@@ -150,6 +158,51 @@ fn script(steps: &[(&str, &str)]) {
         for (sql, expected) in &steps {
             local.check(sql, expected).await;
         }
+    };
+    simulation.block_on(Duration::from_secs(600), run).unwrap();
+}
+
+#[test]
+fn wide_rows_come_in_small_pieces() {
+    let simulation = Simulation::new(7);
+    let node = simulation.add_node();
+    let env = simulation.env(node);
+    let run = async move {
+        let local = Local::new(&env);
+        let wide = format!("repeat('x', {WIDE})");
+        for set_up in [
+            "CREATE TABLE w (a int PRIMARY KEY, b int, t text)",
+            &format!("INSERT INTO w SELECT i, i % 2, {wide} FROM generate_series(1, 60) i"),
+            "CREATE INDEX w_b ON w (b)",
+        ] {
+            local.run(set_up).await.unwrap();
+        }
+        for (sql, count) in [
+            (format!("SELECT {wide} FROM generate_series(1, 60)"), 60),
+            ("SELECT * FROM w".to_owned(), 60),
+            ("SELECT t FROM w ORDER BY a DESC".to_owned(), 60),
+            ("SELECT t FROM w WHERE b = 1".to_owned(), 30),
+            ("SELECT DISTINCT a, t FROM w".to_owned(), 60),
+            ("SELECT x.t, y.t FROM w x JOIN w y ON x.a = y.a".to_owned(), 60),
+            ("SELECT x.t FROM w x, w y WHERE x.a < 3".to_owned(), 120),
+            (
+                "SELECT w.t FROM generate_series(1, 3) g, LATERAL (SELECT t FROM w WHERE b = g % 2) w"
+                    .to_owned(),
+                90,
+            ),
+            ("WITH c AS MATERIALIZED (SELECT t FROM w) SELECT * FROM c".to_owned(), 60),
+            (format!("SELECT unnest(ARRAY[t, {wide}]) FROM w WHERE a <= 20"), 40),
+            ("SELECT t FROM w UNION ALL SELECT t FROM w".to_owned(), 120),
+            ("UPDATE w SET b = 3 WHERE a < 60 RETURNING t".to_owned(), 59),
+        ] {
+            let rows = local.run(&sql).await.unwrap();
+            assert_eq!(rows.len(), count, "{sql}");
+            assert!(rows.iter().all(|row| row.len() >= WIDE), "{sql}");
+        }
+        // Not before the limit is reached is all of it computed.
+        let endless =
+            "SELECT y FROM generate_series(1, 2) x, LATERAL generate_series(x, 1000000000000) y LIMIT 600";
+        assert_eq!(local.run(endless).await.unwrap().len(), 600);
     };
     simulation.block_on(Duration::from_secs(600), run).unwrap();
 }

@@ -31,14 +31,6 @@ impl Transaction {
         self.get_snapshot(key)
     }
 
-    /// The values at several keys, in their order.
-    ///
-    /// # Errors
-    /// As [`get`](Transaction::get).
-    pub fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, TxnError> {
-        keys.iter().map(|key| self.get(key)).collect()
-    }
-
     /// The newest value at `key`, whatever the snapshot: the last own write, else the newest numbered version.
     /// For the check of a row after its lock was granted.
     ///
