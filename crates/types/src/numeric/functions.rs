@@ -2,10 +2,10 @@
 //!
 //! Everything is computed on scaled integers with guard digits and rounded once at the end.
 
-use num_bigint::BigInt;
+use num_bigint::{BigInt, BigUint};
 use num_traits::{One, Signed, ToPrimitive, Zero};
 
-use super::{Numeric, RESULT_SCALE_MAX, SIGNIFICANT_DIGITS_MIN, WEIGHT_MAX, power_of_ten};
+use super::{Numeric, RESULT_SCALE_MAX, SIGNIFICANT_DIGITS_MIN, WEIGHT_MAX, divide_rounded, power_of_ten};
 use crate::value_error::ValueError;
 
 /// Digits kept beyond the wanted ones while computing.
@@ -17,6 +17,27 @@ fn overflow() -> ValueError {
 
 fn clamp_scale(scale: i64) -> u32 {
     scale.clamp(0, RESULT_SCALE_MAX) as u32
+}
+
+/// `base` to the power of `exponent`, as `m * 2^e`: `(m, e)`, with no more than so many bits of `m`. What is beyond them
+/// is cut off at each multiplication, so the error is at most `4 * exponent` times as large as the last bit.
+fn power_truncated(base: &BigUint, mut exponent: u64, bits: u64) -> (BigUint, u64) {
+    let cut = |value: BigUint, shift: u64| {
+        let beyond = value.bits().saturating_sub(bits);
+        (value >> beyond, shift + beyond)
+    };
+    let mut result = (BigUint::one(), 0);
+    let mut square = cut(base.clone(), 0);
+    loop {
+        if exponent & 1 == 1 {
+            result = cut(&result.0 * &square.0, result.1 + square.1);
+        }
+        exponent >>= 1;
+        if exponent == 0 {
+            return result;
+        }
+        square = cut(&square.0 * &square.0, 2 * square.1);
+    }
 }
 
 impl Numeric {
@@ -299,26 +320,20 @@ impl Numeric {
         if weight + 1.0 < -f64::from(result_scale) {
             return Ok(Numeric::new(BigInt::zero(), result_scale));
         }
-        let magnitude = n.unsigned_abs();
-        let exact_digits = coefficient.magnitude().to_string().len() as u64 * u64::from(magnitude);
-        let raised = if exact_digits < 20_000 {
-            Numeric::new(coefficient.pow(magnitude), scale * magnitude)
-        } else {
-            return self.power_by_logarithm(n, result_scale);
-        };
-        Ok(if n > 0 {
-            raised.round(i64::from(result_scale))
-        } else {
-            Numeric::from(1i64).div_to_scale(&raised, result_scale)
-        })
-    }
-
-    fn power_by_logarithm(&self, n: i32, scale: u32) -> Result<Numeric, ValueError> {
-        let magnitude = self.abs();
-        let digits =
-            scale + (f64::from(n) * magnitude.ln_f64() * std::f64::consts::LOG10_E).max(0.0) as u32 + 32;
-        let logarithm = magnitude.ln_to_scale(digits);
-        let result = logarithm.mul(&Numeric::from(i64::from(n))).exp_to_scale(scale);
+        // As many bits as the result has, and some that take up the error of each multiplication.
+        let digits = weight.max(0.0) + f64::from(result_scale) + 32.0;
+        let bits = (digits * std::f64::consts::LOG2_10) as u64 + 128;
+        let magnitude = u64::from(n.unsigned_abs());
+        let raised = power_truncated(coefficient.magnitude(), magnitude, bits);
+        let unit = power_truncated(&BigUint::from(10u8), magnitude * u64::from(*scale), bits);
+        let (above, below) = if n > 0 { (raised, unit) } else { (unit, raised) };
+        let (mut numerator, mut denominator) = (BigInt::from(above.0), BigInt::from(below.0));
+        numerator *= power_of_ten(result_scale);
+        match above.1.checked_sub(below.1) {
+            Some(shift) => numerator <<= shift,
+            None => denominator <<= below.1 - above.1,
+        }
+        let result = Numeric::new(divide_rounded(&numerator, &denominator), result_scale);
         Ok(if self.is_negative() && n % 2 != 0 { result.neg() } else { result })
     }
 
