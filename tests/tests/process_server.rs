@@ -332,9 +332,17 @@ fn a_server_that_cannot_start_says_why() -> Result<()> {
         (&pem, &other_key, "tls.", "key"),
     ] {
         let tls = format!("[tls]\ncertificate_file = {certificate:?}\nkey_file = {key:?}\n");
-        let (code, said) = Server::new(folder.path(), "tls", 9, base_port, 3, &tls)?.refusal()?;
+        let server = Server::new(folder.path(), "tls", 9, base_port, 3, &tls)?;
+        let (code, said) = server.refusal()?;
         ensure!(code == Some(1) && said.contains(named) && said.contains(reason), "{tls}{said}");
         ensure!(said.lines().count() <= 2, "one clear line, not\n{said}");
+        // The check says it before the start does, with the line.
+        let mut check = Command::new(program("rustydb")?);
+        check.arg("check-config").arg(&server.config);
+        let output = finish(check, PATIENCE)?;
+        let said = text(&output);
+        ensure!(output.status.code() == Some(2) && said.contains(named), "{tls}{said}");
+        ensure!(said.contains(": line ") || said.contains("  line "), "{said}");
     }
     // A private key that others may read is refused before anything starts, and by check-config.
     let exposed = folder.path().join("exposed.key");

@@ -370,7 +370,7 @@ async fn limits_timeouts_cancels_and_figures_hold_on_leader_and_follower() -> Re
     })
 }
 
-/// A statement that only computes, for longer than any test, is ended by its timeout and by a cancel request; and while
+/// A statement that only computes, for longer than any test, is ended by its timeout and by cancel requests; and while
 /// more of them compute than the node has threads for sessions, others are served.
 async fn computing_is_ended_and_holds_nobody_up(pair: &Pair) -> Result<()> {
     const COMPUTES: &str = "(SELECT count(*) FROM generate_series(1, 1000000000000) g)";
@@ -394,16 +394,24 @@ async fn computing_is_ended_and_holds_nobody_up(pair: &Pair) -> Result<()> {
     for statement in statements {
         let client = connect(&pair.leader().target("postgres")).await?;
         let token = client.cancel_token();
-        computing.push((token, tokio::spawn(async move { code_of(&client, &statement).await })));
+        let asked = statement.clone();
+        computing.push((token, statement, tokio::spawn(async move { code_of(&client, &asked).await })));
     }
     for server in [pair.leader(), pair.follower()] {
         let client = connect(&server.target("postgres")).await?;
         client.batch_execute("UPDATE t SET n = n + 1 WHERE id = 1").await?;
     }
-    for (token, task) in computing {
+    let other = connect(&pair.follower().target("postgres")).await?;
+    for (index, (token, statement, task)) in computing.into_iter().enumerate() {
         ensure!(!task.is_finished(), "it cannot have counted so far");
         while !task.is_finished() {
-            token.cancel_query(NoTls).await?;
+            if index % 2 == 0 {
+                token.cancel_query(NoTls).await?;
+            } else {
+                // From another session, which any node takes.
+                let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query =";
+                other.batch_execute(&format!("{cancel} '{statement}'")).await?;
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(task.await??, "57014");

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use rustydb_proto::v1::admin_client::AdminClient;
-use rustydb_proto::v1::{ClusterStatusRequest, ClusterStatusResponse, NodeStatusRequest, NodeStatusResponse};
+use rustydb_proto::v1::{
+    ClusterStatusRequest, ClusterStatusResponse, Member, NodeStatusRequest, NodeStatusResponse,
+};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::error::CliError;
@@ -56,7 +58,18 @@ impl Addresses {
         let Some(member) = cluster.members.iter().find(|member| member.node_id == wanted) else {
             return Err(CliError::Refused(format!("node {wanted} is not a member of this cluster")));
         };
-        self.at(&member.interconnect_address).await
+        self.member(member).await
+    }
+
+    /// A member of the cluster, with what it says about itself. Another node may listen at its address by now.
+    pub(crate) async fn member(&self, member: &Member) -> Result<(Admin, NodeStatusResponse), CliError> {
+        let address = &member.interconnect_address;
+        let (admin, status) = self.at(address).await?;
+        if status.node_id != member.node_id {
+            let reason = format!("node {} answers at {address}, not node {}", status.node_id, member.node_id);
+            return Err(CliError::Unreachable(reason));
+        }
+        Ok((admin, status))
     }
 
     /// The node at an interconnect address, with what it says about itself.

@@ -66,7 +66,7 @@ pub(crate) async fn status(
     let (mut admin, _) = addresses.node(node).await?;
     let cluster = addresses.cluster(&mut admin).await?;
     let answers = join_all(cluster.members.iter().map(|member| async move {
-        let answer = addresses.at(&member.interconnect_address).await;
+        let answer = addresses.member(member).await;
         answer.map(|(_, status)| status).map_err(|error| error.to_string())
     }))
     .await;
@@ -187,8 +187,11 @@ fn size_warning(nodes: usize) -> Option<String> {
         1 => Some("warning: one node survives no failure; 3 is the least that survives one".to_owned()),
         2 | 4 | 6 => {
             let tolerated = nodes - quorum(nodes);
-            let survives =
-                if tolerated == 0 { "no failure".to_owned() } else { format!("{tolerated} failures") };
+            let survives = match tolerated {
+                0 => "no failure".to_owned(),
+                1 => "one failure".to_owned(),
+                more => format!("{more} failures"),
+            };
             Some(format!(
                 "warning: {nodes} nodes survive {survives}, as many as {} do; an odd number is better",
                 nodes - 1
@@ -292,7 +295,7 @@ async fn leader(addresses: &Addresses) -> Option<Led> {
     let mut cluster = addresses.cluster(&mut admin).await.ok()?;
     if !leads(&own, status.node_id) {
         let member = cluster.members.iter().find(|member| member.node_id == own.leader_id)?;
-        (admin, status) = addresses.at(&member.interconnect_address).await.ok()?;
+        (admin, status) = addresses.member(member).await.ok()?;
         own = system(&status).filter(|group| leads(group, status.node_id))?;
         cluster = addresses.cluster(&mut admin).await.ok()?;
     }
@@ -317,7 +320,7 @@ mod tests {
         assert_eq!(warned, [1, 2, 4, 6]);
         assert_eq!(
             size_warning(4).unwrap(),
-            "warning: 4 nodes survive 1 failures, as many as 3 do; an odd number is better"
+            "warning: 4 nodes survive one failure, as many as 3 do; an odd number is better"
         );
     }
 

@@ -113,12 +113,12 @@ fn main() -> ExitCode {
                 Err(code) => code,
             }
         }
-        Command::CheckConfig { file } => match load(&file) {
-            Ok(_) => {
+        Command::CheckConfig { file } => match rustydb_server::check_config(&file) {
+            Ok(()) => {
                 println!("{}: good", file.display());
                 ExitCode::SUCCESS
             }
-            Err(code) => code,
+            Err(error) => refused(&error),
         },
         Command::Log(LogCommand::Dump { file }) => dump(&file),
     }
@@ -145,13 +145,15 @@ fn dump(file: &std::path::Path) -> ExitCode {
 }
 
 fn load(file: &std::path::Path) -> Result<Config, ExitCode> {
-    Config::load(file).map_err(|error| {
-        match &error {
-            ConfigError::Read { source, .. } => eprintln!("rustydb: {error}: {source}"),
-            _ => eprintln!("rustydb: {error}"),
-        }
-        ExitCode::from(WRONG)
-    })
+    Config::load(file).map_err(|error| refused(&error))
+}
+
+fn refused(error: &ConfigError) -> ExitCode {
+    match error {
+        ConfigError::Read { source, .. } => eprintln!("rustydb: {error}: {source}"),
+        _ => eprintln!("rustydb: {error}"),
+    }
+    ExitCode::from(WRONG)
 }
 
 fn run_dev(dev: Dev) -> ExitCode {

@@ -67,10 +67,12 @@ fn bind(key: &'static str, address: &str) -> Result<TcpListener, ServeError> {
     Ok(listener)
 }
 
-fn runtime(name: &str, threads: usize) -> Result<Runtime, ServeError> {
+/// A runtime with so many threads; what computes or blocks may take `more_max` beyond them.
+fn runtime(name: &str, threads: usize, more_max: usize) -> Result<Runtime, ServeError> {
     Builder::new_multi_thread()
         .thread_name(name)
         .worker_threads(threads)
+        .max_blocking_threads(more_max)
         .enable_all()
         .build()
         .map_err(ServeError::System)
@@ -94,8 +96,10 @@ pub fn run(config: Config, parent: Parent) -> Result<(), ServeError> {
         0 => (cores / 2).clamp(1, 4),
         threads => threads,
     };
-    let consensus = runtime("consensus", consensus_threads)?;
-    let sql = runtime("sql", sql_threads)?;
+    let consensus = runtime("consensus", consensus_threads, 512)?;
+    // All sessions of all nodes may compute at once at a leader, and each that does hands its thread's work to another.
+    let sessions_max = config.session.max_connections.saturating_mul(7);
+    let sql = runtime("sql", sql_threads, sessions_max.saturating_add(512))?;
     let environments = Environments {
         consensus: Env::os_on(consensus.handle().clone()),
         sql: Env::os_on(sql.handle().clone()),

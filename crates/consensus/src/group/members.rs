@@ -151,6 +151,10 @@ impl Group {
         if !status.voters.contains(&to) {
             return Err(ConsensusError::Refused { group, reason: format!("node {to} has no vote") });
         }
+        // Nobody could propose until its election would have failed.
+        if !self.answering().contains(&to) {
+            return Err(ConsensusError::Refused { group, reason: format!("node {to} does not answer") });
+        }
         let mut events = self.watch();
         self.inner.proposer.distrust_lease(status.term);
         let trigger = self.inner.handle.raft.trigger();
@@ -158,7 +162,9 @@ impl Group {
         let elected = events.wait_for(|event| event.term > status.term && event.leader.is_some());
         match self.inner.env.timeout(self.inner.config.election_timeout_max * 3, elected).await {
             Ok(Ok(())) if events.borrow().leader == Some(to) => Ok(()),
-            Ok(Ok(())) => Err(ConsensusError::Busy { group, reason: "another voter was elected".to_owned() }),
+            Ok(Ok(())) => {
+                Err(ConsensusError::Busy { group, reason: "another voter was elected instead".to_owned() })
+            }
             Ok(Err(_)) => Err(self.inner.handle.stopped("the group was closed")),
             Err(_) => {
                 self.give_up_leading(status.term).await;

@@ -32,6 +32,13 @@ impl fmt::Display for Finding {
     }
 }
 
+impl Finding {
+    /// Something that is wrong with what a key is set to in `text`.
+    pub(crate) fn of_key(text: &str, key: &str, reason: String) -> Finding {
+        Finding { line: line_of(text, key), key: key.to_owned(), reason }
+    }
+}
+
 /// Reads and checks the text of a configuration file.
 ///
 /// # Errors
@@ -44,11 +51,7 @@ pub fn check_text(text: &str) -> Result<Config, Vec<Finding>> {
     let mut findings: Vec<Finding> = config
         .validate()
         .into_iter()
-        .map(|problem| Finding {
-            line: line_of(text, problem.key()),
-            key: problem.key().to_owned(),
-            reason: problem.to_string(),
-        })
+        .map(|problem| Finding::of_key(text, problem.key(), problem.to_string()))
         .collect();
     if findings.is_empty() {
         return Ok(config);
@@ -57,15 +60,14 @@ pub fn check_text(text: &str) -> Result<Config, Vec<Finding>> {
     Err(findings)
 }
 
-/// The private keys that others than the server's account may read. A file that is not there is not looked at: it may
-/// be on another machine than the configuration.
+/// The private keys that others than the server's account may read. A file that is not there is not looked at here.
 pub(super) fn exposed_keys(text: &str, tls: &TlsConfig) -> Vec<Finding> {
     let keys = [("tls.key_file", &tls.key_file), ("tls.interconnect_key_file", &tls.interconnect_key_file)];
     let exposed = |(key, path): (&str, &PathBuf)| {
         let metadata = std::fs::metadata(path).ok().filter(|_| !path.as_os_str().is_empty())?;
         let reason = access_problem(metadata.mode(), metadata.uid())?;
         let reason = format!("{}: {reason}", path.display());
-        Some(Finding { line: line_of(text, key), key: key.to_owned(), reason })
+        Some(Finding::of_key(text, key, reason))
     };
     keys.into_iter().filter_map(exposed).collect()
 }

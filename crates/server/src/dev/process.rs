@@ -60,6 +60,11 @@ pub(crate) fn describe(status: ExitStatus) -> String {
     }
 }
 
+/// Why a node ended before it served: what ended it from outside, else its last words.
+pub(crate) fn why_ended(layout: &Layout, node: u16, status: ExitStatus) -> String {
+    if status.signal().is_some() { describe(status) } else { last_words(layout, node) }
+}
+
 /// The last line that a node logged about an error, or its last line at all.
 pub(crate) fn last_words(layout: &Layout, node: u16) -> String {
     let text = std::fs::read_to_string(layout.log_file(node)).unwrap_or_default();

@@ -100,8 +100,11 @@ pub(crate) async fn start_one(dir: &Path, number: u16) -> Result<(), DevError> {
     let started = Instant::now();
     let mut last: Option<NodeStatusResponse> = None;
     while started.elapsed() < START_DEADLINE {
-        if let Ok(Some(_)) = child.try_wait() {
-            return Err(DevError::Start { node: number, reason: process::last_words(&layout, number) });
+        if let Ok(Some(status)) = child.try_wait() {
+            return Err(DevError::Start {
+                node: number,
+                reason: process::why_ended(&layout, number, status),
+            });
         }
         if let Some(status) = client.status().await {
             if status.ready {
@@ -246,8 +249,8 @@ impl Cluster {
         while Instant::now() < deadline {
             self.poll().await;
             for node in &mut self.nodes {
-                if let Some(Ok(Some(_))) = node.child.as_mut().map(Child::try_wait) {
-                    let reason = process::last_words(&self.layout, node.number);
+                if let Some(Ok(Some(status))) = node.child.as_mut().map(Child::try_wait) {
+                    let reason = process::why_ended(&self.layout, node.number, status);
                     return Err(DevError::Start { node: node.number, reason });
                 }
             }

@@ -28,6 +28,8 @@ mod status;
 mod system;
 mod tls;
 
+pub(crate) use tls::problems as certificate_problems;
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Arc;

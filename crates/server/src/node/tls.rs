@@ -76,6 +76,20 @@ pub(crate) fn postgres(config: &TlsConfig) -> Result<Option<TlsIdentity>, NodeEr
     Ok(Some(checked))
 }
 
+/// What is wrong with the certificates and keys, each with its key of the configuration.
+pub(crate) fn problems(config: &TlsConfig) -> Vec<(&'static str, String)> {
+    [postgres(config).err(), interconnect(config).err()]
+        .into_iter()
+        .flatten()
+        .filter_map(|error| match error {
+            NodeError::Certificate { key, path, reason } => {
+                Some((key, format!("{}: {reason}", path.display())))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,7 +31,7 @@ pub(super) async fn table(
 ) -> Result<(), SqlError> {
     let mode = TableLockMode::AccessExclusive;
     let Some(mut table) = lock_table(&alter.name, alter.if_exists, mode, txn, context).await? else {
-        let message = format!("relation \"{}\" does not exist", alter.name);
+        let message = format!("relation \"{}\" does not exist", last_ident(&alter.name)?.value);
         skipped(SqlState::SUCCESSFUL_COMPLETION, message, context);
         return Ok(());
     };

@@ -3,7 +3,7 @@
 use rustydb_txn::{TableLockId, TableLockMode, Transaction};
 use sqlparser::ast::ObjectName;
 
-use super::{change, current, lock_table, skipped};
+use super::{change, current, lock_table, not_there, skipped};
 use crate::bind::Binder;
 use crate::bind::errors::fail;
 use crate::bind::from::last_ident;
@@ -19,20 +19,9 @@ pub(super) async fn tables(
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
     for name in names {
-        let found = lock_table(name, if_exists, TableLockMode::AccessExclusive, txn, context).await;
-        let found = found.map_err(|error| {
-            if error.state() == SqlState::UNDEFINED_TABLE {
-                fail(SqlState::UNDEFINED_TABLE, format!("table \"{name}\" does not exist"))
-            } else {
-                error
-            }
-        })?;
-        match found {
+        match lock_table(name, true, TableLockMode::AccessExclusive, txn, context).await? {
             Some(table) => change(txn, context).await?.drop_table(&table).await?,
-            None => {
-                let message = format!("table \"{name}\" does not exist");
-                skipped(SqlState::SUCCESSFUL_COMPLETION, message, context);
-            }
+            None => not_there((SqlState::UNDEFINED_TABLE, "table"), name, if_exists, txn, context)?,
         }
     }
     Ok(())
@@ -58,12 +47,9 @@ pub(super) async fn indexes(
             now.catalog.index_named(schema.oid, &own.value).map(|(table, index)| (table.oid, index.oid))
         });
         let Some((table_oid, index_oid)) = found else {
-            let message = format!("index \"{}\" does not exist", own.value);
-            if if_exists {
-                skipped(SqlState::SUCCESSFUL_COMPLETION, message, context);
-                continue;
-            }
-            return Err(fail(SqlState::UNDEFINED_OBJECT, message));
+            drop(binder);
+            not_there((SqlState::UNDEFINED_OBJECT, "index"), name, if_exists, txn, context)?;
+            continue;
         };
         let lock = TableLockId::new(table_oid.get());
         txn.lock_table(lock, TableLockMode::AccessExclusive, context.lock_wait).await?;

@@ -101,6 +101,29 @@ fn skipped(state: SqlState, message: impl std::fmt::Display, context: &ExecConte
     context.session.notice(notice.with_severity(Severity::Notice));
 }
 
+/// DROP of a name that means nothing: the error, which is of the schema if that is missing already, or a notice.
+fn not_there(
+    (state, kind): (SqlState, &str),
+    name: &sqlparser::ast::ObjectName,
+    if_exists: bool,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let now = current(txn, context)?;
+    let (schema, own) = Binder::new(&now, &[]).split_name(name)?;
+    let error = match schema.filter(|schema| now.catalog.schema_named(&schema.value).is_none()) {
+        Some(schema) => {
+            fail(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{}\" does not exist", schema.value))
+        }
+        None => fail(state, format!("{kind} \"{}\" does not exist", own.value)),
+    };
+    if !if_exists {
+        return Err(error);
+    }
+    skipped(SqlState::SUCCESSFUL_COMPLETION, error.message(), context);
+    Ok(())
+}
+
 /// Locks a table and reads its descriptor anew; `None` when it is not there and need not be.
 async fn lock_table(
     name: &sqlparser::ast::ObjectName,

@@ -223,6 +223,7 @@ fn asks_catalog(name: &str) -> bool {
                 | "pg_conf_load_time"
                 | "pg_sequence_last_value"
                 | "pg_blocking_pids"
+                | "pg_cancel_backend"
                 | "txid_current"
         )
 }
