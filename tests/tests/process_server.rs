@@ -204,6 +204,11 @@ async fn a_lost_folder_comes_back_only_under_a_new_number(page: &mut Page) -> Re
     let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
     let role = |id: u64| nodes.iter().find(|node| node["node"] == id).map(|node| node["role"].clone());
     ensure!(role(4) == Some("follower".into()), "{status}");
+    // What answers at the lost node's address is the other one, and nobody counts it twice.
+    let lost = nodes.iter().find(|node| node["node"] == 3).context("node 3 is still a member")?;
+    ensure!(lost["health"] == "down" && lost["role"] == "unknown", "{status}");
+    ensure!(lost["reason"].as_str().is_some_and(|reason| reason.contains("node 4 answers")), "{status}");
+    ensure!(status["voters_up"] == 3 && status["quorum"] == 3, "{status}");
     let logs = page.logs();
     let (learner, voter) =
         (logs.find("adding a learner group=1 learner=4"), logs.find("voter group=1 voter=4"));
