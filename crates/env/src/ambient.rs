@@ -84,6 +84,11 @@ pub fn in_place<T>(work: impl FnOnce() -> T) -> T {
     env().in_place(work)
 }
 
+/// Within [`in_place`], between two parts of the work: lets others compute when it has had its turn.
+pub fn share_turn() {
+    crate::os::share_turn();
+}
+
 /// Lets other tasks run.
 pub async fn yield_now() {
     crate::timer::YieldNow::default().await;

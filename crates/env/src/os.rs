@@ -1,6 +1,7 @@
 //! The operating system as the outside world: tokio, threads and `std::fs`.
 
 mod disk;
+mod turns;
 
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Wake, Waker};
@@ -9,6 +10,7 @@ use std::thread::Thread;
 use rand::Rng as _;
 
 pub use disk::OsDisk;
+pub(crate) use turns::{compute, share as share_turn};
 
 use crate::disk::Disk;
 use crate::runtime::{Backend, BoxTask};

@@ -154,9 +154,14 @@ impl Env {
     }
 
     /// Does work that may take long, on the calling thread: whatever else waits for this thread is handed to another. The
-    /// work is that of the calling task, which is not polled meanwhile. In the simulator it takes no time.
+    /// work is that of the calling task, which is not polled meanwhile. A few of them per core compute at once, in turns;
+    /// see [`ambient::share_turn`](crate::ambient::share_turn). In the simulator it takes no time.
     pub fn in_place<T>(&self, work: impl FnOnce() -> T) -> T {
-        if self.backend.can_hand_over() { tokio::task::block_in_place(work) } else { work() }
+        if self.backend.can_hand_over() {
+            tokio::task::block_in_place(|| crate::os::compute(work))
+        } else {
+            work()
+        }
     }
 
     /// Runs work that blocks, away from the reactor threads; in the simulator at once, in place.

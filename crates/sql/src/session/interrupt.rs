@@ -80,11 +80,12 @@ impl Interrupts {
     }
 
     /// As [`check`](Interrupts::check) within a statement, which also fails when its time is over: work that computes
-    /// for long waits for nothing that [`guard`](Interrupts::guard) could end.
+    /// for long waits for nothing that [`guard`](Interrupts::guard) could end. Others that compute get their turns here.
     ///
     /// # Errors
     /// 57014, or 57P01 as FATAL.
     pub fn check_running(&self) -> Result<(), SqlError> {
+        ambient::share_turn();
         self.check()?;
         match self.deadline_nanos.load(Ordering::Relaxed) {
             0 => Ok(()),

@@ -1,0 +1,162 @@
+//! Turns at computing, so that hundreds of statements that compute leave the cores to those that do not.
+//!
+//! Work that was handed its thread ([`Env::in_place`](crate::Env::in_place)) computes while it has one of a few turns per
+//! core. When its turn has lasted [`TURN`] and others wait, it goes to the end of their queue.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// How long one computes while others wait.
+const TURN: Duration = Duration::from_millis(5);
+/// Turns per core. More than one, since what has a turn may wait for the disk.
+const TURNS_PER_CORE: usize = 4;
+
+static TURNS: LazyLock<Turns> = LazyLock::new(|| {
+    Turns::new(TURNS_PER_CORE * std::thread::available_parallelism().map_or(2, std::num::NonZero::get))
+});
+
+thread_local! {
+    /// Since when this thread has its turn.
+    static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Computes in a turn of this process.
+pub(crate) fn compute<T>(work: impl FnOnce() -> T) -> T {
+    TURNS.compute(work)
+}
+
+/// Between two parts of what computes: lets others have the turn, if it has lasted and they wait.
+pub(crate) fn share() {
+    if let Some(since) = SINCE.get() {
+        TURNS.share(since);
+    }
+}
+
+struct Turns {
+    queue: Mutex<Queue>,
+    waiting: AtomicUsize,
+}
+
+struct Queue {
+    free: usize,
+    waiting: VecDeque<Arc<Waiting>>,
+}
+
+struct Waiting {
+    thread: Thread,
+    is_next: AtomicBool,
+}
+
+impl Turns {
+    fn new(count: usize) -> Self {
+        Self {
+            queue: Mutex::new(Queue { free: count, waiting: VecDeque::new() }),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    fn compute<T>(&self, work: impl FnOnce() -> T) -> T {
+        /// Gives the turn back, after a panic too.
+        struct Given<'a>(&'a Turns);
+        impl Drop for Given<'_> {
+            fn drop(&mut self) {
+                SINCE.set(None);
+                self.0.give_back();
+            }
+        }
+        if SINCE.get().is_some() {
+            // Within work that has a turn.
+            return work();
+        }
+        self.take();
+        SINCE.set(Some(Instant::now()));
+        let _given = Given(self);
+        work()
+    }
+
+    fn share(&self, since: Instant) {
+        if self.waiting.load(Ordering::Relaxed) > 0 && since.elapsed() >= TURN {
+            self.give_back();
+            self.take();
+            SINCE.set(Some(Instant::now()));
+        }
+    }
+
+    fn take(&self) {
+        let waiting = {
+            let mut queue = self.queue.lock();
+            if queue.free > 0 {
+                queue.free -= 1;
+                return;
+            }
+            let waiting =
+                Arc::new(Waiting { thread: std::thread::current(), is_next: AtomicBool::new(false) });
+            queue.waiting.push_back(Arc::clone(&waiting));
+            self.waiting.store(queue.waiting.len(), Ordering::Relaxed);
+            waiting
+        };
+        while !waiting.is_next.load(Ordering::Acquire) {
+            std::thread::park();
+        }
+    }
+
+    fn give_back(&self) {
+        let mut queue = self.queue.lock();
+        match queue.waiting.pop_front() {
+            Some(next) => {
+                self.waiting.store(queue.waiting.len(), Ordering::Relaxed);
+                drop(queue);
+                next.is_next.store(true, Ordering::Release);
+                next.thread.unpark();
+            }
+            None => queue.free += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_compute_at_once_than_there_are_turns_and_all_come_to_an_end() {
+        let turns = Turns::new(2);
+        let (computing, most, done) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..12 {
+                scope.spawn(|| {
+                    turns.compute(|| {
+                        for _ in 0..20 {
+                            let now = computing.fetch_add(1, Ordering::SeqCst) + 1;
+                            most.fetch_max(now, Ordering::SeqCst);
+                            // Nested work has the turn already.
+                            turns.compute(|| std::thread::sleep(Duration::from_micros(500)));
+                            computing.fetch_sub(1, Ordering::SeqCst);
+                            // As if the turn had lasted: so each is passed on many times.
+                            turns.share(Instant::now().checked_sub(TURN).unwrap());
+                        }
+                        done.fetch_add(1, Ordering::SeqCst);
+                    });
+                });
+            }
+        });
+        assert_eq!(done.load(Ordering::SeqCst), 12);
+        assert!(most.load(Ordering::SeqCst) <= 2);
+        assert_eq!((turns.queue.lock().free, turns.waiting.load(Ordering::SeqCst)), (2, 0));
+    }
+
+    #[test]
+    fn a_panic_gives_the_turn_back() {
+        let turns = Turns::new(1);
+        let fallen =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| turns.compute(|| panic!("planned"))));
+        assert!(fallen.is_err());
+        assert_eq!(turns.compute(|| 7), 7);
+    }
+}
