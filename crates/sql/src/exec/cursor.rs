@@ -229,6 +229,12 @@ impl Cursor {
         Ok(())
     }
 
+    /// Whether it has changed rows so far.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        self.count > 0 && !matches!(self.plan.action, Action::Query(_) | Action::Lock(_))
+    }
+
     /// How many rows are kept, if they are.
     #[must_use]
     pub fn kept_count(&self) -> Option<usize> {

@@ -436,6 +436,10 @@ impl Executor for SqlExecutor {
         .await
     }
 
+    fn has_changed(&self, cursor: &Running) -> bool {
+        cursor.cursor.has_changed()
+    }
+
     fn complete(&self, cursor: &Running, out: &mut BytesMut) {
         let tag = match &cursor.planned.copy {
             Some(_) => format!("COPY {}", cursor.copied),

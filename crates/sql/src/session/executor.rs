@@ -206,6 +206,9 @@ pub trait Executor: Send + Sync + 'static {
     /// Goes to a row of a run that keeps its rows, by its number from 0: it is fetched next.
     fn seek(&self, cursor: &mut Self::Cursor, row: usize);
 
+    /// Whether a run has changed rows so far.
+    fn has_changed(&self, cursor: &Self::Cursor) -> bool;
+
     /// Appends the CommandComplete of a run that is done.
     fn complete(&self, cursor: &Self::Cursor, out: &mut BytesMut);
 

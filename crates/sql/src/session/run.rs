@@ -136,10 +136,12 @@ impl<E: Executor> Session<E> {
             };
             self.apply_changes()?;
             self.tell_notices(sink.buffer());
-            if self.access == Access::ReadWrite && fetched.rows > 0 {
+            rows += fetched.rows;
+            // That there is no row is an answer too.
+            let tells_of_none = rows == 0 && fetched.is_done && !self.parts.executor.has_changed(cursor);
+            if self.access == Access::ReadWrite && (fetched.rows > 0 || tells_of_none) {
                 self.unsettled.get_or_insert(start);
             }
-            rows += fetched.rows;
             if fetched.is_done {
                 return Ok(Fetched { rows, is_done: true });
             }

@@ -117,6 +117,10 @@ impl Executor for Scripted {
         Ok(Fetched { rows, is_done: run.given == run.script.rows && rows < rows_max })
     }
 
+    fn has_changed(&self, run: &Run) -> bool {
+        run.script.shape.columns.is_empty()
+    }
+
     fn complete(&self, run: &Run, out: &mut BytesMut) {
         let tag = if run.script.shape.columns.is_empty() {
             "INSERT 0 1".into()

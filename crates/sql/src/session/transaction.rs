@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Rules that protect what a client sees:
-//! - rows that a read-write transaction returns leave the buffer only after [`settle_reads`](rustydb_txn::Transaction::settle_reads), because the
-//!   transaction may have read commits that are still in flight; when that fails they are taken back;
+//! - rows that a read-write transaction returns, and that there are none, leave the buffer only after
+//!   [`settle_reads`](rustydb_txn::Transaction::settle_reads), because the transaction may have read commits that are
+//!   still in flight; when that fails they are taken back;
 //! - an error that may come of what was read is told only then, too: that a key is there already, say;
 //! - CommandComplete of COMMIT, and ReadyForQuery after an implicit commit, are written when the commit stands;
 //! - a commit whose fate is unknown is asked for until it is known or its deadline passes (08007).
