@@ -299,6 +299,15 @@ async fn limits_timeouts_cancels_and_figures_hold_on_leader_and_follower() -> Re
 
     holder.batch_execute("BEGIN; UPDATE t SET n = 1 WHERE id = 1").await?;
     for server in [pair.leader(), pair.follower()] {
+        // What is asked for with the connection holds too.
+        let asked = format!("{} options='-c lock_timeout=70ms -c work_mem=3MB'", server.target("postgres"));
+        let client = connect(&asked).await?;
+        let held: String = client
+            .query_one("SELECT current_setting('lock_timeout') || current_setting('work_mem')", &[])
+            .await?
+            .get(0);
+        assert_eq!(held, "70ms3MB");
+        assert_eq!(code_of(&client, "UPDATE t SET n = 2 WHERE id = 1").await?, "55P03");
         let client = connect(&server.target("postgres")).await?;
         let wait = "UPDATE t SET n = 2 WHERE id = 1";
         assert_eq!(code_of(&client, &format!("SET lock_timeout = '100ms'; {wait}")).await?, "55P03");

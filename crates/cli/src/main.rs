@@ -53,7 +53,7 @@ struct Global {
     #[arg(long, global = true)]
     json: bool,
     /// Longest wait for one answer, such as 5s.
-    #[arg(long, global = true, default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, global = true, default_value = "3s", value_parser = parse_duration)]
     connect_timeout: Duration,
     /// PEM file with the authority of the nodes' certificates, when the interconnect has TLS.
     #[arg(long, global = true, env = "RUSTYDB_CA_FILE")]

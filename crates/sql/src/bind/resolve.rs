@@ -210,7 +210,11 @@ impl Binder<'_> {
             && modifiers.is_empty()
             && let Ok((schema, name)) = self.split_name(name)
             && schema.is_none_or(|schema| schema.value == "pg_catalog")
-            && let Some(found) = DataType::parse(&name.value)
+            && let Some(found) = DataType::parse(match name.value.as_str() {
+                // Without quotes it is the word for character(1).
+                "char" if schema.is_some() || name.quote_style.is_some() => "\"char\"",
+                name => name,
+            })
         {
             return Ok(found);
         }

@@ -304,7 +304,10 @@ impl Settings {
                 continue;
             }
             let (name, value) = checked(name, value)?;
-            if settings.start.get(&name) != Some(&value) {
+            // A name may come twice: first as configured, then as the client wants it. The last counts.
+            if settings.start.get(&name) == Some(&value) {
+                settings.session.remove(&name);
+            } else {
                 settings.session.insert(name, value);
             }
         }
@@ -850,5 +853,15 @@ mod tests {
         assert_eq!(timeout(&Settings::of_session("someone", false, &values).unwrap()), Some(4000));
         settings.reset_all();
         assert_eq!(timeout(&settings), None);
+    }
+
+    #[test]
+    fn what_a_client_asks_for_when_it_connects_comes_after_what_is_configured() {
+        let twice =
+            [("lock_timeout", "0"), ("lock_timeout", "4s")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+        let settings = Settings::of_session("someone", false, &twice).unwrap();
+        assert_eq!(settings.derived().lock_timeout, Some(Duration::from_secs(4)));
+        let moved = Settings::of_moved_session("someone", false, &twice, &twice).unwrap();
+        assert_eq!(moved.derived().lock_timeout, Some(Duration::from_secs(4)));
     }
 }
