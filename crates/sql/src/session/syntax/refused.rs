@@ -96,6 +96,7 @@ const ALTERATIONS: &[&str] = &[
     "INHERIT",
     "NO INHERIT",
     "SET COMPRESSION",
+    "SET SCHEMA",
     "SET STATISTICS",
     "SET STORAGE",
     "SET TABLESPACE",
@@ -136,8 +137,19 @@ pub(super) fn feature(tokens: &[&TokenWithSpan]) -> Option<String> {
         let found = ALTERATIONS.iter().find(|name| contains(&words, name));
         return found.map(|name| format!("ALTER TABLE {name}"));
     }
-    if starts(&words, "COPY") && contains(&words, "WHERE") {
+    if starts(&words, "COPY") && contains(&words, "FORCE_QUOTE") {
+        return Some("FORCE_QUOTE of all columns".to_owned());
+    }
+    if starts(&words, "COPY") && !starts(&words, "COPY (") && contains(&words, "WHERE") {
         return Some("COPY ... WHERE".to_owned());
+    }
+    for object in ["ALTER ROLE", "ALTER USER", "ALTER DATABASE"] {
+        if starts(&words, object) && contains(&words, "SET") {
+            return Some(format!("{object} ... SET"));
+        }
+    }
+    if starts(&words, "ALTER INDEX IF EXISTS") {
+        return Some("ALTER INDEX IF EXISTS".to_owned());
     }
     for statement in ["ANALYZE", "VACUUM"] {
         if starts(&words, statement) {

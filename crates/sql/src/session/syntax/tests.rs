@@ -162,6 +162,13 @@ fn what_postgresql_has_and_this_has_not_is_named() {
         ("comment on constraint c on t is 'x'", "COMMENT ON CONSTRAINT"),
         ("set role postgres", "SET ROLE"),
         ("copy t from stdin where a > 1", "COPY ... WHERE"),
+        (
+            "copy (select a from t where a < 4) to stdout (format csv, force_quote *)",
+            "FORCE_QUOTE of all columns",
+        ),
+        ("alter table t set schema s", "ALTER TABLE SET SCHEMA"),
+        ("alter role r set work_mem = '8MB'", "ALTER ROLE ... SET"),
+        ("alter index if exists i rename to j", "ALTER INDEX IF EXISTS"),
         ("select 1 between symmetric 2 and 0", "BETWEEN SYMMETRIC"),
         ("update t set a = 1 where current of c", "WHERE CURRENT OF"),
         ("select 1 for update", "locking of rows without FROM"),
