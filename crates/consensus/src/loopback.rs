@@ -134,9 +134,17 @@ impl LoopbackNetwork {
         });
     }
 
-    /// Delivers nothing to a node any more, as after a crash.
+    /// Delivers nothing to a node any more, as after a crash. What it had sent is lost with it.
     pub fn detach(&self, node: NodeId) {
-        self.inner.lock().nodes.remove(&node);
+        let mut state = self.inner.lock();
+        state.nodes.remove(&node);
+        // The timers of these frames end with the node; left in the queue, each would arrive in place of a later one.
+        let mut lost = 0;
+        for (_, (_, queue)) in state.on_the_way.iter_mut().filter(|((from, ..), _)| *from == node) {
+            lost += queue.len() as u64;
+            queue.clear();
+        }
+        state.traffic.lost += lost;
     }
 
     /// How all links are that were not set one by one.
@@ -261,5 +269,51 @@ impl FrameSink for AnswerSink {
     fn send(&self, frame: RaftFrame) -> Result<(), TransportError> {
         self.network.send(&self.env, self.from, self.to, self.lane, &frame, true);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustydb_env::sim::Simulation;
+    use rustydb_proto::v1::{RaftTransferAnswer, raft_frame::Body};
+
+    use super::*;
+
+    /// Numbers of the calls that came.
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<u64>>);
+
+    impl Inbound for Seen {
+        fn request(&self, _: NodeId, frame: RaftFrame, _: &Arc<dyn FrameSink>) {
+            self.0.lock().push(frame.call);
+        }
+        fn answer(&self, _: NodeId, _: RaftFrame) {}
+        fn lost(&self, _: NodeId, _: Lane) {}
+    }
+
+    #[test]
+    fn what_a_crashed_node_had_sent_does_not_come_in_place_of_what_it_sends_later() {
+        let simulation = Simulation::new(3);
+        let (sender, receiver) = (simulation.add_node(), simulation.add_node());
+        let network = LoopbackNetwork::new();
+        let seen: Arc<Seen> = Arc::default();
+        let env = simulation.env(receiver);
+        let tasks = TaskGroup::new(&env);
+        network.attach(NodeId::new(2), &env, &tasks, seen.clone());
+        let send = |call| {
+            let body = Some(Body::TransferAnswer(RaftTransferAnswer { refusal: None }));
+            let endpoint = network.endpoint(NodeId::new(1), &simulation.env(sender));
+            endpoint.send(NodeId::new(2), Lane::Consensus, RaftFrame { group: 1, call, body }).unwrap();
+        };
+        send(1);
+        network.detach(NodeId::new(1));
+        simulation.crash(sender);
+        send(2);
+        send(3);
+        simulation
+            .block_on(Duration::from_secs(1), simulation.harness().sleep(Duration::from_millis(1)))
+            .unwrap();
+        assert_eq!(*seen.0.lock(), [2, 3]);
+        assert_eq!((network.traffic().sent, network.traffic().delivered, network.traffic().lost), (3, 2, 1));
     }
 }

@@ -59,8 +59,14 @@ fn options() -> Result<Options> {
                 options.bug = Some(*bug.with_context(|| format!("there is no bug {name}"))?);
             }
             "--verbose" => options.verbose = true,
+            "--log" => tracing_subscriber::fmt()
+                .with_env_filter(tracing_subscriber::EnvFilter::builder().parse(value()?)?)
+                .with_writer(std::io::stderr)
+                .with_ansi(false)
+                .without_time()
+                .init(),
             _ => bail!(
-                "unknown option {name}; known are --seed, --seeds, --seconds, --sql, --models and --verbose"
+                "unknown option {name}; known are --seed, --seeds, --seconds, --sql, --models, --verbose and --log"
             ),
         }
     }

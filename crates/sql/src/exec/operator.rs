@@ -520,7 +520,10 @@ impl Series {
 
 fn function_rows(function: TableFunction, values: &[Value], run: &Run<'_>) -> Result<Vec<Row>, SqlError> {
     match function {
-        TableFunction::Scalar => Ok(vec![values.to_vec()]),
+        TableFunction::Scalar => {
+            run.state.charge_row(values.get(..1).unwrap_or_default())?;
+            Ok(vec![values.to_vec()])
+        }
         TableFunction::Set(function) => {
             let mut rows = Vec::new();
             let mut emit = |value: Value| {

@@ -121,8 +121,10 @@ impl RunState {
 
     /// Counts bytes that are kept no longer.
     pub fn release(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-        self.pool.give_back(bytes);
+        let left = |used: usize| Some(used.saturating_sub(bytes));
+        let used = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).unwrap_or_default();
+        debug_assert!(bytes <= used, "{bytes} bytes are released of {used} that were charged");
+        self.pool.give_back(bytes.min(used));
     }
 
     /// The rows of a common table expression, computed at the first call.

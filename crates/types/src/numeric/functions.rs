@@ -324,8 +324,14 @@ impl Numeric {
         let digits = weight.max(0.0) + f64::from(result_scale) + 32.0;
         let bits = (digits * std::f64::consts::LOG2_10) as u64 + 128;
         let magnitude = u64::from(n.unsigned_abs());
-        let raised = power_truncated(coefficient.magnitude(), magnitude, bits);
-        let unit = power_truncated(&BigUint::from(10u8), magnitude * u64::from(*scale), bits);
+        // Without zeros at the end a number whose power lies half way between two results is short enough to be exact.
+        let (mut base, mut base_scale) = (coefficient.magnitude().clone(), *scale);
+        while base_scale > 0 && (&base % 10u8).is_zero() {
+            base /= 10u8;
+            base_scale -= 1;
+        }
+        let raised = power_truncated(&base, magnitude, bits);
+        let unit = power_truncated(&BigUint::from(10u8), magnitude * u64::from(base_scale), bits);
         let (above, below) = if n > 0 { (raised, unit) } else { (unit, raised) };
         let (mut numerator, mut denominator) = (BigInt::from(above.0), BigInt::from(below.0));
         numerator *= power_of_ten(result_scale);
