@@ -354,6 +354,9 @@ async fn nothing_is_told_of_what_may_never_be() -> Result<()> {
         ("SELECT n FROM counters WHERE id = 2", None),
         ("SELECT n FROM counters WHERE id = 2 FOR UPDATE", None),
         ("UPDATE counters SET n = 1 WHERE id = 2", None),
+        ("DECLARE c SCROLL CURSOR FOR SELECT n FROM counters WHERE id = 2; FETCH ALL FROM c", None),
+        ("DECLARE c CURSOR FOR SELECT n FROM counters WHERE id = 2; FETCH ALL FROM c", None),
+        ("DECLARE c CURSOR FOR SELECT n FROM counters WHERE id = 1; MOVE ALL FROM c", None),
     ];
     let cluster = Cluster::start(3)?;
     let leader = cluster.leader("postgres")?;

@@ -142,9 +142,14 @@ impl<E: Executor> Session<E> {
     ) -> Result<String, Fault> {
         self.ensure_transaction(Access::ReadOnly).await?;
         let mut portal = self.portals.remove(name).ok_or_else(|| no_such_cursor(name))?;
+        let start = sink.buffer().len();
         let result = self.fetch_from(&mut portal, motion, is_move, (formats, is_described), sink).await;
         self.portals.insert(name.to_owned(), portal);
         let rows = result?;
+        if self.access == Access::ReadWrite {
+            // How many there were is an answer, whether they were shown or not. What was shown may have left.
+            self.unsettled.get_or_insert(start.min(sink.buffer().len()));
+        }
         Ok(format!("{} {rows}", if is_move { "MOVE" } else { "FETCH" }))
     }
 
