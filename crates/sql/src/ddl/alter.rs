@@ -217,6 +217,7 @@ impl Rows {
 /// A fresh snapshot under the table's lock: what was committed before the lock was granted is in it.
 fn refresh(txn: &mut Transaction) {
     txn.begin_statement();
+    txn.read_newest();
 }
 
 fn writer(table: &TableDescriptor, context: &ExecContext<'_>) -> Result<TableWriter, SqlError> {

@@ -41,6 +41,9 @@ impl Slot {
             run.state.charge_row(&key.0)?;
             self.seen.insert(key);
         }
+        if self.state.gathers() {
+            run.state.charge_row(&args)?;
+        }
         if call.order_by.is_empty() {
             return self.state.update(&args);
         }

@@ -45,8 +45,8 @@ enum Candidates {
     Hashed(HashedRow, usize),
     /// What a lookup finds, and rows of it that were read.
     LookedUp(Box<ScanState>, std::vec::IntoIter<Row>),
-    /// The right side around values of the left row, and rows of it that were computed.
-    Lateral(Row, Box<State>, std::vec::IntoIter<Row>),
+    /// The right side around values of the left row, rows of it that were computed, and the bytes that it keeps.
+    Lateral(Row, Box<State>, std::vec::IntoIter<Row>, i64),
 }
 
 /// The right side in memory.
@@ -145,7 +145,7 @@ fn begin(join: &Join, left: Row, run: &Run<'_>) -> Result<Current, SqlError> {
         }
         JoinAlgorithm::Lateral { outer } => {
             let values = eval_all(outer, &left, &run.context())?;
-            Candidates::Lateral(values, Box::new(State::open(&join.right)), Vec::new().into_iter())
+            Candidates::Lateral(values, Box::new(State::open(&join.right)), Vec::new().into_iter(), 0)
         }
     };
     Ok(Current { left, is_matched: false, candidates })
@@ -217,7 +217,7 @@ fn go_on(
                 }
             }
         }
-        Candidates::Lateral(outer, state, rest) => loop {
+        Candidates::Lateral(outer, state, rest, kept_bytes) => loop {
             while !batch.is_full()
                 && let Some(right) = rest.next()
             {
@@ -226,9 +226,15 @@ fn go_on(
             if batch.is_full() {
                 return Ok(false);
             }
-            match operator::next(&join.right, state, &run.with_outer(outer))? {
+            let inner = run.with_outer(outer);
+            let (next, bytes) = run.state.measured(|| operator::next(&join.right, state, &inner));
+            *kept_bytes += bytes;
+            match next? {
                 Some(rows) => *rest = rows.into_iter(),
-                None => break,
+                None => {
+                    run.state.release_measured(std::mem::take(kept_bytes));
+                    break;
+                }
             }
         },
     }

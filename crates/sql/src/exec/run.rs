@@ -52,6 +52,8 @@ pub struct RunState {
     used: AtomicUsize,
     /// How many they may be.
     work_mem: usize,
+    /// Those of them that are kept to the end: what was computed once.
+    lasting: AtomicUsize,
     /// Where they are taken from.
     pool: Arc<WorkMemory>,
     /// Rows of common table expressions, by number.
@@ -76,6 +78,7 @@ impl RunState {
     pub fn new(work_mem: usize, pool: Arc<WorkMemory>, interrupts: Arc<Interrupts>) -> Self {
         Self {
             used: AtomicUsize::new(0),
+            lasting: AtomicUsize::new(0),
             work_mem,
             pool,
             shared: Mutex::default(),
@@ -127,6 +130,30 @@ impl RunState {
         self.pool.give_back(bytes.min(used));
     }
 
+    /// Does work, and answers how many bytes more, or fewer, are kept after it that end with whatever did it.
+    pub(crate) fn measured<T>(&self, work: impl FnOnce() -> T) -> (T, i64) {
+        let now = || {
+            let count =
+                |bytes: &AtomicUsize| i64::try_from(bytes.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+            count(&self.used) - count(&self.lasting)
+        };
+        let before = now();
+        let out = work();
+        (out, now() - before)
+    }
+
+    /// Counts that so many bytes which were measured are kept no longer.
+    pub(crate) fn release_measured(&self, bytes: i64) {
+        self.release(usize::try_from(bytes).unwrap_or(0));
+    }
+
+    /// Does work whose result is kept to the end of the execution.
+    fn lasting<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (out, bytes) = self.measured(work);
+        self.lasting.fetch_add(usize::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
+        out
+    }
+
     /// The rows of a common table expression, computed at the first call.
     pub(crate) fn shared(
         &self,
@@ -137,7 +164,7 @@ impl RunState {
             return Ok(Arc::clone(rows));
         }
         // Not computed under the lock: the computation may need another one.
-        let rows = Arc::new(compute()?);
+        let rows = Arc::new(self.lasting(compute)?);
         self.shared.lock().insert(id, Arc::clone(&rows));
         Ok(rows)
     }
@@ -151,7 +178,7 @@ impl RunState {
         if let Some(rows) = self.computed.lock().get(&oid) {
             return Ok(Arc::clone(rows));
         }
-        let rows = Arc::new(compute()?);
+        let rows = Arc::new(self.lasting(compute)?);
         self.computed.lock().insert(oid, Arc::clone(&rows));
         Ok(rows)
     }
@@ -165,7 +192,7 @@ impl RunState {
         if let Some(kept) = self.subqueries.lock().get(&id) {
             return Ok(Arc::clone(kept));
         }
-        let kept = Arc::new(compute()?);
+        let kept = Arc::new(self.lasting(compute)?);
         self.subqueries.lock().insert(id, Arc::clone(&kept));
         Ok(kept)
     }

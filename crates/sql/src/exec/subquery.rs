@@ -111,7 +111,9 @@ impl Subquery {
             let kept = run.state.subquery(self.id, || self.in_place(|| self.keep(run)))?;
             return self.answer_kept(&kept, row, context);
         }
-        self.in_place(|| self.answer_anew(run, row, context))
+        let (answer, bytes) = run.state.measured(|| self.in_place(|| self.answer_anew(run, row, context)));
+        run.state.release_measured(bytes);
+        answer
     }
 
     /// The plan of the statement around it may be brief, and this one not.

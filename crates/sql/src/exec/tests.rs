@@ -62,8 +62,11 @@ impl Local {
     }
 
     async fn begin(&self) -> Transaction {
+        self.begin_at(Isolation::ReadCommitted).await
+    }
+
+    async fn begin_at(&self, isolation: Isolation) -> Transaction {
         let request = RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
-        let isolation = Isolation::ReadCommitted;
         self.database.kv().begin(TxnOptions { isolation, access: Access::ReadWrite, request }).await.unwrap()
     }
 
@@ -157,6 +160,39 @@ fn script(steps: &[(&str, &str)]) {
         let local = Local::new(&env);
         for (sql, expected) in &steps {
             local.check(sql, expected).await;
+        }
+    };
+    simulation.block_on(Duration::from_secs(600), run).unwrap();
+}
+
+#[test]
+fn a_change_of_a_table_sees_all_of_its_rows_in_whatever_snapshot() {
+    let simulation = Simulation::new(7);
+    let node = simulation.add_node();
+    let env = simulation.env(node);
+    let run = async move {
+        let local = Local::new(&env);
+        local.run("CREATE TABLE other (a int)").await.unwrap();
+        for (change, check, expected) in [
+            ("ALTER TABLE t ADD PRIMARY KEY (a)", "SELECT a FROM t ORDER BY a", "1\n2"),
+            ("CREATE INDEX i ON t (b)", "SELECT a FROM t WHERE b = 20", "2"),
+            ("ALTER TABLE t ADD UNIQUE (b)", "SELECT a FROM t WHERE b = 20", "2"),
+        ] {
+            for set_up in
+                ["DROP TABLE IF EXISTS t", "CREATE TABLE t (a int, b int)", "INSERT INTO t VALUES (1, 10)"]
+            {
+                local.run(set_up).await.unwrap();
+            }
+            let mut txn = local.begin_at(Isolation::RepeatableRead).await;
+            local.run_in(&mut txn, "SELECT * FROM other").await.unwrap();
+            local.run("INSERT INTO t VALUES (2, 20)").await.unwrap();
+            local.run_in(&mut txn, change).await.unwrap();
+            // The statements after it have the snapshot of the transaction again.
+            local.run("INSERT INTO other VALUES (1)").await.unwrap();
+            assert_eq!(local.run_in(&mut txn, "SELECT count(*) FROM other").await.unwrap(), ["0"]);
+            txn.commit().await.unwrap();
+            local.check(check, expected).await;
+            local.run("DELETE FROM other").await.unwrap();
         }
     };
     simulation.block_on(Duration::from_secs(600), run).unwrap();
@@ -352,6 +388,8 @@ fn the_schema_changes_under_rows() {
         ("SELECT * FROM t WHERE a = 2", "2|5"),
         ("CREATE UNIQUE INDEX u ON t (d)", "23505 could not create unique index \"u\""),
         ("CREATE INDEX h ON t USING btree (d)", "CREATE INDEX"),
+        ("SELECT string_agg(repeat('x', 1000000), '') FROM t", "53200 out of memory"),
+        ("SELECT array_agg(repeat('x', 1000000)) FROM t", "53200 out of memory"),
         ("CREATE INDEX h2 ON t USING gin (d)", "0A000 access method \"gin\" is not supported"),
         ("CREATE INDEX h2 ON t USING hash (d)", "0A000 access method \"hash\" is not supported"),
         ("CREATE INDEX h2 ON t USING none (d)", "42704 access method \"none\" does not exist"),

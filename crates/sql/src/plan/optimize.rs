@@ -116,8 +116,14 @@ impl Optimizer<'_> {
         let own = join.condition.take().map(conjuncts).unwrap_or_default();
         let is_left =
             |part: &Expr| column_span(part).is_some_and(|(_, high)| high < width) && !part.is_volatile();
-        let is_right =
-            |part: &Expr| column_span(part).is_some_and(|(low, _)| low >= width) && !part.is_volatile();
+        // The right side of a lateral join has the left row around it, not what is around the join.
+        let stays = |part: &Expr| {
+            matches!(join.algorithm, JoinAlgorithm::Lateral { .. })
+                && (part.looks_outside() || part.is_volatile())
+        };
+        let is_right = |part: &Expr| {
+            column_span(part).is_some_and(|(low, _)| low >= width) && !part.is_volatile() && !stays(part)
+        };
         let mut to_left = Vec::new();
         let mut to_right = Vec::new();
         let mut above = Vec::new();

@@ -112,6 +112,11 @@ impl AggregateState {
         Ok(AggregateState { kind, ty: aggregate.ty, element, of_arrays })
     }
 
+    /// Whether all that it takes in is kept.
+    pub fn gathers(&self) -> bool {
+        matches!(self.kind, Kind::Strings { .. } | Kind::Array(_))
+    }
+
     /// Takes in one row's arguments; none for `count(*)`.
     ///
     /// # Errors

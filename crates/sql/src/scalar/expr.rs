@@ -556,6 +556,13 @@ impl Expr {
         self.volatility() == Volatility::Volatile
     }
 
+    /// Values of the row around the query may matter.
+    pub fn looks_outside(&self) -> bool {
+        let mut looks = false;
+        self.visit(&mut |expr| looks |= matches!(expr, Expr::Outer { .. } | Expr::Subquery(_)));
+        looks
+    }
+
     /// Neither the row, parameters nor the session matter.
     pub fn is_constant(&self) -> bool {
         let mut constant = self.volatility() == Volatility::Immutable;

@@ -77,6 +77,8 @@ pub struct Transaction {
     options: TxnOptions,
     shared: Arc<TxnShared>,
     pin: Pin,
+    /// The snapshot of the whole transaction, while a statement reads by a newer one.
+    former: Option<Pin>,
     /// Whether the snapshot has been read from: the first statement takes a new one.
     used: bool,
     command: u32,
@@ -125,6 +127,7 @@ impl Transaction {
             options,
             shared,
             pin,
+            former: None,
             used: false,
             command: 1,
             own: OwnWrites::default(),
@@ -171,6 +174,10 @@ impl Transaction {
     /// (`get_latest` aside). With READ COMMITTED it takes a new snapshot.
     pub fn begin_statement(&mut self) {
         self.command = self.command.saturating_add(1);
+        if let Some(former) = self.former.take() {
+            self.shared.pinned.store(former.version().get(), Ordering::SeqCst);
+            self.pin = former;
+        }
         if self.options.isolation == Isolation::ReadCommitted || !self.used {
             let former = self.pin.version();
             self.flushes = self.core.layers.flushes();
@@ -183,12 +190,24 @@ impl Transaction {
         self.used = true;
     }
 
+    /// Reads what is newest from here to the end of the statement, whatever the isolation level: for a change of a
+    /// table as a whole, under a lock that keeps others from writing to it. What SERIALIZABLE has read is validated at
+    /// the commit as ever, so there it does nothing.
+    pub fn read_newest(&mut self) {
+        if self.options.isolation == Isolation::RepeatableRead {
+            let newest = take_pin(&self.core, &self.shared, self.can_write());
+            let former = std::mem::replace(&mut self.pin, newest);
+            self.former.get_or_insert(former);
+        }
+    }
+
     /// Takes a newer snapshot within a statement that reads nothing by its snapshot, so that a long load does not keep
     /// alive what its first one saw. Does nothing where the transaction has one snapshot for all.
     pub fn renew_snapshot(&mut self) {
         // Only what is applied: a snapshot of what is in flight, of its own chunks too, falls with that.
         let is_newer = self.core.layers.applied() > self.pin.version();
-        if self.options.isolation == Isolation::ReadCommitted && is_newer {
+        let may_move = self.options.isolation == Isolation::ReadCommitted || self.former.is_some();
+        if may_move && is_newer {
             self.flushes = self.core.layers.flushes();
             self.pin = take_pin(&self.core, &self.shared, false);
         }
