@@ -406,6 +406,35 @@ async fn nothing_is_told_of_what_may_never_be() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_computes_for_a_node_that_is_gone_ends() -> Result<()> {
+    let cluster = Cluster::start(3)?;
+    let leader = cluster.leader("postgres")?;
+    let gateway = cluster.node_numbers().find(|node| *node != leader).context("no other node")?;
+    let computing = cluster.connect(gateway, "postgres").await?;
+    let lost = tokio::spawn(async move {
+        computing.batch_execute("SELECT count(*) FROM generate_series(1, 1000000000000) g").await
+    });
+    let observer = cluster.connect(leader, "postgres").await?;
+    let count = async || -> Result<i64> {
+        let active = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%1000000000000%' \
+                      AND pid <> pg_backend_pid()";
+        Ok(observer.query_one(active, &[]).await?.get(0))
+    };
+    for (wanted, what) in [(1, "it does not begin"), (0, "it goes on for nobody")] {
+        let deadline = Instant::now() + PATIENCE;
+        while count().await? != wanted {
+            ensure!(Instant::now() < deadline, "{what}\n{}", cluster.logs());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if wanted == 1 {
+            cluster.kill(gateway)?;
+        }
+    }
+    ensure!(lost.await?.is_err(), "a statement that cannot end was answered");
+    Ok(())
+}
+
 /// Index of the last entry in a node's log of the database.
 fn last_log_index(cluster: &Cluster, node: u16) -> Result<u64> {
     let output = cluster.cli(node, &["raft", "status", "--json"])?;

@@ -1,7 +1,8 @@
 //! Turns at computing, so that hundreds of statements that compute leave the cores to those that do not.
 //!
 //! Work that was handed its thread ([`Env::in_place`](crate::Env::in_place)) computes while it has one of a few turns per
-//! core. When its turn has lasted [`TURN`] and others wait, it goes to the end of their queue.
+//! core. When its turn has lasted [`TURN`] and others wait, it goes to the end of a second queue: those that have just
+//! come, and may be done in no time, go before those that go on, but for one in [`FRESH_MAX`].
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -14,6 +15,8 @@ use parking_lot::Mutex;
 
 /// How long one computes while others wait.
 const TURN: Duration = Duration::from_millis(5);
+/// So many that have just come go before one that goes on.
+const FRESH_MAX: usize = 4;
 /// Turns per core. More than one, since what has a turn may wait for the disk.
 const TURNS_PER_CORE: usize = 4;
 
@@ -43,9 +46,32 @@ struct Turns {
     waiting: AtomicUsize,
 }
 
+#[derive(Default)]
 struct Queue {
     free: usize,
-    waiting: VecDeque<Arc<Waiting>>,
+    /// Those that have just come.
+    fresh: VecDeque<Arc<Waiting>>,
+    /// Those that go on.
+    spent: VecDeque<Arc<Waiting>>,
+    /// How many that had just come were served since one that goes on was.
+    fresh_served: usize,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.fresh.len() + self.spent.len()
+    }
+
+    fn pop(&mut self) -> Option<Arc<Waiting>> {
+        if (self.fresh_served < FRESH_MAX || self.spent.is_empty())
+            && let Some(next) = self.fresh.pop_front()
+        {
+            self.fresh_served += 1;
+            return Some(next);
+        }
+        self.fresh_served = 0;
+        self.spent.pop_front()
+    }
 }
 
 struct Waiting {
@@ -55,10 +81,7 @@ struct Waiting {
 
 impl Turns {
     fn new(count: usize) -> Self {
-        Self {
-            queue: Mutex::new(Queue { free: count, waiting: VecDeque::new() }),
-            waiting: AtomicUsize::new(0),
-        }
+        Self { queue: Mutex::new(Queue { free: count, ..Queue::default() }), waiting: AtomicUsize::new(0) }
     }
 
     fn compute<T>(&self, work: impl FnOnce() -> T) -> T {
@@ -74,7 +97,7 @@ impl Turns {
             // Within work that has a turn.
             return work();
         }
-        self.take();
+        self.take(true);
         SINCE.set(Some(Instant::now()));
         let _given = Given(self);
         work()
@@ -83,12 +106,12 @@ impl Turns {
     fn share(&self, since: Instant) {
         if self.waiting.load(Ordering::Relaxed) > 0 && since.elapsed() >= TURN {
             self.give_back();
-            self.take();
+            self.take(false);
             SINCE.set(Some(Instant::now()));
         }
     }
 
-    fn take(&self) {
+    fn take(&self, is_fresh: bool) {
         let waiting = {
             let mut queue = self.queue.lock();
             if queue.free > 0 {
@@ -97,8 +120,9 @@ impl Turns {
             }
             let waiting =
                 Arc::new(Waiting { thread: std::thread::current(), is_next: AtomicBool::new(false) });
-            queue.waiting.push_back(Arc::clone(&waiting));
-            self.waiting.store(queue.waiting.len(), Ordering::Relaxed);
+            let line = if is_fresh { &mut queue.fresh } else { &mut queue.spent };
+            line.push_back(Arc::clone(&waiting));
+            self.waiting.store(queue.len(), Ordering::Relaxed);
             waiting
         };
         while !waiting.is_next.load(Ordering::Acquire) {
@@ -108,9 +132,9 @@ impl Turns {
 
     fn give_back(&self) {
         let mut queue = self.queue.lock();
-        match queue.waiting.pop_front() {
+        match queue.pop() {
             Some(next) => {
-                self.waiting.store(queue.waiting.len(), Ordering::Relaxed);
+                self.waiting.store(queue.len(), Ordering::Relaxed);
                 drop(queue);
                 next.is_next.store(true, Ordering::Release);
                 next.thread.unpark();
@@ -149,6 +173,18 @@ mod tests {
         assert_eq!(done.load(Ordering::SeqCst), 12);
         assert!(most.load(Ordering::SeqCst) <= 2);
         assert_eq!((turns.queue.lock().free, turns.waiting.load(Ordering::SeqCst)), (2, 0));
+    }
+
+    #[test]
+    fn those_that_have_just_come_go_first_and_nobody_waits_for_ever() {
+        let waiting =
+            || Arc::new(Waiting { thread: std::thread::current(), is_next: AtomicBool::new(false) });
+        let mut queue = Queue::default();
+        queue.spent.extend([waiting(), waiting()]);
+        queue.fresh.extend((0..6).map(|_| waiting()));
+        let lengths: Vec<_> =
+            std::iter::from_fn(|| queue.pop().map(|_| (queue.fresh.len(), queue.spent.len()))).collect();
+        assert_eq!(lengths, [(5, 2), (4, 2), (3, 2), (2, 2), (2, 1), (1, 1), (0, 1), (0, 0)]);
     }
 
     #[test]

@@ -22,6 +22,20 @@ use crate::plan::AggregateCall;
 use crate::scalar::{BoolTest, CompareOp, Expr};
 
 /// A name with one part.
+/// A sign before a power is that of its base; the parser has it the other way round.
+fn power_of_signed(op: &UnaryOperator, operand: &AstExpr) -> Option<AstExpr> {
+    if !matches!(op, UnaryOperator::Minus | UnaryOperator::Plus) {
+        return None;
+    }
+    if let AstExpr::UnaryOp { op: inner, expr } = operand {
+        return power_of_signed(op, &power_of_signed(inner, expr)?);
+    }
+    let AstExpr::BinaryOp { left, op: BinaryOperator::PGExp, right } = operand else { return None };
+    let signed = AstExpr::UnaryOp { op: *op, expr: left.clone() };
+    let left = Box::new(power_of_signed(op, left).unwrap_or(signed));
+    Some(AstExpr::BinaryOp { left, op: BinaryOperator::PGExp, right: right.clone() })
+}
+
 fn simple_name(name: &str) -> ObjectName {
     ObjectName::from(vec![Ident::new(name)])
 }
@@ -362,6 +376,9 @@ impl Binder<'_> {
         operand: &AstExpr,
         place: &dyn Resolve,
     ) -> Result<Expr, SqlError> {
+        if let Some(power) = power_of_signed(op, operand) {
+            return self.bind_expr(&power, place);
+        }
         match op {
             UnaryOperator::Not => Ok(negate(self.bind_condition(operand, place, "NOT")?)),
             UnaryOperator::Minus => {

@@ -17,7 +17,7 @@ use super::service::SqlExecutor;
 use super::sweep::{self, Place, Swept};
 use crate::catalog::keys;
 use crate::catalog::virtual_table::VirtualRegistry;
-use crate::error::SqlError;
+use crate::error::{SqlError, SqlState};
 use crate::session::activity::Activities;
 use crate::session::executor::{Context, Executor, ResultFormats};
 use crate::session::interrupt::Interrupts;
@@ -193,6 +193,14 @@ fn a_change_of_a_table_sees_all_of_its_rows_in_whatever_snapshot() {
             txn.commit().await.unwrap();
             local.check(check, expected).await;
             local.run("DELETE FROM other").await.unwrap();
+            // And nothing is written to what the table was before others changed it.
+            let mut txn = local.begin_at(Isolation::RepeatableRead).await;
+            local.run_in(&mut txn, "SELECT * FROM other").await.unwrap();
+            local.run("ALTER TABLE t ADD COLUMN c int DEFAULT 5").await.unwrap();
+            local.run("TRUNCATE t").await.unwrap();
+            local.run("CREATE INDEX j ON t (c)").await.unwrap();
+            let written = local.run_in(&mut txn, "INSERT INTO t VALUES (3, 30)").await;
+            assert_eq!(written.unwrap_err().state(), SqlState::SERIALIZATION_FAILURE);
         }
     };
     simulation.block_on(Duration::from_secs(600), run).unwrap();

@@ -114,7 +114,18 @@ impl<E: Executor> Host<E> {
         let (requests, incoming) = mpsc::channel(FRAME_COUNT_MAX);
         let (outgoing, responses) = mpsc::channel(FRAME_COUNT_MAX);
         let gateway = Arc::clone(&self.gateway);
+        // What computes is not polled meanwhile, so that somebody else has to notice that the gateway has gone.
+        let (running, ended) = tokio::sync::oneshot::channel::<()>();
+        let (gone, stop) = (outgoing.clone(), Arc::clone(&registered.interrupts));
+        drop(self.env.spawn("hosted-session-watch", async move {
+            tokio::select! {
+                biased;
+                _ = ended => {}
+                () = gone.closed() => stop.terminate(),
+            }
+        }));
         drop(self.env.spawn("hosted-session", async move {
+            let _running = running;
             let sink = HostSink {
                 buffer: BytesMut::new(),
                 outgoing: outgoing.clone(),

@@ -313,7 +313,7 @@ impl Numeric {
             return Ok(Numeric::new(BigInt::zero(), 0).round(input_scale.max(16)));
         }
         let weight = (f64::from(n) * self.abs().ln_f64() * std::f64::consts::LOG10_E).trunc();
-        if weight > WEIGHT_MAX as f64 {
+        if weight >= WEIGHT_MAX as f64 {
             return Err(overflow());
         }
         let result_scale = clamp_scale(input_scale.max(SIGNIFICANT_DIGITS_MIN));
