@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use sqlparser::ast::{Expr as AstExpr, Ident};
 
 use super::errors::{fail, not_grouped};
-use super::scope::{Resolve, Scope};
+use super::scope::{Resolve, Scope, ScopeColumn};
 use crate::error::{SqlError, SqlState};
 use crate::plan::AggregateCall;
 use crate::scalar::Expr;
@@ -97,6 +97,12 @@ impl Resolve for GroupedPlace<'_, '_> {
             },
             None => self.scope.level.outer_column(relation, name),
         }
+    }
+
+    fn star_column(&self, column: &ScopeColumn) -> Result<Expr, SqlError> {
+        self.group_column(&column.expr).ok_or_else(|| {
+            not_grouped(column.relation.as_deref(), &sqlparser::ast::Ident::new(column.name.clone()))
+        })
     }
 
     fn has_relation(&self, relation: &str) -> bool {

@@ -47,6 +47,14 @@ pub trait Resolve: std::fmt::Debug {
     /// When the name is ambiguous or may not be used here.
     fn column(&self, relation: Option<&str>, name: &Ident) -> Result<Option<Expr>, SqlError>;
 
+    /// The expression that a column of FROM is here when `*` stands for it: its name need not be its alone.
+    ///
+    /// # Errors
+    /// 42803 when it may not be used here.
+    fn star_column(&self, column: &ScopeColumn) -> Result<Expr, SqlError> {
+        Ok(column.expr.clone())
+    }
+
     /// Whether a relation of this name is visible here or further out.
     fn has_relation(&self, relation: &str) -> bool;
 

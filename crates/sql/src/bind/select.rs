@@ -246,10 +246,7 @@ impl Binder<'_> {
         column: &super::scope::ScopeColumn,
         place: &dyn Resolve,
     ) -> Result<OutputItem, SqlError> {
-        let name = sqlparser::ast::Ident::new(column.name.clone());
-        // A column that USING merged has no relation; any other is asked for by its relation, so that it is not
-        // ambiguous.
-        let expr = place.column(column.relation.as_deref(), &name)?.unwrap_or_else(|| column.expr.clone());
+        let expr = place.star_column(column)?;
         let column =
             ColumnInfo { name: column.name.clone(), data_type: column.data_type, origin: column.origin };
         Ok(OutputItem { column, exprs: vec![expr], function: None })
