@@ -64,6 +64,12 @@ pub enum ConsensusError {
         /// Why.
         reason: String,
     },
+    /// A write or sync of the node's log has failed; the reason is fatal for the node.
+    #[error("{reason}")]
+    LogFailed {
+        /// Why.
+        reason: String,
+    },
     /// The state machine cannot be opened or removed.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -95,7 +101,7 @@ impl ConsensusError {
             Self::UnknownGroup { .. } | Self::Removed { .. } | Self::Refused { .. } => {
                 ConsensusErrorKind::Refused
             }
-            Self::Stopped { .. } | Self::Machine(_) => ConsensusErrorKind::Fatal,
+            Self::Stopped { .. } | Self::LogFailed { .. } | Self::Machine(_) => ConsensusErrorKind::Fatal,
         }
     }
 }

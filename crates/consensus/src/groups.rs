@@ -142,9 +142,17 @@ impl Groups {
         self.inner.groups.read().values().cloned().collect()
     }
 
-    /// Ends when a group has stopped by itself, because its log or its state cannot be trusted any more: the node
-    /// must stop.
+    /// Ends when a group has stopped by itself, because its log or its state cannot be trusted any more, or when a
+    /// write or sync of the log has failed, though no group may have noticed: the node must stop.
     pub async fn failed(&self) -> ConsensusError {
+        tokio::select! {
+            biased;
+            error = self.group_failed() => error,
+            error = self.inner.log.failed() => ConsensusError::LogFailed { reason: error.to_string() },
+        }
+    }
+
+    async fn group_failed(&self) -> ConsensusError {
         let mut failure = self.inner.failure.subscribe();
         loop {
             if let Some(error) = failure.borrow_and_update().clone() {
