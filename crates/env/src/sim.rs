@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-pub use self::disk::{DiskFaults, SimDisk};
+pub use self::disk::{DiskFailure, DiskFaults, SimDisk};
 
 use self::backend::SimBackend;
 use self::core::{Core, HARNESS};

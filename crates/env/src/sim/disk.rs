@@ -38,6 +38,31 @@ pub struct DiskFaults {
     /// After so many more changing operations (writes, syncs, renames...) the power is cut: this operation and
     /// all later ones fail until the node crashes.
     pub power_cut_after: Option<u64>,
+    /// After so many more changing operations one fails, and those after it do not.
+    pub failure_after: Option<(u64, DiskFailure)>,
+    /// After so many more reads one fails with an I/O error, and those after it do not.
+    pub read_error_after: Option<u64>,
+}
+
+/// How one changing operation fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskFailure {
+    /// An I/O error: of a write nothing is done; of a sync the data is lost.
+    Error,
+    /// Of a write only the first part is done, then it is an I/O error; anything else fails as [`Self::Error`].
+    Short,
+    /// There is no room: part of a write is done; a sync that has to find room for what was written loses it.
+    Full,
+}
+
+impl DiskFailure {
+    fn error(self) -> io::Error {
+        match self {
+            Self::Error => io::Error::other("simulated error of one operation"),
+            Self::Short => io::Error::other("simulated short write"),
+            Self::Full => io::Error::from(io::ErrorKind::StorageFull),
+        }
+    }
 }
 
 /// The platter of one node; it outlives the node's crashes. Clones share it.
@@ -54,6 +79,8 @@ struct Platter {
     power_is_cut: bool,
     /// Changing operations so far.
     change_count: u64,
+    /// Reads so far.
+    read_count: u64,
     files: BTreeMap<u64, Inode>,
     next_file: u64,
     names: BTreeMap<PathBuf, Entry>,
@@ -104,6 +131,7 @@ impl SimDisk {
                 epoch: 0,
                 power_is_cut: false,
                 change_count: 0,
+                read_count: 0,
                 files: BTreeMap::new(),
                 next_file: 0,
                 names: root.clone(),
@@ -134,6 +162,12 @@ impl SimDisk {
     #[must_use]
     pub fn change_count(&self) -> u64 {
         self.state.lock().change_count
+    }
+
+    /// How many reads there were so far: the points at which [`DiskFaults::read_error_after`] can strike.
+    #[must_use]
+    pub fn read_count(&self) -> u64 {
+        self.state.lock().read_count
     }
 
     /// The files that running programs see, in order of name.
@@ -187,8 +221,13 @@ impl Platter {
         Ok(())
     }
 
-    /// Called before every changing operation.
+    /// Called before every changing operation but writes and syncs.
     fn begin_change(&mut self, epoch: u64) -> io::Result<()> {
+        self.begin_partial(epoch)?.map_or(Ok(()), |failure| Err(failure.error()))
+    }
+
+    /// Called before a write or a sync; gives how it is to fail, after part of it.
+    fn begin_partial(&mut self, epoch: u64) -> io::Result<Option<DiskFailure>> {
         self.check(epoch)?;
         self.change_count += 1;
         if let Some(left) = &mut self.faults.power_cut_after {
@@ -199,7 +238,28 @@ impl Platter {
             }
             *left -= 1;
         }
-        Ok(())
+        if let Some((left, failure)) = &mut self.faults.failure_after {
+            if *left == 0 {
+                let failure = *failure;
+                self.faults.failure_after = None;
+                return Ok(Some(failure));
+            }
+            *left -= 1;
+        }
+        Ok(None)
+    }
+
+    /// Called before every read.
+    fn begin_read(&mut self, epoch: u64) -> io::Result<()> {
+        self.check(epoch)?;
+        self.read_count += 1;
+        let ppm = self.faults.read_errors_ppm;
+        let mut fails = self.chance(ppm);
+        if let Some(left) = &mut self.faults.read_error_after {
+            fails |= *left == 0;
+            self.faults.read_error_after = left.checked_sub(1);
+        }
+        if fails { Err(io::Error::other("simulated read error")) } else { Ok(()) }
     }
 
     /// Bytes of all files that have a name.
@@ -230,22 +290,28 @@ impl Platter {
     }
 
     fn write(&mut self, epoch: u64, file: u64, offset: usize, bytes: &[u8]) -> io::Result<()> {
-        self.begin_change(epoch)?;
+        let failure = self.begin_partial(epoch)?;
         self.check_room(file, offset + bytes.len())?;
-        if self.chance(self.faults.write_errors_ppm) {
+        if failure == Some(DiskFailure::Error) {
+            return Err(DiskFailure::Error.error());
+        }
+        if failure.is_some() || self.chance(self.faults.write_errors_ppm) {
             let part = below(self.rng.next_u64(), bytes.len() as u64 + 1);
             let part = bytes.get(..usize::try_from(part).unwrap_or(0)).unwrap_or_default();
             self.change(file, Change::Write { offset, bytes: part.to_vec() })?;
-            return Err(io::Error::other("simulated write error"));
+            return Err(failure.map_or_else(|| io::Error::other("simulated write error"), DiskFailure::error));
         }
         self.change(file, Change::Write { offset, bytes: bytes.to_vec() })
     }
 
     fn sync(&mut self, epoch: u64, file: u64) -> io::Result<()> {
-        self.begin_change(epoch)?;
+        let failure = self.begin_partial(epoch)?;
         let failed = self.chance(self.faults.sync_errors_ppm);
         let inode = self.files.get_mut(&file).ok_or(io::ErrorKind::NotFound)?;
         let changes = std::mem::take(&mut inode.changes);
+        if let Some(failure) = failure {
+            return Err(failure.error());
+        }
         if failed {
             // The pages count as clean from now on, and the platter never gets them.
             return Err(io::Error::other("simulated sync error"));
@@ -557,11 +623,7 @@ impl SimFile {
 impl File for SimFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let mut state = self.disk.state.lock();
-        state.check(self.epoch)?;
-        let ppm = state.faults.read_errors_ppm;
-        if state.chance(ppm) {
-            return Err(io::Error::other("simulated read error"));
-        }
+        state.begin_read(self.epoch)?;
         let inode = state.files.get(&self.file).ok_or(io::ErrorKind::NotFound)?;
         let start = position(offset)?;
         let content = inode.live.get(start..start + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
