@@ -1,6 +1,7 @@
 //! Tests of whole clusters: real processes that are started, killed and asked, and the simulated cluster.
 
 pub mod cluster;
+pub mod crash;
 pub mod gate;
 pub mod load;
 pub mod raw;

@@ -70,12 +70,32 @@ impl Server {
         Ok(command)
     }
 
+    /// Keeps its data in another folder, such as one on a disk of its own, from its next start on.
+    pub fn move_data(&mut self, data: &Path) -> Result<()> {
+        let text = std::fs::read_to_string(&self.config)?;
+        let (old, new) = (format!("data_dir = {:?}", self.data), format!("data_dir = {data:?}"));
+        ensure!(text.contains(&old), "the configuration names another data folder");
+        std::fs::write(&self.config, text.replace(&old, &new))?;
+        self.data = data.to_owned();
+        Ok(())
+    }
+
     /// Starts it and waits until it answers over HTTP.
     pub fn start(&mut self) -> Result<()> {
+        self.launch()?;
+        self.wait_up()
+    }
+
+    /// Starts it and does not wait.
+    pub fn launch(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "the server runs already");
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let child = self.command()?.stdout(log.try_clone()?).stderr(log).spawn()?;
-        self.child = Some(child);
+        self.child = Some(self.command()?.stdout(log.try_clone()?).stderr(log).spawn()?);
+        Ok(())
+    }
+
+    /// Waits until it answers over HTTP.
+    pub fn wait_up(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while self.get("/health").is_err() {
             if let Some(status) = self.child.as_mut().context("it runs")?.try_wait()? {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -43,6 +43,8 @@ struct Member<M> {
     life: u64,
     /// Whether its disk fails, or will, in this life: then it may stop by itself.
     is_failing: bool,
+    /// Whether it has stopped by itself in this life.
+    has_stopped: bool,
     running: Option<Running>,
 }
 
@@ -52,6 +54,7 @@ pub struct Cluster<M> {
     sim: Arc<Simulation>,
     network: LoopbackNetwork,
     config: ConsensusConfig,
+    log_config: LogConfig,
     groups: Vec<GroupId>,
     members: Arc<Mutex<BTreeMap<NodeId, Member<M>>>>,
     failures: Arc<Mutex<Vec<String>>>,
@@ -72,7 +75,8 @@ impl<M: Machines> Cluster<M> {
             .map(NodeId::new)
             .map(|id| {
                 let (sim, machines) = (sim.add_node(), machines(id, &network));
-                let member = Member { sim, machines, life: 0, is_failing: false, running: None };
+                let member =
+                    Member { sim, machines, life: 0, is_failing: false, has_stopped: false, running: None };
                 (id, member)
             })
             .collect();
@@ -80,10 +84,22 @@ impl<M: Machines> Cluster<M> {
             sim,
             network,
             config,
+            log_config: LogConfig {
+                segment_bytes: 256 << 10,
+                reserve_bytes: RESERVE_BYTES,
+                ..LogConfig::default()
+            },
             groups,
             members: Arc::new(Mutex::new(members)),
             failures: Arc::default(),
         }
+    }
+
+    /// The same with other sizes of the nodes' logs, from their next starts on.
+    #[must_use]
+    pub fn with_log(mut self, log_config: LogConfig) -> Self {
+        self.log_config = LogConfig { reserve_bytes: RESERVE_BYTES, ..log_config };
+        self
     }
 
     /// The simulated world.
@@ -149,12 +165,10 @@ impl<M: Machines> Cluster<M> {
 
     async fn open(self, node: NodeId, env: Env, machines: M) -> Result<(), String> {
         let failed = |error: &dyn std::fmt::Debug| format!("{error:?}");
-        let config =
-            LogConfig { segment_bytes: 256 << 10, reserve_bytes: RESERVE_BYTES, ..LogConfig::default() };
         // As a server does with its data folder: the folder's name must survive, too.
         env.disk().create_dir_all(Path::new("/log")).map_err(|error| failed(&error))?;
         env.disk().sync_dir(Path::new("/")).map_err(|error| failed(&error))?;
-        let log = Log::open(&env, Path::new("/log"), config).map_err(|error| failed(&error))?;
+        let log = Log::open(&env, Path::new("/log"), self.log_config).map_err(|error| failed(&error))?;
         let groups = Groups::new(GroupsParts {
             env: env.clone(),
             config: self.config.clone(),
@@ -171,6 +185,9 @@ impl<M: Machines> Cluster<M> {
         let (cluster, watched) = (self.clone(), groups.clone());
         tasks.spawn("failure", async move {
             let error = watched.failed().await;
+            if let Some(member) = cluster.members.lock().get_mut(&node) {
+                member.has_stopped = true;
+            }
             if !cluster.is_failing(node) {
                 cluster.failures.lock().push(format!("node {node} stopped by itself: {error:?}"));
             }
@@ -188,13 +205,34 @@ impl<M: Machines> Cluster<M> {
         self.members.lock().get(&node).is_some_and(|member| member.is_failing)
     }
 
+    /// Whether a node has stopped by itself in its present life.
+    #[must_use]
+    pub fn has_stopped(&self, node: NodeId) -> bool {
+        self.members.lock().get(&node).is_some_and(|member| member.has_stopped)
+    }
+
     /// Lets the disk of a node fail after so many more changes, until the node crashes.
     pub fn fail_disk_after(&self, node: NodeId, changes: u64) {
+        let faults = DiskFaults { power_cut_after: Some(changes), ..DiskFaults::default() };
+        self.set_disk_faults(node, faults);
+    }
+
+    /// Lets the disk of a node fail as told, until the node crashes: it may stop by itself from now on.
+    pub fn set_disk_faults(&self, node: NodeId, faults: DiskFaults) {
         let mut members = self.members.lock();
         let Some(member) = members.get_mut(&node) else { return };
         member.is_failing = true;
-        let faults = DiskFaults { power_cut_after: Some(changes), ..DiskFaults::default() };
         self.sim.disk(member.sim).set_faults(faults);
+    }
+
+    /// Changing operations and reads of a node's disk so far.
+    #[must_use]
+    pub fn disk_operations(&self, node: NodeId) -> (u64, u64) {
+        let sim = self.members.lock().get(&node).map(|member| member.sim);
+        sim.map_or((0, 0), |sim| {
+            let disk = self.sim.disk(sim);
+            (disk.change_count(), disk.read_count())
+        })
     }
 
     /// Leaves a node so many bytes of room on its disk, or plenty.
@@ -203,6 +241,13 @@ impl<M: Machines> Cluster<M> {
         let disk = self.sim.disk(sim);
         let capacity_bytes = room_bytes.map(|room| disk.used_bytes() + room);
         disk.set_faults(DiskFaults { capacity_bytes, ..disk.faults() });
+    }
+
+    /// The files on a node's disk, as its programs see them.
+    #[must_use]
+    pub fn disk_files(&self, node: NodeId) -> Vec<PathBuf> {
+        let sim = self.members.lock().get(&node).map(|member| member.sim);
+        sim.map_or_else(Vec::new, |sim| self.sim.disk(sim).file_names())
     }
 
     /// Moves the wall clock of a node from the true time.
@@ -278,6 +323,7 @@ impl<M: Machines> Cluster<M> {
             self.sim.crash(member.sim);
             member.machines.crash();
             member.is_failing = false;
+            member.has_stopped = false;
             member.running.take()
         };
         drop(crashed);

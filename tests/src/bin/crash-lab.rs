@@ -1,0 +1,34 @@
+//! The crash lab: power cuts of real servers, a failure at every operation of a disk, damaged files.
+//!
+//! `crash-lab [--seconds N] [--report FILE] [--seed N] [--cuts N] [--part NAME] [--again] [--step STEP]`
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustydb_tests::crash::{parts, steps};
+use rustydb_tests::gate::{Gate, nothing_left, take_flag, take_option};
+
+const KNOWN: &str = "--seconds, --report, --seed, --cuts, --part, --again, --step";
+
+fn main() -> Result<ExitCode> {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(step) = take_option(&mut arguments, "--step")? {
+        let step = steps::Step::parse(&step).context("no such step")?;
+        println!("{:?}", steps::run(step));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut gate = Gate::from_arguments("crash-lab", Duration::from_secs(240), &mut arguments)?;
+    let number = |text: Option<String>, default: u64| -> Result<u64> {
+        text.map_or(Ok(default), |text| text.parse().with_context(|| format!("{text} is no number")))
+    };
+    let plan = parts::Plan {
+        seed: number(take_option(&mut arguments, "--seed")?, 1)?,
+        cuts: number(take_option(&mut arguments, "--cuts")?, 100)?,
+        only: take_option(&mut arguments, "--part")?,
+        again: take_flag(&mut arguments, "--again"),
+    };
+    nothing_left(&arguments, KNOWN)?;
+    let figures = parts::run(&mut gate, &plan)?;
+    Ok(gate.finish(&figures))
+}
