@@ -22,6 +22,7 @@ use rustydb_types::ids::{GroupId, NodeId};
 use tokio::sync::mpsc;
 
 use crate::{
+    acknowledgements::Acknowledgements,
     calls::Calls,
     codec,
     config::ConsensusConfig,
@@ -225,7 +226,9 @@ impl Groups {
         let elections_from = if log.has_voted() { now + inner.config.leader_lease() } else { now };
         let mut config = inner.config.to_openraft(format!("group {id}"));
         config.enable_elect = false;
+        let acknowledgements = Arc::<Acknowledgements>::default();
         let network = NetworkFactory {
+            acknowledgements: Arc::clone(&acknowledgements),
             node: inner.node,
             group: id,
             calls: inner.calls.clone(),
@@ -243,6 +246,7 @@ impl Groups {
             env: inner.env.clone(),
             config: inner.config.clone(),
             raft,
+            acknowledgements,
             cell,
             proposer,
             elections_from,

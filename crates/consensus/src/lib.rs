@@ -30,6 +30,7 @@ pub mod state_machine;
 pub mod transport;
 pub mod type_config;
 
+mod acknowledgements;
 mod calls;
 mod network;
 mod snapshot;

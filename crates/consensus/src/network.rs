@@ -26,11 +26,12 @@ use openraft::{
         TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
-use rustydb_env::{Sleep, ambient};
+use rustydb_env::{Instant, Sleep, ambient};
 use rustydb_proto::v1::{self, raft_frame::Body};
 use rustydb_types::ids::{GroupId, NodeId};
 
 use crate::{
+    acknowledgements::Acknowledgements,
     calls::{Call, Calls},
     codec,
     config::ConsensusConfig,
@@ -53,6 +54,7 @@ pub(crate) struct NetworkFactory {
     pub(crate) group: GroupId,
     pub(crate) calls: Arc<Calls>,
     pub(crate) config: Arc<ConsensusConfig>,
+    pub(crate) acknowledgements: Arc<Acknowledgements>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
@@ -84,6 +86,14 @@ impl Network {
             .calls
             .start(self.to, lane, self.factory.group, body)
             .map_err(|error| Self::unreachable(&error))
+    }
+
+    /// Notes whether an answer to what was sent at `sent` acknowledges this node as the leader of a term.
+    fn note(&self, term: u64, sent: Instant, result: &StreamAppendResult<TypeConfig>) {
+        // Who has other entries has looked at the vote first.
+        if !matches!(result, Err(StreamAppendError::HigherVote(_))) {
+            self.factory.acknowledgements.note(self.to.get(), term, sent);
+        }
     }
 
     /// One request, one answer.
@@ -177,9 +187,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
-        let previous = request.prev_log_id;
+        let (previous, sent) = (request.prev_log_id, ambient::now());
         let body = self.call(RPCTypes::AppendEntries, append_body(&request), option.soft_ttl()).await?;
-        append_result(body, previous).map(AppendEntriesResponse::from)
+        let result = append_result(body, previous)?;
+        self.note(request.vote.leader_id.term, sent, &result);
+        Ok(AppendEntriesResponse::from(result))
     }
 
     fn stream_append<'s, S>(
@@ -285,6 +297,8 @@ impl RaftNetworkV2<TypeConfig> for Network {
 struct Unanswered {
     call: Call,
     previous: Option<LogId>,
+    term: u64,
+    sent: Instant,
 }
 
 /// Requests of openraft, sent as they come, and their answers in the same order.
@@ -339,10 +353,10 @@ where
     }
 
     fn send(&mut self, request: &AppendEntriesRequest<TypeConfig>) {
-        let previous = request.prev_log_id;
+        let (previous, term, sent) = (request.prev_log_id, request.vote.leader_id.term, ambient::now());
         self.established = true;
         match self.network.start(Lane::Consensus, append_body(request)) {
-            Ok(call) => self.unanswered.push_back(Unanswered { call, previous }),
+            Ok(call) => self.unanswered.push_back(Unanswered { call, previous, term, sent }),
             Err(error) => {
                 self.input = None;
                 self.failed = Some(error);
@@ -391,13 +405,16 @@ where
             };
         };
         if let Poll::Ready(answer) = Pin::new(&mut oldest.call).poll(context) {
-            let previous = oldest.previous;
+            let (previous, term, sent) = (oldest.previous, oldest.term, oldest.sent);
             this.unanswered.pop_front();
             this.deadline = None;
             let result = match answer {
                 Ok(body) => append_result(body, previous),
                 Err(lost) => Err(RPCError::Network(NetworkError::new(&lost))),
             };
+            if let Ok(result) = &result {
+                this.network.note(term, sent, result);
+            }
             let result = this.judge(result);
             if !matches!(result, Ok(Ok(_))) {
                 this.end();

@@ -36,7 +36,7 @@ use crate::{
     codec,
     config::ConsensusConfig,
     group::RaftHandle,
-    runtime::{BoxFuture, Instant, poll_once},
+    runtime::{BoxFuture, poll_once},
     type_config::{Answer, Command, CommittedLeaderId, TypeConfig},
 };
 
@@ -308,10 +308,7 @@ impl RaftProposer {
             return true;
         }
         ambient::has_bug(Bug::LeaseOutlived)
-            || metrics.last_quorum_acked.is_some_and(|acked| {
-                let acked: Instant = *acked;
-                ambient::now() < acked.0 + raft.config().read_lease()
-            })
+            || raft.acknowledged(&metrics).is_some_and(|at| ambient::now() < at + raft.config().read_lease())
     }
 }
 

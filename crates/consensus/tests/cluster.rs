@@ -215,6 +215,39 @@ async fn a_leader_reads_by_lease_and_a_cut_off_one_does_not() {
     assert!(matches!(answer, Ok(()) | Err(ReadError::NotLeader { .. })), "{answer:?}");
 }
 
+/// Answers that were a second on their way come when the others may long have another leader. openraft takes them for
+/// answers to what it would send now, as that ends at the same entry.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_answers_renew_no_lease() {
+    const LATE: Duration = Duration::from_secs(1);
+    let config = ConsensusConfig { append_timeout: LATE * 5, ..ConsensusConfig::default() };
+    let cluster = Cluster::of(3, config).await;
+    let (leader, term) = cluster.leader().await;
+    assert_eq!(cluster.propose(leader, term, 1, 1).await, Ok(()));
+    let others: Vec<NodeId> = cluster.nodes.keys().copied().filter(|id| *id != leader).collect();
+    // The second answer comes when the first has moved the committed position.
+    for (follower, late) in others.iter().zip([LATE, LATE + Duration::from_millis(30)]) {
+        cluster.network.set_link(*follower, leader, |link| (link.delay_min, link.delay_max) = (late, late));
+    }
+    let proposer = cluster.group(leader).proposer().clone();
+    let (done, acknowledged) = oneshot::channel();
+    let done = Box::new(move |result| done.send(result).unwrap());
+    proposer.propose(Proposal { term, entry: append_command(1, 2), done }).unwrap();
+    cluster.env.sleep(Duration::from_millis(50)).await;
+    for follower in &others {
+        cluster.network.set_link(leader, *follower, |link| link.cut = true);
+    }
+    let cut_at = cluster.env.now();
+    // A majority has the entry, so it is committed, however late that is heard.
+    assert_eq!(acknowledged.await.unwrap(), Ok(()));
+    while cluster.env.now() < cut_at + LATE + Duration::from_millis(200) {
+        let is_over = cluster.env.now() > cut_at + ConsensusConfig::default().leader_lease();
+        let reads = matches!(proposer.linearize(), Linearize::Now);
+        assert!(!(is_over && reads), "a lease was renewed by answers from before it ran out");
+        cluster.env.sleep(Duration::from_millis(1)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_moves_to_the_node_that_is_asked_for() {
     let cluster = Cluster::of(3, ConsensusConfig::default()).await;

@@ -14,11 +14,11 @@ use std::{
 };
 
 use openraft::{
-    Raft, ServerState,
+    Raft, RaftMetrics, ServerState,
     async_runtime::WatchReceiver,
     errors::{Fatal, LinearizableReadError, RaftError},
 };
-use rustydb_env::{Env, TaskGroup, ambient, sync::watch};
+use rustydb_env::{Env, Instant, TaskGroup, ambient, sync::watch};
 use rustydb_storage::log::Log;
 use rustydb_types::{
     ids::{GroupId, LogIndex, NodeId, Term},
@@ -27,6 +27,7 @@ use rustydb_types::{
 
 use self::watcher::Watcher;
 use crate::{
+    acknowledgements::Acknowledgements,
     config::ConsensusConfig,
     error::ConsensusError,
     node_state::NodeState,
@@ -36,10 +37,14 @@ use crate::{
     type_config::{TypeConfig, Vote},
 };
 
+/// Pause before a read that waits for answers of a majority looks for them again.
+const ASK_AGAIN: Duration = Duration::from_millis(1);
+
 /// openraft's handle of a group, with what is needed beside it. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct RaftHandle {
     raft: Raft<TypeConfig, StateMachine>,
+    acknowledgements: Arc<Acknowledgements>,
     group: GroupId,
     config: Arc<ConsensusConfig>,
     log: Log,
@@ -82,6 +87,7 @@ impl RaftHandle {
 
     /// Asks a majority whether this node still leads, and waits until what was committed then is applied.
     pub(crate) async fn read_index(&self) -> Result<(), ReadError> {
+        let asked = ambient::now();
         let read = async {
             let linearizer = match self.raft.get_read_linearizer(READ_INDEX).await {
                 Ok(linearizer) => linearizer,
@@ -93,12 +99,33 @@ impl RaftHandle {
                 }
                 Err(RaftError::Fatal(_)) => return Err(ReadError::Stopped),
             };
-            match linearizer.await_ready(&self.raft).await {
-                Ok(_) => Ok(()),
-                Err(_) => Err(ReadError::Stopped),
+            if linearizer.await_ready(&self.raft).await.is_err() {
+                return Err(ReadError::Stopped);
             }
+            // openraft may have counted an answer to what was sent before it was asked. Its heartbeats are on their way
+            // then, and what it gave is still the position to read at: the committed one did not go back meanwhile.
+            while !self.is_acknowledged_since(asked)? {
+                ambient::sleep(ASK_AGAIN).await;
+            }
+            Ok(())
         };
         ambient::timeout(self.config.read_timeout, read).await.unwrap_or(Err(ReadError::NoQuorum))
+    }
+
+    /// When, or after when, a majority acknowledged the leader that these are the metrics of.
+    pub(crate) fn acknowledged(&self, leader: &RaftMetrics<TypeConfig>) -> Option<Instant> {
+        let voters = leader.membership_config.get_joint_config();
+        self.acknowledgements.of_majority(leader.id, leader.current_term, voters)
+    }
+
+    /// Whether a majority has acknowledged this node as the leader at that time or later.
+    fn is_acknowledged_since(&self, time: Instant) -> Result<bool, ReadError> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.state != ServerState::Leader {
+            return Err(ReadError::NotLeader { leader: metrics.current_leader.map(NodeId::new) });
+        }
+        Ok(self.acknowledged(&metrics).is_some_and(|at| at >= time))
     }
 
     fn stopped(&self, reason: impl std::fmt::Display) -> ConsensusError {
@@ -192,6 +219,7 @@ pub(crate) struct GroupParts {
     pub(crate) env: Env,
     pub(crate) config: Arc<ConsensusConfig>,
     pub(crate) raft: Raft<TypeConfig, StateMachine>,
+    pub(crate) acknowledgements: Arc<Acknowledgements>,
     pub(crate) cell: Arc<MachineCell>,
     pub(crate) proposer: Arc<RaftProposer>,
     /// When it may vote.
@@ -210,6 +238,7 @@ impl Group {
             env,
             config,
             raft,
+            acknowledgements,
             cell,
             proposer,
             elections_from,
@@ -217,7 +246,7 @@ impl Group {
             failure,
             log,
         } = parts;
-        let handle = RaftHandle { raft, group: id, config: config.clone(), log };
+        let handle = RaftHandle { raft, acknowledgements, group: id, config: config.clone(), log };
         proposer.attach(handle.clone());
         let (events, _unwatched) = watch::channel(GroupEvent::default());
         let tasks = TaskGroup::new(&env);
