@@ -137,6 +137,45 @@ async fn a_session_outlives_moves_of_the_leader() -> Result<()> {
     Ok(())
 }
 
+/// Drivers close a statement when its last user is gone, and look at no answer to that. A block that is lost by then
+/// must be told so at what comes next; else its COMMIT ends it as that of a failed block is ended: without an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_loss_of_a_block_is_not_told_to_a_close() -> Result<()> {
+    let moving = Moving::start()?;
+    let client = moving.cluster.connect(moving.home, "postgres").await?;
+    client.batch_execute("CREATE TABLE t (id bigint PRIMARY KEY)").await?;
+    let kept = client.prepare("INSERT INTO t VALUES ($1)").await?;
+    for (id, end) in [(1_i64, "COMMIT"), (2, "INSERT INTO t VALUES (0)"), (3, "ROLLBACK")] {
+        client.batch_execute("BEGIN").await?;
+        let closed = client.prepare("INSERT INTO t VALUES ($1)").await?;
+        client.execute(&closed, &[&id]).await?;
+        let killed = moving.cluster.leader("postgres")?;
+        moving.cluster.kill(killed)?;
+        drop(closed);
+        let ended = client.batch_execute(end).await;
+        match end {
+            "ROLLBACK" => ended?,
+            _ => assert_eq!(code(&ended.err().context("a lost block was not told of")?), "40001", "{end}"),
+        }
+        if id == 2 {
+            let failed =
+                client.batch_execute("SELECT 1").await.err().context("a failed block took a statement")?;
+            assert_eq!(code(&failed), "25P02");
+            client.batch_execute("ROLLBACK").await?;
+        }
+        // The block has ended, and what was not closed is still there.
+        client.execute(&kept, &[&(id * 10)]).await?;
+        moving.cluster.start_node(killed)?;
+        let leader = moving.cluster.leader("postgres")?;
+        if leader == moving.home {
+            moving.move_leader()?;
+        }
+    }
+    let rows = client.query("SELECT id FROM t ORDER BY id", &[]).await?;
+    assert_eq!(rows.iter().map(|row| row.get(0)).collect::<Vec<i64>>(), [10, 20, 30]);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_through_a_follower_are_neither_lost_nor_doubled_while_leaders_move_and_die() -> Result<()> {
     let moving = Moving::start()?;

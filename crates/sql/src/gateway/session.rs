@@ -38,8 +38,8 @@ use crate::error::{Severity, SqlError, SqlState};
 use crate::session::core::{Session, SessionEnd, idle_deadline};
 use crate::session::executor::Executor;
 use crate::session::interrupt::{Deadline, Interrupts};
-use crate::session::request::Request;
-use crate::session::response::{self, Messages, TransactionStatus};
+use crate::session::request::{Request, Target};
+use crate::session::response::{self, Mark, Messages, TransactionStatus};
 use crate::session::settings::Settings;
 use crate::session::sink::ResponseSink;
 use crate::session::statement::Statement;
@@ -87,6 +87,8 @@ pub struct GatewaySession<E: Executor> {
     is_skipping: bool,
     /// A cancel request was passed on for the batch that runs elsewhere.
     pub(super) is_cancelled: bool,
+    /// The open block is lost, and the client is told so when it next asks for something that may fail.
+    is_block_lost: bool,
 }
 
 impl<E: Executor> GatewaySession<E> {
@@ -119,6 +121,7 @@ impl<E: Executor> GatewaySession<E> {
             is_query: false,
             is_skipping: false,
             is_cancelled: false,
+            is_block_lost: false,
         };
         let deadline = session.gateway.env().now() + LEADER_WAIT;
         session.find_place(deadline, None).await?;
@@ -407,6 +410,17 @@ impl<E: Executor> GatewaySession<E> {
     async fn run_until_answered<S: ResponseSink>(&mut self, sink: &mut S) -> Result<(), SessionEnd> {
         let env = self.gateway.env().clone();
         let batch = self.batch.split().freeze();
+        if self.is_block_lost {
+            if is_closing(&batch) {
+                self.close(&batch, sink);
+                return Ok(());
+            }
+            self.is_block_lost = false;
+            if !self.takes_back(&batch) {
+                return self.fail_block(false, &batch, sink);
+            }
+            self.absorb(TransactionStatus::Failed, 0, StateChanges::default());
+        }
         let was_ready = self.is_ready;
         let is_request = was_ready || self.is_prepared;
         let began = *self.began.get_or_insert_with(|| env.now());
@@ -470,28 +484,16 @@ impl<E: Executor> GatewaySession<E> {
                         }
                         (Some(false), _) if is_whole && !is_shown => {}
                         // A ROLLBACK is carried out by what has happened.
-                        (Some(false), None)
-                            if was_ready
-                                && !is_shown
-                                && self
-                                    .has_statement(&batch, |one| matches!(one, Statement::Rollback(_)))
-                                && self.can_repeat(&batch) =>
-                        {
+                        (Some(false), None) if was_ready && !is_shown && self.takes_back(&batch) => {
                             self.absorb(TransactionStatus::Failed, 0, StateChanges::default());
                         }
-                        (Some(false), held) => {
-                            let has_commit =
-                                self.has_statement(&batch, |one| matches!(one, Statement::Commit(_)));
-                            let status = match self.status {
-                                TransactionStatus::Idle => TransactionStatus::Idle,
-                                _ if held.is_some() || has_commit => TransactionStatus::Idle,
-                                _ => TransactionStatus::Failed,
-                            };
-                            self.absorb(status, 0, StateChanges::default());
-                            // Databases and roles change in a group of their own, which may go on without this one.
-                            let error = if self.can_repeat(&batch) { moved() } else { in_doubt() };
-                            return self.fail(error, &batch, sink);
+                        // Nothing that fails was asked for, and drivers pay no heed to what is answered here.
+                        (Some(false), None) if was_ready && is_closing(&batch) => {
+                            self.is_block_lost = self.status == TransactionStatus::InBlock;
+                            self.close(&batch, sink);
+                            return Ok(());
                         }
+                        (Some(false), held) => return self.fail_block(held.is_some(), &batch, sink),
                         (Some(true), None) | (None, _) => {
                             self.absorb(TransactionStatus::Idle, 0, StateChanges::default());
                             return self.fail(in_doubt(), &batch, sink);
@@ -540,6 +542,48 @@ impl<E: Executor> GatewaySession<E> {
         Ok(None)
     }
 
+    /// Whether the batch ends the block without a commit, and may be run again.
+    fn takes_back(&self, batch: &[u8]) -> bool {
+        self.has_statement(batch, |one| matches!(one, Statement::Rollback(_))) && self.can_repeat(batch)
+    }
+
+    /// Tells the client that its block is lost, of which nothing was committed. `is_held`: a commit ended it.
+    fn fail_block<S: ResponseSink>(
+        &mut self,
+        is_held: bool,
+        batch: &[u8],
+        sink: &mut S,
+    ) -> Result<(), SessionEnd> {
+        let has_commit = self.has_statement(batch, |one| matches!(one, Statement::Commit(_)));
+        let status = match self.status {
+            TransactionStatus::Idle => TransactionStatus::Idle,
+            _ if is_held || has_commit => TransactionStatus::Idle,
+            _ => TransactionStatus::Failed,
+        };
+        self.absorb(status, 0, StateChanges::default());
+        // Databases and roles change in a group of their own, which may go on without this one.
+        let error = if self.can_repeat(batch) { moved() } else { in_doubt() };
+        self.fail(error, batch, sink)
+    }
+
+    /// Carries out what [`is_closing`] without a place to run it at.
+    fn close<S: ResponseSink>(&mut self, batch: &[u8], sink: &mut S) {
+        for (tag, body) in Messages::new(batch) {
+            match Request::decode(tag, body) {
+                Ok(Request::Close { target, name }) => {
+                    match target {
+                        Target::Statement if name.is_empty() => self.unnamed.clear(),
+                        Target::Statement => self.context.prepared.retain(|prepared| prepared.name != name),
+                        // It went with the block.
+                        Target::Portal => {}
+                    }
+                    response::mark(sink.buffer(), Mark::CloseComplete);
+                }
+                _ => self.ready(sink),
+            }
+        }
+    }
+
     /// Tells the client that its batch failed.
     fn fail<S: ResponseSink>(
         &mut self,
@@ -559,6 +603,16 @@ impl<E: Executor> GatewaySession<E> {
         }
         Ok(())
     }
+}
+
+/// Whether a batch only closes statements and portals, and ends with Sync.
+fn is_closing(batch: &[u8]) -> bool {
+    let mut last = 0;
+    let closes = Messages::new(batch).all(|(tag, body)| {
+        last = tag;
+        tag == b'S' || (tag == b'C' && Request::decode(tag, body).is_ok())
+    });
+    closes && last == b'S'
 }
 
 /// Whether what has come of a request is carried out when this message has come.
