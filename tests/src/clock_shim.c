@@ -1,5 +1,5 @@
 /* A wall clock that a test can set, for programs that are started with this library in LD_PRELOAD.
- * The file named by CLOCK_SHIM_FILE holds seconds to add to the real time; it is read at each call.
+ * The file named by CLOCK_SHIM_FILE holds milliseconds to add to the real time; it is read at each call.
  * Only the wall clock is changed: a machine whose clock is set has a monotonic clock that goes on. */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -21,7 +21,11 @@ static long offset(void) {
 
 int clock_gettime(clockid_t clock, struct timespec *now) {
   int failed = (int)syscall(SYS_clock_gettime, clock, now);
-  if (!failed && clock == CLOCK_REALTIME) now->tv_sec += offset();
+  if (!failed && clock == CLOCK_REALTIME) {
+    long ms = now->tv_nsec / 1000000 + offset();
+    now->tv_nsec = now->tv_nsec % 1000000 + (ms % 1000 + 1000) % 1000 * 1000000;
+    now->tv_sec += ms / 1000 - (ms % 1000 < 0);
+  }
   return failed;
 }
 

@@ -317,7 +317,7 @@ impl Cluster {
 
     /// One GET over plain HTTP: status code and body.
     pub fn http(&self, node: u16, path: &str) -> Result<(u16, String)> {
-        http_get(self.http_port(node), path)
+        http_get("127.0.0.1", self.http_port(node), path, Duration::from_secs(10))
     }
 }
 
@@ -345,11 +345,12 @@ pub async fn connect(target: &str) -> Result<Client> {
     Ok(client)
 }
 
-/// One GET over plain HTTP from loopback: status code and body.
-pub fn http_get(port: u16, path: &str) -> Result<(u16, String)> {
+/// One GET over plain HTTP: status code and body. `host` is an IP address; connecting and each wait take `patience`.
+pub fn http_get(host: &str, port: u16, path: &str, patience: Duration) -> Result<(u16, String)> {
     use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let address = std::net::SocketAddr::new(host.parse()?, port);
+    let mut stream = std::net::TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

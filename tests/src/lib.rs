@@ -1,5 +1,7 @@
 //! Tests of whole clusters: real processes that are started, killed and asked, and the simulated cluster.
 
+pub mod chaos;
+pub mod check;
 pub mod cluster;
 pub mod crash;
 pub mod gate;

@@ -14,6 +14,32 @@ use crate::cluster::{PATIENCE, http_get, program, signal};
 /// Pause between two looks at something that takes its time.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// Where a server listens, and how its process is started.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Host of its addresses for PostgreSQL and HTTP.
+    pub host: String,
+    /// Host of its address for other nodes.
+    pub interconnect_host: String,
+    /// Ports: PostgreSQL, interconnect, HTTP.
+    pub ports: [u16; 3],
+    /// What stands before its command line, such as `ip netns exec NAME`; it must become the server, not start one.
+    pub launcher: Vec<String>,
+}
+
+impl Place {
+    /// On loopback, on the ports of a `dev` cluster's node `slot`.
+    #[must_use]
+    pub fn loopback(base_port: u16, slot: u16) -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            interconnect_host: "127.0.0.1".to_owned(),
+            ports: [base_port + slot, base_port + 100 + slot, base_port + 200 + slot],
+            launcher: Vec::new(),
+        }
+    }
+}
+
 /// One server, its configuration file and its data folder.
 pub struct Server {
     /// Configuration file.
@@ -28,6 +54,7 @@ pub struct Server {
     pub interconnect: u16,
     /// For health and metrics.
     pub http: u16,
+    place: Place,
     environment: Vec<(String, String)>,
     child: Option<Child>,
 }
@@ -37,20 +64,27 @@ impl Server {
     /// listens on loopback on the ports of a `dev` cluster's node `slot`. `more` is TOML that follows `[listen]`'s
     /// addresses, so that it may begin with keys of that section.
     pub fn new(folder: &Path, name: &str, id: u64, base_port: u16, slot: u16, more: &str) -> Result<Server> {
+        Server::at(folder, name, id, Place::loopback(base_port, slot), more)
+    }
+
+    /// As [`Server::new`], at some other place.
+    pub fn at(folder: &Path, name: &str, id: u64, place: Place, more: &str) -> Result<Server> {
+        let [postgres, interconnect, http] = place.ports;
         let server = Server {
             config: folder.join(format!("{name}.toml")),
             data: folder.join(name),
             log: folder.join(format!("{name}.log")),
-            postgres: base_port + slot,
-            interconnect: base_port + 100 + slot,
-            http: base_port + 200 + slot,
+            postgres,
+            interconnect,
+            http,
+            place,
             environment: Vec::new(),
             child: None,
         };
         let text = format!(
             "[node]\nid = {id}\ndata_dir = {:?}\nshutdown_timeout = \"10s\"\n\n[memory]\nbudget = \"256MiB\"\n\n[listen]\n\
-             postgres = \"127.0.0.1:{}\"\ninterconnect = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\n{more}\n",
-            server.data, server.postgres, server.interconnect, server.http
+             postgres = \"{}:{postgres}\"\ninterconnect = \"{}:{interconnect}\"\nhttp = \"{}:{http}\"\n{more}\n",
+            server.data, server.place.host, server.place.interconnect_host, server.place.host
         );
         std::fs::write(&server.config, text)?;
         Ok(server)
@@ -64,7 +98,15 @@ impl Server {
     }
 
     fn command(&self) -> Result<Command> {
-        let mut command = Command::new(program("rustydb")?);
+        let program = program("rustydb")?;
+        let mut command = match self.place.launcher.split_first() {
+            None => Command::new(program),
+            Some((launcher, arguments)) => {
+                let mut command = Command::new(launcher);
+                command.args(arguments).arg(program);
+                command
+            }
+        };
         command.args(["server", "--config"]).arg(&self.config).stdin(Stdio::null());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(command)
@@ -167,7 +209,18 @@ impl Server {
 
     /// One GET over plain HTTP: status code and body.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        http_get(self.http, path)
+        http_get(&self.place.host, self.http, path, Duration::from_secs(10))
+    }
+
+    /// What `/ready` says, whether the node is ready or not; nothing if it does not say so within `patience`.
+    pub fn readiness(&self, patience: Duration) -> Option<serde_json::Value> {
+        let (_, body) = http_get(&self.place.host, self.http, "/ready", patience).ok()?;
+        serde_json::from_str(&body).ok()
+    }
+
+    /// Its address for other nodes and the CLI.
+    pub fn interconnect_address(&self) -> String {
+        format!("{}:{}", self.place.interconnect_host, self.interconnect)
     }
 
     /// Waits until `/ready` says yes.
@@ -192,7 +245,7 @@ impl Server {
     /// Runs `rustydb-cli` addressed to this server.
     pub fn cli(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = Command::new(program("rustydb-cli")?);
-        command.args(["--host", &format!("127.0.0.1:{}", self.interconnect)]).args(arguments);
+        command.args(["--host", &self.interconnect_address()]).args(arguments);
         finish(command, PATIENCE)
     }
 
@@ -210,7 +263,8 @@ impl Server {
 
     /// A connection string for the superuser.
     pub fn target(&self, database: &str) -> String {
-        format!("host=127.0.0.1 port={} user=postgres dbname={database} connect_timeout=5", self.postgres)
+        let (host, port) = (&self.place.host, self.postgres);
+        format!("host={host} port={port} user=postgres dbname={database} connect_timeout=5")
     }
 }
 

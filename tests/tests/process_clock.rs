@@ -1,26 +1,16 @@
 //! The wall clock is set back by an hour under load: nothing changes for transactions.
 //!
-//! The servers run with a small C library in front of the system's clock, compiled here by the linker's own compiler,
-//! so that the test sets the clock of real processes and of nothing else on the machine.
+//! The servers run with a small C library in front of the system's clock, so that the test sets the clock of real
+//! processes and of nothing else on the machine.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use rustydb_tests::cluster::{PATIENCE, connect, free_base_port, text};
+use rustydb_tests::chaos::clocks::shim;
+use rustydb_tests::cluster::{PATIENCE, connect, free_base_port};
 use rustydb_tests::load::{self, Load};
-use rustydb_tests::server::{Server, TRUST_LOOPBACK, finish};
-
-fn shim(folder: &Path) -> Result<PathBuf> {
-    let library = folder.join("clock_shim.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/clock_shim.c");
-    let mut command = Command::new("cc");
-    command.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source);
-    let output = finish(command, PATIENCE)?;
-    ensure!(output.status.success(), "cc: {}", text(&output));
-    Ok(library)
-}
+use rustydb_tests::server::{Server, TRUST_LOOPBACK};
 
 /// Seconds since 1970, as a server's SQL says.
 async fn clock_of(server: &Server) -> Result<f64> {
@@ -68,7 +58,7 @@ async fn a_clock_set_back_by_an_hour_changes_nothing_for_transactions() -> Resul
     let seen: i64 = before.query_one(counted, &[]).await?.get(0);
     let times = [clock_of(&servers[0]).await?, clock_of(&servers[1]).await?, clock_of(&servers[2]).await?];
     for clock in &clocks {
-        std::fs::write(clock, "-3600")?;
+        std::fs::write(clock, "-3600000")?;
     }
     for (server, time) in servers.iter().zip(times) {
         let now = clock_of(server).await?;
@@ -85,7 +75,7 @@ async fn a_clock_set_back_by_an_hour_changes_nothing_for_transactions() -> Resul
     // One clock an hour ahead of the others, and that node leads no more: its successor's time is earlier.
     let leader = servers[0].cli_json(&["cluster", "status"])?["databases"][0]["leader"].as_u64();
     let leader = usize::try_from(leader.context("nobody leads")?)? - 1;
-    std::fs::write(&clocks[leader], "3600")?;
+    std::fs::write(&clocks[leader], "3600000")?;
     load.wait_for_progress(Instant::now(), PATIENCE).await?;
     servers[leader].kill()?;
     load.wait_for_progress(Instant::now(), PATIENCE)

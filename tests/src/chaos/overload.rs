@@ -1,0 +1,180 @@
+//! Ten times as many clients as the cluster needs to be busy: it must go on at its pace, within its bounds, and an
+//! operator must get through.
+//!
+//! The figures depend on the machine, so only gross failures fail: less than a third of the peak, an operator who waits
+//! for many seconds, a queue or memory beyond its bound, and of course a history that is wrong.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::nodes::{Nodes, Setup};
+use super::round::{Load, Working, judge, last_look};
+use super::run::Run;
+use super::workloads::Verdict;
+use super::workloads::set::Set;
+
+/// Clients that are enough to keep the cluster busy.
+const CLIENTS: usize = 24;
+
+/// How many times as many there are then.
+const TIMES: usize = 10;
+
+/// Bound of a group's proposals, as in the default configuration.
+const UNCOMMITTED_MAX: f64 = 100_000.0;
+
+/// Memory that a node may take: what it plans with (256 MiB), its code, its threads and its connections.
+const MEMORY_MAX_MIB: u64 = 700;
+
+/// Gross failures: see the module.
+const GOODPUT_MIN: f64 = 0.33;
+const OPERATOR_MAX: Duration = Duration::from_secs(8);
+
+/// What was seen of the nodes while clients worked.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    operator: Vec<Duration>,
+    queries: Vec<Duration>,
+    uncommitted: f64,
+    memory_mib: u64,
+}
+
+/// Runs the part.
+///
+/// # Errors
+/// The cluster does not come up.
+pub fn run(run: &mut Run, deadline: Instant, is_soak: bool) -> Result<()> {
+    let part = "overload";
+    if run.gate.is_done(part) || !run.goes_on(deadline) {
+        return Ok(());
+    }
+    let nodes = run.cluster(3, 0, &Setup::default())?;
+    let time = if is_soak { Duration::from_secs(3600) } else { Duration::from_secs(60) };
+    // An eighth of the time shows the peak; the rest is for the overload and what follows it.
+    let left = deadline.saturating_duration_since(Instant::now()).min(time);
+    let result = overload(run, &nodes, left / 5, left / 2);
+    match result {
+        Ok((histories, verdict, figures)) => {
+            run.count(histories, &verdict);
+            run.gate.passed(part, &figures);
+        }
+        Err(error) => run.fail(part, &nodes, &error),
+    }
+    Ok(())
+}
+
+fn overload(
+    run: &mut Run,
+    nodes: &Nodes,
+    calm: Duration,
+    storm: Duration,
+) -> Result<(usize, Verdict, Value)> {
+    let mut goodput = Vec::new();
+    let mut all = Vec::new();
+    let mut seen = Seen::default();
+    for (clients, time) in [(CLIENTS, calm), (CLIENTS * TIMES, storm)] {
+        let loads = vec![Load { workload: Arc::new(Set::new(run.history_number())), clients }];
+        let working = Working::start(&run.runtime, &nodes.targets(), &loads, &mut run.random)?;
+        // All are connected, and the first of them have their plans.
+        working.wait_for(clients)?;
+        let (before, started) = (working.progress.count(), Instant::now());
+        seen = watch(run, nodes, time)?;
+        let count = working.progress.count() - before;
+        goodput.push(count as f64 / started.elapsed().as_secs_f64());
+        working.end()?;
+        all.extend(loads);
+    }
+    last_look(&run.runtime, nodes, &all)?;
+    let verdict = judge(&all, &run.keep, "overload")?;
+    let ratio = goodput[1] / goodput[0];
+    let (operator, queries) = (percentiles(&mut seen.operator), percentiles(&mut seen.queries));
+    let figures = json!({
+        "clients": [CLIENTS, CLIENTS * TIMES],
+        "commits_per_second": [goodput[0].round(), goodput[1].round()],
+        "goodput_percent_of_peak": (ratio * 100.0).round(),
+        "operator_command_ms_p50_p99": operator,
+        "operator_query_ms_p50_p99": queries,
+        "uncommitted_entries_max": seen.uncommitted,
+        "memory_mib_max": seen.memory_mib,
+    });
+    println!("overload: {figures}");
+    ensure!(seen.uncommitted <= UNCOMMITTED_MAX, "a queue went beyond its bound: {figures}");
+    ensure!(seen.memory_mib <= MEMORY_MAX_MIB, "a node took too much memory: {figures}");
+    ensure!(ratio >= GOODPUT_MIN, "the overload broke the throughput: {figures}");
+    let slowest = seen.operator.iter().chain(&seen.queries).max().copied().unwrap_or_default();
+    ensure!(slowest <= OPERATOR_MAX, "an operator waited {slowest:?}: {figures}");
+    Ok((all.len(), verdict, figures))
+}
+
+/// Looks at the nodes as an operator does, again and again.
+fn watch(run: &Run, nodes: &Nodes, time: Duration) -> Result<Seen> {
+    let mut seen = Seen::default();
+    let (stop, end) = (AtomicBool::new(false), Instant::now() + time);
+    let target = nodes.server(1)?.target("postgres");
+    // One round of commands takes about as long as a process needs to start, so a thread of its own asks by SQL.
+    let queries = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut times = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let started = Instant::now();
+                let answered: Result<()> = run.runtime.block_on(async {
+                    let client = crate::cluster::connect(&target).await?;
+                    client.query_one("SELECT count(*) FROM pg_stat_activity", &[]).await?;
+                    Ok(())
+                });
+                answered.context("the operator's query")?;
+                times.push(started.elapsed());
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Ok::<_, anyhow::Error>(times)
+        });
+        let mut looked = || -> Result<()> {
+            while Instant::now() < end {
+                let started = Instant::now();
+                nodes.server(1)?.cli_json(&["cluster", "status"])?;
+                seen.operator.push(started.elapsed());
+                for node in nodes.numbers() {
+                    let server = nodes.server(node)?;
+                    let (_, metrics) = server.get("/metrics")?;
+                    seen.uncommitted =
+                        seen.uncommitted.max(largest(&metrics, "rustydb_consensus_uncommitted_entries"));
+                    seen.memory_mib = seen.memory_mib.max(memory_mib(server.pid()?)?);
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Ok(())
+        };
+        let watched = looked();
+        stop.store(true, Ordering::Relaxed);
+        let times = asking.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the operator panicked")));
+        watched.and(times)
+    });
+    seen.queries = queries?;
+    Ok(seen)
+}
+
+/// The largest value of a metric, over its labels.
+fn largest(metrics: &str, name: &str) -> f64 {
+    let lines = metrics.lines().filter(|line| line.starts_with(name));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).fold(0.0, f64::max)
+}
+
+/// Memory that a process has in use.
+fn memory_mib(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib / 1024)
+}
+
+/// The middle and the 99th percentile, in milliseconds.
+fn percentiles(times: &mut [Duration]) -> [u64; 2] {
+    times.sort_unstable();
+    [50, 99].map(|percent| {
+        let at = (times.len() * percent / 100).min(times.len().saturating_sub(1));
+        times.get(at).map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    })
+}
