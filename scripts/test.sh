@@ -35,11 +35,6 @@ else
   count="$(awk '/^test result:/ { passed += $4; failed += $6 } END { print passed + failed " tests run: " passed " passed" }' "$output")"
 fi
 
-if [ $# -eq 0 ] && cargo nextest --version >/dev/null 2>&1; then
-  step "planted bugs, which the simulation must find"
-  cargo nextest run --locked -p rustydb-tests --features planted_bugs --test planted_bugs --no-capture 2>&1 | grep -E 'is found|FAIL|Summary'
-fi
-
 if [ $# -eq 0 ]; then
   step "documentation, warnings denied"
   cargo test --workspace --locked --doc --quiet 2>&1 | tail -n 3

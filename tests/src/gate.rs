@@ -108,6 +108,12 @@ impl Gate {
         self.note(part, "passed", figures);
     }
 
+    /// The same for one of many parts: counted and reported, not printed.
+    pub fn passed_quietly(&mut self, part: &str, figures: &Value) {
+        self.passed += 1;
+        self.write(part, "passed", figures);
+    }
+
     /// A part is not as it should be.
     pub fn failed(&mut self, part: &str, what: impl Display) {
         self.failed += 1;
@@ -131,6 +137,10 @@ impl Gate {
     fn note(&mut self, part: &str, result: &str, said: &Value) {
         let text = said.as_str().map_or_else(|| said.to_string(), str::to_owned);
         println!("{:6.1} s  {result:7}  {part}: {text}", self.elapsed().as_secs_f64());
+        self.write(part, result, said);
+    }
+
+    fn write(&mut self, part: &str, result: &str, said: &Value) {
         if let Some(report) = &mut self.report {
             let line = json!({ "gate": self.name, "part": part, "result": result, "said": said });
             if let Err(error) = writeln!(report, "{line}") {

@@ -15,7 +15,7 @@ use openraft::{
     },
 };
 use parking_lot::{Mutex, RwLock};
-use rustydb_env::{Env, TaskGroup, sync::watch};
+use rustydb_env::{Bug, Env, TaskGroup, sync::watch};
 use rustydb_proto::v1::{self, RaftFrame, raft_frame::Body, raft_refusal::Reason};
 use rustydb_storage::log::Log;
 use rustydb_types::ids::{GroupId, NodeId};
@@ -223,7 +223,8 @@ impl Groups {
         }
         let now = inner.env.now();
         let campaigns_from = now + founding.map_or(Duration::ZERO, |(_, patience)| patience);
-        let elections_from = if log.has_voted() { now + inner.config.leader_lease() } else { now };
+        let waits = log.has_voted() && !inner.env.has_bug(Bug::VoteWithinLease);
+        let elections_from = if waits { now + inner.config.leader_lease() } else { now };
         let mut config = inner.config.to_openraft(format!("group {id}"));
         config.enable_elect = false;
         let acknowledgements = Arc::<Acknowledgements>::default();

@@ -77,6 +77,8 @@ pub struct LoopbackNetwork {
 #[derive(Default)]
 struct State {
     nodes: BTreeMap<NodeId, mpsc::Sender<Arrival>>,
+    /// How often the connections between two nodes, the lower first, were reset.
+    resets: BTreeMap<(NodeId, NodeId), u64>,
     links: BTreeMap<(NodeId, NodeId), Link>,
     default_link: Link,
     /// Frames on their way, per link and lane in order, and when the last of them arrives: the next one comes no
@@ -85,11 +87,12 @@ struct State {
     traffic: Traffic,
 }
 
-/// A frame that reached its node.
+/// What reached a node.
 struct Arrival {
     from: NodeId,
     lane: Lane,
-    bytes: Bytes,
+    /// The bytes of a frame; none when the connection was lost.
+    bytes: Option<Bytes>,
     is_answer: bool,
 }
 
@@ -115,8 +118,12 @@ impl LoopbackNetwork {
         let env = env.clone();
         tasks.spawn("inbox", async move {
             while let Some(arrival) = arrivals.recv().await {
+                let Some(bytes) = arrival.bytes else {
+                    inbound.lost(arrival.from, arrival.lane);
+                    continue;
+                };
                 // A frame that cannot be read is dropped, as a connection would be.
-                let Ok(frame) = RaftFrame::decode(arrival.bytes) else { continue };
+                let Ok(frame) = RaftFrame::decode(bytes) else { continue };
                 if arrival.is_answer {
                     inbound.answer(arrival.from, frame);
                 } else {
@@ -165,6 +172,34 @@ impl LoopbackNetwork {
         self.set_link(other, one, |link| link.cut = cut);
     }
 
+    /// Resets the connections between two nodes: what was on its way in order is lost, and both hear of it.
+    pub fn reset(&self, one: NodeId, other: NodeId) {
+        let mut guard = self.inner.lock();
+        let state = &mut *guard;
+        *state.resets.entry((one.min(other), one.max(other))).or_default() += 1;
+        for (from, to) in [(one, other), (other, one)] {
+            for lane in Lane::ALL {
+                let Some((_, queue)) = state.on_the_way.get_mut(&(from, to, lane)) else { continue };
+                // Their timers find nothing then, or what was sent later: as if that had come a little sooner.
+                state.traffic.lost += queue.len() as u64;
+                queue.clear();
+            }
+            for lane in Lane::ALL {
+                let lost = Arrival { from, lane, bytes: None, is_answer: false };
+                if let Some(inbox) = state.nodes.get(&to) {
+                    // A full inbox has lost more than that already.
+                    let _full = inbox.try_send(lost);
+                }
+            }
+        }
+    }
+
+    /// How often the connections between two nodes were reset.
+    #[must_use]
+    pub fn resets(&self, one: NodeId, other: NodeId) -> u64 {
+        self.inner.lock().resets.get(&(one.min(other), one.max(other))).copied().unwrap_or(0)
+    }
+
     /// Makes all links as the default again.
     pub fn heal(&self) {
         self.inner.lock().links.clear();
@@ -204,7 +239,7 @@ impl LoopbackNetwork {
             {
                 let mut state = self.inner.lock();
                 state.traffic.duplicated += copy;
-                let arrival = Arrival { from, lane, bytes: bytes.clone(), is_answer };
+                let arrival = Arrival { from, lane, bytes: Some(bytes.clone()), is_answer };
                 alone = if reorders {
                     Some(arrival)
                 } else {

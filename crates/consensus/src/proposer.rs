@@ -295,7 +295,9 @@ impl RaftProposer {
         let metrics = metrics.borrow_watched();
         if metrics.state != openraft::ServerState::Leader
             || metrics.last_applied.map(|last| last.leader_id.term) != Some(metrics.current_term)
+                && !ambient::has_bug(Bug::LeaseBeforeApplied)
             || self.transferred.load(Ordering::Acquire) == metrics.current_term
+                && !ambient::has_bug(Bug::LeaseAfterTransfer)
         {
             return false;
         }
@@ -320,6 +322,9 @@ fn outcome(term: Term, result: ClientWriteResult<TypeConfig>) -> Result<(), Prop
             ForwardReason::NotLeader => ProposeError::NotLeader { term },
             ForwardReason::LeadershipTransfer | ForwardReason::LeaseExpired => ProposeError::Refused,
         }),
+        Err(ClientWriteError::LogEntryDiscarded(_)) if ambient::has_bug(Bug::UnknownToldRefused) => {
+            Err(ProposeError::Refused)
+        }
         Err(ClientWriteError::LogEntryDiscarded(_)) => Err(ProposeError::Unknown),
         // Neither is possible for a command; if one came, the entry was not appended.
         Err(ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_)) => {

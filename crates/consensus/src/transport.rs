@@ -26,6 +26,11 @@ pub enum Lane {
     Bulk,
 }
 
+impl Lane {
+    /// All of them.
+    pub const ALL: [Lane; 2] = [Lane::Consensus, Lane::Bulk];
+}
+
 /// Why a frame was not taken. Nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -12,27 +12,99 @@ use std::fmt;
 pub enum Bug {
     /// The log says that entries are durable when they are written and not yet synced.
     EntriesNotSynced,
+    /// A vote is promised before it is on the disk.
+    VoteNotSynced,
+    /// A conflicting tail is taken for cut off before that is on the disk.
+    TailCutNotSynced,
+    /// A segment of the log is used before its name is durable.
+    NamesNotSynced,
+    /// A segment of the log gets its name before what it begins with is durable.
+    SegmentNotSynced,
+    /// A log that is opened takes what it finds for durable.
+    RecoveryNotSynced,
+    /// What a crash left behind the end of the log stays there.
+    TornTailKept,
+    /// The engine does not sync what it commits.
+    EngineNotSynced,
+    /// The pointer to the engine in use is changed without being synced.
+    PointerNotSynced,
+    /// A flush notes a position whose newest rows it has left out.
+    FlushMissesNewest,
+    /// The log is purged up to what is applied, durable or not.
+    PurgeBeforeFlush,
+    /// A snapshot leaves out what became of commits.
+    SnapshotWithoutOutcomes,
     /// A commit that comes twice takes place twice.
     CopyCommitted,
+    /// To ask for the outcome of a commit does not keep it from taking place later.
+    FenceForgotten,
+    /// A commit takes place although one that was numbered before it did not.
+    NumberNotChecked,
+    /// A transaction goes on that has read from a commit which was refused.
+    RefusedStillSeen,
+    /// A proposal of which nobody knows what became is told to be refused.
+    UnknownToldRefused,
     /// A leader reads by its lease after that has run out.
     LeaseOutlived,
+    /// A new leader reads by its lease before it has applied what earlier ones acknowledged.
+    LeaseBeforeApplied,
+    /// A leader that hands over reads by its lease.
+    LeaseAfterTransfer,
+    /// A voter that was restarted votes at once, whomever it had acknowledged before.
+    VoteWithinLease,
+    /// A leader that is to be removed does not hand over first.
+    LeaderRemovesItself,
     /// Rows are shown that are not known to be committed.
     RowsShownEarly,
-    /// A gateway that lost the leader takes a commit that was about to take place for one that did.
-    FateAssumed,
+    /// Chunks of a large transaction are seen before it commits.
+    StagedVisible,
     /// A SERIALIZABLE commit is numbered although what it has read was changed meanwhile.
     CommitNotValidated,
+    /// A row is overwritten that was changed after the snapshot it was read in.
+    ChangedRowWritten,
+    /// A statement at READ COMMITTED sees what the one before it saw.
+    StatementSnapshotKept,
+    /// What is rolled back to a savepoint stays.
+    SavepointKept,
+    /// A gateway that lost the leader takes a commit that was about to take place for one that did.
+    FateAssumed,
+    /// A gateway that lost the leader takes a commit that was about to take place for one that did not.
+    FateDenied,
 }
 
 impl Bug {
     /// All of them.
     pub const ALL: &[Bug] = &[
         Bug::EntriesNotSynced,
+        Bug::VoteNotSynced,
+        Bug::TailCutNotSynced,
+        Bug::NamesNotSynced,
+        Bug::SegmentNotSynced,
+        Bug::RecoveryNotSynced,
+        Bug::TornTailKept,
+        Bug::EngineNotSynced,
+        Bug::PointerNotSynced,
+        Bug::FlushMissesNewest,
+        Bug::PurgeBeforeFlush,
+        Bug::SnapshotWithoutOutcomes,
         Bug::CopyCommitted,
+        Bug::FenceForgotten,
+        Bug::NumberNotChecked,
+        Bug::RefusedStillSeen,
+        Bug::UnknownToldRefused,
         Bug::LeaseOutlived,
+        Bug::LeaseBeforeApplied,
+        Bug::LeaseAfterTransfer,
+        Bug::VoteWithinLease,
+        Bug::LeaderRemovesItself,
         Bug::RowsShownEarly,
-        Bug::FateAssumed,
+        Bug::StagedVisible,
         Bug::CommitNotValidated,
+        Bug::ChangedRowWritten,
+        Bug::StatementSnapshotKept,
+        Bug::SavepointKept,
+        Bug::FateAssumed,
+        Bug::FateDenied,
     ];
 }
 

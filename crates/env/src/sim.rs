@@ -103,7 +103,13 @@ impl Simulation {
     /// Kills `node` as a power cut would: its tasks are gone at once, unsynced data is lost, torn or kept. A new
     /// incarnation may be started at once through [`Simulation::env`].
     pub fn crash(&self, node: SimNode) {
-        self.core.crash(node.0);
+        self.core.crash(node.0, SimDisk::crash);
+    }
+
+    /// Kills the process of `node`, as SIGKILL does: its tasks are gone, and what it had written to its disk is there,
+    /// synced or not.
+    pub fn kill(&self, node: SimNode) {
+        self.core.crash(node.0, SimDisk::kill);
     }
 
     /// Stops `node` in its tracks, as SIGSTOP does: its tasks run no more until [`Simulation::resume`]; time goes on.
@@ -119,6 +125,11 @@ impl Simulation {
     /// Moves the wall clock of `node` by `micros` from the true time; the monotonic clock is untouched.
     pub fn set_wall_offset(&self, node: SimNode, micros: i64) {
         self.core.set_wall_offset(node.0, micros);
+    }
+
+    /// Makes each operation of the disk of `node` take `factor` times as long as usual.
+    pub fn set_disk_slowness(&self, node: SimNode, factor: u64) {
+        self.core.set_disk_slowness(node.0, factor);
     }
 
     /// Virtual time since the start.
@@ -179,7 +190,7 @@ impl Simulation {
 
 impl Drop for Simulation {
     fn drop(&mut self) {
-        self.core.drop_all_tasks();
+        self.core.end();
     }
 }
 

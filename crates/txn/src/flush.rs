@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustydb_env::Bug;
 use rustydb_storage::engine::{Direction, Durability, Engine, EngineError, EngineView, KeyRange};
 use rustydb_types::ids::Version;
 
@@ -50,7 +51,7 @@ impl Core {
             if state.stopped {
                 return Err(ApplyError::Stopped);
             }
-            if self.layers.current().active.size_bytes() > 0 {
+            if self.layers.current().active.size_bytes() > 0 && !self.env.has_bug(Bug::FlushMissesNewest) {
                 self.layers.freeze();
             }
             let mut outcomes = self.outcomes.write();

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustydb_env::{Env, OpenMode};
+use rustydb_env::{Bug, Env, OpenMode};
 use rustydb_storage::engine::{Engine, EngineError};
 
 use crate::error::ApplyError;
@@ -103,9 +103,13 @@ fn write_pointer(env: &Env, dir: &Path, number: u64) -> Result<(), ApplyError> {
     let file = disk.open(&path, OpenMode::Create)?;
     file.set_len(0)?;
     file.write_at(0, format!("{}\n", store_name(number)).as_bytes())?;
-    file.sync_all()?;
+    if !env.has_bug(Bug::PointerNotSynced) {
+        file.sync_all()?;
+    }
     disk.rename(&path, &dir.join(POINTER))?;
-    disk.sync_dir(dir)?;
+    if !env.has_bug(Bug::PointerNotSynced) {
+        disk.sync_dir(dir)?;
+    }
     Ok(())
 }
 

@@ -1,104 +1,139 @@
-//! Runs the simulated cluster from a range of seeds and prints what happened.
+//! Runs the simulated cluster.
 //!
-//! `sim [--seeds A..B | --seed N] [--seconds S] [--sql | --models] [--verbose]`: one run per seed, of the stores unless
-//! it is told otherwise. Of each run that went wrong it prints the seed, what was wrong and how to replay it; it exits
-//! with 1 when there was one. Built with the feature `planted_bugs`, it takes `--bug NAME`, too.
+//! `sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models] [--verbose] [--log FILTER]`: one run per
+//! seed, of SQL sessions unless it is told otherwise, with S seconds of virtual time under faults. Of each run that went
+//! wrong it prints the seed, what was wrong and how to replay it; it exits with 1 when there was one.
+//!
+//! `sim gate [--seconds S] [--base N] [--runs M] [--jobs J] [--report FILE]`: runs of all kinds and lengths for S seconds
+//! of real time, on J threads, with the seeds from N on.
+//!
+//! Built with the feature `planted_bugs`, `--bug NAME` plants one, and `sim bugs [--seconds S] [--seeds M] [--third N]
+//! [--jobs J] [--report FILE] [NAME...]` looks for each of them, or for a third of them.
 
 use std::{ops::Range, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, bail};
-use rustydb_tests::sim::{self, Course, Report};
+use anyhow::{Context, Result, bail, ensure};
+use rustydb_tests::{
+    gate::{Gate, nothing_left, take_flag, take_option},
+    sim::{
+        Course,
+        campaign::{Kind, campaign},
+    },
+};
 
-/// What the clients of a run do.
-#[derive(Clone, Copy)]
-enum Workload {
-    Stores,
-    Models,
-    Sql,
-}
+/// As the server has it. A simulation makes and drops a lot of small things.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-struct Options {
-    seeds: Range<u64>,
-    seconds: u64,
-    #[cfg(feature = "planted_bugs")]
-    bug: Option<rustydb_env::Bug>,
-    workload: Workload,
-    verbose: bool,
-}
-
-fn options() -> Result<Options> {
-    let mut options = Options {
-        seeds: 1..2,
-        seconds: 20,
-        #[cfg(feature = "planted_bugs")]
-        bug: None,
-        workload: Workload::Stores,
-        verbose: false,
-    };
-    let mut arguments = std::env::args().skip(1);
-    let number = |value: &str| value.parse::<u64>().with_context(|| format!("{value} is no number"));
-    while let Some(name) = arguments.next() {
-        let mut value = || arguments.next().with_context(|| format!("{name} needs a value"));
-        match name.as_str() {
-            "--seed" => {
-                let seed = number(&value()?)?;
-                options.seeds = seed..seed.saturating_add(1);
-            }
-            "--seeds" => {
-                let seeds = value()?;
-                let (first, end) = seeds.split_once("..").context("--seeds needs A..B")?;
-                options.seeds = number(first)?..number(end)?;
-            }
-            "--seconds" => options.seconds = number(&value()?)?,
-            "--models" => options.workload = Workload::Models,
-            "--sql" => options.workload = Workload::Sql,
-            #[cfg(feature = "planted_bugs")]
-            "--bug" => {
-                let name = value()?;
-                let bug = rustydb_env::Bug::ALL.iter().find(|bug| bug.to_string() == name);
-                options.bug = Some(*bug.with_context(|| format!("there is no bug {name}"))?);
-            }
-            "--verbose" => options.verbose = true,
-            "--log" => tracing_subscriber::fmt()
-                .with_env_filter(tracing_subscriber::EnvFilter::builder().parse(value()?)?)
-                .with_writer(std::io::stderr)
-                .with_ansi(false)
-                .without_time()
-                .init(),
-            _ => bail!(
-                "unknown option {name}; known are --seed, --seeds, --seconds, --sql, --models, --verbose and --log"
-            ),
-        }
-    }
-    Ok(options)
-}
-
-/// A run that panics is a run that went wrong, and the others go on.
-fn run(options: &Options, seed: u64) -> Result<Report, String> {
-    let run = match options.workload {
-        Workload::Stores => sim::run_stores,
-        Workload::Models => sim::run_models,
-        Workload::Sql => sim::run_sql,
-    };
-    let course = Course::new(seed, Duration::from_secs(options.seconds));
-    #[cfg(feature = "planted_bugs")]
-    let course = Course { bug: options.bug, ..course };
-    std::panic::catch_unwind(|| run(course)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
-    })
+fn number(arguments: &mut Vec<String>, name: &str, default: u64) -> Result<u64> {
+    let value = take_option(arguments, name)?;
+    value.map_or(Ok(default), |value| value.parse().with_context(|| format!("{name} {value} is no number")))
 }
 
 fn main() -> Result<ExitCode> {
-    let options = options()?;
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == "gate") {
+        arguments.remove(0);
+        return gate(arguments);
+    }
+    #[cfg(feature = "planted_bugs")]
+    if arguments.first().is_some_and(|first| first == "bugs") {
+        arguments.remove(0);
+        return bugs(arguments);
+    }
+    replay(arguments)
+}
+
+fn gate(mut arguments: Vec<String>) -> Result<ExitCode> {
+    let mut gate = Gate::from_arguments("simulation", Duration::from_secs(480), &mut arguments)?;
+    let base = number(&mut arguments, "--base", 1)?;
+    let runs = number(&mut arguments, "--runs", u64::MAX)?;
+    let jobs = number(&mut arguments, "--jobs", cores())?;
+    nothing_left(&arguments, "--seconds, --base, --runs, --jobs and --report")?;
+    println!("seeds from {base} on, {jobs} at a time");
+    let figures = campaign(&mut gate, base, runs, jobs);
+    Ok(gate.finish(&figures))
+}
+
+#[cfg(feature = "planted_bugs")]
+fn bugs(mut arguments: Vec<String>) -> Result<ExitCode> {
+    use rustydb_env::Bug;
+    use rustydb_tests::sim::mutations::{SEEDS_MAX, mutations};
+    let mut gate = Gate::from_arguments("planted bugs", Duration::from_secs(1800), &mut arguments)?;
+    let jobs = number(&mut arguments, "--jobs", cores())?;
+    let seeds_max = number(&mut arguments, "--seeds", SEEDS_MAX)?;
+    let third = take_option(&mut arguments, "--third")?;
+    let third = third.map(|third| third.parse::<usize>().context("--third needs a number")).transpose()?;
+    let mut bugs: Vec<Bug> = Bug::ALL.to_vec();
+    if let Some(third) = third {
+        bugs = bugs.into_iter().skip(third % 3).step_by(3).collect();
+    }
+    if !arguments.is_empty() {
+        for name in &arguments {
+            ensure!(Bug::ALL.iter().any(|bug| bug.to_string() == *name), "there is no bug {name}");
+        }
+        bugs.retain(|bug| arguments.contains(&bug.to_string()));
+    }
+    let figures = mutations(&mut gate, &bugs, seeds_max, jobs);
+    Ok(gate.finish(&figures))
+}
+
+fn cores() -> u64 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
+}
+
+fn seeds(arguments: &mut Vec<String>) -> Result<Range<u64>> {
+    let parse = |text: &str| text.parse::<u64>().with_context(|| format!("{text} is no number"));
+    match (take_option(arguments, "--seed")?, take_option(arguments, "--seeds")?) {
+        (Some(_), Some(_)) => bail!("--seed and --seeds exclude each other"),
+        (Some(seed), None) => parse(&seed).map(|seed| seed..seed.saturating_add(1)),
+        (None, Some(seeds)) => {
+            let (first, end) = seeds.split_once("..").context("--seeds needs A..B")?;
+            let seeds = parse(first)?..parse(end)?;
+            ensure!(!seeds.is_empty(), "--seeds {}..{} are none", seeds.start, seeds.end);
+            Ok(seeds)
+        }
+        (None, None) => Ok(1..2),
+    }
+}
+
+fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
+    let seeds = seeds(&mut arguments)?;
+    let seconds = number(&mut arguments, "--seconds", 20)?;
+    let mut kinds = [Kind::Sql, Kind::Stores, Kind::Models].into_iter();
+    let kind = kinds.find(|kind| take_flag(&mut arguments, kind.option())).unwrap_or(Kind::Sql);
+    let is_verbose = take_flag(&mut arguments, "--verbose");
+    if let Some(filter) = take_option(&mut arguments, "--log")? {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::builder().parse(filter)?)
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .without_time()
+            .init();
+    }
+    #[cfg(feature = "planted_bugs")]
+    let bug = match take_option(&mut arguments, "--bug")? {
+        None => None,
+        Some(name) => {
+            let bug = rustydb_env::Bug::ALL.iter().copied().find(|bug| bug.to_string() == name);
+            Some(bug.with_context(|| format!("there is no bug {name}"))?)
+        }
+    };
+    nothing_left(
+        &arguments,
+        "--seed, --seeds, --seconds, --sql, --stores, --models, --verbose, --log, and gate as the first",
+    )?;
     let (mut failed, mut virtual_time, mut acknowledged) = (Vec::new(), Duration::ZERO, 0);
-    for seed in options.seeds.clone() {
-        let wrong = match run(&options, seed) {
+    for seed in seeds.clone() {
+        let course = Course::new(seed, Duration::from_secs(seconds));
+        #[cfg(feature = "planted_bugs")]
+        let course = Course { bug, ..course };
+        let wrong = match kind.run(course) {
             Ok(report) => {
                 virtual_time += report.virtual_time;
                 acknowledged += report.operations.acknowledged;
-                if options.verbose {
-                    println!("{report:?}");
+                if is_verbose {
+                    println!("{report:#?}");
                 }
                 report.wrong
             }
@@ -108,14 +143,9 @@ fn main() -> Result<ExitCode> {
             continue;
         }
         failed.push(seed);
-        let workload = match options.workload {
-            Workload::Stores => "",
-            Workload::Models => " --models",
-            Workload::Sql => " --sql",
-        };
         println!(
-            "seed {seed} went wrong; replay: cargo run -p rustydb-tests --bin sim -- --seed {seed} --seconds {}{workload}",
-            options.seconds
+            "seed {seed} went wrong; replay: cargo run -p rustydb-tests --bin sim -- --seed {seed} --seconds {seconds} {}",
+            kind.option()
         );
         for wrong in wrong {
             println!("  {wrong}");
@@ -123,7 +153,7 @@ fn main() -> Result<ExitCode> {
     }
     println!(
         "{} runs, {:.0} s of virtual time, {acknowledged} acknowledged, {} went wrong: {failed:?}",
-        options.seeds.end.saturating_sub(options.seeds.start),
+        seeds.end - seeds.start,
         virtual_time.as_secs_f64(),
         failed.len()
     );

@@ -241,7 +241,8 @@ impl Stage {
         self.cluster.crash(self.victim);
         let (before, _) = self.cluster.disk_operations(self.victim);
         if let Some(at) = step.again {
-            self.cluster.fail_disk_after(self.victim, at);
+            let faults = DiskFaults { power_cut_after: Some(at), ..DiskFaults::default() };
+            self.cluster.fail_disk(self.victim, faults);
             self.cluster.start(self.victim).await;
             self.cluster.sleep(Duration::from_millis(700)).await;
             self.cluster.crash(self.victim);
@@ -277,7 +278,7 @@ impl Stage {
 
     fn arm(&self, step: Step) {
         if let Some((failure, after)) = step.strike {
-            self.cluster.set_disk_faults(self.victim, failure.faults(after));
+            self.cluster.fail_disk(self.victim, failure.faults(after));
         }
     }
 

@@ -88,7 +88,7 @@ impl Trip {
             4 | 5 => Kind::Stores,
             _ => Kind::Models,
         };
-        let seconds = [3, 30, 60, 120, 400][usize::try_from(number % 5).unwrap_or(0)];
+        let seconds = [3, 15, 60, 200, 600][usize::try_from(number % 5).unwrap_or(0)];
         let twice = number.is_multiple_of(TWICE_EVERY + 1);
         Self { kind, seed: base.wrapping_add(number), seconds, twice }
     }
@@ -148,14 +148,14 @@ impl Total {
     }
 
     fn figures(&self) -> String {
-        let Counts { acknowledged, refused, unknown, reads } = self.operations;
+        let Counts { acknowledged, refused, unknown, reads, steps } = self.operations;
         let kinds: Vec<String> = self.kinds.iter().map(|(kind, runs)| format!("{runs} {kind}")).collect();
         let strikes: Vec<String> =
             self.strikes.0.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();
         format!(
             "faults struck: {}\n{} seeds ({}), {:.1} cluster-hours at {:.0} times real time per core, {} pairs of equal \
              seeds, {} leaders, {} polls; {} transactions with {acknowledged} acknowledged, {reads} read, {refused} \
-             refused, {unknown} unknown; {} of {} kinds of faults",
+             refused, {unknown} unknown, of {steps} operations on lists; {} of {} kinds of faults",
             strikes.join(", "),
             self.runs,
             kinds.join(", "),

@@ -211,18 +211,19 @@ impl<M: Machines> Cluster<M> {
         self.members.lock().get(&node).is_some_and(|member| member.has_stopped)
     }
 
-    /// Lets the disk of a node fail after so many more changes, until the node crashes.
-    pub fn fail_disk_after(&self, node: NodeId, changes: u64) {
-        let faults = DiskFaults { power_cut_after: Some(changes), ..DiskFaults::default() };
-        self.set_disk_faults(node, faults);
-    }
-
     /// Lets the disk of a node fail as told, until the node crashes: it may stop by itself from now on.
-    pub fn set_disk_faults(&self, node: NodeId, faults: DiskFaults) {
+    pub fn fail_disk(&self, node: NodeId, faults: DiskFaults) {
         let mut members = self.members.lock();
         let Some(member) = members.get_mut(&node) else { return };
         member.is_failing = true;
-        self.sim.disk(member.sim).set_faults(faults);
+        let disk = self.sim.disk(member.sim);
+        disk.set_faults(DiskFaults { capacity_bytes: disk.faults().capacity_bytes, ..faults });
+    }
+
+    /// Makes every operation of a disk take so many times as long.
+    pub fn slow_disk(&self, node: NodeId, factor: u64) {
+        let Some(sim) = self.members.lock().get(&node).map(|member| member.sim) else { return };
+        self.sim.set_disk_slowness(sim, factor);
     }
 
     /// Changing operations and reads of a node's disk so far.
@@ -316,11 +317,20 @@ impl<M: Machines> Cluster<M> {
 
     /// Cuts the power of a node: what was not synced or flushed is gone.
     pub fn crash(&self, node: NodeId) {
+        self.end(node, Simulation::crash);
+    }
+
+    /// Kills the process of a node: what it wrote is still there.
+    pub fn kill(&self, node: NodeId) {
+        self.end(node, Simulation::kill);
+    }
+
+    fn end(&self, node: NodeId, end: impl FnOnce(&Simulation, SimNode)) {
         self.network.detach(node);
         let crashed = {
             let mut members = self.members.lock();
             let Some(member) = members.get_mut(&node) else { return };
-            self.sim.crash(member.sim);
+            end(&self.sim, member.sim);
             member.machines.crash();
             member.is_failing = false;
             member.has_stopped = false;

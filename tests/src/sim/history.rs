@@ -48,6 +48,7 @@ pub struct Record {
 pub struct History {
     ticks: u64,
     values: u64,
+    changes: u64,
     records: Vec<Record>,
     wrong: Vec<String>,
     counts: Counts,
@@ -66,6 +67,18 @@ impl History {
         self.values
     }
 
+    /// How many values there were so far.
+    #[must_use]
+    pub fn values(&self) -> u64 {
+        self.values
+    }
+
+    /// Whether one of so many changes is left; if so, it is taken.
+    pub fn may_change(&mut self, changes_max: u64) -> bool {
+        self.changes += 1;
+        self.changes <= changes_max
+    }
+
     /// A transaction is over.
     pub fn record(&mut self, record: Record) {
         match record.told {
@@ -74,6 +87,7 @@ impl History {
             Told::Refused => self.counts.refused += 1,
             Told::Unknown => self.counts.unknown += 1,
         }
+        self.counts.steps += (record.reads.len() + record.appends.len()) as u64;
         self.records.push(record);
     }
 

@@ -19,8 +19,10 @@ use super::{
 
 /// How long a client waits for an answer.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(1);
-/// Lists per group.
+/// Lists per group that are in use at one time.
 const KEYS: u64 = 4;
+/// After so many values others take their place, so that a long run has no long lists.
+const ERA_VALUES: u64 = 200;
 
 /// Runs models under consensus from a seed: see [`run`].
 #[must_use]
@@ -45,7 +47,7 @@ impl Workload for Lists {
         while !stage.is_over() {
             let groups = cluster.groups();
             let group = groups[usize::try_from(random.range(0..groups.len() as u64)).unwrap_or(0)];
-            let key = random.range(0..KEYS);
+            let key = self.history.lock().values() / ERA_VALUES * KEYS + random.range(0..KEYS);
             match cluster.leader(group) {
                 Some((leader, _)) if random.chance(1, 3) => self.read(cluster, leader, group, key).await,
                 Some((leader, term)) => {
@@ -55,7 +57,7 @@ impl Workload for Lists {
                 }
                 None => cluster.sleep(Duration::from_millis(20)).await,
             }
-            cluster.sleep(Duration::from_micros(random.range(100..20_000))).await;
+            stage.think(&mut random).await;
         }
     }
 

@@ -1,7 +1,7 @@
 //! The simulated cluster: real consensus, real log, simulated clocks, disks and network, all from one seed.
 //!
 //! ```text
-//!   a cluster of 3 or 5 nodes, two groups on one log, over
+//!   a cluster of 3, 5 or 7 nodes, two groups on one log, over
 //!      sql: sessions, gateways, executors   or   models: lists in memory, cheap
 //!        └─ stores: the real transactional stores on redb
 //!   clients run statements or transactions, ask for lost outcomes ─┐ for a while
@@ -14,12 +14,15 @@
 //! The same seed gives the same trace hash; a seed that failed once stays in [`REGRESSIONS`].
 //! Replay: `cargo run -p rustydb-tests --bin sim -- --seed N [--sql | --models]`.
 
+pub mod campaign;
 pub mod cluster;
 pub mod history;
 pub mod invariants;
 pub mod lists;
 pub mod machines;
 pub mod members;
+#[cfg(feature = "planted_bugs")]
+pub mod mutations;
 pub mod nemesis;
 pub mod oracle;
 pub mod run;

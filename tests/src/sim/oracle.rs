@@ -40,6 +40,19 @@ pub struct Counts {
     pub unknown: u64,
     /// Reads that were answered.
     pub reads: u64,
+    /// Reads and appends of lists within all of these.
+    pub steps: u64,
+}
+
+impl Counts {
+    /// Takes in those of another run.
+    pub const fn add(&mut self, other: Counts) {
+        self.acknowledged += other.acknowledged;
+        self.refused += other.refused;
+        self.unknown += other.unknown;
+        self.reads += other.reads;
+        self.steps += other.steps;
+    }
 }
 
 impl History {
@@ -49,9 +62,16 @@ impl History {
         self.next
     }
 
+    /// How many values there were so far.
+    #[must_use]
+    pub fn values(&self) -> u64 {
+        self.next
+    }
+
     /// An append ended.
     pub fn appended(&mut self, place: Place, value: u64, told: Told) {
         self.told.insert((place, value), told);
+        self.counts.steps += 1;
         match told {
             Told::Acknowledged => {
                 self.counts.acknowledged += 1;
@@ -71,6 +91,7 @@ impl History {
     /// A read was answered.
     pub fn read(&mut self, place: Place, must_see: BTreeSet<u64>, saw: Vec<u64>) {
         self.counts.reads += 1;
+        self.counts.steps += 1;
         self.reads.push((place, must_see, saw));
     }
 

@@ -15,12 +15,14 @@ use super::{
     invariants::Invariants,
     machines::Machines,
     members,
-    nemesis::{Faults, Nemesis, Strikes},
+    nemesis::{Fault, Nemesis, Strikes},
     oracle::Counts,
 };
 
-/// Clients at work at one time.
-const CLIENTS: u64 = 4;
+/// A run that is at least so long has stretches in which little happens; a short one is busy all the time.
+const LONG: Duration = Duration::from_secs(10);
+/// One that is at least so long is never busy all the time.
+const VERY_LONG: Duration = Duration::from_secs(60);
 /// How often the invariants are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// How long clients go on after everything is healed.
@@ -47,7 +49,7 @@ pub struct Report {
     pub steps: u64,
     /// The clients' operations.
     pub operations: Counts,
-    /// The faults.
+    /// The faults by kind, and how often each struck.
     pub strikes: Strikes,
     /// Terms in which some group had a leader.
     pub terms: usize,
@@ -80,16 +82,43 @@ pub trait Workload: Clone + Send + Sync + 'static {
     fn check(&self, cluster: &Cluster<Self::Machines>) -> impl Future<Output = Vec<String>> + Send;
 }
 
+/// How busy a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Clients at work at one time.
+    pub clients: u64,
+    /// The longest that a client pauses between two transactions.
+    pub think_max: Duration,
+    /// The longest that passes between two faults, beside what they last.
+    pub calm_max: Duration,
+}
+
+impl Pace {
+    /// Short runs are busy all the time; in the longest ones little happens for long.
+    fn draw(random: &mut Rng, duration: Duration) -> Self {
+        let choices = match duration {
+            _ if duration < LONG => [(20, 1); 4],
+            _ if duration < VERY_LONG => [(20, 1), (100, 100), (500, 1000), (2000, 5000)],
+            _ => [(300, 300), (1000, 300), (1000, 5000), (4000, 2000)],
+        };
+        let clients = random.range(2..7);
+        let (think, calm) = choices[usize::try_from(random.range(0..4)).unwrap_or(0)];
+        Self { clients, think_max: Duration::from_millis(think), calm_max: Duration::from_millis(calm) }
+    }
+}
+
 /// What the tasks of a run share.
 pub struct Stage<M> {
     /// The nodes.
     pub cluster: Cluster<M>,
+    /// How busy the run is.
+    pub pace: Pace,
     seen: Arc<Mutex<Seen>>,
 }
 
 impl<M: Machines> Clone for Stage<M> {
     fn clone(&self) -> Self {
-        Self { cluster: self.cluster.clone(), seen: self.seen.clone() }
+        Self { cluster: self.cluster.clone(), pace: self.pace, seen: self.seen.clone() }
     }
 }
 
@@ -106,6 +135,12 @@ impl<M: Machines> Stage<M> {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.seen.lock().is_over
+    }
+
+    /// Pauses as a client does between two transactions.
+    pub async fn think(&self, random: &mut Rng) {
+        let micros = u64::try_from(self.pace.think_max.as_micros()).unwrap_or(u64::MAX);
+        self.cluster.sleep(Duration::from_micros(random.range(100..micros))).await;
     }
 
     /// Notes what is wrong.
@@ -141,7 +176,7 @@ impl Course {
     }
 }
 
-/// Runs a workload on a new cluster of 3 or 5 nodes, for a while with faults, then without until all nodes agree.
+/// Runs a workload on a new cluster of 3, 5 or 7 nodes, for a while with faults, then without until all nodes agree.
 #[must_use]
 pub fn run<W: Workload>(
     course: Course,
@@ -155,7 +190,12 @@ pub fn run<W: Workload>(
         sim.plant(bug);
     }
     let mut random = sim.harness().rng();
-    let nodes = if random.chance(1, 3) { 5 } else { 3 };
+    let nodes = match random.range(0..12) {
+        0..8 => 3,
+        8..11 => 5,
+        _ => 7,
+    };
+    let pace = Pace::draw(&mut random, duration);
     let groups = vec![GroupId::SYSTEM, GroupId::new(2)];
     let config = ConsensusConfig {
         // Small, so that snapshots are taken and needed.
@@ -168,7 +208,7 @@ pub fn run<W: Workload>(
         ..ConsensusConfig::default()
     };
     let cluster = Cluster::new(sim.clone(), nodes, groups, config, machines);
-    let stage = Stage { cluster, seen: Arc::default() };
+    let stage = Stage { cluster, pace, seen: Arc::default() };
     let limit = duration + HEALED + CONVERGENCE_LIMIT * 3;
     let ended = sim.block_on(limit, scenario(stage.clone(), workload.clone(), random, duration));
     if let Err(error) = ended {
@@ -184,7 +224,7 @@ pub fn run<W: Workload>(
             trace_hash: sim.trace_hash(),
             steps: sim.step_count(),
             operations: workload.counts(),
-            strikes: seen.strikes,
+            strikes: seen.strikes.clone(),
             terms: seen.terms,
             traffic: stage.cluster.network().traffic(),
             wrong: seen.wrong.clone(),
@@ -204,14 +244,19 @@ async fn scenario<W: Workload>(stage: Stage<W::Machines>, workload: W, mut rando
         cluster.start(node).await;
     }
     cluster.initialize().await;
-    let clients: Vec<_> = (1..=CLIENTS)
+    let clients: Vec<_> = (1..=stage.pace.clients)
         .map(|number| env.spawn("client", workload.clone().client(stage.clone(), number, env.rng())))
         .collect();
     let watching = env.spawn("invariants", watch(stage.clone()));
-    let faults = Faults::draw(&mut random);
+    let faults = Fault::draw(&mut random);
     let until = env.now() + duration;
-    let nemesis =
-        || Nemesis { cluster: cluster.clone(), random: env.rng(), faults, strikes: Strikes::default() };
+    let nemesis = || Nemesis {
+        cluster: cluster.clone(),
+        random: env.rng(),
+        faults: faults.clone(),
+        calm_max: stage.pace.calm_max,
+        strikes: Strikes::default(),
+    };
     let strikers = [
         env.spawn("nemesis of nodes", nemesis().strike_nodes(until)),
         env.spawn("nemesis of links", nemesis().strike_links(until)),
@@ -219,8 +264,7 @@ async fn scenario<W: Workload>(stage: Stage<W::Machines>, workload: W, mut rando
     ];
     for striker in strikers {
         let strikes = striker.await.unwrap_or_default();
-        let mut seen = stage.seen.lock();
-        seen.strikes = seen.strikes.and(strikes);
+        stage.seen.lock().strikes.add(&strikes);
     }
     heal(&cluster).await;
     stage.wrong(members::restore(&cluster, CONVERGENCE_LIMIT).await);

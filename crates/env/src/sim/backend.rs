@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::core::Core;
-use super::disk::NodeDisk;
+use super::disk::{NodeDisk, SimDisk};
 use crate::disk::Disk;
 use crate::rng::below;
 use crate::runtime::{Backend, BoxTask};
@@ -28,11 +28,11 @@ pub(super) struct SimBackend {
 
 impl SimBackend {
     pub(super) fn new(core: &Arc<Core>, node: usize) -> SimBackend {
-        SimBackend::of_epoch(core, node, core.epoch(node))
+        SimBackend::of_epoch(core, core.disk(node), node, core.epoch(node))
     }
 
-    pub(super) fn of_epoch(core: &Arc<Core>, node: usize, epoch: u64) -> SimBackend {
-        let disk = Arc::new(NodeDisk::new(core.disk(node), epoch));
+    pub(super) fn of_epoch(core: &Arc<Core>, disk: SimDisk, node: usize, epoch: u64) -> SimBackend {
+        let disk = Arc::new(NodeDisk::new(disk, epoch));
         SimBackend { core: Arc::clone(core), node, epoch, disk }
     }
 }
@@ -72,7 +72,7 @@ impl Backend for SimBackend {
     }
 
     fn io_pause(&self) -> Option<Sleep> {
-        let pause = below(self.core.random_u64(), IO_NANOS_MAX);
+        let pause = below(self.core.random_u64(), IO_NANOS_MAX) * self.core.disk_slowness(self.node);
         Some(self.sleep_until(self.now() + Duration::from_nanos(1 + pause)))
     }
 

@@ -47,6 +47,7 @@ struct Task {
     epoch: u64,
     /// Absent while it is being polled.
     future: Option<BoxTask>,
+    waker: Waker,
     /// Whether it is in the ready list, or held because its node is paused.
     queued: bool,
     aborted: bool,
@@ -57,9 +58,38 @@ struct Node {
     paused: bool,
     drift_ppm: i64,
     wall_offset_micros: i64,
+    /// How many times as long as usual an operation of the disk takes.
+    disk_slowness: u64,
     disk: SimDisk,
     /// Tasks that became ready while the node was paused.
     held: BTreeSet<u64>,
+    /// The world of its tasks, made when the first is polled. It holds on to the core: see [`Core::end`].
+    env: Option<Env>,
+}
+
+impl Node {
+    fn new(disk: SimDisk, drift_ppm: i64) -> Node {
+        Node {
+            epoch: 0,
+            paused: false,
+            drift_ppm,
+            wall_offset_micros: 0,
+            disk_slowness: 1,
+            disk,
+            held: BTreeSet::new(),
+            env: None,
+        }
+    }
+}
+
+/// A task that is about to be polled.
+struct Turn {
+    id: u64,
+    node: usize,
+    epoch: u64,
+    future: BoxTask,
+    waker: Waker,
+    env: Env,
 }
 
 /// Makes its task ready.
@@ -97,14 +127,7 @@ impl Abort for TaskAbort {
 impl Core {
     pub(super) fn new(seed: u64) -> Arc<Core> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let harness = Node {
-            epoch: 0,
-            paused: false,
-            drift_ppm: 0,
-            wall_offset_micros: 0,
-            disk: SimDisk::new(rng.next_u64()),
-            held: BTreeSet::new(),
-        };
+        let harness = Node::new(SimDisk::new(rng.next_u64()), 0);
         Arc::new(Core {
             state: Mutex::new(State {
                 rng,
@@ -129,14 +152,7 @@ impl Core {
         let random = state.rng.next_u64();
         let width = DRIFT_PPM_MAX.unsigned_abs() * 2 + 1;
         let drift_ppm = i64::try_from(below(random, width)).unwrap_or(0) - DRIFT_PPM_MAX;
-        state.nodes.push(Node {
-            epoch: 0,
-            paused: false,
-            drift_ppm,
-            wall_offset_micros: 0,
-            disk,
-            held: BTreeSet::new(),
-        });
+        state.nodes.push(Node::new(disk, drift_ppm));
         state.nodes.len() - 1
     }
 
@@ -188,6 +204,14 @@ impl Core {
         self.state.lock().nodes[node].wall_offset_micros = micros;
     }
 
+    pub(super) fn disk_slowness(&self, node: usize) -> u64 {
+        self.state.lock().nodes[node].disk_slowness
+    }
+
+    pub(super) fn set_disk_slowness(&self, node: usize, factor: u64) {
+        self.state.lock().nodes[node].disk_slowness = factor;
+    }
+
     pub(super) fn random_u64(&self) -> u64 {
         self.state.lock().rng.next_u64()
     }
@@ -216,9 +240,9 @@ impl Core {
         state.next_task += 1;
         let task = state.next_task;
         if state.nodes[node].epoch == epoch {
-            state
-                .tasks
-                .insert(task, Task { node, epoch, future: Some(future), queued: false, aborted: false });
+            let waker = Waker::from(Arc::new(TaskWaker { core: Arc::downgrade(self), task }));
+            let future = Some(future);
+            state.tasks.insert(task, Task { node, epoch, future, waker, queued: false, aborted: false });
             state.make_ready(task);
         } else {
             // The incarnation is dead; its task is dropped unstarted, outside the lock.
@@ -246,15 +270,15 @@ impl Core {
             }
         };
         if let Some(removed) = removed {
-            self.drop_task(removed);
+            self.drop_future(removed.node, removed.epoch, removed.future);
         }
     }
 
-    /// Drops a task within its own world, since destructors may look at clock or disk.
-    fn drop_task(self: &Arc<Self>, task: Task) {
-        let env = Env::from_backend(Arc::new(SimBackend::of_epoch(self, task.node, task.epoch)));
+    /// Drops what a task was in its own world, since destructors may look at clock or disk.
+    fn drop_future(self: &Arc<Self>, node: usize, epoch: u64, future: Option<BoxTask>) {
+        let env = Env::from_backend(Arc::new(SimBackend::of_epoch(self, self.disk(node), node, epoch)));
         let _entered = ambient::enter(env);
-        drop(task.future);
+        drop(future);
     }
 
     pub(super) fn add_timer(&self, at_nanos: u64, waker: Waker) -> (u64, u64) {
@@ -276,12 +300,14 @@ impl Core {
         drop(removed);
     }
 
-    pub(super) fn crash(self: &Arc<Self>, node: usize) {
+    /// Ends the tasks of a node; `end` is what becomes of its disk.
+    pub(super) fn crash(self: &Arc<Self>, node: usize, end: impl FnOnce(&SimDisk)) {
         let (dead, disk) = {
             let mut state = self.state.lock();
             state.nodes[node].epoch += 1;
             state.nodes[node].paused = false;
             state.nodes[node].held.clear();
+            state.nodes[node].env = None;
             let ids: Vec<u64> = state
                 .tasks
                 .iter()
@@ -295,9 +321,9 @@ impl Core {
             (dead, state.nodes[node].disk.clone())
         };
         // The disk dies first, so that no destructor writes to it.
-        disk.crash();
+        end(&disk);
         for task in dead {
-            self.drop_task(task);
+            self.drop_future(node, task.epoch, task.future);
         }
     }
 
@@ -310,23 +336,26 @@ impl Core {
         }
     }
 
-    pub(super) fn drop_all_tasks(self: &Arc<Self>) {
+    /// Ends all tasks, and lets go of everything that holds on to the world.
+    pub(super) fn end(self: &Arc<Self>) {
         loop {
             let task = self.state.lock().tasks.pop_first();
             match task {
-                Some((_, task)) => self.drop_task(task),
-                None => return,
+                Some((_, task)) => self.drop_future(task.node, task.epoch, task.future),
+                None => break,
             }
         }
+        let mut state = self.state.lock();
+        let envs: Vec<_> = state.nodes.iter_mut().map(|node| node.env.take()).collect();
+        drop(state);
+        drop(envs);
     }
 
     /// Polls one task or moves time to the next timer. False when neither is possible.
     pub(super) fn step(self: &Arc<Self>) -> bool {
-        let Some((id, node, epoch, mut future)) = self.take_ready() else {
+        let Some(Turn { id, node, epoch, mut future, waker, env }) = self.take_ready() else {
             return self.fire_next_timer();
         };
-        let env = Env::from_backend(Arc::new(SimBackend::of_epoch(self, node, epoch)));
-        let waker = Waker::from(Arc::new(TaskWaker { core: Arc::downgrade(self), task: id }));
         let ended = {
             let _entered = ambient::enter(env);
             let poll = future.as_mut().poll(&mut Context::from_waker(&waker));
@@ -345,14 +374,15 @@ impl Core {
                 }
             }
         };
-        if let Some(future) = finished {
-            self.drop_task(Task { node, epoch, future: Some(future), queued: false, aborted: true });
+        if finished.is_some() {
+            self.drop_future(node, epoch, finished);
         }
         true
     }
 
-    fn take_ready(&self) -> Option<(u64, usize, u64, BoxTask)> {
-        let mut state = self.state.lock();
+    fn take_ready(self: &Arc<Self>) -> Option<Turn> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         loop {
             let count = state.ready.len() as u64;
             if count == 0 {
@@ -362,20 +392,23 @@ impl Core {
             let choice = usize::try_from(below(random, count)).unwrap_or(0);
             let id = state.ready.swap_remove(choice);
             let Some(task) = state.tasks.get_mut(&id) else { continue };
-            let node = task.node;
-            if state.nodes[node].paused {
-                state.nodes[node].held.insert(id);
+            let node = &mut state.nodes[task.node];
+            if node.paused {
+                node.held.insert(id);
                 continue;
             }
-            let Some(task) = state.tasks.get_mut(&id) else { continue };
             task.queued = false;
-            let epoch = task.epoch;
             let Some(future) = task.future.take() else { continue };
+            let env = node.env.get_or_insert_with(|| {
+                let backend = SimBackend::of_epoch(self, node.disk.clone(), task.node, task.epoch);
+                Env::from_backend(Arc::new(backend))
+            });
+            let (env, waker) = (env.clone(), task.waker.clone());
             let random = state.rng.next_u64();
             state.now_nanos += 1 + below(random, POLL_NANOS_MAX);
             state.step_count += 1;
             state.trace = mix(mix(state.trace, id), state.now_nanos);
-            return Some((id, node, epoch, future));
+            return Some(Turn { id, node: task.node, epoch: task.epoch, future, waker, env });
         }
     }
 

@@ -204,6 +204,10 @@ impl SimDisk {
     pub(super) fn crash(&self) {
         self.state.lock().crash();
     }
+
+    pub(super) fn kill(&self) {
+        self.state.lock().end_epoch();
+    }
 }
 
 impl Platter {
@@ -271,12 +275,17 @@ impl Platter {
         files.map(|inode| inode.live.len() as u64).sum()
     }
 
+    /// To what length `file` may grow.
+    fn length_max(&self, file: u64) -> usize {
+        let Some(capacity) = self.faults.capacity_bytes else { return usize::MAX };
+        let current = self.files.get(&file).map_or(0, |inode| inode.live.len());
+        let room = usize::try_from(capacity.saturating_sub(self.used_bytes())).unwrap_or(usize::MAX);
+        current.saturating_add(room)
+    }
+
     /// Whether `file` may grow to `length`.
     fn check_room(&self, file: u64, length: usize) -> io::Result<()> {
-        let Some(capacity) = self.faults.capacity_bytes else { return Ok(()) };
-        let current = self.files.get(&file).map_or(0, |inode| inode.live.len());
-        let growth = length.saturating_sub(current) as u64;
-        if growth > 0 && self.used_bytes() + growth > capacity {
+        if length > self.length_max(file) {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
         Ok(())
@@ -291,7 +300,12 @@ impl Platter {
 
     fn write(&mut self, epoch: u64, file: u64, offset: usize, bytes: &[u8]) -> io::Result<()> {
         let failure = self.begin_partial(epoch)?;
-        self.check_room(file, offset + bytes.len())?;
+        let fits = self.length_max(file).saturating_sub(offset);
+        if let Some(part) = bytes.get(..fits).filter(|part| part.len() < bytes.len()) {
+            // As a file system does: what fits is there, and then the error.
+            self.change(file, Change::Write { offset, bytes: part.to_vec() })?;
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
         if failure == Some(DiskFailure::Error) {
             return Err(DiskFailure::Error.error());
         }
@@ -345,11 +359,16 @@ impl Platter {
         }
     }
 
-    fn crash(&mut self) {
+    /// The process that used the disk is gone, and its faults with it.
+    fn end_epoch(&mut self) {
         self.epoch += 1;
         self.power_is_cut = false;
         self.faults = DiskFaults { capacity_bytes: self.faults.capacity_bytes, ..DiskFaults::default() };
         self.locks.clear();
+    }
+
+    fn crash(&mut self) {
+        self.end_epoch();
         self.crash_names();
         let kept: BTreeSet<u64> = self
             .names

@@ -472,6 +472,7 @@ impl<E: Executor> GatewaySession<E> {
                     let counter = held.as_ref().map(|held| held.counter);
                     let fate = match &held {
                         Some(_) if env.has_bug(Bug::FateAssumed) => Some(true),
+                        Some(_) if env.has_bug(Bug::FateDenied) => Some(false),
                         None if was_ready && !self.may_commit(&batch) => Some(false),
                         _ => self.fate(&batch, counter, may_be_open).await,
                     };

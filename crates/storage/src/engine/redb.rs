@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use redb::{Builder, Database, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition};
-use rustydb_env::{Disk, Env, File, OpenMode};
+use rustydb_env::{Bug, Disk, Env, File, OpenMode, ambient};
 
 use super::{
     BatchFiller, Direction, Durability, Engine, EngineError, EngineStats, EngineView, EngineWriter, KeyRange,
@@ -243,6 +243,9 @@ impl StorageBackend for DiskBackend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        if ambient::has_bug(Bug::EngineNotSynced) {
+            return Ok(());
+        }
         self.file.sync_data()
     }
 

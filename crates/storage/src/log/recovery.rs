@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use rustydb_env::{Disk, Env, OpenMode};
+use rustydb_env::{Bug, Disk, Env, OpenMode, ambient};
 use rustydb_types::ids::GroupId;
 use rustydb_types::position::LogPosition;
 
@@ -186,10 +186,13 @@ fn repair(
     leftovers_end: u64,
 ) -> Result<(), LogError> {
     let at_path = |error| LogError::io(path, error);
-    if leftovers_end > end {
+    if leftovers_end > end && !ambient::has_bug(Bug::TornTailKept) {
         let count = usize::try_from(leftovers_end.min(bytes.len() as u64) - end).unwrap_or(0);
         tracing::info!(?path, end, bytes = count, "log: torn tail of a crash removed");
         file.write_at(end, &vec![0u8; count]).map_err(at_path)?;
+    }
+    if ambient::has_bug(Bug::RecoveryNotSynced) {
+        return Ok(());
     }
     file.sync_data().map_err(at_path)
 }

@@ -430,10 +430,14 @@ pub(super) fn begin(
         return Err(io::Error::other("the checkpoint of all groups does not fit in a segment"));
     }
     file.write_at(0, &buffer)?;
-    file.sync_all()?;
+    if !env.has_bug(Bug::SegmentNotSynced) {
+        file.sync_all()?;
+    }
     let path = id.path(dir);
     disk.rename(spare, &path)?;
-    disk.sync_dir(dir)?;
+    if !env.has_bug(Bug::NamesNotSynced) {
+        disk.sync_dir(dir)?;
+    }
     Ok(Current { header, path, file, end })
 }
 
@@ -442,7 +446,9 @@ fn needs_sync(env: &Env, request: &Request) -> bool {
     match request {
         Request::Committed(_) | Request::Answer(_) => false,
         Request::Append(_) => !env.has_bug(Bug::EntriesNotSynced),
-        Request::Vote(_) | Request::Truncate(_) | Request::Purge(..) | Request::Remove => true,
+        Request::Vote(_) => !env.has_bug(Bug::VoteNotSynced),
+        Request::Truncate(_) => !env.has_bug(Bug::TailCutNotSynced),
+        Request::Purge(..) | Request::Remove => true,
     }
 }
 

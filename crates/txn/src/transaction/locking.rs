@@ -1,6 +1,7 @@
 //! Locks of a transaction.
 
 use bytes::Bytes;
+use rustydb_env::Bug;
 use rustydb_types::ids::Version;
 
 use super::{Isolation, LockedRow, Transaction};
@@ -93,7 +94,9 @@ impl Transaction {
         let staged = self.has_staged(&key)?;
         let (base, changed) = self.base_of(&key)?;
         let changed = changed && !staged;
-        if changed && self.options.isolation != Isolation::ReadCommitted {
+        let forbids = self.options.isolation != Isolation::ReadCommitted
+            && !self.core.env.has_bug(Bug::ChangedRowWritten);
+        if changed && forbids {
             return Err(TxnError::Serialization { reason: "a concurrent update" });
         }
         self.locked.insert(key, LockedRow { base, staged });

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rustydb_env::Bug;
 use rustydb_types::ids::{RequestId, Version};
 
 use crate::core::{Core, TxnShared};
@@ -178,7 +179,9 @@ impl Transaction {
             self.shared.pinned.store(former.version().get(), Ordering::SeqCst);
             self.pin = former;
         }
-        if self.options.isolation == Isolation::ReadCommitted || !self.used {
+        let renews = self.options.isolation == Isolation::ReadCommitted
+            && !self.core.env.has_bug(Bug::StatementSnapshotKept);
+        if renews || !self.used {
             let former = self.pin.version();
             self.flushes = self.core.layers.flushes();
             self.pin = take_pin(&self.core, &self.shared, self.can_write());
@@ -285,6 +288,9 @@ impl Transaction {
     /// # Errors
     /// [`TxnError::NoSuchSavepoint`].
     pub fn rollback_to(&mut self, savepoint: SavepointId) -> Result<(), TxnError> {
+        if self.core.env.has_bug(Bug::SavepointKept) {
+            return Ok(());
+        }
         self.own.rollback_to(savepoint)
     }
 

@@ -1,7 +1,8 @@
 //! Sessions at other nodes over the simulated links: what gRPC streams are to a server.
 //!
 //! A stream keeps its order and loses nothing while it lives, as TCP does: a frame that meets a cut link waits. A link
-//! that stays cut for `KEEP_ALIVE` ends the streams over it at both ends, and a crash ends those of its node.
+//! that stays cut for `KEEP_ALIVE`, or is reset, ends the streams over it at both ends, and a crash ends those of its
+//! node.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -112,11 +113,13 @@ impl Way {
         Ok(())
     }
 
-    /// Ends when the link was cut for too long, in either direction.
+    /// Ends when the link was cut for too long, in either direction, or reset.
     async fn broken(&self, env: &Env) {
         let back = self.back();
+        let resets = || self.network.resets(self.from, self.to);
+        let before = resets();
         let mut until = env.now() + KEEP_ALIVE;
-        while env.now() < until {
+        while env.now() < until && resets() == before {
             env.sleep(LOOK_INTERVAL).await;
             if !self.is_cut() && !back.is_cut() {
                 until = env.now() + KEEP_ALIVE;

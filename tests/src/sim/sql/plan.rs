@@ -1,6 +1,6 @@
 //! What a client is about to do in a transaction, drawn from the seed, as SQL text; and what the answers say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
 use rustydb_env::Rng;
@@ -10,8 +10,14 @@ use super::{
     connection::{Reply, Request},
 };
 
-/// Rows of `lists` of each database.
+/// Lists that are in use at one time.
 pub const LISTS: u64 = 4;
+/// After so many values others take their place, so that a long run has no long lists.
+pub const ERA_VALUES: u64 = 150;
+/// Tables that are made, and columns that are added, in a run.
+const CHANGES_MAX: u64 = 40;
+/// Rows of a large transaction.
+pub const BATCH_ROWS: u64 = 150;
 /// Rows of `accounts` of each database.
 pub const ACCOUNTS: u64 = 5;
 /// What each account holds at first.
@@ -26,6 +32,10 @@ pub const LEDGER: u64 = 2 << 32;
 pub const TABLES: u64 = 3 << 32;
 /// Columns of `events`.
 pub const COLUMNS: u64 = 4 << 32;
+/// Batches of rows of `bulk`.
+pub const BATCHES: u64 = 5 << 32;
+/// Counted numbers.
+pub const NUMBERS: u64 = 6 << 32;
 
 /// Isolation levels, in the order of what they forbid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,8 +100,8 @@ pub enum Step {
     UndoneAppend(u64),
     /// Reads a list.
     Read(u64),
-    /// Reads all lists by one statement.
-    ReadAll,
+    /// Reads all lists that are in use, from this one, by one statement.
+    ReadAll(u64),
     /// Moves money, and writes that down.
     Transfer(Transfer),
     /// Adds up all accounts.
@@ -104,6 +114,10 @@ pub enum Step {
     CreateTable(u64),
     /// Adds a column of this number to a table that others write to.
     AddColumn(u64),
+    /// Inserts many rows at once.
+    InsertBatch(u64),
+    /// Takes the next number of a counter.
+    Count(u64),
 }
 
 /// What is appended, and to which list.
@@ -180,7 +194,7 @@ impl Plan {
         steps.retain(|step| match step {
             Step::Append(Item { list, .. }) | Step::LockedAppend(Item { list, .. }) => appended.insert(*list),
             Step::Read(list) if isolation != Isolation::Serializable => !appended.contains(list),
-            Step::ReadAll if isolation != Isolation::Serializable => appended.is_empty(),
+            Step::ReadAll(_) if isolation != Isolation::Serializable => appended.is_empty(),
             _ => true,
         });
         Self { isolation, form, steps }
@@ -195,14 +209,16 @@ impl Plan {
 
 impl Step {
     fn draw(random: &mut Rng, history: &Mutex<History>, client: u64, reads_only: bool) -> Self {
-        let list = random.range(0..LISTS);
+        let era = history.lock().values() / ERA_VALUES * LISTS;
+        let list = era + random.range(0..LISTS);
         let value = || history.lock().next_value();
-        match if reads_only { random.range(22..32) } else { random.range(0..60) } {
+        let may_change = || history.lock().may_change(CHANGES_MAX);
+        match if reads_only { random.range(22..32) } else { random.range(0..66) } {
             0..14 => Self::Append(Item { list, value: value() }),
             14..20 => Self::LockedAppend(Item { list, value: value() }),
             20..22 => Self::UndoneAppend(list),
             22..28 => Self::Read(list),
-            28..32 => Self::ReadAll,
+            28..32 => Self::ReadAll(era),
             32..44 => {
                 let from = random.range(0..ACCOUNTS);
                 let to = (from + random.range(1..ACCOUNTS)) % ACCOUNTS;
@@ -210,9 +226,11 @@ impl Step {
             }
             44..48 => Self::Total,
             48..50 => Self::Audit,
-            50..58 => Self::Insert(Event { client, value: value() }),
-            58 => Self::CreateTable(value()),
-            _ => Self::AddColumn(value()),
+            58 if may_change() => Self::CreateTable(value()),
+            59 if may_change() => Self::AddColumn(value()),
+            60 | 61 => Self::InsertBatch(value()),
+            62..66 => Self::Count(value()),
+            _ => Self::Insert(Event { client, value: value() }),
         }
     }
 
@@ -225,7 +243,9 @@ impl Step {
             Self::Insert(Event { value, .. }) => Some((EVENTS + value, value)),
             Self::CreateTable(value) => Some((TABLES + value, value)),
             Self::AddColumn(value) => Some((COLUMNS + value, value)),
-            Self::UndoneAppend(_) | Self::Read(_) | Self::ReadAll | Self::Total | Self::Audit => None,
+            Self::InsertBatch(value) => Some((BATCHES + value, value)),
+            Self::Count(value) => Some((NUMBERS + value, value)),
+            Self::UndoneAppend(_) | Self::Read(_) | Self::ReadAll(_) | Self::Total | Self::Audit => None,
         }
     }
 
@@ -233,7 +253,10 @@ impl Step {
     #[must_use]
     pub fn statements(&self) -> Vec<String> {
         let append = |list: u64, value: u64| {
-            format!("UPDATE lists SET items = items || ',{value}' WHERE id = {list} RETURNING items")
+            format!(
+                "INSERT INTO lists AS l VALUES ({list}, ',{value}') \
+                 ON CONFLICT (id) DO UPDATE SET items = l.items || excluded.items RETURNING items"
+            )
         };
         match *self {
             Self::Append(Item { list, value }) => vec![append(list, value)],
@@ -244,7 +267,10 @@ impl Step {
                 vec!["SAVEPOINT undone".into(), append(list, 0), "ROLLBACK TO undone".into()]
             }
             Self::Read(list) => vec![format!("SELECT id, items FROM lists WHERE id = {list}")],
-            Self::ReadAll => vec!["SELECT id, items FROM lists ORDER BY id".into()],
+            Self::ReadAll(first) => vec![format!(
+                "SELECT id, items FROM lists WHERE id BETWEEN {first} AND {} ORDER BY id",
+                first + LISTS - 1
+            )],
             Self::Transfer(Transfer { from, to, amount, value }) => vec![
                 format!("UPDATE accounts SET balance = balance - {amount} WHERE id = {from}"),
                 format!(
@@ -263,6 +289,13 @@ impl Step {
             Self::AddColumn(value) => {
                 vec![format!("ALTER TABLE events ADD COLUMN added_{value} integer DEFAULT 7")]
             }
+            Self::InsertBatch(value) => vec![format!(
+                "INSERT INTO bulk SELECT {value}, n, repeat('x', 40) FROM generate_series(1, {BATCH_ROWS}) AS n"
+            )],
+            Self::Count(value) => vec![
+                "UPDATE counters SET number = number + 1 WHERE id = 1".into(),
+                format!("INSERT INTO numbers SELECT number, {value} FROM counters WHERE id = 1"),
+            ],
         }
     }
 
@@ -275,7 +308,8 @@ impl Step {
         let prepared = match *self {
             Self::Append(Item { list, value }) => Some(Request::Prepared {
                 name: "append",
-                sql: "UPDATE lists SET items = items || $1::text WHERE id = $2::integer RETURNING items",
+                sql: "INSERT INTO lists AS l VALUES ($2, $1) \
+                      ON CONFLICT (id) DO UPDATE SET items = l.items || excluded.items RETURNING items",
                 parameters: vec![format!(",{value}"), list.to_string()],
             }),
             Self::Insert(Event { client, value }) => Some(Request::Prepared {
@@ -315,16 +349,25 @@ impl Step {
                     _ => wrong("the own append is missing"),
                 }
             }
-            Self::Read(_) | Self::ReadAll => {
-                let expected = if *self == Self::ReadAll { LISTS } else { 1 };
-                if rows.len() as u64 != expected {
-                    wrong("rows are missing");
-                }
-                let list = |row: &&Vec<String>| match row.as_slice() {
-                    [id, list] => (id.parse().unwrap_or(u64::MAX), items(list)),
-                    _ => (u64::MAX, Vec::new()),
+            Self::Read(_) | Self::ReadAll(_) => {
+                let wanted = match *self {
+                    Self::ReadAll(first) => first..first + LISTS,
+                    Self::Read(list) => list..list + 1,
+                    _ => 0..0,
                 };
-                saw.read.extend(rows.iter().map(list));
+                let mut found: BTreeMap<u64, Vec<u64>> =
+                    wanted.clone().map(|list| (list, Vec::new())).collect();
+                for row in rows {
+                    let list = row.first().and_then(|id| id.parse().ok()).filter(|id| wanted.contains(id));
+                    match (list, row.get(1)) {
+                        (Some(list), Some(values)) => found.insert(list, items(values)),
+                        _ => {
+                            wrong("a row that was not asked for");
+                            None
+                        }
+                    };
+                }
+                saw.read.extend(found);
             }
             Self::Total => {
                 let total = START * i64::try_from(ACCOUNTS).unwrap_or(0);
@@ -346,6 +389,17 @@ impl Step {
             Self::Insert(_) => {
                 if !replies.iter().flat_map(|reply| &reply.tags).eq(["INSERT 0 1"]) {
                     wrong("not one row");
+                }
+            }
+            Self::InsertBatch(_) => {
+                let tag = format!("INSERT 0 {BATCH_ROWS}");
+                if !replies.iter().flat_map(|reply| &reply.tags).eq([&tag]) {
+                    wrong("not all rows");
+                }
+            }
+            Self::Count(_) => {
+                if !replies.iter().flat_map(|reply| &reply.tags).eq(["UPDATE 1", "INSERT 0 1"]) {
+                    wrong("no number");
                 }
             }
             Self::UndoneAppend(_) | Self::CreateTable(_) | Self::AddColumn(_) => {}
@@ -378,7 +432,10 @@ pub fn setup() -> Vec<String> {
             .into(),
         "CREATE TABLE IF NOT EXISTS events (id bigint NOT NULL, client integer NOT NULL)".into(),
         "CREATE INDEX IF NOT EXISTS events_client ON events (client)".into(),
-        format!("INSERT INTO lists VALUES {} ON CONFLICT DO NOTHING", rows(LISTS, "''")),
+        "CREATE TABLE IF NOT EXISTS bulk (batch bigint, n integer, note text, PRIMARY KEY (batch, n))".into(),
+        "CREATE TABLE IF NOT EXISTS counters (id integer PRIMARY KEY, number bigint NOT NULL)".into(),
+        "CREATE TABLE IF NOT EXISTS numbers (number bigint PRIMARY KEY, value bigint NOT NULL)".into(),
+        "INSERT INTO counters VALUES (1, 0) ON CONFLICT DO NOTHING".into(),
         format!("INSERT INTO accounts VALUES {} ON CONFLICT DO NOTHING", rows(ACCOUNTS, &START.to_string())),
     ]
 }

@@ -113,7 +113,7 @@ impl Workload for Sql {
                     if client.stage.is_over() || !client.transaction(&mut session).await {
                         break;
                     }
-                    client.pause(20_000).await;
+                    client.stage.think(&mut client.random).await;
                 }
             }
             client.pause(50_000).await;
