@@ -11,8 +11,12 @@ use bytes::Bytes;
 use openraft::EntryPayload;
 use prost::Message;
 use rustydb_proto::v1;
-use rustydb_types::position::LogPosition;
+use rustydb_types::{
+    ids::{LogIndex, Term},
+    position::LogPosition,
+};
 
+use crate::machine::Mark;
 use crate::type_config::{
     Command, Entry, LogId, Member, Membership, Payload, SnapshotMeta, StoredMembership, Vote, position_of,
 };
@@ -281,6 +285,25 @@ pub fn snapshot_meta(header: &v1::RaftSnapshotHeader) -> Result<(Vote, SnapshotM
         last_membership: stored_membership_from_wire(membership)?,
     };
     Ok((vote, meta))
+}
+
+/// A state hash as a message.
+#[must_use]
+pub fn mark_to_wire(mark: &Mark) -> v1::RaftMark {
+    let at = v1::RaftLogId { term: mark.position.term.get(), index: mark.position.index.get() };
+    v1::RaftMark { at: Some(at), hash: Bytes::copy_from_slice(&mark.hash.to_le_bytes()) }
+}
+
+/// A state hash from a message.
+///
+/// # Errors
+/// [`CodecError`] when a part is missing.
+pub fn mark_from_wire(message: &v1::RaftMark) -> Result<Mark, CodecError> {
+    let missing = |part| CodecError::Missing { what: "mark", part };
+    let at = message.at.as_ref().ok_or(missing("a position"))?;
+    let hash = message.hash.as_ref().try_into().map_err(|_| missing("a hash of 16 bytes"))?;
+    let position = LogPosition::new(Term::new(at.term), LogIndex::new(at.index));
+    Ok(Mark { position, hash: u128::from_le_bytes(hash) })
 }
 
 /// The position of a message's optional log id.

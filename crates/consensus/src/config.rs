@@ -44,6 +44,9 @@ pub struct ConsensusConfig {
     /// How often the leadership of a group is compared with its preferred leader, and its log with
     /// `snapshot_log_bytes`. Default 1 s.
     pub upkeep_interval: Duration,
+    /// How often a member compares the hash of its state with those of the others, if something was applied since.
+    /// Default 10 s.
+    pub compare_interval: Duration,
 }
 
 impl Default for ConsensusConfig {
@@ -66,6 +69,7 @@ impl Default for ConsensusConfig {
             change_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(2),
             upkeep_interval: Duration::from_secs(1),
+            compare_interval: Duration::from_secs(10),
         }
     }
 }
@@ -121,6 +125,7 @@ impl ConsensusConfig {
             ("snapshot_chunk_bytes", self.snapshot_chunk_bytes > 0),
             ("snapshot_window", self.snapshot_window > 0),
             ("upkeep_interval", !self.upkeep_interval.is_zero()),
+            ("compare_interval", !self.compare_interval.is_zero()),
         ];
         match positive.into_iter().find(|(_, holds)| !holds) {
             Some((name, _)) => Err(ConfigError::Zero { name }),

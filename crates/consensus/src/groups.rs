@@ -32,6 +32,7 @@ use crate::{
     machine::{Machine, MachineError},
     network::NetworkFactory,
     proposer::RaftProposer,
+    repair::{Giver, StateAsk},
     runtime::{BoxFuture, poll_once, set_tick_grid},
     snapshot::{Piece, Receiver},
     state_machine::{MachineCell, StateMachine},
@@ -79,6 +80,9 @@ pub struct Groups {
     inner: Arc<GroupsInner>,
 }
 
+/// A transfer, and the way to the one that gives it.
+type Giving = (u64, mpsc::Sender<StateAsk>);
+
 struct GroupsInner {
     env: Env,
     config: Arc<ConsensusConfig>,
@@ -93,6 +97,8 @@ struct GroupsInner {
     changing: tokio::sync::Mutex<()>,
     /// Transfers of snapshots into this node, one per group.
     receiving: Mutex<BTreeMap<GroupId, (u64, mpsc::Sender<Piece>)>>,
+    /// States that are given to members whose own is wrong, one per member and group.
+    giving: Mutex<BTreeMap<(GroupId, NodeId), Giving>>,
     /// Requests in work, per peer.
     working: Mutex<BTreeMap<NodeId, usize>>,
     /// Why the node must stop, once it must.
@@ -118,6 +124,7 @@ impl Groups {
             removed: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             receiving: Mutex::default(),
+            giving: Mutex::default(),
             working: Mutex::default(),
             failure: watch::channel(None).0,
             tasks,
@@ -254,6 +261,7 @@ impl Groups {
             campaigns_from,
             failure: inner.failure.clone(),
             log: inner.log.clone(),
+            calls: inner.calls.clone(),
         });
         inner.groups.write().insert(id, group.clone());
         Ok(group)
@@ -283,6 +291,7 @@ impl Groups {
         self.inner.removed.lock().insert(id);
         let group = self.inner.groups.write().remove(&id);
         self.inner.receiving.lock().remove(&id);
+        self.inner.giving.lock().retain(|(group, _), _| *group != id);
         if let Some(group) = group {
             group.shutdown(self.inner.config.change_timeout).await;
         }
@@ -355,7 +364,7 @@ impl GroupsInner {
                 })
             }
             Body::Transfer(transfer) => {
-                if !group.takes_part_in_elections() {
+                if !group.takes_part_in_elections() || !group.is_sound() {
                     return Err((Reason::WaitingOutLease, String::new()));
                 }
                 let from =
@@ -377,6 +386,10 @@ impl GroupsInner {
                     };
                     Ok(Body::TransferAnswer(v1::RaftTransferAnswer { refusal }))
                 })
+            }
+            Body::Mark(ask) => {
+                let answer = Body::MarkAnswer(group.answer_mark(&ask));
+                Box::pin(std::future::ready(Ok(answer)))
             }
             _ => return Err((Reason::Malformed, "not a request".to_owned())),
         })
@@ -403,6 +416,30 @@ impl GroupsInner {
             Some((present, sender)) if *present == transfer => sender
                 .try_send(piece)
                 .map_err(|_| (Reason::Busy, "the transfer ended or is behind".to_owned())),
+            _ => Err((Reason::Malformed, "no such transfer".to_owned())),
+        }
+    }
+
+    /// Passes a question for a piece of the state to the one that gives it.
+    fn state_piece(&self, group: &Group, from: NodeId, ask: StateAsk) -> Result<(), (Reason, String)> {
+        let (transfer, key) = (ask.ask.transfer, (group.id(), from));
+        let mut giving = self.giving.lock();
+        if ask.ask.number == 0 {
+            let (sender, receiver) = mpsc::channel(1);
+            let giver = Giver {
+                env: self.env.clone(),
+                group: group.clone(),
+                idle_timeout: self.config.snapshot_timeout,
+                chunk_bytes: self.config.snapshot_chunk_bytes,
+            };
+            self.tasks.spawn("state for repair", giver.run(receiver));
+            // An unfinished earlier transfer ends with its sender.
+            giving.insert(key, (transfer, sender));
+        }
+        match giving.get(&key) {
+            Some((present, sender)) if *present == transfer => {
+                sender.try_send(ask).map_err(|_| (Reason::Busy, "the transfer ended or is behind".to_owned()))
+            }
             _ => Err((Reason::Malformed, "no such transfer".to_owned())),
         }
     }
@@ -481,6 +518,13 @@ impl Inbound for Groups {
             Some(Body::Snapshot(chunk)) => {
                 let piece = Piece { call, chunk, answers: answers.clone() };
                 if let Err(why) = self.inner.snapshot_piece(&group, piece) {
+                    refuse(why);
+                }
+                return;
+            }
+            Some(Body::State(ask)) => {
+                let ask = StateAsk { call, ask, answers: answers.clone() };
+                if let Err(why) = self.inner.state_piece(&group, from, ask) {
                     refuse(why);
                 }
                 return;

@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rustydb_txn::{StateMachine, TxnError};
+use rustydb_types::ids::LogIndex;
 
 use crate::{
     machine::{
         Applied, ApplyEntry, ApplyPayload, Leadership, Machine, MachineError, MachineInstaller,
-        MachineSnapshot, RoomFuture, SnapshotFuture,
+        MachineSnapshot, Mark, MarkAt, RoomFuture, SnapshotFuture,
     },
     proposer::{Linearize, Proposal, ProposeError, RaftProposer, ReadError},
 };
@@ -111,6 +112,10 @@ fn applied(applied: &rustydb_txn::Applied) -> Applied {
     Applied { position: applied.position, membership: applied.membership.clone().unwrap_or_default() }
 }
 
+fn mark(mark: rustydb_txn::Mark) -> Mark {
+    Mark { position: mark.position, hash: mark.hash }
+}
+
 fn apply_entry(entry: &ApplyEntry) -> rustydb_txn::ApplyEntry {
     rustydb_txn::ApplyEntry {
         position: entry.position,
@@ -163,6 +168,34 @@ impl Machine for KvMachine {
             Leadership::Follower { leader } => rustydb_txn::Leadership::Follower { leader },
         });
     }
+
+    fn mark(&self) -> Option<Mark> {
+        self.0.mark().map(mark)
+    }
+
+    fn mark_at(&self, index: LogIndex) -> MarkAt {
+        match self.0.mark_at(index) {
+            rustydb_txn::MarkAt::Known(known) => MarkAt::Known(mark(known)),
+            rustydb_txn::MarkAt::NotYet => MarkAt::NotYet,
+            rustydb_txn::MarkAt::Passed => MarkAt::Passed,
+        }
+    }
+
+    fn suspicion(&mut self) -> Option<String> {
+        self.0.suspicion().map(|suspicion| suspicion.to_string())
+    }
+
+    fn withhold(&mut self, reason: &str) -> Result<(), MachineError> {
+        self.0.withhold(reason).map_err(|error| fatal(&error))
+    }
+
+    fn release(&mut self) -> Result<(), MachineError> {
+        self.0.release().map_err(|error| fatal(&error))
+    }
+
+    fn is_withheld(&self) -> bool {
+        self.0.is_withheld()
+    }
 }
 
 struct KvSnapshot {
@@ -175,6 +208,10 @@ impl MachineSnapshot for KvSnapshot {
         &self.applied
     }
 
+    fn mark(&self) -> Option<Mark> {
+        self.reader.mark().map(mark)
+    }
+
     fn next_chunk(&mut self, bytes_max: usize) -> Result<Option<Bytes>, MachineError> {
         self.reader.next_chunk(bytes_max).map_err(|error| fatal(&error))
     }
@@ -185,6 +222,10 @@ struct KvInstaller(rustydb_txn::SnapshotInstaller);
 impl MachineInstaller for KvInstaller {
     fn write_chunk(&mut self, chunk: &[u8]) -> Result<(), MachineError> {
         self.0.write_chunk(chunk).map_err(|error| fatal(&error))
+    }
+
+    fn adds_up(&self) -> Result<bool, MachineError> {
+        self.0.adds_up().map_err(|error| fatal(&error))
     }
 
     fn finish(self: Box<Self>, expected: Applied) -> Result<(), MachineError> {

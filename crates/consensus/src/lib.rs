@@ -33,6 +33,7 @@ pub mod type_config;
 mod acknowledgements;
 mod calls;
 mod network;
+mod repair;
 mod snapshot;
 
 /// What of the consensus library's own messages is worth logging: it warns of every heartbeat that a dead node does
@@ -41,5 +42,5 @@ pub const LOG_FILTER: &str = "openraft=error";
 
 pub use config::ConsensusConfig;
 pub use error::ConsensusError;
-pub use group::{Group, RaftStatus};
+pub use group::{Agreement, Group, Health, RaftStatus};
 pub use groups::{Groups, GroupsParts, MachineFactory};

@@ -9,7 +9,7 @@ use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
 use rustydb_types::{
-    ids::{NodeId, Term},
+    ids::{LogIndex, NodeId, Term},
     position::LogPosition,
 };
 
@@ -73,6 +73,26 @@ pub type SnapshotFuture = BoxFuture<Result<Box<dyn MachineSnapshot>, MachineErro
 /// Room in the making; an error is fatal.
 pub type RoomFuture = BoxFuture<Result<(), MachineError>>;
 
+/// The state hash at one position: equal on every replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    /// The last entry applied.
+    pub position: LogPosition,
+    /// The hash of the state then.
+    pub hash: u128,
+}
+
+/// What is known of the state at an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarkAt {
+    /// The mark.
+    Known(Mark),
+    /// The index is not applied yet.
+    NotYet,
+    /// It is not remembered.
+    Passed,
+}
+
 /// A state machine.
 pub trait Machine: Send + 'static {
     /// Up to where the state has applied the log.
@@ -107,12 +127,54 @@ pub trait Machine: Send + 'static {
 
     /// Who leads, whenever that changes.
     fn leadership(&self, leadership: Leadership);
+
+    /// The hash of the present state; [`None`] before the first entry, and of a machine that keeps none.
+    fn mark(&self) -> Option<Mark> {
+        None
+    }
+
+    /// What the hash was at one of the last positions.
+    fn mark_at(&self, _index: LogIndex) -> MarkAt {
+        MarkAt::Passed
+    }
+
+    /// A sign, since the last call, that this state is not that of the other replicas.
+    fn suspicion(&mut self) -> Option<String> {
+        None
+    }
+
+    /// Gives the state to nobody from here on, also after a restart, until [`Machine::release`]. Entries go on being
+    /// applied.
+    ///
+    /// # Errors
+    /// It is withheld in this life of the node only.
+    fn withhold(&mut self, _reason: &str) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    /// Gives the state out again.
+    ///
+    /// # Errors
+    /// It stays withheld.
+    fn release(&mut self) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    /// Whether the state is withheld.
+    fn is_withheld(&self) -> bool {
+        false
+    }
 }
 
 /// A state at one moment, pinned until dropped.
 pub trait MachineSnapshot: Send {
     /// The moment.
     fn applied(&self) -> &Applied;
+
+    /// The hash of the state; [`None`] of a machine that keeps none.
+    fn mark(&self) -> Option<Mark> {
+        None
+    }
 
     /// The next piece of at most about so many bytes; [`None`] at the end.
     ///
@@ -128,6 +190,14 @@ pub trait MachineInstaller: Send {
     /// # Errors
     /// The piece is none, or there is no room. Nothing of the present state has changed.
     fn write_chunk(&mut self, chunk: &[u8]) -> Result<(), MachineError>;
+
+    /// Whether what was taken in is what its hash says.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn adds_up(&self) -> Result<bool, MachineError> {
+        Ok(true)
+    }
 
     /// Replaces the present state by what was taken in, in one durable step.
     ///

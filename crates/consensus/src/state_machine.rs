@@ -8,7 +8,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -25,10 +25,11 @@ use rustydb_types::{
     ids::{LogIndex, Term},
     position::LogPosition,
 };
+use tokio::sync::Notify;
 
 use crate::{
     codec::{self, Body},
-    machine::{Applied, ApplyEntry, ApplyPayload, Machine, MachineInstaller, MachineSnapshot},
+    machine::{Applied, ApplyEntry, ApplyPayload, Machine, MachineError, MachineInstaller, MachineSnapshot},
     type_config::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, log_id_of, position_of},
 };
 
@@ -49,6 +50,24 @@ pub(crate) struct MachineCell {
     /// Bytes of entries applied since the last snapshot was asked for.
     bytes_since_snapshot: AtomicU64,
     gaps: Gaps,
+    /// While it is set, nothing is applied: the state is about to be replaced.
+    held: watch::Sender<bool>,
+    /// The group ends: it is not held any more.
+    closing: AtomicBool,
+    /// Up to where a state that replaced a wrong one is ahead of what openraft has had applied.
+    replaced_through: Mutex<Option<LogPosition>>,
+    /// Why the state may be wrong, until somebody looks into it.
+    suspicion: Mutex<Option<String>>,
+    suspected: Notify,
+}
+
+/// Nothing is applied until this is dropped.
+pub(crate) struct Hold<'a>(&'a MachineCell);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.held.send_replace(false);
+    }
 }
 
 /// Whether entries may be missing between those that are applied.
@@ -118,7 +137,69 @@ impl MachineCell {
         let term = machine.applied().position.map_or(Term::new(0), |position| position.term);
         let (applied_term, _unwatched) = watch::channel(term);
         let machine = Mutex::new(machine);
-        Arc::new(Self { machine, applied_term, bytes_since_snapshot: AtomicU64::new(0), gaps })
+        Arc::new(Self {
+            machine,
+            applied_term,
+            bytes_since_snapshot: AtomicU64::new(0),
+            gaps,
+            held: watch::channel(false).0,
+            closing: AtomicBool::new(false),
+            replaced_through: Mutex::default(),
+            suspicion: Mutex::default(),
+            suspected: Notify::new(),
+        })
+    }
+
+    /// Holds up all that is still to be applied. [`None`] when the group ends.
+    pub(crate) fn hold(&self) -> Option<Hold<'_>> {
+        self.held.send_replace(true);
+        let hold = Hold(self);
+        if self.closing.load(Ordering::SeqCst) { None } else { Some(hold) }
+    }
+
+    /// From here on nothing is held.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.held.send_replace(false);
+    }
+
+    fn is_held(&self) -> bool {
+        *self.held.borrow()
+    }
+
+    async fn released(&self) {
+        // The sender is the cell's own.
+        let _closed = self.held.subscribe().wait_for(|held| !held).await;
+    }
+
+    /// Replaces a wrong state by one of a position that openraft knows to be committed; it may have had less applied.
+    pub(crate) fn replace(
+        &self,
+        installer: Box<dyn MachineInstaller>,
+        applied: Applied,
+    ) -> Result<(), MachineError> {
+        let through = applied.position;
+        installer.finish(applied)?;
+        *self.replaced_through.lock() = through;
+        if let Some(through) = through {
+            self.advance_term(through.term);
+        }
+        Ok(())
+    }
+
+    /// Ends when there is a sign that the state is wrong.
+    pub(crate) async fn suspected(&self) {
+        self.suspected.notified().await;
+    }
+
+    /// Has the state looked at.
+    pub(crate) fn suspect(&self) {
+        self.suspected.notify_one();
+    }
+
+    /// The sign.
+    pub(crate) fn take_suspicion(&self) -> Option<String> {
+        self.suspicion.lock().take()
     }
 
     /// Does something short with the machine.
@@ -147,11 +228,19 @@ impl MachineCell {
     }
 
     fn apply(&self, entries: &[ApplyEntry], bytes: u64) -> io::Result<()> {
+        let replaced = *self.replaced_through.lock();
+        let covered = entries.partition_point(|entry| Some(entry.position) <= replaced);
+        let entries = entries.get(covered..).unwrap_or_default();
         let Some(last) = entries.last() else { return Ok(()) };
-        self.with(|machine| {
+        let suspicion = self.with(|machine| {
             check_order(machine.applied().position, entries, self.gaps).map_err(io::Error::other)?;
-            machine.apply(entries).map_err(io::Error::other)
+            machine.apply(entries).map_err(io::Error::other)?;
+            io::Result::Ok(machine.suspicion())
         })?;
+        if let Some(suspicion) = suspicion {
+            self.suspicion.lock().get_or_insert(suspicion);
+            self.suspected.notify_one();
+        }
         self.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
         self.advance_term(last.position.term);
         Ok(())
@@ -261,6 +350,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             if let Some(room) = self.cell.with(|machine| machine.room()) {
                 room.await.map_err(io::Error::other)?;
             }
+            if self.cell.is_held() {
+                self.cell.released().await;
+            }
             self.cell.apply(&apply, bytes)?;
             for answer in answers.drain(..) {
                 answer.send(());
@@ -298,6 +390,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 installer
             }
         };
+        if applied.position <= *self.cell.replaced_through.lock() {
+            // A wrong state was replaced meanwhile by one that is further.
+            return Ok(());
+        }
         installer.finish(applied).map_err(io::Error::other)?;
         if let Some(log_id) = &meta.last_log_id {
             self.cell.advance_term(position_of(log_id).term);

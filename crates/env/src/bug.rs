@@ -70,6 +70,8 @@ pub enum Bug {
     FateAssumed,
     /// A gateway that lost the leader takes a commit that was about to take place for one that did not.
     FateDenied,
+    /// A replica leaves out a row of a commit now and then, another one than the others.
+    RowLeftOut,
 }
 
 impl Bug {
@@ -105,6 +107,7 @@ impl Bug {
         Bug::SavepointKept,
         Bug::FateAssumed,
         Bug::FateDenied,
+        Bug::RowLeftOut,
     ];
 }
 

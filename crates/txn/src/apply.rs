@@ -2,10 +2,12 @@
 //!
 //! Nothing here depends on a clock, on randomness, on the order of a hash map or on who leads. An entry is skipped,
 //! everywhere alike, when its header names another term than its place in the log, when its sequence is not the
-//! last plus one, or when its request was answered before. An entry that cannot be understood, or that overwrites
-//! another row than it names, stops the node. What an entry overwrites is compared where it is in memory; of one entry
-//! in [`base_check_interval`](crate::KvConfig::base_check_interval) wherever it is. What rides with the entry is what
-//! counts for the state, so that it does not matter who has looked.
+//! last plus one, or when its request was answered before. An entry that cannot be understood stops the node.
+//!
+//! What an entry overwrites is compared where it is in memory; of one entry in
+//! [`base_check_interval`](crate::KvConfig::base_check_interval) wherever it is. Where another row is found
+//! than the entry names, this replica and the one that led then differ, and which of them is wrong cannot be told
+//! here: the entry is applied as on every replica, and the [suspicion](crate::StateMachine::suspicion) is for who can ask the others.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,16 +17,21 @@ use rustydb_env::Bug;
 use rustydb_types::ids::{RequestId, Version};
 use rustydb_types::position::LogPosition;
 
+use crate::audit::audit_of;
 use crate::core::Core;
 use crate::entry::{Base, Entry, EntryError, EntryKind, Write};
-use crate::error::ApplyError;
+use crate::error::{ApplyError, Suspicion};
 use crate::feed::Change;
 use crate::hash;
 use crate::layer::{LayerSet, Provisional, ScanBounds, staged_key};
 use crate::machine::{ApplyEntry, ApplyPayload};
+use crate::marks::{Mark, Marks};
 use crate::ranges;
 use crate::sequencer::Resolution;
 use crate::staged::StagedTxn;
+
+/// How many rows a replica with [`Bug::RowLeftOut`] applies for each that it leaves out.
+const ROWS_LEFT_OUT_ONE_IN: u64 = 200;
 
 /// What apply keeps from batch to batch.
 #[derive(Debug, Default)]
@@ -39,6 +46,10 @@ pub(crate) struct ApplyState {
     pub(crate) sequence: Version,
     /// The sum over all live rows.
     pub(crate) rows_hash: u128,
+    /// The hashes at the last positions.
+    pub(crate) marks: Marks,
+    /// The first row since this was last asked for that is not what an entry overwrites.
+    pub(crate) suspicion: Option<Suspicion>,
     /// Set by a fatal error: nothing is applied any more.
     pub(crate) stopped: bool,
 }
@@ -95,20 +106,33 @@ impl Core {
                 ApplyPayload::Command(command) => {
                     let decoded = decode(entry.position, command)?;
                     let staged = matches!(decoded.header.kind, EntryKind::Stage | EntryKind::CommitStaged);
+                    let audit = audit_of(&decoded.header.request);
                     self.apply_command(state, &set, &mut batch, entry.position, decoded, feeds)?;
-                    if staged {
+                    if staged || audit.is_some() {
                         // What follows must find the provisional rows.
                         state.position = Some(entry.position);
                         self.publish(state, &mut batch);
                         set = self.layers.current();
                     }
+                    if let Some(audit) = audit {
+                        self.pin_for_audit(state, audit);
+                    }
                 }
             }
             state.position = Some(entry.position);
             state.opaque = entry.opaque_position.clone();
+            let hash = self.hash_of(state);
+            state.marks.note(Mark { position: entry.position, hash });
         }
         self.publish(state, &mut batch);
         Ok(())
+    }
+
+    /// The state hash.
+    pub(crate) fn hash_of(&self, state: &ApplyState) -> u128 {
+        let outcomes = self.outcomes.read().hash();
+        let staged = self.staged.table.read().hash();
+        state.rows_hash.wrapping_add(outcomes).wrapping_add(staged)
     }
 
     fn apply_command(
@@ -143,10 +167,10 @@ impl Core {
                     let opened = StagedTxn::new(header.term);
                     self.staged.table.write().rows.insert(staged, opened);
                 }
-                self.apply_staged(set, batch, position, staged, &entry)?;
+                self.apply_staged(state, set, batch, position, staged, &entry)?;
             }
             EntryKind::CommitStaged => {
-                self.apply_staged(set, batch, position, entry.staged, &entry)?;
+                self.apply_staged(state, set, batch, position, entry.staged, &entry)?;
                 let mut table = self.staged.table.write();
                 if let Some(txn) = table.rows.get_mut(&entry.staged) {
                     txn.committed = Some(header.sequence);
@@ -212,9 +236,12 @@ impl Core {
         for (run, bounds) in ranges::runs(&entry.writes, |write| &write.key) {
             let vacant = everywhere && is_vacant(set, bounds.as_ref())?;
             for write in run {
+                if self.env.has_bug(Bug::RowLeftOut) && self.env.rng().chance(1, ROWS_LEFT_OUT_ONE_IN) {
+                    continue;
+                }
                 let found = current(set, batch, &write.key, vacant, everywhere)?;
-                check_base(position, write, &found)?;
-                state.rows_hash = state.rows_hash.wrapping_sub(write.base.share);
+                let share = state.replaced_share(position, write, &found);
+                state.rows_hash = state.rows_hash.wrapping_sub(share);
                 if let Some(value) = &write.value {
                     state.rows_hash = state.rows_hash.wrapping_add(hash::row(&write.key, sequence, value));
                 }
@@ -227,6 +254,7 @@ impl Core {
 
     fn apply_staged(
         &self,
+        state: &mut ApplyState,
         set: &LayerSet,
         batch: &mut Batch,
         position: LogPosition,
@@ -264,8 +292,8 @@ impl Core {
                     None => {
                         txn.rows += 1;
                         let found = current(set, batch, &write.key, vacant, everywhere)?;
-                        check_base(position, write, &found)?;
-                        txn.replaced = txn.replaced.wrapping_add(write.base.share);
+                        let share = state.replaced_share(position, write, &found);
+                        txn.replaced = txn.replaced.wrapping_add(share);
                     }
                 }
                 if let Some(value) = &write.value {
@@ -349,13 +377,17 @@ fn current(
     })
 }
 
-/// A row may be overwritten only by who has seen it. An absent row and a tombstone are both version zero.
-fn check_base(position: LogPosition, write: &Write, present: &Present) -> Result<(), ApplyError> {
-    let Present::Known(row) = present else { return Ok(()) };
-    let found = row.as_ref().map_or(Base::NONE, |(version, value)| Base::of(&write.key, *version, value));
-    let (expected, version) = (write.base.version, found.version);
-    if version != expected {
-        return Err(ApplyError::WrongVersion { position, expected, found: version });
+impl ApplyState {
+    /// The share of the row that a write replaces. Notes where that is another row than the entry names; then it is
+    /// the share of the row that is here, so that the hash stays that of what is stored. An absent row and a tombstone
+    /// are both version zero.
+    fn replaced_share(&mut self, position: LogPosition, write: &Write, present: &Present) -> u128 {
+        let Present::Known(row) = present else { return write.base.share };
+        let found = row.as_ref().map_or(Base::NONE, |(version, value)| Base::of(&write.key, *version, value));
+        if found != write.base && self.suspicion.is_none() {
+            let (expected, version) = (write.base.version, found.version);
+            self.suspicion = Some(Suspicion { position, expected, found: version });
+        }
+        found.share
     }
-    if found == write.base { Ok(()) } else { Err(ApplyError::WrongRow { position, version }) }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use rustydb_env::Env;
@@ -11,6 +11,7 @@ use rustydb_types::ids::{NodeId, Term, Version};
 use rustydb_types::position::LogPosition;
 
 use crate::apply::ApplyState;
+use crate::audit::Audits;
 use crate::config::KvConfig;
 use crate::error::TxnError;
 use crate::feed::Feed;
@@ -60,12 +61,21 @@ pub(crate) struct Core {
     pub(crate) feed: Feed,
     /// Wakes the flush before its interval is over.
     pub(crate) flush_wanted: tokio::sync::Notify,
+    /// Audits that wait for their entries.
+    pub(crate) audits: Audits,
+    /// The state differs from that of the other replicas: nothing is read or decided here.
+    pub(crate) withheld: AtomicBool,
     /// Wakes the sweep before its interval is over.
     pub(crate) sweep_wanted: tokio::sync::Notify,
     pub(crate) stopping: Signal,
 }
 
 impl Core {
+    /// Whether the state must not be read.
+    pub(crate) fn is_withheld(&self) -> bool {
+        self.withheld.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn not_leader(&self) -> TxnError {
         let leader = match *self.authority.borrow() {
             Authority::At(node) => Some(node),

@@ -128,6 +128,21 @@ impl From<EngineError> for TxnError {
     }
 }
 
+/// An entry overwrites another row than it names: this replica differs from the one that led when it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "entry {position} overwrites a row of version {expected}, but here the row is of version {found}{}",
+    if expected == found { " and differs" } else { "" }
+)]
+pub struct Suspicion {
+    /// The entry.
+    pub position: LogPosition,
+    /// The version that the entry names; zero for no row.
+    pub expected: Version,
+    /// The version of the row here; zero for none.
+    pub found: Version,
+}
+
 /// Why applying the log must stop. Every variant is fatal for the node: its state would differ from that of the
 /// other replicas.
 #[derive(Debug, thiserror::Error)]
@@ -156,24 +171,6 @@ pub enum ApplyError {
         position: LogPosition,
         /// What was wrong.
         what: &'static str,
-    },
-    /// An entry overwrites another version than the one it names.
-    #[error("entry {position} overwrites version {expected}, but the row is at version {found}")]
-    WrongVersion {
-        /// Where.
-        position: LogPosition,
-        /// The version named in the entry.
-        expected: Version,
-        /// The version of the row.
-        found: Version,
-    },
-    /// An entry overwrites a row of the version that it names, but not the same row.
-    #[error("entry {position} overwrites a row of version {version} that is stored differently here")]
-    WrongRow {
-        /// Where.
-        position: LogPosition,
-        /// The version of the row.
-        version: Version,
     },
     /// Entries did not come in order.
     #[error("entry {position} came after {applied}")]

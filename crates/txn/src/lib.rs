@@ -19,6 +19,7 @@ pub mod entry;
 pub mod error;
 
 mod apply;
+mod audit;
 mod config;
 mod core;
 mod feed;
@@ -28,6 +29,7 @@ mod layer;
 mod local;
 mod locks;
 mod machine;
+mod marks;
 mod meta;
 mod outcomes;
 mod overlay;
@@ -45,16 +47,18 @@ mod validation;
 
 pub use rustydb_storage::engine::Direction;
 
+pub use crate::audit::{Audit, AuditId, AuditReport};
 pub use crate::config::KvConfig;
 pub use crate::core::Authority;
 pub use crate::entry::Attachment;
-pub use crate::error::{ApplyError, ProposeError, TxnError, TxnErrorKind};
+pub use crate::error::{ApplyError, ProposeError, Suspicion, TxnError, TxnErrorKind};
 pub use crate::feed::{Change, FeedEvent, FeedSubscriber};
 pub use crate::layer::{ScanChunk, ScanRequest};
 pub use crate::local::{LocalKv, LocalProposer};
 pub use crate::locks::{LockView, LockWait, Locked, RowLock, TableLockId, TableLockMode};
 pub use crate::machine::{Applied, ApplyEntry, ApplyPayload, Leadership, StateMachine};
-pub use crate::outcomes::Outcome;
+pub use crate::marks::{Mark, MarkAt};
+pub use crate::outcomes::{Fate, Outcome};
 pub use crate::proposer::{Linearize, Proposal, ProposalDone, Proposer};
 pub use crate::snapshot::{SnapshotInstaller, SnapshotReader};
 pub use crate::store::{KvStats, KvStore};

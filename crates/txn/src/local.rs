@@ -161,6 +161,10 @@ async fn apply_loop(
                 tracing::error!(%error, "a local store cannot apply its log and stops");
                 return;
             }
+            if let Some(suspicion) = machine.suspicion() {
+                tracing::error!(%suspicion, "a local store is not what its log says and stops");
+                return;
+            }
             for done in callbacks {
                 done(Ok(()));
             }

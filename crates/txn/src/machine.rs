@@ -1,18 +1,20 @@
 //! The state machine: the side of a store that consensus drives.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustydb_env::{Bug, Env, TaskGroup};
 use rustydb_storage::engine::EngineError;
-use rustydb_types::ids::{NodeId, Term, Version};
+use rustydb_types::ids::{LogIndex, NodeId, Term, Version};
 use rustydb_types::position::LogPosition;
 
 use crate::core::{Authority, Core};
-use crate::error::ApplyError;
+use crate::error::{ApplyError, Suspicion};
 use crate::hash;
 use crate::layer::{ROWS, decode_row};
+use crate::marks::{Mark, MarkAt};
 use crate::snapshot::{SnapshotInstaller, SnapshotReader};
 
 /// A log entry to be applied.
@@ -177,9 +179,11 @@ impl StateMachine {
         SnapshotInstaller::new(Arc::clone(&self.core))
     }
 
-    /// Tells the store who leads. For a leader: call it when the blank entry of its term is applied.
+    /// Tells the store who leads. For a leader: call it when the blank entry of its term is applied. While the state
+    /// is withheld, this node leads nothing.
     pub fn leadership(&self, leadership: Leadership) {
         let authority = match leadership {
+            Leadership::Leader { .. } if self.core.is_withheld() => Authority::Unknown,
             Leadership::Leader { term } => Authority::Here { term },
             Leadership::Follower { leader: Some(node) } => Authority::At(node),
             Leadership::Follower { leader: None } => Authority::Unknown,
@@ -190,10 +194,53 @@ impl StateMachine {
     /// The state hash: equal on every replica at the same applied position.
     #[must_use]
     pub fn state_hash(&self) -> u128 {
-        let state = self.core.apply.lock();
-        let outcomes = self.core.outcomes.read().hash();
-        let staged = self.core.staged.table.read().hash();
-        state.rows_hash.wrapping_add(outcomes).wrapping_add(staged)
+        self.core.hash_of(&self.core.apply.lock())
+    }
+
+    /// The state hash with the position that it is of; [`None`] before the first entry.
+    #[must_use]
+    pub fn mark(&self) -> Option<Mark> {
+        self.core.apply.lock().marks.last()
+    }
+
+    /// What the state hash was at an index.
+    #[must_use]
+    pub fn mark_at(&self, index: LogIndex) -> MarkAt {
+        self.core.apply.lock().marks.at(index)
+    }
+
+    /// The first row since the last call that was not what an entry overwrote. This replica or the one that led then
+    /// is wrong: compare [marks](StateMachine::mark) with the other replicas.
+    pub fn suspicion(&mut self) -> Option<Suspicion> {
+        self.core.apply.lock().suspicion.take()
+    }
+
+    /// Gives the state to nobody from here on, also after a restart: it differs from that of the other replicas.
+    /// What is open ends, and this node leads nothing. Entries go on being applied, and the state can be replaced by
+    /// a snapshot; what is replaced then is kept aside. Blocks for the disk.
+    ///
+    /// # Errors
+    /// [`ApplyError::Disk`]: it is withheld in this life of the node only.
+    pub fn withhold(&self, reason: &str) -> Result<(), ApplyError> {
+        self.core.withheld.store(true, Ordering::SeqCst);
+        self.core.lead(Authority::Unknown);
+        self.core.stores.withhold(reason)
+    }
+
+    /// Gives the state out again. Blocks for the disk.
+    ///
+    /// # Errors
+    /// [`ApplyError::Disk`]: it stays withheld.
+    pub fn release(&self) -> Result<(), ApplyError> {
+        self.core.stores.release()?;
+        self.core.withheld.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether the state is withheld.
+    #[must_use]
+    pub fn is_withheld(&self) -> bool {
+        self.core.is_withheld()
     }
 
     /// Computes the share of the rows anew from everything stored, and says whether it is as it should be. Blocks

@@ -12,6 +12,7 @@ use crate::apply::ApplyState;
 use crate::entry::Reader;
 use crate::error::ApplyError;
 use crate::layer::{META, OUTCOMES, STAGED_TABLE};
+use crate::marks::Marks;
 use crate::outcomes::{self, OutcomeRow, OutcomeTable, SessionKey};
 use crate::staged::{StagedTable, StagedTxn};
 
@@ -118,6 +119,8 @@ pub(crate) fn load(view: &dyn EngineView) -> Result<Loaded, ApplyError> {
         Some(())
     })?
     .ok_or(ApplyError::Stored { what: "staged transaction" })?;
+    let hash = loaded.state.rows_hash.wrapping_add(loaded.outcomes.hash()).wrapping_add(loaded.staged.hash());
+    loaded.state.marks = Marks::starting(loaded.state.position, hash);
     Ok(loaded)
 }
 
@@ -135,7 +138,7 @@ fn each(
     Ok(result)
 }
 
-fn decode(stored: &Bytes) -> Option<(ApplyState, BTreeSet<Version>)> {
+pub(crate) fn decode(stored: &Bytes) -> Option<(ApplyState, BTreeSet<Version>)> {
     let mut reader = Reader::new(stored);
     if reader.u8()? != FORMAT_VERSION {
         return None;
@@ -155,7 +158,7 @@ fn decode(stored: &Bytes) -> Option<(ApplyState, BTreeSet<Version>)> {
         membership: Some(membership).filter(|_| has_membership),
         sequence,
         rows_hash,
-        stopped: false,
+        ..ApplyState::default()
     };
     reader.is_at_end().then_some((state, garbage))
 }

@@ -27,6 +27,17 @@ pub enum Outcome {
     NotCommitted,
 }
 
+/// What became of a transaction, asked for at any later time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is committed, at this version.
+    Committed(Version),
+    /// It is not committed and never will be.
+    Aborted,
+    /// It is too long ago: its outcome may have been recorded and dropped.
+    Forgotten,
+}
+
 /// A session of a node's life.
 pub(crate) type SessionKey = (Incarnation, SessionId);
 
@@ -112,6 +123,27 @@ impl OutcomeTable {
         }
     }
 
+    /// What is known of a request whose transaction had begun when `since` was the last version, with `last` being the
+    /// last one now; `None` when it has no outcome, and can still be given one.
+    pub(crate) fn fate(&self, request: &RequestId, since: Version, last: Version) -> Option<Fate> {
+        let Some(row) = self.get(request) else {
+            // What was recorded since, and is not there, was dropped: for its age, or for want of room.
+            let has_expired = since.get().saturating_add(HORIZON) < last.get();
+            let is_crowded = self.rows.len() >= ROWS_MAX
+                && self.by_age.first().is_some_and(|(oldest, _)| *oldest > since.next());
+            return (has_expired || is_crowded).then_some(Fate::Forgotten);
+        };
+        match row.counter.cmp(&request.counter) {
+            std::cmp::Ordering::Less => None,
+            std::cmp::Ordering::Equal if row.committed > Version::ZERO => {
+                Some(Fate::Committed(row.committed))
+            }
+            std::cmp::Ordering::Equal => Some(Fate::Aborted),
+            // The session has gone on, and its last outcome is all that is kept.
+            std::cmp::Ordering::Greater => Some(Fate::Forgotten),
+        }
+    }
+
     /// Records an outcome and drops those that are too old.
     pub(crate) fn record(&mut self, request: &RequestId, committed: Version, recorded: Version) {
         if is_named(request) {
@@ -191,6 +223,37 @@ mod tests {
         assert_eq!(table.get(&request(1, 1)), None);
         assert_eq!(table.hash(), 0);
         assert_eq!(table.take_dirty(), vec![((Incarnation::new(1), SessionId::new(1)), None)]);
+    }
+
+    #[test]
+    fn the_fate_of_what_was_dropped_is_forgotten_not_guessed() {
+        let mut table = OutcomeTable::default();
+        let fate = |table: &OutcomeTable, request: &RequestId, last: u64| {
+            table.fate(request, Version::new(9), Version::new(last))
+        };
+        assert_eq!(fate(&table, &request(1, 5), 10), None);
+        table.record(&request(1, 5), Version::new(10), Version::new(10));
+        assert_eq!(fate(&table, &request(1, 5), 10), Some(Fate::Committed(Version::new(10))));
+        assert_eq!(fate(&table, &request(1, 6), 10), None, "it is still to come");
+        table.record(&request(1, 7), Version::ZERO, Version::new(11));
+        assert_eq!(fate(&table, &request(1, 7), 11), Some(Fate::Aborted));
+        assert_eq!(fate(&table, &request(1, 5), 11), Some(Fate::Forgotten), "the session went on");
+        let late = 9 + HORIZON;
+        assert_eq!(fate(&table, &request(2, 1), late), None);
+        assert_eq!(fate(&table, &request(2, 1), late + 1), Some(Fate::Forgotten), "too many commits ago");
+    }
+
+    #[test]
+    fn a_crowded_table_may_have_dropped_what_is_younger_than_its_oldest_row_was() {
+        let mut table = OutcomeTable::default();
+        let count = u64::try_from(ROWS_MAX).unwrap();
+        for number in 1..=count + 1 {
+            table.record(&request(number, 1), Version::new(number), Version::new(number));
+        }
+        let last = Version::new(count + 1);
+        let fate = |since| table.fate(&request(1, 1), Version::new(since), last);
+        assert_eq!(fate(0), Some(Fate::Forgotten), "it was the first of so many");
+        assert_eq!(fate(1), None, "what was recorded since is all there");
     }
 
     #[test]

@@ -21,10 +21,12 @@ use rustydb_storage::engine::{Direction, Durability, Engine, EngineView, KeyRang
 use crate::core::Core;
 use crate::entry::Reader;
 use crate::error::ApplyError;
-use crate::layer::{META, OUTCOMES, ROWS, STAGED, STAGED_TABLE};
+use crate::hash;
+use crate::layer::{META, OUTCOMES, ROWS, STAGED, STAGED_TABLE, decode_row};
 use crate::machine::Applied;
+use crate::marks::Mark;
 use crate::meta::{self, APPLIED_KEY};
-use crate::staged::Leavings;
+use crate::staged::{Leavings, StagedTxn};
 
 /// Rows, then what explains them.
 const SPACES: [Space; 5] = [ROWS, STAGED, STAGED_TABLE, OUTCOMES, META];
@@ -35,6 +37,7 @@ const FORMAT_VERSION: u8 = 1;
 pub struct SnapshotReader {
     view: Arc<dyn EngineView>,
     applied: Applied,
+    mark: Option<Mark>,
     /// Index into [`SPACES`] and the key to go on from.
     place: Option<(usize, Bytes)>,
     rows: u64,
@@ -49,13 +52,20 @@ impl SnapshotReader {
             membership: state.membership,
             version: state.sequence,
         };
-        Ok(SnapshotReader { view, applied, place: Some((0, Bytes::new())), rows: 0 })
+        let mark = state.marks.last();
+        Ok(SnapshotReader { view, applied, mark, place: Some((0, Bytes::new())), rows: 0 })
     }
 
     /// The position of the snapshot and what goes with it.
     #[must_use]
     pub const fn applied(&self) -> &Applied {
         &self.applied
+    }
+
+    /// The hash of the state that is read; [`None`] before the first entry.
+    #[must_use]
+    pub const fn mark(&self) -> Option<Mark> {
+        self.mark
     }
 
     /// The next chunk, of about `max_bytes`, or `None` after the last. Reads the disk.
@@ -110,14 +120,32 @@ fn put_row(chunk: &mut BytesMut, space: u8, key: &[u8], value: &[u8]) {
 /// Fills a new store from chunks and puts it in the place of the present one. Dropping it before
 /// [`finish`](SnapshotInstaller::finish) leaves everything as it was.
 pub struct SnapshotInstaller {
-    core: Arc<Core>,
-    number: u64,
+    unfinished: Unfinished,
     engine: Arc<dyn Engine>,
     applied: Option<Bytes>,
     rows: u64,
+    /// The sum over all rows so far.
+    rows_hash: u128,
     ended: bool,
     /// The beginning of a row whose end comes with the next piece.
     carried: BytesMut,
+}
+
+/// An engine that is removed unless it is put in its place.
+struct Unfinished {
+    core: Arc<Core>,
+    number: Option<u64>,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(number) = self.number
+            && let Err(error) = self.core.stores.abandon(number)
+        {
+            // The next start removes it.
+            tracing::warn!(%error, "an unfinished snapshot was not removed");
+        }
+    }
 }
 
 const DAMAGED: ApplyError = ApplyError::Stored { what: "snapshot" };
@@ -126,11 +154,11 @@ impl SnapshotInstaller {
     pub(crate) fn new(core: Arc<Core>) -> Result<SnapshotInstaller, ApplyError> {
         let (number, engine) = core.stores.create()?;
         Ok(SnapshotInstaller {
-            core,
-            number,
+            unfinished: Unfinished { core, number: Some(number) },
             engine,
             applied: None,
             rows: 0,
+            rows_hash: 0,
             ended: false,
             carried: BytesMut::new(),
         })
@@ -169,6 +197,10 @@ impl SnapshotInstaller {
             if space == META && key == APPLIED_KEY {
                 self.applied = Some(value);
             } else {
+                if space == ROWS {
+                    let (version, row) = decode_row(&value).ok_or(DAMAGED)?;
+                    self.rows_hash = self.rows_hash.wrapping_add(hash::row(&key, version, row));
+                }
                 rows.push((space, key, value));
             }
         }
@@ -178,21 +210,43 @@ impl SnapshotInstaller {
         Ok(())
     }
 
+    /// Whether the rows so far are those of the hash that came with them. While a staged transaction is being moved to
+    /// its place there is nothing to compare, and the answer is yes.
+    ///
+    /// # Errors
+    /// [`ApplyError`] when what was taken in cannot be read.
+    pub fn adds_up(&self) -> Result<bool, ApplyError> {
+        let Some((state, _)) = self.applied.as_ref().and_then(meta::decode) else { return Err(DAMAGED) };
+        let mut resolved = false;
+        self.engine.view()?.scan(STAGED_TABLE, KeyRange::ALL, Direction::Forward, &mut |_, row| {
+            let txn = StagedTxn::decode(&Bytes::copy_from_slice(row));
+            resolved |= txn.is_some_and(|txn| txn.committed.is_some());
+            ControlFlow::Continue(())
+        })?;
+        Ok(resolved || state.rows_hash == self.rows_hash)
+    }
+
     /// Makes the new store durable and flips to it. Open snapshots of the former state end with
     /// [`SnapshotTooOld`](crate::TxnError::SnapshotTooOld). Blocks for the disk.
     ///
     /// # Errors
     /// [`ApplyError`] when the snapshot is incomplete (the former state stays), or the disk fails.
-    pub fn finish(self) -> Result<Applied, ApplyError> {
+    pub fn finish(mut self) -> Result<Applied, ApplyError> {
         let applied = self.applied.filter(|_| self.ended && self.carried.is_empty()).ok_or(DAMAGED)?;
         self.engine.write(Durability::Synced, &mut |writer| writer.put(META, APPLIED_KEY, &applied))?;
-        let core = self.core;
+        let core = Arc::clone(&self.unfinished.core);
         let mut flushed = core.flushed.lock();
         let mut state = core.apply.lock();
         let view = self.engine.view()?;
         let loaded = meta::load(&*view)?;
-        core.stores.switch(self.number, Arc::clone(&self.engine))?;
         let resolved = loaded.staged.resolved();
+        // Rows of committed staged transactions that are not at their place yet have their share in the sum already.
+        if resolved.is_empty() && loaded.state.rows_hash != self.rows_hash {
+            tracing::error!(position = ?loaded.state.position, "the rows of a snapshot do not add up to its hash");
+        }
+        if let Some(number) = self.unfinished.number.take() {
+            core.stores.switch(number, Arc::clone(&self.engine))?;
+        }
         *core.outcomes.write() = loaded.outcomes;
         *core.staged.leavings.lock() = Leavings::of(&loaded.staged.rows, &loaded.staged.garbage);
         *core.staged.table.write() = loaded.staged;

@@ -1,6 +1,7 @@
 //! The store: the waist between how commits become durable and everything that uses them.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
 use rustydb_env::Env;
@@ -16,7 +17,7 @@ use crate::layer::Layers;
 use crate::locks::{LockTable, LockView};
 use crate::machine::StateMachine;
 use crate::meta;
-use crate::outcomes::Outcome;
+use crate::outcomes::{Fate, Outcome};
 use crate::overlay::Overlay;
 use crate::owners::Owners;
 use crate::proposer::Proposer;
@@ -69,6 +70,7 @@ impl KvStore {
         proposer: Arc<dyn Proposer>,
     ) -> Result<(KvStore, StateMachine), ApplyError> {
         let stores = Stores::open(env, config.dir.clone(), opener)?;
+        let withheld = stores.is_withheld()?;
         let view = stores.engine().view()?;
         let loaded = meta::load(&*view)?;
         let applied = loaded.state.sequence;
@@ -92,6 +94,8 @@ impl KvStore {
             authority: watch::channel(Authority::Unknown).0,
             applied: watch::channel(applied).0,
             feed: Feed::default(),
+            audits: Mutex::default(),
+            withheld: AtomicBool::new(withheld),
             flush_wanted: tokio::sync::Notify::new(),
             sweep_wanted: tokio::sync::Notify::new(),
             stopping: Signal::default(),
@@ -99,6 +103,10 @@ impl KvStore {
         });
         let machine = StateMachine::new(Arc::clone(&core), env);
         Ok((KvStore { core }, machine))
+    }
+
+    pub(crate) const fn core(&self) -> &Arc<Core> {
+        &self.core
     }
 
     /// Who leads, to look at and to watch.
@@ -129,14 +137,16 @@ impl KvStore {
     /// Begins a transaction. Does not suspend at a leader that holds its lease.
     ///
     /// # Errors
-    /// [`TxnError::NotLeader`] for read-write elsewhere than at the leader, and for linearizable reads where no
-    /// leader can be asked; [`TxnError::Stopped`].
+    /// [`TxnError::NotLeader`] for read-write elsewhere than at the leader, for linearizable reads where no leader
+    /// can be asked, and for all while the state is [withheld](StateMachine::withhold); [`TxnError::Stopped`].
     pub async fn begin(&self, options: TxnOptions) -> Result<Transaction, TxnError> {
         if self.core.stopping.is_set() {
             return Err(TxnError::Stopped);
         }
         if options.access != Access::ReadLocal {
             self.core.linearize().await?;
+        } else if self.core.is_withheld() {
+            return Err(self.core.not_leader());
         }
         Transaction::open(&self.core, options)
     }
@@ -152,12 +162,41 @@ impl KvStore {
         if let Some(outcome) = known {
             return Ok(outcome);
         }
+        self.fence(request).await?;
+        let outcome = self.core.outcomes.read().outcome(&request);
+        outcome.ok_or(TxnError::UnknownOutcome)
+    }
+
+    /// What became of the transaction under `request`, asked for at any time after it began; `since` is a version from
+    /// before it was committed, such as that of its snapshot. One that has no outcome yet is fenced first, so that the
+    /// answer never changes, but that a committed or aborted one may be forgotten later.
+    ///
+    /// # Errors
+    /// As [`outcome`](KvStore::outcome).
+    pub async fn fate(&self, request: RequestId, since: Version) -> Result<Fate, TxnError> {
+        self.core.linearize().await?;
+        let known = self.core.outcomes.read().fate(&request, since, self.core.layers.applied());
+        if let Some(fate) = known {
+            return Ok(fate);
+        }
+        self.fence(request).await?;
+        let fate = self.core.outcomes.read().fate(&request, since, self.core.layers.applied());
+        fate.ok_or(TxnError::UnknownOutcome)
+    }
+
+    /// Commits a fence for a request.
+    async fn fence(&self, request: RequestId) -> Result<(), TxnError> {
         let entry = EntryBuilder::new(EntryKind::Fence, request, Version::ZERO, &[]);
         let mut fence = Submission::bare(EntryKind::Fence, request, entry);
         let answer = self.core.submit_waiting(&mut fence).await?;
         self.core.answer(answer).await?;
-        let outcome = self.core.outcomes.read().outcome(&request);
-        outcome.ok_or(TxnError::UnknownOutcome)
+        Ok(())
+    }
+
+    /// The version up to which everything is applied here.
+    #[must_use]
+    pub fn applied(&self) -> Version {
+        self.core.layers.applied()
     }
 
     /// What is held and waited for here, for people: locks on tables, and those on rows that somebody waits for. At

@@ -4,6 +4,8 @@
 //!   DIR/CURRENT    the name of the engine in use
 //!   DIR/store-7    that engine
 //!   DIR/store-8    being filled by a snapshot, or left over from an install that did not finish
+//!   DIR/WITHHELD   there while the state differs from that of the other replicas, with the reason
+//!   DIR/diverged   the engine that was replaced when the state was last withheld, for people to look at
 //! ```
 //!
 //! `CURRENT` changes by one rename of a synced file, followed by a sync of the folder: before it the old state
@@ -23,6 +25,8 @@ pub type EngineOpener = Arc<dyn Fn(&Path) -> Result<Arc<dyn Engine>, EngineError
 
 struct Current {
     number: u64,
+    /// The last number that was given out.
+    last: u64,
     engine: Arc<dyn Engine>,
 }
 
@@ -37,6 +41,8 @@ pub(crate) struct Stores {
 const POINTER: &str = "CURRENT";
 const POINTER_NEW: &str = "CURRENT.new";
 const PREFIX: &str = "store-";
+const WITHHELD: &str = "WITHHELD";
+const DIVERGED: &str = "diverged";
 
 impl Stores {
     /// Opens the engine that the folder names; the first one in a new folder.
@@ -56,7 +62,12 @@ impl Stores {
             }
         }
         let engine = opener(&dir.join(store_name(number)))?;
-        Ok(Stores { env: env.clone(), dir, opener, current: Mutex::new(Current { number, engine }) })
+        Ok(Stores {
+            env: env.clone(),
+            dir,
+            opener,
+            current: Mutex::new(Current { number, last: number, engine }),
+        })
     }
 
     /// The engine in use.
@@ -64,9 +75,13 @@ impl Stores {
         Arc::clone(&self.current.lock().engine)
     }
 
-    /// A new, empty engine to be filled, with its number.
+    /// A new, empty engine to be filled, with its number. Several may be filled at one time.
     pub(crate) fn create(&self) -> Result<(u64, Arc<dyn Engine>), ApplyError> {
-        let number = self.current.lock().number + 1;
+        let number = {
+            let mut current = self.current.lock();
+            current.last += 1;
+            current.last
+        };
         let path = self.dir.join(store_name(number));
         remove(&self.env, &path)?;
         let engine = (self.opener)(&path)?;
@@ -77,8 +92,45 @@ impl Stores {
     /// reads its view reads on.
     pub(crate) fn switch(&self, number: u64, engine: Arc<dyn Engine>) -> Result<(), ApplyError> {
         write_pointer(&self.env, &self.dir, number)?;
-        let former = std::mem::replace(&mut *self.current.lock(), Current { number, engine });
-        remove(&self.env, &self.dir.join(store_name(former.number)))
+        let former = {
+            let mut current = self.current.lock();
+            let former = std::mem::replace(&mut current.number, number);
+            current.engine = engine;
+            self.dir.join(store_name(former))
+        };
+        let (disk, aside) = (self.env.disk(), self.dir.join(DIVERGED));
+        if self.is_withheld()? && !disk.exists(&aside)? {
+            disk.rename(&former, &aside)?;
+            return Ok(disk.sync_dir(&self.dir)?);
+        }
+        remove(&self.env, &former)
+    }
+
+    /// Removes an engine that was not filled to its end.
+    pub(crate) fn abandon(&self, number: u64) -> Result<(), ApplyError> {
+        remove(&self.env, &self.dir.join(store_name(number)))
+    }
+
+    /// Whether the state was withheld when this was last said.
+    pub(crate) fn is_withheld(&self) -> Result<bool, ApplyError> {
+        Ok(self.env.disk().exists(&self.dir.join(WITHHELD))?)
+    }
+
+    /// Says, durably, that the state is withheld, and why. What an earlier time left aside is removed.
+    pub(crate) fn withhold(&self, reason: &str) -> Result<(), ApplyError> {
+        let disk = self.env.disk();
+        remove(&self.env, &self.dir.join(DIVERGED))?;
+        let file = disk.open(&self.dir.join(WITHHELD), OpenMode::Create)?;
+        file.set_len(0)?;
+        file.write_at(0, format!("{reason}\n").as_bytes())?;
+        file.sync_all()?;
+        Ok(disk.sync_dir(&self.dir)?)
+    }
+
+    /// Says, durably, that the state counts again.
+    pub(crate) fn release(&self) -> Result<(), ApplyError> {
+        remove(&self.env, &self.dir.join(WITHHELD))?;
+        Ok(self.env.disk().sync_dir(&self.dir)?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rustydb_consensus::node_state::NodeState;
+use rustydb_consensus::{Health, node_state::NodeState};
 use rustydb_types::{
     ids::{GroupId, LogIndex, NodeId, Term},
     position::LogPosition,
@@ -79,6 +79,11 @@ impl Invariants {
             if hash != found {
                 wrong.push(format!("group {group}: node {node} has another state at {position}"));
             }
+        }
+        // Nobody is made wrong here on purpose, and a disk that fails gives nothing at all.
+        let agreement = cluster.group(node, group).map(|group| group.agreement()).unwrap_or_default();
+        if agreement.health != Health::Sound || agreement.divergences > 0 || agreement.suspicions > 0 {
+            wrong.push(format!("group {group} at {node}: replicas differ: {agreement:?}"));
         }
         let life = cluster.life(node);
         let before = self.progress.entry((group, node)).or_default();

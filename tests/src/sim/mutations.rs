@@ -19,6 +19,7 @@ const fn hunt(bug: Bug) -> (Kind, u64) {
         | Bug::CommitNotValidated
         | Bug::FenceForgotten
         | Bug::NumberNotChecked
+        | Bug::RowLeftOut
         | Bug::ChangedRowWritten
         | Bug::SnapshotWithoutOutcomes => (Kind::Stores, 6),
         Bug::VoteNotSynced

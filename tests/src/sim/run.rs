@@ -205,6 +205,7 @@ pub fn run<W: Workload>(
         append_bytes_max: 4096,
         snapshot_timeout: Duration::from_secs(3),
         upkeep_interval: Duration::from_millis(300),
+        compare_interval: Duration::from_millis(700),
         ..ConsensusConfig::default()
     };
     let cluster = Cluster::new(sim.clone(), nodes, groups, config, machines);

@@ -10,15 +10,17 @@ use rustydb_consensus::{
     MachineFactory,
     kv::{KvMachine, KvProposer},
     machine::{
-        Applied, ApplyEntry, Leadership, Machine, MachineError, MachineInstaller, RoomFuture, SnapshotFuture,
+        Applied, ApplyEntry, ApplyPayload, Leadership, Machine, MachineError, MachineInstaller, Mark, MarkAt,
+        RoomFuture, SnapshotFuture,
     },
     proposer::RaftProposer,
 };
 use rustydb_env::Env;
 use rustydb_storage::engine::{self, EngineKind};
+use rustydb_txn::entry::{Entry, EntryKind};
 use rustydb_txn::{Authority, EngineOpener, KvConfig, KvStore};
 use rustydb_types::{
-    ids::{GroupId, Term},
+    ids::{GroupId, LogIndex, Term},
     position::LogPosition,
 };
 
@@ -74,19 +76,42 @@ struct Open {
 pub struct Stores {
     open: Arc<Mutex<BTreeMap<GroupId, Open>>>,
     hashes: Hashes,
+    tampering: Arc<Mutex<Tampering>>,
+}
+
+/// Whether a replica is made wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Tampering {
+    #[default]
+    Never,
+    /// The next commit is applied with another value.
+    Wanted,
+    /// It was.
+    Done,
 }
 
 impl Stores {
     /// The stores of a node that is down; all nodes of a cluster share `hashes`.
     #[must_use]
     pub fn new(hashes: Hashes) -> Self {
-        Self { open: Arc::default(), hashes }
+        Self { open: Arc::default(), hashes, tampering: Arc::default() }
     }
 
     /// The store of a group, if it is open.
     #[must_use]
     pub fn store(&self, group: GroupId) -> Option<KvStore> {
         self.open.lock().get(&group).map(|open| open.store.clone())
+    }
+
+    /// Lets the replica apply the next commit with another last byte of its last row.
+    pub fn tamper(&self) {
+        *self.tampering.lock() = Tampering::Wanted;
+    }
+
+    /// Whether it has.
+    #[must_use]
+    pub fn has_tampered(&self) -> bool {
+        *self.tampering.lock() == Tampering::Done
     }
 
     /// Computes the hash of a group's state anew from what is stored, and says whether it is as it should be.
@@ -160,7 +185,7 @@ impl MachineFactory for StoresOfLife {
         let open = Open { store, machine: Arc::clone(&machine) };
         let former = self.stores.open.lock().insert(group, open);
         drop(former);
-        Ok(Box::new(Witnessed { group, machine, hashes: self.stores.hashes.clone() }))
+        Ok(Box::new(Witnessed { group, machine, stores: self.stores.clone() }))
     }
 
     fn remove(&self, group: GroupId) -> Result<(), MachineError> {
@@ -175,7 +200,18 @@ impl MachineFactory for StoresOfLife {
 struct Witnessed {
     group: GroupId,
     machine: Arc<Mutex<KvMachine>>,
-    hashes: Hashes,
+    stores: Stores,
+}
+
+/// An entry of a commit as a replica that goes wrong has it: its last byte is that of the last row.
+fn tampered(entry: &ApplyEntry) -> Option<ApplyEntry> {
+    let ApplyPayload::Command(command) = &entry.payload else { return None };
+    let decoded = Entry::decode(command).ok()?;
+    decoded.writes.last()?.value.as_ref()?;
+    let mut bytes = command.to_vec();
+    *bytes.last_mut()? ^= 0x80;
+    let payload = ApplyPayload::Command(bytes.into());
+    (decoded.header.kind == EntryKind::Commit).then_some(ApplyEntry { payload, ..entry.clone() })
 }
 
 impl Machine for Witnessed {
@@ -192,9 +228,24 @@ impl Machine for Witnessed {
             |entry: &ApplyEntry, _: &ApplyEntry| !entry.position.index.get().is_multiple_of(COMPARED_EVERY);
         for batch in entries.chunk_by(compared) {
             let mut machine = self.machine.lock();
-            machine.apply(batch)?;
+            let mut tampering = self.stores.tampering.lock();
+            let wanted = *tampering == Tampering::Wanted;
+            let place = batch.iter().position(|entry| wanted && tampered(entry).is_some());
+            if let Some(place) = place {
+                *tampering = Tampering::Done;
+                let mut batch = batch.to_vec();
+                if let Some(entry) = batch.get_mut(place)
+                    && let Some(wrong) = tampered(entry)
+                {
+                    *entry = wrong;
+                }
+                machine.apply(&batch)?;
+            } else {
+                machine.apply(batch)?;
+            }
+            drop(tampering);
             if let Some(last) = batch.last() {
-                self.hashes.note(self.group, last.position, machine.state_hash());
+                self.stores.hashes.note(self.group, last.position, machine.state_hash());
             }
         }
         Ok(())
@@ -214,5 +265,29 @@ impl Machine for Witnessed {
 
     fn leadership(&self, leadership: Leadership) {
         self.machine.lock().leadership(leadership);
+    }
+
+    fn mark(&self) -> Option<Mark> {
+        self.machine.lock().mark()
+    }
+
+    fn mark_at(&self, index: LogIndex) -> MarkAt {
+        self.machine.lock().mark_at(index)
+    }
+
+    fn suspicion(&mut self) -> Option<String> {
+        self.machine.lock().suspicion()
+    }
+
+    fn withhold(&mut self, reason: &str) -> Result<(), MachineError> {
+        self.machine.lock().withhold(reason)
+    }
+
+    fn release(&mut self) -> Result<(), MachineError> {
+        self.machine.lock().release()
+    }
+
+    fn is_withheld(&self) -> bool {
+        self.machine.lock().is_withheld()
     }
 }

@@ -1,5 +1,6 @@
 //! One Raft group at this node.
 
+mod agreement;
 mod members;
 mod upkeep;
 mod watcher;
@@ -25,9 +26,11 @@ use rustydb_types::{
     position::LogPosition,
 };
 
+pub use self::agreement::{Agreement, Health};
 use self::watcher::Watcher;
 use crate::{
     acknowledgements::Acknowledgements,
+    calls::Calls,
     config::ConsensusConfig,
     error::ConsensusError,
     node_state::NodeState,
@@ -210,6 +213,10 @@ struct GroupInner {
     campaigns_from: rustydb_env::Instant,
     /// When a leader was heard last in this life of the node.
     heard: parking_lot::Mutex<Option<rustydb_env::Instant>>,
+    calls: Arc<Calls>,
+    agreement: parking_lot::Mutex<Agreement>,
+    /// Why this member's state is to be replaced whatever the others say.
+    distrusted: parking_lot::Mutex<Option<String>>,
 }
 
 /// What a group is made of.
@@ -228,6 +235,7 @@ pub(crate) struct GroupParts {
     pub(crate) campaigns_from: rustydb_env::Instant,
     pub(crate) failure: watch::Sender<Option<ConsensusError>>,
     pub(crate) log: Log,
+    pub(crate) calls: Arc<Calls>,
 }
 
 impl Group {
@@ -245,6 +253,7 @@ impl Group {
             campaigns_from,
             failure,
             log,
+            calls,
         } = parts;
         let handle = RaftHandle { raft, acknowledgements, group: id, config: config.clone(), log };
         proposer.attach(handle.clone());
@@ -252,6 +261,12 @@ impl Group {
         let tasks = TaskGroup::new(&env);
         let preferred = parking_lot::Mutex::new(None);
         let heard = parking_lot::Mutex::default();
+        // What was found in an earlier life still counts.
+        let withheld = cell.with(|machine| machine.is_withheld());
+        let agreement = Agreement {
+            health: if withheld { Health::Diverged } else { Health::Sound },
+            ..Agreement::default()
+        };
         let group = Self {
             inner: Arc::new(GroupInner {
                 id,
@@ -269,6 +284,9 @@ impl Group {
                 elections_from,
                 campaigns_from,
                 heard,
+                calls,
+                agreement: parking_lot::Mutex::new(agreement),
+                distrusted: parking_lot::Mutex::default(),
             }),
         };
         let tasks = &group.inner.tasks;
@@ -276,6 +294,7 @@ impl Group {
         tasks.spawn("leadership", Watcher::new(&group).run());
         tasks.spawn("elections", group.clone().join_elections());
         tasks.spawn("upkeep", group.clone().upkeep());
+        tasks.spawn("agreement", group.clone().keep_agreement());
         group
     }
 
@@ -293,6 +312,10 @@ impl Group {
 
     pub(crate) fn handle(&self) -> &RaftHandle {
         &self.inner.handle
+    }
+
+    pub(crate) fn calls(&self) -> &Arc<Calls> {
+        &self.inner.calls
     }
 
     pub(crate) fn cell(&self) -> &Arc<MachineCell> {
@@ -401,6 +424,7 @@ impl Group {
     /// Ends the group at this node: leadership is handed over, what runs is stopped.
     pub async fn shutdown(&self, deadline: Duration) {
         self.inner.closing.store(true, Ordering::Release);
+        self.inner.cell.close();
         let started = self.inner.env.now();
         if let Ok(Err(error)) = self.inner.env.timeout(deadline / 2, self.step_down()).await {
             tracing::debug!(group = self.inner.id.get(), %error, "leadership was not handed over");
@@ -418,7 +442,9 @@ impl Group {
     /// may still read by that lease, and the vote does not remember it.
     async fn join_elections(self) {
         self.inner.env.sleep_until(self.inner.elections_from.max(self.inner.campaigns_from)).await;
-        self.inner.handle.raft.runtime_config().elect(true);
+        if self.is_sound() {
+            self.inner.handle.raft.runtime_config().elect(true);
+        }
     }
 }
 

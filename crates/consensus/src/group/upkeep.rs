@@ -29,6 +29,10 @@ impl Group {
     /// Takes a snapshot when much was applied since the last one. Whatever little a group writes, its entries do not
     /// stay further behind than that either: all groups share the log, which is as long as the oldest entry is old.
     async fn shorten_log(&self) -> Result<(), ConsensusError> {
+        if !self.is_sound() {
+            // A state that is about to be replaced is no snapshot, and the log behind it is needed.
+            return Ok(());
+        }
         let bound_bytes = self.inner.config.snapshot_log_bytes;
         if self.inner.cell.bytes_since_snapshot() >= bound_bytes {
             return self.snapshot().await;

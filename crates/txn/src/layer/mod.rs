@@ -21,7 +21,7 @@ mod set;
 
 pub(crate) use generation::{Generation, Provisional, staged_key};
 pub(crate) use pins::{Layers, Pin};
-pub(crate) use scan::{Item, ItemRun, Limits, ScanBounds, merge};
+pub(crate) use scan::{Item, ItemRun, Limits, ScanBounds, merge, visit_rows};
 pub use scan::{ScanChunk, ScanRequest};
 pub(crate) use set::{Found, LayerSet, decode_provisional, decode_row, encode_provisional, encode_row};
 

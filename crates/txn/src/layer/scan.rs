@@ -288,12 +288,35 @@ pub(crate) fn merge(bounds: &ScanBounds, runs: &[ItemRun], engine: EngineRun, li
         }
         return chunk;
     }
+    let mut chunk = ScanChunk::default();
+    let last = visit_rows(bounds, runs, &engine, |key, _, value| {
+        chunk.push(key, value);
+        if chunk.rows.len() >= limits.rows || chunk.data.len() >= limits.bytes {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    if let Some(last) = last {
+        chunk.set_rest(bounds, &last);
+    }
+    chunk
+}
+
+/// Visits the rows of runs in their order: of each key the newest version, tombstones left out. Among equal versions
+/// the earlier run wins. Returns the key after which reading stopped: the last visited, or the last one up to which
+/// all runs are known.
+pub(crate) fn visit_rows(
+    bounds: &ScanBounds,
+    runs: &[ItemRun],
+    engine: &EngineRun,
+    mut visit: impl FnMut(&[u8], Version, &[u8]) -> ControlFlow<()>,
+) -> Option<Vec<u8>> {
     let bound: Option<&[u8]> = runs
         .iter()
         .filter_map(ItemRun::end_of_knowledge)
         .chain(engine.end_of_knowledge())
         .min_by(|left, right| bounds.order(left, right));
-    let mut chunk = ScanChunk::default();
     let mut places = vec![0_usize; runs.len()];
     let mut engine_place = 0;
     loop {
@@ -320,16 +343,11 @@ pub(crate) fn merge(bounds: &ScanBounds, runs: &[ItemRun], engine: EngineRun, li
                 newest = Some((version, Some(value)));
             }
         }
-        if let Some((_, Some(value))) = newest {
-            chunk.push(key, value);
-        }
-        if chunk.rows.len() >= limits.rows || chunk.data.len() >= limits.bytes {
-            chunk.set_rest(bounds, key);
-            return chunk;
+        if let Some((version, Some(value))) = newest
+            && visit(key, version, value).is_break()
+        {
+            return Some(key.to_vec());
         }
     }
-    if let Some(bound) = bound {
-        chunk.set_rest(bounds, bound);
-    }
-    chunk
+    bound.map(<[u8]>::to_vec)
 }

@@ -29,7 +29,7 @@ impl Transaction {
     /// # Cancellation
     /// Before the commit has its place in the order: rolled back. After: committed or not; ask for the outcome.
     pub async fn commit(mut self) -> Result<CommitReceipt, TxnError> {
-        if !self.has_writes() && self.attachments.is_empty() {
+        if !self.has_outcome() && self.attachments.is_empty() {
             self.release_locks();
             self.settle_reads().await?;
             // A snapshot may name versions in flight. What was read of them is applied by now; the others may yet be
@@ -141,11 +141,13 @@ impl Core {
 
     pub(crate) async fn linearize(&self) -> Result<(), TxnError> {
         match self.proposer.linearize() {
-            Linearize::Now => Ok(()),
+            Linearize::Now => {}
             Linearize::Wait(wait) => match self.env.timeout(self.config.commit_wait, wait).await {
-                Ok(result) => result,
-                Err(_) => Err(self.not_leader()),
+                Ok(result) => result?,
+                Err(_) => return Err(self.not_leader()),
             },
         }
+        // Whoever leads the log: a state that is wrong answers nothing.
+        if self.is_withheld() { Err(self.not_leader()) } else { Ok(()) }
     }
 }

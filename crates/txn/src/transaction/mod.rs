@@ -91,6 +91,8 @@ pub struct Transaction {
     /// Under which leadership recent writes are recorded for `reads`.
     epoch: u64,
     attachments: Vec<Attachment>,
+    /// The commit is recorded even if nothing was written.
+    keeps_outcome: bool,
     staging: Staging,
     /// Prefixes of keys that only this transaction can reach; none is a prefix of another.
     private: BTreeSet<Bytes>,
@@ -137,6 +139,7 @@ impl Transaction {
             epoch: epoch.unwrap_or(0),
             reads: serializable.then(|| Mutex::new(ReadSet::new(core.config.read_ranges_max))),
             attachments: Vec::new(),
+            keeps_outcome: false,
             staging: Staging::new(flushes),
             private: BTreeSet::new(),
             flushes,
@@ -165,6 +168,17 @@ impl Transaction {
     #[must_use]
     pub fn has_writes(&self) -> bool {
         !self.own.is_empty() || self.staging.has_begun()
+    }
+
+    /// Lets the commit be recorded under its request even if nothing was written.
+    pub fn keep_outcome(&mut self) {
+        self.keeps_outcome = self.can_write();
+    }
+
+    /// Whether the commit will be recorded under its request: something was written, or it is to be recorded anyway.
+    #[must_use]
+    pub fn has_outcome(&self) -> bool {
+        self.has_writes() || self.keeps_outcome
     }
 
     fn can_write(&self) -> bool {

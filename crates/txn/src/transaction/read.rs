@@ -166,7 +166,7 @@ impl Transaction {
             }
         }
         if self.options.access == Access::ReadLocal {
-            return Ok(());
+            return if self.core.is_withheld() { Err(self.core.not_leader()) } else { Ok(()) };
         }
         self.core.linearize().await?;
         self.shared.check()
