@@ -6,6 +6,7 @@
 //! Exit codes: 0 done; 1 the request was refused, failed, or ran out of time; 2 the command line is wrong;
 //! 3 no node could be reached.
 
+mod check;
 mod client;
 mod cluster;
 mod error;
@@ -83,6 +84,9 @@ enum Command {
     /// Consensus.
     #[command(subcommand)]
     Raft(RaftCommand),
+    /// Looks for what is wrong.
+    #[command(subcommand)]
+    Check(CheckCommand),
     /// Runs SQL and prints what it returns. COPY FROM STDIN takes its rows from standard input.
     Query {
         #[command(flatten)]
@@ -165,6 +169,23 @@ enum NodeCommand {
         /// The database; `system` for the cluster's own group.
         #[arg(long, short = 'd', default_value = "postgres")]
         database: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum CheckCommand {
+    /// Has every replica of each database read all that it stores at one common position, and compares. The exit code
+    /// is 0 only if all agree.
+    Consistency {
+        /// Only this database; `system` for the cluster's own records.
+        #[arg(long, short = 'd')]
+        database: Option<String>,
+        /// Longest time for one database, such as 10min.
+        #[arg(long, default_value = "10min", value_parser = parse_duration)]
+        timeout: Duration,
+        /// Replace the state of replicas that are found wrong by that of the others, where a majority is right.
+        #[arg(long)]
+        repair: bool,
     },
 }
 
@@ -261,6 +282,9 @@ async fn run(line: CommandLine) -> Result<(), CliError> {
             node::lead(&addresses, form, node, &database).await
         }
         Command::Raft(RaftCommand::Status) => raft::status(&addresses, form).await,
+        Command::Check(CheckCommand::Consistency { database, timeout, repair }) => {
+            check::consistency(&addresses, form, &check::Wanted { database, timeout, repair }).await
+        }
         Command::Query { login, sql } => query::run(&addresses, form, &login, &sql).await,
         Command::Sql { login } => shell::run(&addresses, form, &login).await,
     }
@@ -289,6 +313,8 @@ mod tests {
             "node info node-1 --show-term",
             "node info 1",
             "raft status --json",
+            "check consistency",
+            "check consistency --database app --timeout 1h --repair --json",
             "--host dr-standby query SELECT",
             "--host a:1,b:2 --port 15501 sql",
         ] {

@@ -22,6 +22,7 @@ pub(crate) struct GroupView {
     pub(crate) voters: Vec<u64>,
     pub(crate) learners: Vec<u64>,
     pub(crate) members_changing: bool,
+    pub(crate) health: String,
 }
 
 impl GroupView {
@@ -39,6 +40,7 @@ impl GroupView {
             voters: group.voters.clone(),
             learners: group.learners.clone(),
             members_changing: group.members_changing,
+            health: group.health.clone(),
         }
     }
 }
@@ -69,6 +71,7 @@ pub(crate) async fn status(addresses: &Addresses, form: Form) -> Result<(), CliE
             group.last_applied.to_string(),
             group.uncommitted_entries.to_string(),
             members(group),
+            group.health.clone(),
         ]
     };
     let heading = [
@@ -81,6 +84,7 @@ pub(crate) async fn status(addresses: &Addresses, form: Form) -> Result<(), CliE
         "LAST APPLIED",
         "UNCOMMITTED",
         "VOTERS",
+        "HEALTH",
     ];
     output::table(&heading, view.groups.iter().map(row).collect());
     Ok(())

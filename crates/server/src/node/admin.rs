@@ -8,14 +8,16 @@ use std::sync::Arc;
 
 use rustydb_proto::v1::admin_server::Admin;
 use rustydb_proto::v1::{
-    AddNodeRequest, AddNodeResponse, AdminError, AdoptRequest, AdoptResponse, AwaitSystemRequest,
-    AwaitSystemResponse, ClusterStatusRequest, ClusterStatusResponse, ExecuteSystemRequest,
-    ExecuteSystemResponse, InitClusterRequest, InitClusterResponse, NodeStatusRequest, NodeStatusResponse,
+    AddNodeRequest, AddNodeResponse, AdminError, AdoptRequest, AdoptResponse, AuditReplicaRequest,
+    AwaitSystemRequest, AwaitSystemResponse, ClusterStatusRequest, ClusterStatusResponse,
+    ExecuteSystemRequest, ExecuteSystemResponse, InitClusterRequest, InitClusterResponse, MarkAuditRequest,
+    MarkAuditResponse, NodeStatusRequest, NodeStatusResponse, RepairReplicaRequest, RepairReplicaResponse,
     TransferLeaderRequest, TransferLeaderResponse, execute_system_response,
 };
 use rustydb_types::ids::Version;
 use tonic::{Request, Response, Status};
 
+use super::audit::AuditEvents;
 use super::http::StatusSource;
 use super::system::SystemRefusal;
 use super::{Inner, membership};
@@ -126,6 +128,36 @@ impl Admin for AdminService {
         }
         membership::transfer(&self.node, request.group_id, request.to).await?;
         Ok(Response::new(TransferLeaderResponse {}))
+    }
+
+    type AuditReplicaStream = AuditEvents;
+
+    async fn audit_replica(
+        &self,
+        request: Request<AuditReplicaRequest>,
+    ) -> Result<Response<AuditEvents>, Status> {
+        Ok(Response::new(self.node.audit_replica(&request.into_inner())?))
+    }
+
+    async fn mark_audit(
+        &self,
+        request: Request<MarkAuditRequest>,
+    ) -> Result<Response<MarkAuditResponse>, Status> {
+        let forwarded = was_forwarded(&request);
+        let request = request.into_inner();
+        if !forwarded && let Some(mut leader) = self.node.other_leader(request.group_id).await? {
+            return leader.mark_audit(forward(request)).await;
+        }
+        self.node.mark_audit(&request).await?;
+        Ok(Response::new(MarkAuditResponse {}))
+    }
+
+    async fn repair_replica(
+        &self,
+        request: Request<RepairReplicaRequest>,
+    ) -> Result<Response<RepairReplicaResponse>, Status> {
+        self.node.repair_replica(&request.into_inner())?;
+        Ok(Response::new(RepairReplicaResponse {}))
     }
 }
 

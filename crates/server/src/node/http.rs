@@ -177,6 +177,29 @@ const GROUP_FIGURES: &[GroupFigure] = &[
     ("rustydb_consensus_uncommitted_entries", "Entries proposed and not yet committed.", |group| {
         group.uncommitted_entries
     }),
+    (
+        "rustydb_consensus_diverged",
+        "1 while the state differs from that of a majority and is withheld.",
+        |group| u64::from(group.health == "diverged"),
+    ),
+    ("rustydb_consensus_disputed", "1 while replicas differ and no majority holds one state.", |group| {
+        u64::from(group.health == "disputed")
+    }),
+    ("rustydb_consensus_agreed_index", "Last entry after which a majority held this state.", |group| {
+        group.agreed_index
+    }),
+    ("rustydb_consensus_comparisons_total", "Comparisons of the state with the other members'.", |group| {
+        group.comparisons
+    }),
+    ("rustydb_consensus_suspicions_total", "Rows that were not what an entry overwrote.", |group| {
+        group.suspicions
+    }),
+    ("rustydb_consensus_divergences_total", "How often the state was found wrong.", |group| {
+        group.divergences
+    }),
+    ("rustydb_consensus_repairs_total", "How often the state was replaced by another member's.", |group| {
+        group.repairs
+    }),
     ("rustydb_consensus_voters", "Voters of the group.", |group| {
         u64::try_from(group.voters.len()).unwrap_or(u64::MAX)
     }),

@@ -15,6 +15,7 @@
 
 mod act;
 mod admin;
+mod audit;
 mod cluster_port;
 mod databases;
 mod front;

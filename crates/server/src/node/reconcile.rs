@@ -47,6 +47,8 @@ pub struct LocalGroup {
     pub learners: BTreeSet<NodeId>,
     /// A change of members is not known to be committed.
     pub members_changing: bool,
+    /// The state here differs from that of the other members and is withheld.
+    pub diverged: bool,
     /// At the leader: members that have all but the last entries.
     pub caught_up: BTreeSet<NodeId>,
 }

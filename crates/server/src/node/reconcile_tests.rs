@@ -82,6 +82,7 @@ impl Model {
                 voters,
                 learners,
                 members_changing: false,
+                diverged: false,
                 caught_up,
             };
             (*group, local)

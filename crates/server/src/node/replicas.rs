@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustydb_consensus::{Group, Groups, RaftStatus};
+use rustydb_consensus::{Group, Groups, Health, RaftStatus};
 use rustydb_env::Env;
 use rustydb_interconnect::Peers;
 use rustydb_proto::v1::GroupStatus;
@@ -150,6 +150,7 @@ impl Replicas {
                 voters: status.voters,
                 learners: status.learners,
                 members_changing: status.members_changing,
+                diverged: group.agreement().health == Health::Diverged,
                 caught_up,
             };
             (group.id(), local)
@@ -173,6 +174,7 @@ impl Replicas {
             let learner = status.learners.contains(&self.me);
             let state = if learner { "learner" } else { status.state.name() };
             let ids = |nodes: &BTreeSet<NodeId>| nodes.iter().map(|node| node.get()).collect();
+            let agreement = group.agreement();
             let shown = GroupStatus {
                 group_id: group.id().get(),
                 name: String::new(),
@@ -186,6 +188,12 @@ impl Replicas {
                 voters: ids(&status.voters),
                 learners: ids(&status.learners),
                 members_changing: status.members_changing,
+                health: agreement.health.name().to_owned(),
+                agreed_index: number(agreement.agreed.map(|agreed| agreed.index)),
+                comparisons: agreement.comparisons,
+                suspicions: agreement.suspicions,
+                divergences: agreement.divergences,
+                repairs: agreement.repairs,
             };
             (group.id(), shown)
         };
