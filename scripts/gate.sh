@@ -6,7 +6,7 @@
 #   GATE_SCALE=72 GATE_REPORT=DIR scripts/gate.sh
 #                                       a soak of 72 times as long, that goes on from DIR when it is started again
 #
-# Parts: simulation, bugs, crash-lab, chaos, fuzz. What cannot be tried on this machine is printed and counted as skipped.
+# Parts: simulation, bugs, crash-lab, chaos, commits, fuzz. What cannot be tried on this machine is printed and counted as skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,7 +38,7 @@ part() {
 }
 
 wanted=("$@")
-[ $# -gt 0 ] || wanted=(simulation bugs crash-lab chaos fuzz)
+[ $# -gt 0 ] || wanted=(simulation bugs crash-lab chaos commits fuzz)
 for one in "${wanted[@]}"; do
   case $one in
     simulation) part simulation 480 sim gate --base "$base" ;;
@@ -48,8 +48,10 @@ for one in "${wanted[@]}"; do
       else part bugs 150 sim bugs --third "$(($(git rev-list --count HEAD 2>/dev/null || echo 0) % 3))"; fi ;;
     crash-lab) part crash-lab 180 crash-lab ;;
     chaos) part chaos 270 chaos ;;
+    # 40 kills at commit time at each change, 1,000 in a soak.
+    commits) part commits 75 kill-commit --kills "$((scale > 1 ? 1000 : 40))" ;;
     fuzz) part fuzz 100 fuzz ;;
-    *) echo "there is no part $one; there are simulation, bugs, crash-lab, chaos and fuzz" >&2; exit 2 ;;
+    *) echo "there is no part $one; there are simulation, bugs, crash-lab, chaos, commits and fuzz" >&2; exit 2 ;;
   esac
 done
 

@@ -3,6 +3,7 @@
 pub mod chaos;
 pub mod check;
 pub mod cluster;
+pub mod commit_kill;
 pub mod crash;
 pub mod gate;
 pub mod load;

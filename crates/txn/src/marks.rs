@@ -6,7 +6,7 @@ use rustydb_types::ids::LogIndex;
 use rustydb_types::position::LogPosition;
 
 /// Positions that are remembered: what is applied while a question travels, at any rate that the log takes.
-const MARKS_MAX: usize = 2048;
+const MARKS_MAX: usize = 8192;
 
 /// The state hash at one position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -16,6 +16,8 @@
 
 pub mod campaign;
 pub mod cluster;
+pub mod commit_crash;
+pub mod divergence;
 pub mod history;
 pub mod invariants;
 pub mod lists;
@@ -30,6 +32,8 @@ pub mod sql;
 pub mod stores;
 pub mod transactions;
 
+pub use commit_crash::{CrashReport, run_commit_crashes};
+pub use divergence::{DivergenceReport, Victim, run_divergence};
 pub use lists::run_models;
 pub use run::{Course, Report};
 pub use sql::run_sql;

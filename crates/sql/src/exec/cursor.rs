@@ -135,6 +135,12 @@ impl Cursor {
         }
     }
 
+    /// Begins the run anew, with a state of its own. For a run that has changed nothing.
+    pub(crate) fn reopen(&mut self, state: RunState) {
+        let params = std::mem::take(&mut self.execution.params);
+        *self = Self::open(Arc::clone(&self.plan), params, state);
+    }
+
     /// Fetches at most `max_rows` rows, at least one unless there is none, and no more than about
     /// [`BATCH_SIZE_BYTES`](operator::BATCH_SIZE_BYTES) of them; `usize::MAX` streams batch by batch. The caller fetches
     /// until it hears [`Fetched::Done`] or has what it wants. A statement that changes rows does all its work at the first

@@ -1,11 +1,13 @@
 //! What sessions run their statements with: planning, locks, cursors and COPY over one database.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use futures_util::FutureExt;
 use rustydb_env::Env;
-use rustydb_txn::Transaction;
+use rustydb_txn::{Fate, Transaction, TxnError};
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::datetime::Zone;
 use rustydb_types::text::{self, TextContext};
@@ -27,15 +29,22 @@ use crate::plan::Row;
 use crate::plan::statement::{Action, Plan};
 use crate::scalar::{EvalContext, SessionView};
 use crate::session::executor::{Column, Context, Dialogue, Executor, Fetched, ResultFormats, Shape};
+use crate::session::failure::store_error;
 use crate::session::request::Bind;
 use crate::session::response::{self, Format, RowWriter};
 use crate::session::settings::Scope;
 use crate::session::sink::OUTPUT_SIZE_HIGH;
+use crate::session::token::{Questions, TransactionToken};
 use crate::system::SystemSnapshot;
 
 /// How many times `work_mem` one statement may keep in memory. Sorts and hash tables do not spill to disk yet, so
 /// what would spill in PostgreSQL has to fit; beyond this a statement fails with 53200.
 const WORK_MEM_FACTOR: usize = 32;
+/// How long an outcome is asked for, and the pause between two questions.
+const OUTCOME_WAIT: Duration = Duration::from_secs(10);
+const OUTCOME_PAUSE: Duration = Duration::from_millis(20);
+/// Transactions that one query may ask for.
+const QUESTIONS_MAX: usize = 256;
 /// Microseconds from the Unix epoch to 2000-01-01.
 const POSTGRES_EPOCH_UNIX_MICROS: i64 = 946_684_800_000_000;
 
@@ -125,6 +134,22 @@ impl SessionView for View<'_> {
     fn backend_pid(&self) -> i32 {
         self.context.activity.pid()
     }
+    fn transaction_token(&self) -> Option<TransactionToken> {
+        let token = self.context.token?;
+        self.context.is_token_given.store(true, Ordering::Relaxed);
+        Some(token)
+    }
+    fn transaction_outcome(&self, token: TransactionToken) -> Result<&'static str, SqlError> {
+        let mut questions = self.context.questions.lock();
+        if let Some((_, answer)) = questions.answers.iter().find(|(asked, _)| *asked == token) {
+            return Ok(answer);
+        }
+        questions.open = Some(token);
+        Err(SqlError::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "the outcome of a transaction can be asked for in a query that changes nothing, in its first rows",
+        ))
+    }
     fn clock(&self) -> i64 {
         self.env.wall_now().unix_micros().saturating_sub(POSTGRES_EPOCH_UNIX_MICROS)
     }
@@ -197,6 +222,101 @@ impl SqlExecutor {
             interrupts: Arc::clone(&context.interrupts),
         };
         work(&exec).await
+    }
+
+    /// Runs on, as [`Executor::fetch`], without answering what the statement asks of other transactions.
+    async fn fetch_once(
+        &self,
+        txn: &mut Transaction,
+        context: &Context,
+        cursor: &mut Running,
+        rows_max: usize,
+        formats: &ResultFormats,
+        out: &mut BytesMut,
+    ) -> Result<Fetched, SqlError> {
+        let writing = TextContext { zone: zone(context), now: context.transaction_time };
+        let planned = Arc::clone(&cursor.planned);
+        let writer = CopyOutput::new(&planned);
+        if cursor.copied == 0
+            && let Some(writer) = &writer
+        {
+            cursor.bytes.clear();
+            writer.writer.write_header(&writer.names, &mut cursor.bytes);
+            if !cursor.bytes.is_empty() {
+                response::copy_data(out, &cursor.bytes);
+            }
+        }
+        self.with_context(context, &planned, async |exec| {
+            let printer = Printer { writing, eval: exec.eval(&[]) };
+            let mut given = 0;
+            while given < rows_max && out.len() < OUTPUT_SIZE_HIGH {
+                cursor.rows.clear();
+                let wanted = (rows_max - given).min(super::operator::BATCH_ROWS);
+                let fetched = cursor.cursor.fetch(txn, exec, wanted, &mut cursor.rows).await?;
+                given += cursor.rows.len();
+                cursor.copied += cursor.rows.len() as u64;
+                for row in &cursor.rows {
+                    match &writer {
+                        Some(writer) => {
+                            cursor.bytes.clear();
+                            writer.write(row, &planned, &printer, &mut cursor.bytes);
+                            response::copy_data(out, &cursor.bytes);
+                        }
+                        None => write_row(
+                            row,
+                            &planned,
+                            formats,
+                            &printer,
+                            (&mut cursor.text, &mut cursor.bytes),
+                            out,
+                        )?,
+                    }
+                }
+                if fetched == cursor::Fetched::Done {
+                    return Ok(Fetched { rows: given, is_done: true });
+                }
+            }
+            Ok(Fetched { rows: given, is_done: false })
+        })
+        .await
+    }
+
+    /// What became of a transaction. The answer waits for nothing but a commit of the database's log.
+    async fn outcome(&self, context: &Context, token: TransactionToken) -> Result<&'static str, SqlError> {
+        if context.database_id != token.database {
+            return Err(SqlError::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                "the transaction token is of another database",
+            )
+            .with_hint("Connect to the database in which the transaction was."));
+        }
+        if context.token.is_some_and(|own| own.request == token.request) {
+            return Ok("in progress");
+        }
+        let deadline = self.env.now() + OUTCOME_WAIT;
+        loop {
+            match self.database.kv().fate(token.request, token.since).await {
+                Ok(Fate::Committed(_)) => return Ok("committed"),
+                Ok(Fate::Aborted) => return Ok("aborted"),
+                Ok(Fate::Forgotten) => return Ok("forgotten"),
+                // The fence itself got lost; asking again changes nothing.
+                Err(TxnError::UnknownOutcome) if self.env.now() < deadline => {
+                    self.env.sleep(OUTCOME_PAUSE).await;
+                }
+                Err(TxnError::UnknownOutcome) => {
+                    return Err(SqlError::new(
+                        SqlState::CANNOT_CONNECT_NOW,
+                        "the outcome of the transaction cannot be learnt now",
+                    ));
+                }
+                Err(error) => return Err(store_error(error)),
+            }
+        }
+    }
+
+    fn run_state(&self, context: &Context) -> RunState {
+        let pool = Arc::clone(self.database.work_memory());
+        RunState::new(work_mem(context), pool, Arc::clone(&context.interrupts))
     }
 
     /// The object that a parameter names, such as `pg_catalog.pg_class` of `regclass`.
@@ -363,15 +483,7 @@ impl Executor for SqlExecutor {
             params.push(value);
         }
         Ok(Running {
-            cursor: Cursor::open(
-                Arc::clone(&plan.plan),
-                params,
-                RunState::new(
-                    work_mem(context),
-                    Arc::clone(self.database.work_memory()),
-                    Arc::clone(&context.interrupts),
-                ),
-            ),
+            cursor: Cursor::open(Arc::clone(&plan.plan), params, self.run_state(context)),
             planned: Arc::clone(plan),
             rows: Vec::new(),
             text: String::new(),
@@ -389,51 +501,29 @@ impl Executor for SqlExecutor {
         formats: &ResultFormats,
         out: &mut BytesMut,
     ) -> Result<Fetched, SqlError> {
-        let writing = TextContext { zone: zone(context), now: context.transaction_time };
-        let planned = Arc::clone(&cursor.planned);
-        let writer = CopyOutput::new(&planned);
-        if cursor.copied == 0
-            && let Some(writer) = &writer
-        {
-            cursor.bytes.clear();
-            writer.writer.write_header(&writer.names, &mut cursor.bytes);
-            if !cursor.bytes.is_empty() {
-                response::copy_data(out, &cursor.bytes);
+        let (start, is_fresh) = (out.len(), cursor.copied == 0);
+        if is_fresh {
+            *context.questions.lock() = Questions::default();
+        }
+        loop {
+            let fetched = self.fetch_once(txn, context, cursor, rows_max, formats, out).await;
+            let asked = context.questions.lock().open.take();
+            match (fetched, asked) {
+                (Err(error), Some(token)) => {
+                    let answered = context.questions.lock().answers.len();
+                    if !is_fresh || !cursor.planned.shape.is_read_only || answered >= QUESTIONS_MAX {
+                        return Err(error);
+                    }
+                    let answer = self.outcome(context, token).await?;
+                    context.questions.lock().answers.push((token, answer));
+                    // Nothing of it has left, and nothing was changed.
+                    out.truncate(start);
+                    cursor.copied = 0;
+                    cursor.cursor.reopen(self.run_state(context));
+                }
+                (fetched, _) => return fetched,
             }
         }
-        self.with_context(context, &planned, async |exec| {
-            let printer = Printer { writing, eval: exec.eval(&[]) };
-            let mut given = 0;
-            while given < rows_max && out.len() < OUTPUT_SIZE_HIGH {
-                cursor.rows.clear();
-                let wanted = (rows_max - given).min(super::operator::BATCH_ROWS);
-                let fetched = cursor.cursor.fetch(txn, exec, wanted, &mut cursor.rows).await?;
-                given += cursor.rows.len();
-                cursor.copied += cursor.rows.len() as u64;
-                for row in &cursor.rows {
-                    match &writer {
-                        Some(writer) => {
-                            cursor.bytes.clear();
-                            writer.write(row, &planned, &printer, &mut cursor.bytes);
-                            response::copy_data(out, &cursor.bytes);
-                        }
-                        None => write_row(
-                            row,
-                            &planned,
-                            formats,
-                            &printer,
-                            (&mut cursor.text, &mut cursor.bytes),
-                            out,
-                        )?,
-                    }
-                }
-                if fetched == cursor::Fetched::Done {
-                    return Ok(Fetched { rows: given, is_done: true });
-                }
-            }
-            Ok(Fetched { rows: given, is_done: false })
-        })
-        .await
     }
 
     fn has_changed(&self, cursor: &Running) -> bool {

@@ -1,6 +1,7 @@
 //! Statements from text to rows over a local store.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -8,7 +9,7 @@ use parking_lot::Mutex;
 use rustydb_env::Env;
 use rustydb_env::sim::Simulation;
 use rustydb_txn::{Access, Direction, Isolation, LocalKv, LockWait, ScanRequest, Transaction, TxnOptions};
-use rustydb_types::ids::{Incarnation, RequestId, SessionId};
+use rustydb_types::ids::{DatabaseId, Incarnation, Oid, RequestId, SessionId};
 
 use super::database::Database;
 use super::operator::BATCH_SIZE_BYTES;
@@ -47,10 +48,14 @@ impl Local {
         let activity = activities.register(1, ("postgres", "postgres"), "", 0, &interrupts);
         let context = Context {
             activity,
+            token: None,
+            is_token_given: AtomicBool::default(),
+            questions: Mutex::default(),
             changes: Mutex::default(),
             notices: Mutex::default(),
             user: "postgres".into(),
             database: "postgres".into(),
+            database_id: DatabaseId::new(Oid::new(5)),
             client_address: String::new(),
             settings: Settings::default(),
             interrupts,

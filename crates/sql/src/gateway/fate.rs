@@ -1,6 +1,6 @@
 //! What became of a batch whose node was lost, and whether it can be run again.
 
-use rustydb_types::ids::RequestId;
+use rustydb_types::ids::{RequestId, Version};
 
 use super::session::GatewaySession;
 use crate::error::{SqlError, SqlState};
@@ -9,6 +9,7 @@ use crate::session::request::Request;
 use crate::session::response::{Messages, TransactionStatus};
 use crate::session::statement::Statement;
 use crate::session::syntax;
+use crate::session::token::TransactionToken;
 
 impl<E: Executor> GatewaySession<E> {
     /// Whether a commit of the lost batch took place; `None` when that cannot be learnt. `may_be_open`: a transaction
@@ -19,10 +20,7 @@ impl<E: Executor> GatewaySession<E> {
         // No statement takes less than a byte, and no transaction less than a statement.
         let reach = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         self.context.counter = last.saturating_add(reach).saturating_add(1);
-        let asked = match held {
-            Some(counter) => [None, Some(counter)],
-            None => [(may_be_open && last > 0).then_some(last), Some(last + 1)],
-        };
+        let asked = candidates(last, held, may_be_open);
         if held.is_none() && self.transaction_count_max(batch) > asked.iter().flatten().count() {
             // Only a session's last commit can be asked for, and which one that would be is not known.
             return None;
@@ -36,6 +34,21 @@ impl<E: Executor> GatewaySession<E> {
         // A later transaction of the batch than its first: the earlier ones are done.
         let is_first = held.is_none_or(|counter| counter <= last + 1);
         (committed || is_first).then_some(committed)
+    }
+
+    /// The names of what the batch may have committed, for the client to ask; `since` is a version from before it.
+    pub(super) fn tokens(
+        &self,
+        held: Option<u64>,
+        may_be_open: bool,
+        since: Version,
+    ) -> Vec<TransactionToken> {
+        let token = |counter| TransactionToken {
+            database: self.record.id,
+            request: RequestId { incarnation: self.key.incarnation, session: self.key.session, counter },
+            since,
+        };
+        candidates(self.context.counter, held, may_be_open).into_iter().flatten().map(token).collect()
     }
 
     /// Whether the batch, the first of a request, may have committed something: outside of a block anything may, and
@@ -110,6 +123,15 @@ impl<E: Executor> GatewaySession<E> {
     }
 }
 
+/// The commits of a session that a lost batch may have taken part in, after `last`: the one that it told about, or
+/// the one that was open and the next.
+fn candidates(last: u64, held: Option<u64>, may_be_open: bool) -> [Option<u64>; 2] {
+    match held {
+        Some(counter) => [None, Some(counter)],
+        None => [(may_be_open && last > 0).then_some(last), Some(last + 1)],
+    }
+}
+
 fn ends_transaction(statement: &Statement) -> bool {
     matches!(statement, Statement::Commit(_) | Statement::Rollback(_))
 }
@@ -127,5 +149,4 @@ pub(super) fn in_doubt() -> SqlError {
         SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
         "the node that ran the statements was lost, and with it the answer to what may have been committed",
     )
-    .with_hint("Check whether its effects are there before trying it again.")
 }

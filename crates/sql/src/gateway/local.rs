@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustydb_env::{Env, Instant};
 use rustydb_txn::{Authority, KvStore, Outcome};
-use rustydb_types::ids::{DatabaseId, NodeId, RequestId, SessionId};
+use rustydb_types::ids::{DatabaseId, NodeId, RequestId, SessionId, Version};
 
 use super::cluster::ClusterPort;
 use super::frame::{RequestFrame, ResponseFrame, SessionContext};
@@ -166,6 +166,11 @@ impl<E: Executor> Gateway<E> {
             activities: Arc::clone(&self.activities),
         };
         Session::new(parts, context)
+    }
+
+    /// The version of a database up to which everything is applied here; zero without a replica.
+    pub(super) fn applied(&self, record: &DatabaseRecord) -> Version {
+        self.cluster.store(record.id).map_or(Version::ZERO, |store| store.applied())
     }
 
     /// Where the database is led, as far as this node knows.

@@ -37,6 +37,7 @@ use super::taken::{self, Taken, Watched, put_message};
 use crate::error::{Severity, SqlError, SqlState};
 use crate::session::core::{Session, SessionEnd, idle_deadline};
 use crate::session::executor::Executor;
+use crate::session::failure::ask_later;
 use crate::session::interrupt::{Deadline, Interrupts};
 use crate::session::request::{Request, Target};
 use crate::session::response::{self, Mark, Messages, TransactionStatus};
@@ -445,6 +446,8 @@ impl<E: Executor> GatewaySession<E> {
                 }
             }
             let is_whole = is_request && self.status == TransactionStatus::Idle && self.can_repeat(&batch);
+            // A version from before whatever the batch commits.
+            let since = self.gateway.applied(&self.record);
             let lost = match &self.at {
                 At::Here { .. } => match self.run_here(&batch, is_whole, sink).await? {
                     Some(counter) => Break::Fallen { counter },
@@ -470,6 +473,7 @@ impl<E: Executor> GatewaySession<E> {
                 Break::Lost { held, is_shown } => {
                     let may_be_open = self.status != TransactionStatus::Idle || !was_ready;
                     let counter = held.as_ref().map(|held| held.counter);
+                    let tokens = self.tokens(counter, may_be_open, since);
                     let fate = match &held {
                         Some(_) if env.has_bug(Bug::FateAssumed) => Some(true),
                         Some(_) if env.has_bug(Bug::FateDenied) => Some(false),
@@ -497,7 +501,7 @@ impl<E: Executor> GatewaySession<E> {
                         (Some(false), held) => return self.fail_block(held.is_some(), &batch, sink),
                         (Some(true), None) | (None, _) => {
                             self.absorb(TransactionStatus::Idle, 0, StateChanges::default());
-                            return self.fail(in_doubt(), &batch, sink);
+                            return self.fail(ask_later(in_doubt(), &tokens), &batch, sink);
                         }
                     }
                 }
@@ -563,7 +567,7 @@ impl<E: Executor> GatewaySession<E> {
         };
         self.absorb(status, 0, StateChanges::default());
         // Databases and roles change in a group of their own, which may go on without this one.
-        let error = if self.can_repeat(batch) { moved() } else { in_doubt() };
+        let error = if self.can_repeat(batch) { moved() } else { ask_later(in_doubt(), &[]) };
         self.fail(error, batch, sink)
     }
 

@@ -17,7 +17,9 @@ use crate::scalar::context::{CatalogLookup, ObjectKind, ObjectName, SizeOf};
 const COLLATIONS: [(u32, &str); 3] = [(100, "default"), (950, "C"), (951, "POSIX")];
 
 /// Functions: name by number, and number by name where the name has no overloads.
-static FUNCTIONS: LazyLock<Names> = LazyLock::new(|| Names::read(include_str!("data/pg_proc.tsv")));
+static FUNCTIONS: LazyLock<Names> = LazyLock::new(|| {
+    Names::read(concat!(include_str!("data/pg_proc.tsv"), include_str!("data/pg_proc_own.tsv")))
+});
 /// Operators, likewise.
 static OPERATORS: LazyLock<Names> = LazyLock::new(|| Names::read(include_str!("data/pg_operator.tsv")));
 

@@ -126,7 +126,7 @@ pub(super) fn source_of(shape: &Shape) -> Source {
             data(include_str!("data/pg_opfamily.tsv"), &[("opfnamespace", "11"), ("opfowner", "10")])
         }
         ("pg_catalog", "pg_proc") => data(
-            include_str!("data/pg_proc.tsv"),
+            concat!(include_str!("data/pg_proc.tsv"), include_str!("data/pg_proc_own.tsv")),
             &[
                 ("pronamespace", "11"),
                 ("proowner", "10"),

@@ -4,7 +4,8 @@ use std::fmt;
 
 use rustydb_types::value::Value;
 
-use crate::error::SqlError;
+use crate::error::{SqlError, SqlState};
+use crate::session::token::TransactionToken;
 
 /// Where an expression is evaluated.
 #[derive(Clone, Copy)]
@@ -73,6 +74,20 @@ pub trait SessionView: Send + Sync {
     fn notice(&self, notice: SqlError);
     /// `pg_backend_pid()`
     fn backend_pid(&self) -> i32;
+    /// `rustydb_transaction_token()`; `None` when no transaction is open that may write.
+    fn transaction_token(&self) -> Option<TransactionToken> {
+        None
+    }
+    /// `rustydb_transaction_outcome()`
+    ///
+    /// # Errors
+    /// 0A000 where nobody can be asked. Any error when the answer is still to be got: the statement is then run anew.
+    fn transaction_outcome(&self, _token: TransactionToken) -> Result<&'static str, SqlError> {
+        Err(SqlError::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "the outcome of a transaction cannot be asked for here",
+        ))
+    }
     /// `clock_timestamp()`; microseconds since 2000-01-01 UTC.
     fn clock(&self) -> i64;
     /// 64 random bits.

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -139,10 +140,14 @@ impl<E: Executor> Session<E> {
         activity.rename(settings.get("application_name"));
         let context = Context {
             activity,
+            token: None,
+            is_token_given: AtomicBool::default(),
+            questions: Mutex::default(),
             changes: Mutex::default(),
             notices: Mutex::default(),
             user: from.user.clone(),
             database: from.database.clone(),
+            database_id: parts.database,
             client_address: from.client_address.clone(),
             settings,
             interrupts: Arc::clone(&parts.interrupts),

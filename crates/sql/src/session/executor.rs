@@ -6,10 +6,12 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use rustydb_txn::{LockWait, Transaction};
+use rustydb_types::ids::DatabaseId;
 /// The syntax trees that are planned; from here, so that the parser stays this crate's own affair.
 pub use sqlparser::ast;
 
@@ -18,6 +20,7 @@ use super::interrupt::Interrupts;
 use super::request::Bind;
 use super::response::Format;
 use super::settings::{Scope, Settings};
+use super::token::{Questions, TransactionToken};
 use crate::error::SqlError;
 
 /// A change of a setting: how long it lasts, the name, and the value unless it is the default.
@@ -30,12 +33,20 @@ pub struct Context {
     pub user: String,
     /// The database's name.
     pub database: String,
+    /// The database.
+    pub database_id: DatabaseId,
     /// Where the client connects from, for people.
     pub client_address: String,
     /// What others see of the session.
     pub activity: Registered,
     /// What SET changes.
     pub settings: Settings,
+    /// Names the transaction that is open, if it may write.
+    pub token: Option<TransactionToken>,
+    /// Whether the client has been given that name: then there must be an outcome, whatever is written.
+    pub is_token_given: AtomicBool,
+    /// What the statement asks of other transactions.
+    pub questions: Mutex<Questions>,
     /// What `set_config()` has asked for and the session has not yet done.
     pub changes: Mutex<Vec<SettingChange>>,
     /// What the statement has to tell the client beside its answer.

@@ -5,6 +5,7 @@ use rustydb_txn::TxnError;
 use rustydb_types::ids::RequestId;
 
 use super::sink::SinkClosed;
+use super::token::TransactionToken;
 use crate::error::{SqlError, SqlState};
 
 /// Why a request was not carried out.
@@ -28,7 +29,7 @@ impl From<SinkClosed> for Fault {
 }
 
 /// Translates what the store says.
-pub(super) fn store_error(error: TxnError) -> SqlError {
+pub(crate) fn store_error(error: TxnError) -> SqlError {
     let message = error.to_string();
     let retry = "The transaction might succeed if retried.";
     match error {
@@ -75,6 +76,7 @@ pub(super) fn store_error(error: TxnError) -> SqlError {
 /// The result of a commit that was in doubt.
 pub(super) async fn resolve(
     asked: BoxFuture<'static, Option<bool>>,
+    token: Option<TransactionToken>,
     request: RequestId,
 ) -> Result<(), SqlError> {
     match asked.await {
@@ -85,12 +87,25 @@ pub(super) async fn resolve(
         )
         .with_hint("The transaction might succeed if retried.")
         .fallen()),
-        None => Err(SqlError::new(
-            SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
-            format!("whether the transaction was committed is not known (request {request})"),
-        )
-        .with_hint("Check whether its effects are there before trying it again.")),
+        None => Err(ask_later(
+            SqlError::new(
+                SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+                format!("whether the transaction was committed is not known (request {request})"),
+            ),
+            token.as_slice(),
+        )),
     }
+}
+
+/// Tells the client of a commit in doubt how it can ask for its outcome.
+pub(crate) fn ask_later(error: SqlError, tokens: &[TransactionToken]) -> SqlError {
+    let [first, ..] = tokens else {
+        return error.with_hint("Check whether its effects are there before trying it again.");
+    };
+    let named: Vec<String> = tokens.iter().map(ToString::to_string).collect();
+    error
+        .with_detail(format!("transaction token: {}", named.join(" ")))
+        .with_hint(format!("Reconnect and ask: SELECT rustydb_transaction_outcome('{first}')"))
 }
 
 pub(super) fn no_transaction() -> SqlError {
@@ -119,4 +134,26 @@ pub(super) fn no_such_cursor(name: &str) -> SqlError {
 
 pub(super) fn no_such_portal(name: &str) -> SqlError {
     SqlError::new(SqlState::INVALID_CURSOR_NAME, format!("portal \"{name}\" does not exist"))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustydb_types::ids::{DatabaseId, Incarnation, Oid, SessionId, Version};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_commit_in_doubt_is_told_with_the_token_to_ask_by() {
+        let request = RequestId { incarnation: Incarnation::new(1), session: SessionId::new(2), counter: 3 };
+        let database = DatabaseId::new(Oid::new(16_384));
+        let token = TransactionToken { database, request, since: Version::new(4) };
+        let error = resolve(Box::pin(async { None }), Some(token), request).await.unwrap_err();
+        assert_eq!(error.state(), SqlState::TRANSACTION_RESOLUTION_UNKNOWN);
+        let shown = format!("{error:?}");
+        assert!(shown.contains(&format!("transaction token: {token}")), "{shown}");
+        assert!(shown.contains(&format!("SELECT rustydb_transaction_outcome('{token}')")), "{shown}");
+        assert!(resolve(Box::pin(async { Some(true) }), Some(token), request).await.is_ok());
+        let refused = resolve(Box::pin(async { Some(false) }), Some(token), request).await.unwrap_err();
+        assert_eq!(refused.state(), SqlState::SERIALIZATION_FAILURE);
+    }
 }

@@ -13,7 +13,7 @@ mod copy;
 pub mod core;
 mod cursor;
 pub mod executor;
-mod failure;
+pub(crate) mod failure;
 pub mod interrupt;
 mod portal;
 mod prepared;
@@ -25,6 +25,7 @@ pub mod settings;
 pub mod sink;
 pub mod statement;
 pub mod syntax;
+pub mod token;
 mod transaction;
 mod utility;
 

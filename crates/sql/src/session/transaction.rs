@@ -16,6 +16,7 @@
 //! - a commit whose fate is unknown is asked for until it is known or its deadline passes (08007).
 
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use rustydb_txn::{Access, SavepointId, TxnError, TxnOptions};
@@ -27,6 +28,7 @@ use super::failure::{Fault, needs_block, resolve, store_error};
 use super::response::{self, TransactionStatus};
 use super::sink::ResponseSink;
 use super::statement::{Chain, Isolation, Modes};
+use super::token::TransactionToken;
 use crate::error::{Severity, SqlError, SqlState};
 
 /// The transaction of a session.
@@ -76,6 +78,10 @@ impl<E: Executor> Session<E> {
         let mut txn = begun.await?.map_err(store_error)?;
         txn.begin_first_statement();
         self.context.activity.open(txn.id(), self.context.transaction_time);
+        let (database, since) = (self.parts.database, txn.snapshot());
+        self.context.token =
+            (access == Access::ReadWrite).then_some(TransactionToken { database, request, since });
+        self.context.is_token_given.store(false, Ordering::Relaxed);
         self.txn = Some(txn);
         self.access = access;
         self.is_fresh = true;
@@ -137,14 +143,17 @@ impl<E: Executor> Session<E> {
     /// Commits what is open. The block is still to be ended by the caller.
     pub(super) async fn commit<S: ResponseSink>(&mut self, rest: &[u8], sink: &mut S) -> Result<(), Fault> {
         self.hold_cursors().await?;
-        let Some(txn) = self.txn.take() else {
+        let Some(mut txn) = self.txn.take() else {
             self.context.settings.commit();
             return Ok(());
         };
         let request = txn.options().request;
         if self.access == Access::ReadWrite {
+            if self.context.is_token_given.load(Ordering::Relaxed) {
+                txn.keep_outcome();
+            }
             // What follows a commit in the same message could not be answered for.
-            if txn.has_writes() && self.pending.is_empty() {
+            if txn.has_outcome() && self.pending.is_empty() {
                 let mut rest = BytesMut::from(rest);
                 let changes = self.changes_to_come(&mut rest);
                 response::ready_for_query(&mut rest, TransactionStatus::Idle);
@@ -153,7 +162,9 @@ impl<E: Executor> Session<E> {
             // No cancel and no timeout from here on: the answer must be the truth.
             let committed = match txn.commit().await {
                 Ok(_) => Ok(()),
-                Err(TxnError::UnknownOutcome) => resolve((self.parts.resolver)(request), request).await,
+                Err(TxnError::UnknownOutcome) => {
+                    resolve((self.parts.resolver)(request), self.context.token, request).await
+                }
                 Err(error) => Err(store_error(error)),
             };
             if let Err(error) = committed {

@@ -68,6 +68,11 @@ pub(super) struct Sql {
     made: Arc<Mutex<usize>>,
 }
 
+/// Asks for the name of a transaction.
+const TOKEN: &str = "SELECT rustydb_transaction_token()";
+/// How often an outcome is asked for after the end of the run.
+const LATE_QUESTIONS_MAX: u64 = 200;
+
 /// A client at work.
 struct Client {
     stage: Stage<SqlNode>,
@@ -321,6 +326,59 @@ impl Client {
             }
         }
         let is_given_up = plan.form == Form::GivenUp;
+        let mut token = None;
+        if !is_given_up && self.random.chance(2, 3) {
+            match self.ask(&mut session.connection, &Request::Simple(TOKEN.to_owned())).await {
+                Answer::Done(reply) => token = reply.rows.first().and_then(|row| row.first()).cloned(),
+                Answer::Failed(_) => {
+                    let end = Request::Simple("ROLLBACK".to_owned());
+                    let ended = self.ask(&mut session.connection, &end).await;
+                    return (Told::Refused, matches!(ended, Answer::Done(_)));
+                }
+                Answer::Over(_) => return (Told::Refused, false),
+            }
+        }
+        let (told, goes_on) = self.end(session, is_given_up).await;
+        let (Some(token), true) = (token, told == Told::Unknown || self.random.chance(1, 8)) else {
+            return (told, goes_on);
+        };
+        (self.resolve(session.group, &token, told).await, goes_on)
+    }
+
+    /// What became of a transaction, asked at any node until one can say it.
+    async fn resolve(&mut self, group: GroupId, token: &str, told: Told) -> Told {
+        let Some(name) = databases().into_iter().find_map(|(of, name)| (of == group).then_some(name)) else {
+            return told;
+        };
+        let question = Request::Simple(format!("SELECT rustydb_transaction_outcome('{token}')"));
+        let mut late_questions = 0;
+        while late_questions < LATE_QUESTIONS_MAX {
+            late_questions += u64::from(self.stage.is_over());
+            let connection = self.pick().and_then(|node| Connection::open(&self.stage.cluster, node, name));
+            if let Some(mut connection) = connection
+                && let Answer::Done(reply) = self.ask(&mut connection, &question).await
+            {
+                let outcome =
+                    reply.rows.first().and_then(|row| row.first()).map_or("nothing", String::as_str);
+                return match (outcome, told) {
+                    ("committed", Told::Acknowledged | Told::Unknown) => Told::Acknowledged,
+                    ("aborted", Told::Refused | Told::Unknown) => Told::Refused,
+                    _ => {
+                        self.wrong(format!("{token} was {told:?} and is {outcome}"));
+                        told
+                    }
+                };
+            }
+            self.pause(50_000).await;
+        }
+        if told == Told::Unknown {
+            self.wrong(format!("nobody could say what became of {token}"));
+        }
+        told
+    }
+
+    /// Ends a block.
+    async fn end(&mut self, session: &mut Session, is_given_up: bool) -> (Told, bool) {
         let end = Request::Simple(if is_given_up { "ROLLBACK" } else { "COMMIT" }.to_owned());
         match self.ask(&mut session.connection, &end).await {
             Answer::Done(reply) if !is_given_up && reply.tags == ["COMMIT"] => (Told::Acknowledged, true),

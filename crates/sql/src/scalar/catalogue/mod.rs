@@ -120,7 +120,11 @@ pub struct Catalogue {
 
 static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| Catalogue {
     operators: read(include_str!("operators.txt"), parse_operator, |op| op.name),
-    functions: read(include_str!("functions.txt"), parse_function, |function| function.name),
+    functions: read(
+        concat!(include_str!("functions.txt"), include_str!("own_functions.txt")),
+        parse_function,
+        |function| function.name,
+    ),
 });
 
 impl Catalogue {
