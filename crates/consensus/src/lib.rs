@@ -37,8 +37,9 @@ mod repair;
 mod snapshot;
 
 /// What of the consensus library's own messages is worth logging: it warns of every heartbeat that a dead node does
-/// not answer, and tells of every message at lower levels.
-pub const LOG_FILTER: &str = "openraft=error";
+/// not answer, tells of every message at lower levels, and calls it an error when a change of members, which is tried
+/// again, finds no leader.
+pub const LOG_FILTER: &str = "openraft=error,openraft::raft::api::management=off";
 
 pub use config::ConsensusConfig;
 pub use error::ConsensusError;
