@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustydb_types::ids::GroupId;
 
 use super::oracle::{Counts, Told};
+use crate::check::graph::{Circles, Graph, REALTIME, RW, WR, WW};
 
 /// Lists by number.
 pub type Lists = BTreeMap<u64, Vec<u64>>;
@@ -160,96 +161,47 @@ fn check_fate(record: &Record, there: &mut BTreeMap<(u64, u64), u64>, wrong: &mu
     is_there || record.told == Told::Acknowledged
 }
 
-/// Edges between transactions, and a chain of moments for real time: the nodes behind those of the transactions.
-struct Graph {
-    edges: Vec<Vec<usize>>,
-}
-
-impl Graph {
-    fn new(records: &[&Record], end: &Lists) -> Self {
-        let appender: BTreeMap<(u64, u64), usize> = (records.iter().enumerate())
-            .flat_map(|(node, record)| record.appends.iter().map(move |place| (*place, node)))
-            .collect();
-        let mut ends: Vec<(u64, usize)> = (records.iter().enumerate())
-            .filter(|(_, record)| record.told == Told::Acknowledged)
-            .map(|(node, record)| (record.ended, node))
-            .collect();
-        ends.sort_unstable();
-        let mut graph = Self { edges: vec![Vec::new(); records.len() + ends.len()] };
-        for (list, values) in end {
-            let nodes = values.iter().map(|value| appender.get(&(*list, *value)));
-            for (one, next) in nodes.clone().zip(nodes.skip(1)) {
-                graph.edge(one, next);
-            }
+/// What comes before what: see the module. Its first nodes are the records.
+fn graph(records: &[&Record], end: &Lists) -> Graph {
+    let appender: BTreeMap<(u64, u64), usize> = (records.iter().enumerate())
+        .flat_map(|(node, record)| record.appends.iter().map(move |place| (*place, node)))
+        .collect();
+    let mut graph = Graph::new(records.len());
+    let mut link = |from: Option<&usize>, to: Option<&usize>, why: u8| {
+        if let (Some(from), Some(to)) = (from, to) {
+            graph.link(*from, *to, why);
         }
-        for (node, record) in records.iter().enumerate() {
-            for (list, saw) in &record.reads {
-                let last = saw.last().and_then(|value| appender.get(&(*list, *value)));
-                graph.edge(last, Some(&node));
-                // An own append that was read is not what stands behind the read.
-                let next = end.get(list).and_then(|values| values.get(saw.len()));
-                graph.edge(Some(&node), next.and_then(|value| appender.get(&(*list, *value))));
-            }
-        }
-        for (moment, (_, node)) in ends.iter().enumerate() {
-            graph.edge(Some(node), Some(&(records.len() + moment)));
-            if moment > 0 {
-                graph.edge(Some(&(records.len() + moment - 1)), Some(&(records.len() + moment)));
-            }
-        }
-        for (node, record) in records.iter().enumerate().filter(|(_, record)| record.is_linearizable) {
-            let before = ends.partition_point(|(ended, _)| *ended < record.began);
-            if before > 0 {
-                graph.edge(Some(&(records.len() + before - 1)), Some(&node));
-            }
-        }
-        graph
-    }
-
-    fn edge(&mut self, from: Option<&usize>, to: Option<&usize>) {
-        if let (Some(from), Some(to)) = (from, to)
-            && from != to
-        {
-            self.edges[*from].push(*to);
+    };
+    for (list, values) in end {
+        let nodes = values.iter().map(|value| appender.get(&(*list, *value)));
+        for (one, next) in nodes.clone().zip(nodes.skip(1)) {
+            link(one, next, WW);
         }
     }
-
-    /// Some circle, as nodes in its order.
-    fn circle(&self) -> Option<Vec<usize>> {
-        let mut incoming = vec![0_usize; self.edges.len()];
-        for to in self.edges.iter().flatten() {
-            incoming[*to] += 1;
-        }
-        let mut free: Vec<usize> = (0..self.edges.len()).filter(|node| incoming[*node] == 0).collect();
-        let mut left: BTreeSet<usize> = (0..self.edges.len()).collect();
-        while let Some(node) = free.pop() {
-            left.remove(&node);
-            for to in &self.edges[node] {
-                incoming[*to] -= 1;
-                if incoming[*to] == 0 {
-                    free.push(*to);
-                }
-            }
-        }
-        // What is left has a predecessor that is left, so going back from one comes to a circle.
-        let mut path = vec![*left.first()?];
-        loop {
-            let last = path[path.len() - 1];
-            let before = left.iter().copied().find(|node| self.edges[*node].contains(&last))?;
-            if let Some(place) = path.iter().position(|node| *node == before) {
-                let mut circle = path.split_off(place);
-                circle.reverse();
-                return Some(circle);
-            }
-            path.push(before);
+    for (node, record) in records.iter().enumerate() {
+        for (list, saw) in &record.reads {
+            let last = saw.last().and_then(|value| appender.get(&(*list, *value)));
+            link(last, Some(&node), WR);
+            // An own append that was read is not what stands behind the read.
+            let next = end.get(list).and_then(|values| values.get(saw.len()));
+            link(Some(&node), next.and_then(|value| appender.get(&(*list, *value))), RW);
         }
     }
+    let interval = |record: &&Record| {
+        // One that may be stale comes after nothing.
+        let began = if record.is_linearizable { record.began } else { 0 };
+        (began, (record.told == Told::Acknowledged).then_some(record.ended))
+    };
+    graph.moments(&records.iter().map(interval).collect::<Vec<_>>());
+    graph
 }
 
 fn find_circle(records: &[&Record], end: &Lists) -> Option<String> {
-    let circle = Graph::new(records, end).circle()?;
-    let told: Vec<String> =
-        (circle.iter()).filter_map(|node| records.get(*node)).map(|record| format!("{record:?}")).collect();
+    let circle = graph(records, end).circle(WW | WR | RW | REALTIME, Circles::All)?;
+    let told: Vec<String> = (circle.iter())
+        .filter_map(|(node, _)| records.get(*node))
+        .map(|record| format!("{record:?}"))
+        .collect();
     Some(format!("no order explains these:\n    {}", told.join("\n    ")))
 }
 
