@@ -71,7 +71,8 @@ pub fn run(run: &mut Run, deadline: Instant, is_soak: bool) -> Result<()> {
             nodes = None;
         }
         for (at, (kind, fault)) in turn(run, number, is_soak).into_iter().enumerate() {
-            let part = format!("storm {number}.{at} {fault}");
+            // Without what is drawn, so that a run which goes on after an earlier one finds it.
+            let part = format!("storm {number}.{at} {kind}");
             if !run.goes_on(deadline) {
                 return Ok(());
             }
@@ -88,6 +89,7 @@ pub fn run(run: &mut Run, deadline: Instant, is_soak: bool) -> Result<()> {
                 Some(cluster) => cluster,
                 None => run.cluster(3, 2, &Setup::default())?,
             };
+            println!("         begins   {part}: {fault}");
             let runtime = std::sync::Arc::clone(&run.runtime);
             let mut answers = None;
             let is_usable = run.round(&mut cluster, &part, kind, |nodes, random| match fault {
