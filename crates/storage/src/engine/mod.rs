@@ -17,6 +17,7 @@
 //! Deliberately absent: transactions, versions and locks. Those belong to the layer above, which writes
 //! in large background batches and therefore lets an engine be chosen for its reads.
 
+mod checked;
 mod error;
 mod memory;
 mod redb;

@@ -4,10 +4,12 @@
 //! simulation with its crashes and its faults. One redb table per [`Space`]; a batch is one redb write
 //! transaction with quick repair, so that opening after a crash does not walk the whole tree.
 //!
+//! redb does not look at the checksums of its pages when it reads them, so below it lies a file that checks each
+//! block: what changed at rest is an error and never a row.
+//!
 //! A new file is built under a temporary name and renamed when it is whole and synced: a crash while an
 //! engine is created leaves either nothing or an empty engine, never half a header.
 
-use std::fmt;
 use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use bytes::Bytes;
 use redb::{Builder, Database, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition};
 use rustydb_env::{Bug, Disk, Env, File, OpenMode, ambient};
 
+use super::checked::EngineFile;
 use super::{
     BatchFiller, Direction, Durability, Engine, EngineError, EngineStats, EngineView, EngineWriter, KeyRange,
     RowVisitor, Space,
@@ -47,6 +50,8 @@ pub struct RedbEngine {
     path: PathBuf,
     cache_size_bytes: usize,
     poisoned: AtomicBool,
+    /// Whether a read has met a block that is not what was written: then nothing of it is read or written any more.
+    damaged: Arc<AtomicBool>,
 }
 
 impl RedbEngine {
@@ -69,12 +74,17 @@ impl RedbEngine {
             path: path.to_path_buf(),
             cache_size_bytes,
             poisoned: AtomicBool::new(false),
+            damaged: Arc::default(),
         })
     }
 
     fn check_poison(&self) -> Result<(), EngineError> {
         if self.poisoned.load(Ordering::Acquire) {
             return Err(EngineError::Poisoned { path: self.path.clone() });
+        }
+        if self.damaged.load(Ordering::Acquire) {
+            let source = "an earlier read met a block that fails its checksum".into();
+            return Err(EngineError::Damaged { path: self.path.clone(), source });
         }
         Ok(())
     }
@@ -157,14 +167,18 @@ fn open_database(
     file: &Arc<dyn File>,
     cache_size_bytes: usize,
 ) -> Result<Database, EngineError> {
+    let file = EngineFile::open(Arc::clone(file)).map_err(|error| translate(path, redb::Error::Io(error)))?;
     Builder::new()
         .set_cache_size(cache_size_bytes)
-        .create_with_backend(DiskBackend { file: Arc::clone(file) })
+        .create_with_backend(DiskBackend { file })
         .map_err(|error| translate(path, error))
 }
 
 fn translate(path: &Path, error: impl Into<redb::Error>) -> EngineError {
     match error.into() {
+        redb::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
+            EngineError::Damaged { path: path.to_path_buf(), source: Box::new(source) }
+        }
         redb::Error::Io(source) => EngineError::Io { path: path.to_path_buf(), source },
         redb::Error::PreviousIo => EngineError::Poisoned { path: path.to_path_buf() },
         other => EngineError::Damaged { path: path.to_path_buf(), source: Box::new(other) },
@@ -179,7 +193,7 @@ impl Engine for RedbEngine {
         for table in TABLES {
             tables.push(transaction.open_table(table).map_err(|error| translate(&self.path, error))?);
         }
-        Ok(Arc::new(RedbView { path: self.path.clone(), tables }))
+        Ok(Arc::new(RedbView { path: self.path.clone(), tables, damaged: Arc::clone(&self.damaged) }))
     }
 
     fn write(&self, durability: Durability, fill: &mut BatchFiller<'_>) -> Result<(), EngineError> {
@@ -219,14 +233,9 @@ impl Engine for RedbEngine {
 }
 
 /// redb's view of one file of the disk port.
+#[derive(Debug)]
 struct DiskBackend {
-    file: Arc<dyn File>,
-}
-
-impl fmt::Debug for DiskBackend {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("DiskBackend")
-    }
+    file: EngineFile,
 }
 
 impl StorageBackend for DiskBackend {
@@ -235,7 +244,7 @@ impl StorageBackend for DiskBackend {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read_at(offset, out)
+        self.file.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -246,11 +255,11 @@ impl StorageBackend for DiskBackend {
         if ambient::has_bug(Bug::EngineNotSynced) {
             return Ok(());
         }
-        self.file.sync_data()
+        self.file.sync()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_at(offset, data)
+        self.file.write(offset, data)
     }
 }
 
@@ -292,11 +301,23 @@ fn bounds<'a>(range: &KeyRange<'a>) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
 struct RedbView {
     path: PathBuf,
     tables: Vec<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+    /// The engine's.
+    damaged: Arc<AtomicBool>,
+}
+
+impl RedbView {
+    fn failed(&self, error: redb::StorageError) -> EngineError {
+        let error = translate(&self.path, error);
+        if matches!(error, EngineError::Damaged { .. }) && !self.damaged.swap(true, Ordering::AcqRel) {
+            tracing::error!(%error, "the engine's file is not what was written");
+        }
+        error
+    }
 }
 
 impl EngineView for RedbView {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        let found = self.tables[space.index()].get(key).map_err(|error| translate(&self.path, error))?;
+        let found = self.tables[space.index()].get(key).map_err(|error| self.failed(error))?;
         Ok(found.map(|guard| Bytes::copy_from_slice(guard.value())))
     }
 
@@ -310,16 +331,15 @@ impl EngineView for RedbView {
         if range.is_empty() {
             return Ok(());
         }
-        let mut rows = self.tables[space.index()]
-            .range::<&[u8]>(bounds(&range))
-            .map_err(|error| translate(&self.path, error))?;
+        let mut rows =
+            self.tables[space.index()].range::<&[u8]>(bounds(&range)).map_err(|error| self.failed(error))?;
         loop {
             let row = match direction {
                 Direction::Forward => rows.next(),
                 Direction::Backward => rows.next_back(),
             };
             let Some(row) = row else { return Ok(()) };
-            let (key, value) = row.map_err(|error| translate(&self.path, error))?;
+            let (key, value) = row.map_err(|error| self.failed(error))?;
             if let ControlFlow::Break(()) = visit(key.value(), value.value()) {
                 return Ok(());
             }
