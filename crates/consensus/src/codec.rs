@@ -17,6 +17,7 @@ use rustydb_types::{
 };
 
 use crate::machine::Mark;
+use crate::plausible;
 use crate::type_config::{
     Command, Entry, LogId, Member, Membership, Payload, SnapshotMeta, StoredMembership, Vote, position_of,
 };
@@ -40,6 +41,14 @@ pub enum CodecError {
         what: &'static str,
         /// The absent part.
         part: &'static str,
+    },
+    /// A message that no member of a cluster sends.
+    #[error("{what}: {reason}")]
+    Implausible {
+        /// The message.
+        what: &'static str,
+        /// What does not fit.
+        reason: &'static str,
     },
     /// A membership whose voters are not all members, or without a voter.
     #[error("the membership is contradictory: {reason}")]
@@ -181,9 +190,11 @@ pub fn vote_from_wire(vote: &v1::RaftVote) -> Vote {
 /// A vote that a message must have.
 ///
 /// # Errors
-/// [`CodecError::Missing`] when it has none.
+/// [`CodecError::Missing`] when it has none, [`CodecError::Implausible`] for a term that no cluster comes to.
 pub fn required_vote(what: &'static str, vote: Option<&v1::RaftVote>) -> Result<Vote, CodecError> {
-    vote.map(vote_from_wire).ok_or(CodecError::Missing { what, part: "a vote" })
+    let vote = vote.ok_or(CodecError::Missing { what, part: "a vote" })?;
+    plausible::vote(what, vote)?;
+    Ok(vote_from_wire(vote))
 }
 
 /// The stored form of a vote.
@@ -276,6 +287,7 @@ pub fn snapshot_header(vote: &Vote, meta: &SnapshotMeta) -> v1::RaftSnapshotHead
 /// [`CodecError`] when a part is missing or contradictory.
 pub fn snapshot_meta(header: &v1::RaftSnapshotHeader) -> Result<(Vote, SnapshotMeta), CodecError> {
     let vote = required_vote("snapshot header", header.vote.as_ref())?;
+    plausible::snapshot(header)?;
     let membership = header
         .membership
         .as_ref()

@@ -31,6 +31,7 @@ use crate::{
     log_store::LogStore,
     machine::{Machine, MachineError},
     network::NetworkFactory,
+    plausible,
     proposer::RaftProposer,
     repair::{Giver, StateAsk},
     runtime::{BoxFuture, poll_once, set_tick_grid},
@@ -472,6 +473,7 @@ fn refusal(frame_group: u64, call: u64, (reason, message): (Reason, String)) -> 
 
 fn append_request(append: v1::RaftAppend) -> Result<AppendEntriesRequest<TypeConfig>, codec::CodecError> {
     let vote = codec::required_vote("append", append.vote.as_ref())?;
+    plausible::append(&append)?;
     let entries = append.entries.into_iter().map(codec::entry_from_wire).collect::<Result<Vec<_>, _>>()?;
     Ok(AppendEntriesRequest {
         vote,
@@ -496,6 +498,7 @@ fn append_answer(answer: AppendEntriesResponse<TypeConfig>, last: Option<crate::
 }
 
 fn vote_request(vote: &v1::RaftVoteRequest) -> Result<VoteRequest<TypeConfig>, codec::CodecError> {
+    plausible::vote_request(vote)?;
     let mut request = VoteRequest::new(
         codec::required_vote("vote request", vote.vote.as_ref())?,
         vote.last.as_ref().map(codec::log_id_from_wire),

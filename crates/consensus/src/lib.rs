@@ -33,6 +33,7 @@ pub mod type_config;
 mod acknowledgements;
 mod calls;
 mod network;
+mod plausible;
 mod repair;
 mod snapshot;
 
