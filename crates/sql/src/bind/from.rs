@@ -68,6 +68,9 @@ fn shift(columns: &mut [ScopeColumn], by: usize) {
     }
 }
 
+/// Tables that one FROM may join: their plan is a tree as deep as they are many.
+const TABLES_MAX: usize = 400;
+
 impl Binder<'_> {
     /// Binds a whole FROM clause; an empty one is a single row without columns.
     ///
@@ -79,6 +82,11 @@ impl Binder<'_> {
         level: &'l Level<'l>,
         lock: bool,
     ) -> Result<Bound<'l>, SqlError> {
+        let count: usize = from.iter().map(|item| 1 + item.joins.len()).sum();
+        if count > TABLES_MAX {
+            let message = format!("FROM lists {count} tables; {TABLES_MAX} can be joined");
+            return Err(fail(SqlState::STATEMENT_TOO_COMPLEX, message));
+        }
         let mut all: Option<Bound<'l>> = None;
         for item in from {
             let (next, lateral) = self.bind_joins(item, level, lock, all.as_ref().map(|(_, scope)| scope))?;

@@ -14,6 +14,18 @@ use super::catalogue::Invocation;
 use super::expr::{BoolTest, Expr};
 use crate::error::{SqlError, SqlState};
 
+/// How deep rows of rows may nest: as text, each level doubles the quotes of those inside it.
+const RECORD_DEPTH_MAX: usize = 10;
+
+/// How many levels of rows there are in some values.
+fn record_depth(values: &[Value]) -> usize {
+    let depth = |value: &Value| match value {
+        Value::Record(fields) => 1 + record_depth(fields),
+        _ => 0,
+    };
+    values.iter().map(depth).max().unwrap_or(0)
+}
+
 impl Expr {
     /// The value of the expression for one row.
     ///
@@ -275,6 +287,10 @@ impl Expr {
             Expr::Row(fields) => {
                 let fields =
                     fields.iter().map(|field| field.eval(row, ctx)).collect::<Result<Vec<_>, _>>()?;
+                if record_depth(&fields) >= RECORD_DEPTH_MAX {
+                    let message = format!("rows are nested deeper than {RECORD_DEPTH_MAX} levels");
+                    return Err(SqlError::new(SqlState::STATEMENT_TOO_COMPLEX, message));
+                }
                 owned(Value::Record(fields.into()))
             }
             Expr::Subquery(query) => owned(query.eval(row, ctx)?),

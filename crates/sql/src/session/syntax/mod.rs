@@ -1,6 +1,7 @@
 //! From SQL text to statements: the session's own by their words, the planner's by the parser.
 
 mod cursor;
+mod depth;
 mod prepared;
 mod refused;
 mod setting;

@@ -129,6 +129,24 @@ fn syntax_errors_say_where() {
     assert_eq!(error(&deep).0, "54001");
 }
 
+/// Chains that the parser reads in a loop, and statements in statements, become trees as deep as they are long.
+#[test]
+fn long_chains_are_refused_and_long_lists_are_not() {
+    for part in [" + 1", " || 'a'", " AND true", "::int", " IS NULL", " UNION SELECT 1"] {
+        assert_eq!(error(&format!("SELECT 1{}", part.repeat(40_000))).0, "54001", "{part}");
+    }
+    let nested = format!("SELECT {}1{}", "(1 + 1 + 1 + 1 + 1 + 1 + ".repeat(150), ")".repeat(150));
+    one(&nested);
+    let nested = format!("SELECT {}1{}", format!("({}", "1 + ".repeat(400)).repeat(20), ")".repeat(20));
+    assert_eq!(error(&nested).0, "54001");
+    assert_eq!(error(&format!("{}SELECT 1", "EXPLAIN ".repeat(1000))).0, "54001");
+    one(&format!("SELECT 1{}", " + 1".repeat(3000)));
+    one(&format!("SELECT 1{}", ", 1 + 1".repeat(20_000)));
+    one(&format!("INSERT INTO t VALUES (1, 2 * 3){}", ", (4, 5 + 6)".repeat(20_000)));
+    one(&format!("SELECT CASE{} END", " WHEN a = 1 THEN b + 1".repeat(5000)));
+    one(&format!("SELECT a FROM t WHERE a IN (1{})", ", 2".repeat(50_000)));
+}
+
 #[test]
 fn strings_on_lines_of_their_own_are_one_and_on_one_line_an_error() {
     let shown = |sql: &str| match one(sql) {

@@ -15,6 +15,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
+use super::depth;
 use super::refused;
 use super::words::Words;
 use crate::error::{SqlError, SqlState};
@@ -37,6 +38,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
         };
         SqlError::new(SqlState::SYNTAX_ERROR, message).at(offset_of(sql, error.location))
     })?;
+    depth::check(&tokens)?;
     flatten(sql, &mut tokens);
     tokens
         .split(|token| token.token == Token::SemiColon)
