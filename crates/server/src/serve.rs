@@ -63,9 +63,17 @@ fn reason(error: &io::Error) -> String {
 fn bind(key: &'static str, address: &str) -> Result<TcpListener, ServeError> {
     let failed = |source| ServeError::Listen { key, address: address.to_owned(), source };
     let listener = TcpListener::bind(address).map_err(failed)?;
+    // The library asks for 128 that wait to be accepted; whoever comes beyond them comes again after a second.
+    rustix::net::listen(&listener, BACKLOG).map_err(|error| failed(error.into()))?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)
 }
+
+/// Connections that wait to be accepted, as far as the system lets so many wait.
+const BACKLOG: i32 = 4096;
+
+/// Stack of a thread, of which the system gives what is used: enough for the deepest statement that is let through.
+const STACK_BYTES: usize = 32 << 20;
 
 /// A runtime with so many threads; what computes or blocks may take `more_max` beyond them.
 fn runtime(name: &str, threads: usize, more_max: usize) -> Result<Runtime, ServeError> {
@@ -73,6 +81,7 @@ fn runtime(name: &str, threads: usize, more_max: usize) -> Result<Runtime, Serve
         .thread_name(name)
         .worker_threads(threads)
         .max_blocking_threads(more_max)
+        .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()
         .map_err(ServeError::System)

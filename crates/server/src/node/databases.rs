@@ -43,6 +43,21 @@ fn bytes(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
 }
 
+/// An error with all that led to it, which names the file.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let said = source.to_string();
+        // Some say what led to them themselves.
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        next = source.source();
+    }
+    text
+}
+
 impl Databases {
     pub(crate) fn new(env: &Env, data: &Path, config: &Config, memory: MemoryPlan) -> Databases {
         let engine = match config.storage.engine {
@@ -123,7 +138,7 @@ impl MachineFactory for Databases {
         let opener: EngineOpener = Arc::new(move |path| engine::open(kind, &env, path, cache));
         let proposer = Arc::new(KvProposer::new(Arc::clone(proposer)));
         let (store, machine) = KvStore::open(&self.env, self.config(group), opener, proposer)
-            .map_err(|error| MachineError { reason: format!("group {group}: {error}") })?;
+            .map_err(|error| MachineError { reason: format!("group {group}: {}", with_sources(&error)) })?;
         self.stores.write().insert(group, store);
         Ok(Box::new(KvMachine::new(machine)))
     }
