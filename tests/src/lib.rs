@@ -5,6 +5,7 @@ pub mod check;
 pub mod cluster;
 pub mod commit_kill;
 pub mod crash;
+pub mod fuzz;
 pub mod gate;
 pub mod load;
 pub mod raw;

@@ -78,6 +78,11 @@ impl Raw {
         }
     }
 
+    /// The socket.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// Says something. The other side may have gone before it has heard it all.
     pub fn say(&mut self, bytes: &[u8]) {
         let _gone = self.stream.write_all(bytes);

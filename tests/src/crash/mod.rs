@@ -9,6 +9,7 @@
 //! One rule decides all of them: what was acknowledged is there once, what is unknown is wholly there or wholly
 //! absent, and a node that cannot say so does not serve. Run by `cargo run -p rustydb-tests --bin crash-lab`.
 
+pub mod damage;
 pub mod dice;
 pub mod disk;
 pub mod ledger;

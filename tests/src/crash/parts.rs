@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
+use super::Dice;
+use super::damage;
 use super::disk::PowerDisk;
 use super::power::{self, Cuts, Lane};
 use super::steps::{self, Failure, Ran, Scene, Step};
@@ -56,6 +58,7 @@ pub fn run(gate: &mut Gate, plan: &Plan) -> Result<String> {
             None => gate.settle(part, found_out(plan)),
         }
     }
+    damage_files(gate, plan)?;
     let mut steps_run = 0;
     for scene in Scene::ALL {
         for failure in Failure::ALL {
@@ -70,6 +73,22 @@ pub fn run(gate: &mut Gate, plan: &Plan) -> Result<String> {
     }
     figures.push(format!("{steps_run} steps failed at"));
     Ok(figures.join(", "))
+}
+
+/// Files of one node of three are damaged, each place in turn.
+fn damage_files(gate: &mut Gate, plan: &Plan) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    for place in damage::Place::ALL {
+        let part = format!("damage of {place:?}");
+        if !plan.wants(gate, &part) {
+            continue;
+        }
+        let mut dice = Dice::new(plan.seed);
+        let tried = damage::Cluster::new(runtime.handle())
+            .and_then(|mut cluster| cluster.try_place(place, &mut dice));
+        gate.settle(&part, tried);
+    }
+    Ok(())
 }
 
 /// Lanes side by side until there were enough cuts or the time is over.

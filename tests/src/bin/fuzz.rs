@@ -1,0 +1,40 @@
+//! Malformed input for everything that decodes, and a server that is talked to without manners.
+//!
+//! `fuzz [--seconds N] [--report FILE] [--seed N] [--part NAME] [--clients N] [--peers N]`, and to replay one input
+//! `fuzz --target NAME --input HEX`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustydb_tests::fuzz::{parts, targets};
+use rustydb_tests::gate::{Gate, nothing_left, take_option};
+
+const KNOWN: &str = "--seconds, --report, --seed, --part, --clients, --peers, --target, --input";
+
+fn main() -> Result<ExitCode> {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    parts::count_panics();
+    if let Some(name) = take_option(&mut arguments, "--target")? {
+        let target = targets::target(&name).context("no such target")?;
+        let hex = take_option(&mut arguments, "--input")?.context("--input is missing")?;
+        let digits: Vec<char> = hex.chars().collect();
+        let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16);
+        let input: Vec<u8> = digits.chunks(2).map(byte).collect::<Result<_, _>>()?;
+        println!("{} frames", (target.run)(&input));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut gate = Gate::from_arguments("fuzz", Duration::from_secs(110), &mut arguments)?;
+    let number = |text: Option<String>, default: u64| -> Result<u64> {
+        text.map_or(Ok(default), |text| text.parse().with_context(|| format!("{text} is no number")))
+    };
+    let plan = parts::Plan {
+        seed: number(take_option(&mut arguments, "--seed")?, 1)?,
+        clients: number(take_option(&mut arguments, "--clients")?, 1_000_000)?,
+        peers: number(take_option(&mut arguments, "--peers")?, 200_000)?,
+        only: take_option(&mut arguments, "--part")?,
+    };
+    nothing_left(&arguments, KNOWN)?;
+    let figures = parts::run(&mut gate, &plan)?;
+    Ok(gate.finish(&figures))
+}

@@ -1,0 +1,307 @@
+//! Damage of files at rest on one node of three: a bit in the middle of the log, in the engine, in what names them.
+//!
+//! What must hold: the damaged node does not start, or starts and serves nothing that is wrong; what it refuses it names;
+//! nothing is cut off or repaired by guess; the other two serve all the time, with all that was acknowledged; a node that
+//! joins in its place has everything.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use super::Dice;
+use crate::cluster::{PATIENCE, connect, free_base_port};
+use crate::server::{Server, TRUST_LOOPBACK};
+
+/// Rows of the table.
+const ROWS: i64 = 4000;
+
+/// Which file is damaged, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A frame in the middle of the log.
+    LogMiddle,
+    /// The header of a segment.
+    LogHeader,
+    /// Pages of an engine that hold rows.
+    EnginePages,
+    /// The head of an engine's file.
+    EngineHead,
+    /// What says which engine is in use.
+    EnginePointer,
+}
+
+impl Place {
+    /// All places.
+    pub const ALL: [Self; 5] =
+        [Self::LogMiddle, Self::LogHeader, Self::EnginePages, Self::EngineHead, Self::EnginePointer];
+}
+
+/// Three nodes with a table that is in the log and in the engines.
+pub struct Cluster {
+    servers: Vec<Server>,
+    folder: tempfile::TempDir,
+    runtime: Handle,
+    sum: i64,
+}
+
+impl Cluster {
+    /// Starts one and fills it.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn new(runtime: &Handle) -> Result<Cluster> {
+        let folder = tempfile::tempdir()?;
+        let base_port = free_base_port()?;
+        let mut servers = Vec::new();
+        for slot in 1..=3 {
+            let more = format!(
+                "[log]\nsegment_size = \"8MiB\"\ndisk_reserve = \"16MiB\"\n[storage]\nflush_interval = \"100ms\"\n{TRUST_LOOPBACK}"
+            );
+            let name = format!("node-{slot}");
+            let mut server = Server::new(folder.path(), &name, u64::from(slot), base_port, slot, &more)?;
+            server.start()?;
+            servers.push(server);
+        }
+        servers[0].cli_json(&["cluster", "init"])?;
+        for server in servers.iter().skip(1) {
+            servers[0].cli_json(&["node", "add", &format!("127.0.0.1:{}", server.interconnect)])?;
+        }
+        for server in &servers {
+            server.wait_ready()?;
+        }
+        let mut cluster = Cluster { servers, folder, runtime: runtime.clone(), sum: 0 };
+        cluster.fill()?;
+        Ok(cluster)
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        let target = self.servers[0].target("postgres");
+        self.runtime.block_on(async {
+            let client = connect(&target).await?;
+            client.batch_execute("CREATE TABLE t (id bigint PRIMARY KEY, n bigint, filler text)").await?;
+            for part in 0..20 {
+                let (from, to) = (part * ROWS / 20, (part + 1) * ROWS / 20 - 1);
+                let sql = format!("INSERT INTO t SELECT i, i * 7, 'filler of row ' || i FROM generate_series({from}, {to}) AS g(i)");
+                client.batch_execute(&sql).await?;
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+            anyhow::Ok(())
+        })?;
+        self.sum = (0..ROWS).map(|id| id * 7).sum();
+        Ok(())
+    }
+
+    /// Everything that a node shows is right; an error of the server is not wrong. Gives whether it answered.
+    ///
+    /// # Errors
+    /// It shows something wrong.
+    fn read(&self, at: usize) -> Result<bool> {
+        let target = self.servers[at].target("postgres");
+        self.runtime.block_on(async {
+            let Ok(client) = connect(&target).await else { return Ok(false) };
+            let reading = client.query("SELECT id, n, filler FROM t", &[]);
+            let Ok(Ok(rows)) = tokio::time::timeout(PATIENCE, reading).await else { return Ok(false) };
+            let mut found: BTreeMap<i64, (i64, String)> = BTreeMap::new();
+            for row in rows {
+                found.insert(row.get(0), (row.get(1), row.get(2)));
+            }
+            ensure!(found.len() as i64 >= ROWS, "node {}: {} rows of {ROWS}", at + 1, found.len());
+            for (id, (n, filler)) in &found {
+                let right = *n == id * 7 && *filler == format!("filler of row {id}");
+                ensure!(right, "node {}: row {id} is wrong: {n}, {filler}", at + 1);
+            }
+            Ok(true)
+        })
+    }
+
+    fn files(&self, at: usize, fits: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        walk(&self.servers[at].data, &mut found)?;
+        found.retain(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(&fits));
+        ensure!(!found.is_empty(), "there is no such file");
+        Ok(found)
+    }
+
+    fn damage(&self, at: usize, place: Place, dice: &mut Dice) -> Result<String> {
+        match place {
+            Place::LogMiddle => {
+                let path = self.files(at, |name| name.ends_with(".log"))?.remove(0);
+                let mut bytes = std::fs::read(&path)?;
+                // In the first half of what was written, so that much was written and synced behind it.
+                let written = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+                let offset = 4096 + dice.index(written / 2);
+                flip(&path, &mut bytes, offset)
+            }
+            Place::LogHeader => {
+                let path = self.files(at, |name| name.ends_with(".log"))?.remove(0);
+                let mut bytes = std::fs::read(&path)?;
+                flip(&path, &mut bytes, 16 + dice.index(32))
+            }
+            Place::EnginePages => {
+                // The text of a row, wherever the engine has put it: as many places as there are.
+                let mut said = String::new();
+                for path in self.files(at, |name| name.starts_with("store-"))? {
+                    let mut bytes = std::fs::read(&path)?;
+                    let text = b"filler of row 7";
+                    let places: Vec<usize> = (0..bytes.len().saturating_sub(text.len()))
+                        .filter(|at| bytes[*at..].starts_with(text))
+                        .collect();
+                    for place in places.iter().take(50) {
+                        said = flip(&path, &mut bytes, place + 3)?;
+                    }
+                }
+                ensure!(!said.is_empty(), "no row has reached an engine");
+                Ok(said)
+            }
+            Place::EngineHead => {
+                let mut said = String::new();
+                for path in self.files(at, |name| name.starts_with("store-"))? {
+                    let mut bytes = std::fs::read(&path)?;
+                    // Block 0 of the engine, behind the head and the first checksums.
+                    said = flip(&path, &mut bytes, 2 * 4096 + 64 + dice.index(200))?;
+                }
+                Ok(said)
+            }
+            Place::EnginePointer => {
+                let path = self.files(at, |name| name == "CURRENT")?.remove(0);
+                let mut bytes = std::fs::read(&path)?;
+                let offset = dice.index(bytes.len());
+                flip(&path, &mut bytes, offset)
+            }
+        }
+    }
+
+    /// Damages one node while it is stopped, and looks at it and at the others afterwards.
+    ///
+    /// # Errors
+    /// Something wrong is served, the others do not serve, or the damaged file was changed by guess.
+    pub fn try_place(&mut self, place: Place, dice: &mut Dice) -> Result<Value> {
+        let victim = 1 + dice.index(2);
+        // By force, so that the log ends as a crash leaves it.
+        std::thread::sleep(Duration::from_millis(400));
+        self.servers[victim].kill()?;
+        let said = self.damage(victim, place, dice)?;
+        let before = self.content(victim)?;
+        let outcome = match self.servers[victim].start() {
+            Err(error) => {
+                let text = format!("{error:#}");
+                let names = ["corrupt", "damaged", "checksum", "pointer", "CURRENT", "store-"];
+                let named = text.lines().rev().find(|line| {
+                    line.starts_with("rustydb:") && names.iter().any(|name| line.contains(name))
+                });
+                let named = named.with_context(|| format!("{said}: refused without a reason: {text}"))?;
+                if matches!(place, Place::LogMiddle | Place::LogHeader) {
+                    ensure!(self.content(victim)? == before, "{said}: the damaged log was changed");
+                }
+                json!({ "refused": named.chars().skip(9).take(200).collect::<String>() })
+            }
+            Ok(()) => {
+                // It runs. Whatever it shows must be right, also when it leads.
+                let leads = self.make_leader(victim)?;
+                let (mut answers, mut errors) = (0, 0);
+                for _ in 0..5 {
+                    if self.read(victim)? { answers += 1 } else { errors += 1 }
+                }
+                let alive = self.servers[victim].is_alive()?;
+                json!({ "answers": answers, "errors": errors, "led": leads, "lives": alive })
+            }
+        };
+        for at in (0..3).filter(|at| *at != victim) {
+            self.others_serve(at).with_context(|| said.clone())?;
+        }
+        self.replace(victim, place).with_context(|| said.clone())?;
+        Ok(json!({ "damage": said, "outcome": outcome }))
+    }
+
+    /// Stops whoever leads until this node does. False when it does not come to that.
+    fn make_leader(&mut self, at: usize) -> Result<bool> {
+        for _ in 0..12 {
+            let Ok(status) = self.servers[at].cli_json(&["cluster", "status"]) else { return Ok(false) };
+            let leader = status["databases"][0]["leader"].as_u64().unwrap_or(0);
+            match usize::try_from(leader)?.checked_sub(1) {
+                Some(leader) if leader == at => return Ok(true),
+                Some(leader) if leader < self.servers.len() => {
+                    // It hands its leadership over, to either of the others.
+                    self.servers[leader].stop()?;
+                    self.servers[leader].start()?;
+                    self.servers[leader].wait_ready()?;
+                }
+                _ => std::thread::sleep(Duration::from_millis(200)),
+            }
+        }
+        Ok(false)
+    }
+
+    fn others_serve(&self, at: usize) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.read(at)? {
+            ensure!(
+                Instant::now() < deadline,
+                "node {} does not serve\n{}",
+                at + 1,
+                self.servers[at].logged()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    fn content(&self, at: usize) -> Result<Vec<Vec<u8>>> {
+        let mut logs = self.files(at, |name| name.ends_with(".log"))?;
+        logs.sort();
+        logs.iter().map(|path| Ok(std::fs::read(path)?)).collect()
+    }
+
+    /// A node under a new number joins with an empty folder, as the manual says, and has everything.
+    fn replace(&mut self, victim: usize, place: Place) -> Result<()> {
+        self.servers[victim].kill()?;
+        let slot = u16::try_from(4 + Place::ALL.iter().position(|known| *known == place).unwrap_or(0))?;
+        if slot > 4 {
+            return Ok(());
+        }
+        let base_port = self.servers[0].postgres - 1;
+        let name = format!("node-{slot}");
+        let mut server =
+            Server::new(self.folder.path(), &name, u64::from(slot), base_port, slot, TRUST_LOOPBACK)?;
+        server.start()?;
+        let address = format!("127.0.0.1:{}", server.interconnect);
+        let added = self.servers[0].cli_json(&["node", "add", &address]).map(drop);
+        added.and_then(|()| server.wait_ready()).with_context(|| {
+            let tail = |server: &Server| {
+                let text = server.logged();
+                let lines: Vec<&str> = text.lines().collect();
+                lines[lines.len().saturating_sub(12)..].join("\n")
+            };
+            let all = self.servers.iter().chain([&server]).map(tail).collect::<Vec<_>>();
+            format!("a new node in place of node {}\n{}", victim + 1, all.join("\n---\n"))
+        })?;
+        self.servers.push(server);
+        let last = self.servers.len() - 1;
+        self.others_serve(last)
+    }
+}
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            walk(&path, found)?;
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(())
+}
+
+fn flip(path: &Path, bytes: &mut [u8], offset: usize) -> Result<String> {
+    let Some(byte) = bytes.get_mut(offset) else { bail!("{} has no byte {offset}", path.display()) };
+    *byte ^= 4;
+    std::fs::write(path, bytes)?;
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    Ok(format!("a bit of byte {offset} of {name}"))
+}
