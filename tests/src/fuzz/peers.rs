@@ -111,7 +111,7 @@ pub fn frame_target(input: &[u8]) {
                 }
             }
             Some(Body::Snapshot(chunk)) => {
-                drop(chunk.header.map(|header| codec::snapshot_meta(&header).is_ok()))
+                let _meta = chunk.header.map(|header| codec::snapshot_meta(&header).is_ok());
             }
             _ => {}
         }
@@ -147,9 +147,8 @@ pub fn session_frames() -> Vec<Vec<u8>> {
     for frame in [RequestFrame::Messages(query), RequestFrame::Outcome(id)] {
         all.extend(frame.encode().into_iter().map(|bytes| bytes.to_vec()));
     }
-    for frame in [ResponseFrame::Data(Bytes::from_static(b"T\0\0\0\x06\0\0"))] {
-        all.extend(frame.encode().into_iter().map(|bytes| bytes.to_vec()));
-    }
+    let answer = ResponseFrame::Data(Bytes::from_static(b"T\0\0\0\x06\0\0"));
+    all.extend(answer.encode().into_iter().map(|bytes| bytes.to_vec()));
     all
 }
 
