@@ -530,7 +530,10 @@ mod tests {
         }
     }
 
-    fn rows(simulation: &Simulation, node: SimNode) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EngineError> {
+    /// A key and its value.
+    type Row = (Vec<u8>, Vec<u8>);
+
+    fn rows(simulation: &Simulation, node: SimNode) -> Result<Vec<Row>, EngineError> {
         let engine = RedbEngine::open(&simulation.env(node), Path::new(STORE), 1 << 20)?;
         let view = engine.view()?;
         let mut rows = Vec::new();
