@@ -62,8 +62,8 @@ fn said() -> String {
 /// Something is missing that has nothing to do with what is tested.
 pub fn run(gate: &mut Gate, plan: &Plan) -> Result<String> {
     let (mut clients, mut from_peers) = (0, 0);
-    // Half of the time for what decodes in this process, half for a server.
-    let decoding = if plan.only.is_some() { gate.left() } else { gate.left().mul_f64(0.5) };
+    // Less than half of the time for what decodes in this process, the rest for a server.
+    let decoding = if plan.only.is_some() { gate.left() } else { gate.left().mul_f64(0.4) };
     let wanted = TARGETS.iter().filter(|target| plan.wants(gate, &format!("decode {}", target.name)));
     let weights = wanted.map(|target| target.weight).sum::<u32>();
     let weights = if plan.wants(gate, "members") { weights + 3 } else { weights }.max(1);
@@ -224,7 +224,7 @@ fn serve(gate: &mut Gate, plan: &Plan, clients: &mut u64, from_peers: &mut u64) 
         Instant::now() + if plan.only.is_some() { gate.left() } else { gate.left().mul_f64(part) }
     };
     if plan.wants(gate, "server messages") {
-        let deadline = share(gate, 0.35);
+        let deadline = share(gate, 0.25);
         let result =
             victim.beside(|| live::messages(&victim, plan.seed, deadline)).and_then(|(rude, longest)| {
                 victim.serves()?;
@@ -237,7 +237,7 @@ fn serve(gate: &mut Gate, plan: &Plan, clients: &mut u64, from_peers: &mut u64) 
         gate.settle("server messages", result);
     }
     if plan.wants(gate, "server peers") {
-        let deadline = share(gate, 0.3);
+        let deadline = share(gate, 0.15);
         let result = victim.beside(|| live::peers(&victim, plan.seed, deadline)).and_then(|(sent, longest)| {
             victim.serves()?;
             *from_peers += sent;
