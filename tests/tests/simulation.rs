@@ -53,3 +53,32 @@ fn seeds_that_failed_once_fail_no_more() {
     sim::REGRESSIONS.iter().map(|seed| sim::run_stores(course(*seed))).for_each(check);
     sim::SQL_REGRESSIONS.iter().map(|seed| sim::run_sql(course(*seed))).for_each(check);
 }
+
+#[test]
+fn acknowledged_work_of_a_log_survives_crashes_and_nothing_else_appears() {
+    let mut acknowledged = 0;
+    for seed in 0..60 {
+        let report = sim::run_log(course(seed));
+        assert_eq!(report.wrong, Vec::<String>::new(), "seed {seed}");
+        acknowledged += report.acknowledged;
+    }
+    assert!(acknowledged > 5_000, "hardly anything was done: {acknowledged}");
+    assert_eq!(sim::run_log(course(3)), sim::run_log(course(3)));
+}
+
+#[test]
+fn the_power_may_be_cut_at_every_single_change_of_a_log() {
+    let (_, changes) = sim::run_log_cut_at(course(7), None);
+    assert!(changes > 60, "hardly anything was done: {changes}");
+    for change in 0..changes {
+        let (report, _) = sim::run_log_cut_at(course(7), Some(change));
+        assert_eq!(report.wrong, Vec::<String>::new(), "change {change}");
+    }
+}
+
+#[test]
+fn a_closed_log_holds_everything() {
+    for seed in 0..20 {
+        assert_eq!(sim::run_log_closed(course(seed)).wrong, Vec::<String>::new(), "seed {seed}");
+    }
+}

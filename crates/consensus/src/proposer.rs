@@ -322,9 +322,6 @@ fn outcome(term: Term, result: ClientWriteResult<TypeConfig>) -> Result<(), Prop
             ForwardReason::NotLeader => ProposeError::NotLeader { term },
             ForwardReason::LeadershipTransfer | ForwardReason::LeaseExpired => ProposeError::Refused,
         }),
-        Err(ClientWriteError::LogEntryDiscarded(_)) if ambient::has_bug(Bug::UnknownToldRefused) => {
-            Err(ProposeError::Refused)
-        }
         Err(ClientWriteError::LogEntryDiscarded(_)) => Err(ProposeError::Unknown),
         // Neither is possible for a command; if one came, the entry was not appended.
         Err(ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_)) => {

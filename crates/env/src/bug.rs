@@ -30,8 +30,6 @@ pub enum Bug {
     PointerNotSynced,
     /// A flush notes a position whose newest rows it has left out.
     FlushMissesNewest,
-    /// The log is purged up to what is applied, durable or not.
-    PurgeBeforeFlush,
     /// A snapshot leaves out what became of commits.
     SnapshotWithoutOutcomes,
     /// A commit that comes twice takes place twice.
@@ -87,7 +85,6 @@ impl Bug {
         Bug::EngineNotSynced,
         Bug::PointerNotSynced,
         Bug::FlushMissesNewest,
-        Bug::PurgeBeforeFlush,
         Bug::SnapshotWithoutOutcomes,
         Bug::CopyCommitted,
         Bug::FenceForgotten,

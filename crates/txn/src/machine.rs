@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustydb_env::{Bug, Env, TaskGroup};
+use rustydb_env::{Env, TaskGroup};
 use rustydb_storage::engine::EngineError;
 use rustydb_types::ids::{LogIndex, NodeId, Term, Version};
 use rustydb_types::position::LogPosition;
@@ -127,9 +127,6 @@ impl StateMachine {
     /// The position up to which the log may be purged: everything up to it is durable without the log.
     #[must_use]
     pub fn flushed(&self) -> Option<LogPosition> {
-        if self.core.env.has_bug(Bug::PurgeBeforeFlush) {
-            return self.core.apply.lock().position;
-        }
         *self.core.flushed.lock()
     }
 

@@ -23,7 +23,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rustydb_env::Bug;
+use rustydb_env::{Bug, ambient};
 use rustydb_types::ids::{RequestId, Term, Version};
 use tokio::sync::oneshot;
 
@@ -73,6 +73,9 @@ impl From<Failure> for TxnError {
     fn from(failure: Failure) -> TxnError {
         match failure {
             Failure::Refused { reason } => TxnError::Fallen { reason },
+            Failure::Unknown if ambient::has_bug(Bug::UnknownToldRefused) => {
+                TxnError::Fallen { reason: "the leader changed" }
+            }
             Failure::Unknown => TxnError::UnknownOutcome,
             Failure::Final(error) => error,
         }

@@ -21,6 +21,7 @@ pub mod divergence;
 pub mod history;
 pub mod invariants;
 pub mod lists;
+pub mod logs;
 pub mod machines;
 pub mod members;
 #[cfg(feature = "planted_bugs")]
@@ -35,6 +36,7 @@ pub mod transactions;
 pub use commit_crash::{CrashReport, run_commit_crashes};
 pub use divergence::{DivergenceReport, Victim, run_divergence};
 pub use lists::run_models;
+pub use logs::{run_log, run_log_closed, run_log_cut_at};
 pub use run::{Course, Report};
 pub use sql::run_sql;
 pub use transactions::run_stores;

@@ -6,31 +6,44 @@ use parking_lot::Mutex;
 use rustydb_env::Bug;
 use serde_json::json;
 
-use super::{Course, campaign::Kind};
+use super::{Course, campaign::Kind, run_log};
 use crate::gate::Gate;
 
 /// A bug that is not found with so many seeds is not found.
 pub const SEEDS_MAX: u64 = 500;
 
-/// The runs in which a bug is looked for: those that do what it spoils, as long as it takes to come about.
-const fn hunt(bug: Bug) -> (Kind, u64) {
+/// The runs in which a bug is looked for.
+#[derive(Clone, Copy)]
+enum Hunt {
+    /// Of a cluster, for so many seconds under faults.
+    Cluster(Kind, u64),
+    /// Of the log alone.
+    Log,
+}
+
+/// Those that do what a bug spoils, as long as it takes to come about.
+const fn hunt(bug: Bug) -> Hunt {
     match bug {
+        Bug::VoteNotSynced
+        | Bug::TailCutNotSynced
+        | Bug::NamesNotSynced
+        | Bug::SegmentNotSynced
+        | Bug::RecoveryNotSynced
+        | Bug::TornTailKept => Hunt::Log,
         Bug::CopyCommitted
         | Bug::CommitNotValidated
         | Bug::FenceForgotten
         | Bug::NumberNotChecked
         | Bug::RowLeftOut
+        | Bug::UnknownToldRefused
         | Bug::ChangedRowWritten
-        | Bug::SnapshotWithoutOutcomes => (Kind::Stores, 6),
-        Bug::VoteNotSynced
-        | Bug::TailCutNotSynced
-        | Bug::LeaseOutlived
+        | Bug::SnapshotWithoutOutcomes => Hunt::Cluster(Kind::Stores, 6),
+        Bug::LeaseOutlived
         | Bug::LeaseBeforeApplied
         | Bug::LeaseAfterTransfer
         | Bug::VoteWithinLease
-        | Bug::UnknownToldRefused
-        | Bug::LeaderRemovesItself => (Kind::Models, 12),
-        _ => (Kind::Sql, 6),
+        | Bug::LeaderRemovesItself => Hunt::Cluster(Kind::Models, 12),
+        _ => Hunt::Cluster(Kind::Sql, 6),
     }
 }
 
@@ -41,15 +54,17 @@ struct Found {
 }
 
 fn find(bug: Bug, seeds_max: u64, is_over: impl Fn() -> bool) -> (Option<Found>, u64) {
-    let (kind, seconds) = hunt(bug);
     for seed in 1..=seeds_max {
         if is_over() {
             return (None, seed - 1);
         }
-        let course = Course { bug: Some(bug), ..Course::new(seed, Duration::from_secs(seconds)) };
-        let wrong = match kind.run(course) {
-            Ok(report) => report.wrong.into_iter().next(),
-            Err(panic) => Some(panic),
+        let course = |seconds| Course { bug: Some(bug), ..Course::new(seed, Duration::from_secs(seconds)) };
+        let wrong = match hunt(bug) {
+            Hunt::Cluster(kind, seconds) => match kind.run(course(seconds)) {
+                Ok(report) => report.wrong.into_iter().next(),
+                Err(panic) => Some(panic),
+            },
+            Hunt::Log => run_log(course(0)).wrong.into_iter().next(),
         };
         if let Some(wrong) = wrong {
             return (Some(Found { seed, wrong }), seed);
@@ -72,20 +87,17 @@ pub fn mutations(gate: &mut Gate, bugs: &[Bug], seeds_max: u64, jobs: u64) -> St
                     if shared.lock().is_done(&name) {
                         continue;
                     }
-                    let (kind, seconds) = hunt(bug);
+                    let runs = match hunt(bug) {
+                        Hunt::Cluster(kind, seconds) => format!("{} --seconds {seconds}", kind.option()),
+                        Hunt::Log => "the log alone".to_owned(),
+                    };
                     let (ended, tried) = find(bug, seeds_max, || shared.lock().is_over());
                     let mut gate = shared.lock();
                     match ended {
                         Some(Found { seed, wrong }) => {
                             let first = wrong.lines().next().unwrap_or_default();
                             let short: String = first.chars().take(160).collect();
-                            gate.passed(
-                                &name,
-                                &json!(format!(
-                                    "found with {} --seed {seed} --seconds {seconds}: {short}",
-                                    kind.option()
-                                )),
-                            );
+                            gate.passed(&name, &json!(format!("found with seed {seed} of {runs}: {short}")));
                             found.lock().insert(bug, seed);
                         }
                         None if tried < seeds_max => {
@@ -94,9 +106,7 @@ pub fn mutations(gate: &mut Gate, bugs: &[Bug], seeds_max: u64, jobs: u64) -> St
                                 format!("not found with {tried} seeds when the time was over"),
                             );
                         }
-                        None => {
-                            gate.failed(&name, format!("not found with {tried} seeds of {}", kind.option()))
-                        }
+                        None => gate.failed(&name, format!("not found with {tried} seeds of {runs}")),
                     }
                 }
             });

@@ -1,6 +1,5 @@
 //! Tests of the log.
 
-mod crash;
 mod damage;
 mod faults;
 mod operations;
