@@ -36,10 +36,6 @@ pub enum Bug {
     CopyCommitted,
     /// To ask for the outcome of a commit does not keep it from taking place later.
     FenceForgotten,
-    /// A commit takes place although one that was numbered before it did not.
-    NumberNotChecked,
-    /// A transaction goes on that has read from a commit which was refused.
-    RefusedStillSeen,
     /// A proposal of which nobody knows what became is told to be refused.
     UnknownToldRefused,
     /// A leader reads by its lease after that has run out.
@@ -88,8 +84,6 @@ impl Bug {
         Bug::SnapshotWithoutOutcomes,
         Bug::CopyCommitted,
         Bug::FenceForgotten,
-        Bug::NumberNotChecked,
-        Bug::RefusedStillSeen,
         Bug::UnknownToldRefused,
         Bug::LeaseOutlived,
         Bug::LeaseBeforeApplied,

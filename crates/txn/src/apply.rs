@@ -146,8 +146,7 @@ impl Core {
     ) -> Result<(), ApplyError> {
         let header = entry.header;
         let commits = matches!(header.kind, EntryKind::Commit | EntryKind::CommitStaged);
-        let in_order = header.term == position.term && header.sequence == state.sequence.next()
-            || header.sequence > state.sequence && self.env.has_bug(Bug::NumberNotChecked);
+        let in_order = header.term == position.term && header.sequence == state.sequence.next();
         let applied = in_order && !(commits && self.refuses(&header.request));
         batch.resolutions.push(Resolution {
             term: header.term,

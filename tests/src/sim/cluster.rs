@@ -304,15 +304,22 @@ impl<M: Machines> Cluster<M> {
         self.machines(node).applied(group)
     }
 
-    /// The node that says it serves a group, if one does.
+    /// The nodes that say they serve a group, with their terms; the last in the newest. More than one when some have
+    /// not heard yet that others were elected.
     #[must_use]
-    pub fn leader(&self, group: GroupId) -> Option<(NodeId, Term)> {
+    pub fn leaders(&self, group: GroupId) -> Vec<(NodeId, Term)> {
         let members = self.members.lock();
         let leaders = members.iter().filter(|(_, member)| member.running.is_some());
         let mut leaders: Vec<_> =
             leaders.filter_map(|(id, member)| Some((*id, member.machines.leads(group)?))).collect();
         leaders.sort_by_key(|(_, term)| *term);
-        leaders.pop()
+        leaders
+    }
+
+    /// The one that leads in the newest term.
+    #[must_use]
+    pub fn leader(&self, group: GroupId) -> Option<(NodeId, Term)> {
+        self.leaders(group).pop()
     }
 
     /// Cuts the power of a node: what was not synced or flushed is gone.

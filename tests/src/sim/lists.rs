@@ -48,7 +48,10 @@ impl Workload for Lists {
             let groups = cluster.groups();
             let group = groups[usize::try_from(random.range(0..groups.len() as u64)).unwrap_or(0)];
             let key = self.history.lock().values() / ERA_VALUES * KEYS + random.range(0..KEYS);
-            match cluster.leader(group) {
+            // Some may still serve that others have followed: they are asked, too.
+            let leaders = cluster.leaders(group);
+            let chosen = usize::try_from(random.range(0..leaders.len().max(1) as u64)).unwrap_or(0);
+            match leaders.get(chosen).copied() {
                 Some((leader, _)) if random.chance(1, 3) => self.read(cluster, leader, group, key).await,
                 Some((leader, term)) => {
                     let value = self.history.lock().next_value();

@@ -24,7 +24,7 @@ const GROUPS: u64 = 3;
 /// Steps between two crashes, at most.
 const STEPS_MAX: u64 = 150;
 /// Crashes of one run.
-const CRASHES: u64 = 6;
+const CRASHES: u64 = 30;
 
 /// What a run on the log alone came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

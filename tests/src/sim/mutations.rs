@@ -33,7 +33,6 @@ const fn hunt(bug: Bug) -> Hunt {
         Bug::CopyCommitted
         | Bug::CommitNotValidated
         | Bug::FenceForgotten
-        | Bug::NumberNotChecked
         | Bug::RowLeftOut
         | Bug::UnknownToldRefused
         | Bug::ChangedRowWritten
@@ -51,6 +50,19 @@ const fn hunt(bug: Bug) -> Hunt {
 struct Found {
     seed: u64,
     wrong: String,
+    /// What is wrong without the bug.
+    control: Option<String>,
+}
+
+fn wrong_in(hunt: Hunt, seed: u64, bug: Option<Bug>) -> Option<String> {
+    let course = |seconds| Course { bug, ..Course::new(seed, Duration::from_secs(seconds)) };
+    match hunt {
+        Hunt::Cluster(kind, seconds) => match kind.run(course(seconds)) {
+            Ok(report) => report.wrong.into_iter().next(),
+            Err(panic) => Some(panic),
+        },
+        Hunt::Log => run_log(course(0)).wrong.into_iter().next(),
+    }
 }
 
 fn find(bug: Bug, seeds_max: u64, is_over: impl Fn() -> bool) -> (Option<Found>, u64) {
@@ -58,16 +70,10 @@ fn find(bug: Bug, seeds_max: u64, is_over: impl Fn() -> bool) -> (Option<Found>,
         if is_over() {
             return (None, seed - 1);
         }
-        let course = |seconds| Course { bug: Some(bug), ..Course::new(seed, Duration::from_secs(seconds)) };
-        let wrong = match hunt(bug) {
-            Hunt::Cluster(kind, seconds) => match kind.run(course(seconds)) {
-                Ok(report) => report.wrong.into_iter().next(),
-                Err(panic) => Some(panic),
-            },
-            Hunt::Log => run_log(course(0)).wrong.into_iter().next(),
-        };
-        if let Some(wrong) = wrong {
-            return (Some(Found { seed, wrong }), seed);
+        if let Some(wrong) = wrong_in(hunt(bug), seed, Some(bug)) {
+            // Without the bug the same seed must be fine: else it has found something else.
+            let control = wrong_in(hunt(bug), seed, None);
+            return (Some(Found { seed, wrong, control }), seed);
         }
     }
     (None, seeds_max)
@@ -94,7 +100,13 @@ pub fn mutations(gate: &mut Gate, bugs: &[Bug], seeds_max: u64, jobs: u64) -> St
                     let (ended, tried) = find(bug, seeds_max, || shared.lock().is_over());
                     let mut gate = shared.lock();
                     match ended {
-                        Some(Found { seed, wrong }) => {
+                        Some(Found { seed, control: Some(control), .. }) => {
+                            gate.failed(
+                                &name,
+                                format!("without it, seed {seed} of {runs} goes wrong: {control}"),
+                            );
+                        }
+                        Some(Found { seed, wrong, control: None }) => {
                             let first = wrong.lines().next().unwrap_or_default();
                             let short: String = first.chars().take(160).collect();
                             gate.passed(&name, &json!(format!("found with seed {seed} of {runs}: {short}")));

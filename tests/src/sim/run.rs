@@ -23,6 +23,8 @@ use super::{
 const LONG: Duration = Duration::from_secs(10);
 /// One that is at least so long is never busy all the time.
 const VERY_LONG: Duration = Duration::from_secs(60);
+/// The longest pause of a client between two transactions once everything is healed.
+const EAGER: Duration = Duration::from_millis(50);
 /// How often the invariants are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// How long clients go on after everything is healed.
@@ -124,6 +126,7 @@ impl<M: Machines> Clone for Stage<M> {
 
 #[derive(Default)]
 struct Seen {
+    is_healed: bool,
     is_over: bool,
     strikes: Strikes,
     terms: usize,
@@ -139,7 +142,8 @@ impl<M: Machines> Stage<M> {
 
     /// Pauses as a client does between two transactions.
     pub async fn think(&self, random: &mut Rng) {
-        let micros = u64::try_from(self.pace.think_max.as_micros()).unwrap_or(u64::MAX);
+        let think_max = if self.seen.lock().is_healed { EAGER } else { self.pace.think_max };
+        let micros = u64::try_from(think_max.as_micros()).unwrap_or(u64::MAX);
         self.cluster.sleep(Duration::from_micros(random.range(100..micros))).await;
     }
 
@@ -269,7 +273,9 @@ async fn scenario<W: Workload>(stage: Stage<W::Machines>, workload: W, mut rando
     }
     heal(&cluster).await;
     stage.wrong(members::restore(&cluster, CONVERGENCE_LIMIT).await);
-    // Clients go on for a moment: a healed cluster must serve them.
+    // Clients go on for a moment, all of them eager by now: a healed cluster must serve them.
+    stage.seen.lock().is_healed = true;
+    cluster.sleep(stage.pace.think_max).await;
     let before = workload.counts().acknowledged;
     cluster.sleep(HEALED).await;
     if workload.counts().acknowledged == before {

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use openraft::async_runtime::WatchReceiver;
+use rustydb_env::Bug;
 use rustydb_types::ids::{NodeId, Term};
 
 use super::{Group, GroupEvent, state_of};
@@ -76,7 +77,8 @@ impl Watcher {
         let leader = leader.map(NodeId::new);
         let leads =
             state == NodeState::Leader && vote.committed && vote.leader_id.voted_for == inner.node.get();
-        let leadership = if leads && inner.cell.applied_term() == term {
+        let is_current = inner.cell.applied_term() == term || inner.env.has_bug(Bug::LeaseBeforeApplied);
+        let leadership = if leads && is_current {
             Leadership::Leader { term }
         } else {
             Leadership::Follower { leader: leader.filter(|leader| *leader != inner.node) }
