@@ -192,12 +192,18 @@ pub fn campaign(gate: &mut Gate, base: u64, runs_max: u64, jobs: u64) -> String 
                     }
                     let started = std::time::Instant::now();
                     let (wrong, report) = trip.run();
+                    let took = started.elapsed();
+                    let mut figures = json!({ "took_s": took.as_secs_f64() });
                     if let Some(report) = report {
-                        total.lock().add(&trip, &report, started.elapsed());
+                        total.lock().add(&trip, &report, took);
+                        figures["virtual_s"] = json!(report.virtual_time.as_secs_f64());
+                        figures["nodes"] = json!(report.nodes);
+                        figures["transactions"] =
+                            json!(report.operations.acknowledged + report.operations.reads);
                     }
                     let mut gate = shared.lock();
                     if wrong.is_empty() {
-                        gate.passed_quietly(&name, &json!(null));
+                        gate.passed_quietly(&name, &figures);
                     } else {
                         gate.failed(&name, wrong.join("\n  "));
                     }

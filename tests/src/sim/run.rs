@@ -101,7 +101,7 @@ impl Pace {
         let choices = match duration {
             _ if duration < LONG => [(20, 1); 4],
             _ if duration < VERY_LONG => [(20, 1), (100, 100), (500, 1000), (2000, 5000)],
-            _ => [(300, 300), (1000, 300), (1000, 5000), (4000, 2000)],
+            _ => [(1000, 300), (2000, 1000), (2000, 5000), (6000, 2000)],
         };
         let clients = random.range(2..7);
         let (think, calm) = choices[usize::try_from(random.range(0..4)).unwrap_or(0)];
