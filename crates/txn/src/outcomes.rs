@@ -1,6 +1,7 @@
 //! What became of commits: one row per session, part of the replicated state.
 //!
-//! A session commits one thing at a time under rising counters, so its last outcome is all that can be asked for.
+//! A session commits one thing at a time under rising counters, so its last outcome is all that can be asked for,
+//! and the last commit before that, so that a fence or one more commit does not hide it.
 //! A commit under a counter that is not above the recorded one is refused at apply: it was fenced, or it is a
 //! second copy. Rows are dropped by their place in the order of commits: when they are older than
 //! [`HORIZON`] commits, or when there are more than [`ROWS_MAX`].
@@ -50,26 +51,34 @@ pub(crate) struct OutcomeRow {
     pub(crate) committed: Version,
     /// The sequence of the entry that recorded this.
     pub(crate) recorded: Version,
+    /// The last commit before that, with its version, if the row has seen one: a later fence or commit of the session
+    /// must not hide it at once.
+    pub(crate) before: Option<(u64, Version)>,
 }
 
 impl OutcomeRow {
-    pub(crate) fn encode(&self) -> [u8; 24] {
-        let mut bytes = [0; 24];
+    pub(crate) fn encode(&self) -> Bytes {
+        let before = self.before.map(|(counter, committed)| [counter, committed.get()]);
         let fields = [self.counter, self.committed.get(), self.recorded.get()];
-        for (place, field) in bytes.chunks_exact_mut(8).zip(fields) {
-            place.copy_from_slice(&field.to_le_bytes());
-        }
-        bytes
+        let mut bytes = BytesMut::with_capacity(40);
+        fields.into_iter().chain(before.into_iter().flatten()).for_each(|field| bytes.put_u64_le(field));
+        bytes.freeze()
     }
 
     pub(crate) fn decode(bytes: &Bytes) -> Option<OutcomeRow> {
         let mut reader = Reader::new(bytes);
-        let row = OutcomeRow {
-            counter: reader.u64()?,
-            committed: Version::new(reader.u64()?),
-            recorded: Version::new(reader.u64()?),
+        let (counter, committed) = (reader.u64()?, Version::new(reader.u64()?));
+        let recorded = Version::new(reader.u64()?);
+        let before = match reader.is_at_end() {
+            true => None,
+            false => Some((reader.u64()?, Version::new(reader.u64()?))),
         };
-        reader.is_at_end().then_some(row)
+        reader.is_at_end().then_some(OutcomeRow { counter, committed, recorded, before })
+    }
+
+    /// The last commit up to this row's.
+    fn last_commit(&self) -> Option<(u64, Version)> {
+        if self.committed > Version::ZERO { Some((self.counter, self.committed)) } else { self.before }
     }
 }
 
@@ -126,21 +135,27 @@ impl OutcomeTable {
     /// What is known of a request whose transaction had begun when `since` was the last version, with `last` being the
     /// last one now; `None` when it has no outcome, and can still be given one.
     pub(crate) fn fate(&self, request: &RequestId, since: Version, last: Version) -> Option<Fate> {
-        let Some(row) = self.get(request) else {
-            // What was recorded since, and is not there, was dropped: for its age, or for want of room.
+        // What was recorded since, and is not there, was dropped: for its age, or for want of room.
+        let is_dropped = || {
             let has_expired = since.get().saturating_add(HORIZON) < last.get();
             let is_crowded = self.rows.len() >= ROWS_MAX
                 && self.by_age.first().is_some_and(|(oldest, _)| *oldest > since.next());
-            return (has_expired || is_crowded).then_some(Fate::Forgotten);
+            has_expired || is_crowded
         };
+        let Some(row) = self.get(request) else { return is_dropped().then_some(Fate::Forgotten) };
         match row.counter.cmp(&request.counter) {
             std::cmp::Ordering::Less => None,
             std::cmp::Ordering::Equal if row.committed > Version::ZERO => {
                 Some(Fate::Committed(row.committed))
             }
             std::cmp::Ordering::Equal => Some(Fate::Aborted),
-            // The session has gone on, and its last outcome is all that is kept.
-            std::cmp::Ordering::Greater => Some(Fate::Forgotten),
+            // The session has gone on. What it committed in between would be the last commit before.
+            std::cmp::Ordering::Greater => Some(match row.before {
+                Some((counter, committed)) if counter == request.counter => Fate::Committed(committed),
+                Some((counter, _)) if counter < request.counter => Fate::Aborted,
+                None if !is_dropped() => Fate::Aborted,
+                _ => Fate::Forgotten,
+            }),
         }
     }
 
@@ -148,7 +163,8 @@ impl OutcomeTable {
     pub(crate) fn record(&mut self, request: &RequestId, committed: Version, recorded: Version) {
         if is_named(request) {
             let key = (request.incarnation, request.session);
-            self.insert(key, OutcomeRow { counter: request.counter, committed, recorded });
+            let before = self.rows.get(&key).and_then(OutcomeRow::last_commit);
+            self.insert(key, OutcomeRow { counter: request.counter, committed, recorded, before });
             self.dirty.insert(key);
         }
         while let Some((age, key)) = self.by_age.first().copied() {
@@ -236,8 +252,20 @@ mod tests {
         assert_eq!(fate(&table, &request(1, 5), 10), Some(Fate::Committed(Version::new(10))));
         assert_eq!(fate(&table, &request(1, 6), 10), None, "it is still to come");
         table.record(&request(1, 7), Version::ZERO, Version::new(11));
-        assert_eq!(fate(&table, &request(1, 7), 11), Some(Fate::Aborted));
-        assert_eq!(fate(&table, &request(1, 5), 11), Some(Fate::Forgotten), "the session went on");
+        table.record(&request(1, 8), Version::ZERO, Version::new(12));
+        for aborted in [6, 7, 8] {
+            assert_eq!(fate(&table, &request(1, aborted), 12), Some(Fate::Aborted), "{aborted}");
+        }
+        let committed = Some(Fate::Committed(Version::new(10)));
+        assert_eq!(fate(&table, &request(1, 5), 12), committed, "fences do not hide it");
+        table.record(&request(1, 9), Version::new(13), Version::new(13));
+        assert_eq!(fate(&table, &request(1, 5), 13), committed, "nor does the next commit");
+        table.record(&request(1, 10), Version::new(14), Version::new(14));
+        assert_eq!(fate(&table, &request(1, 5), 14), Some(Fate::Forgotten), "the session went on");
+        assert_eq!(fate(&table, &request(1, 8), 14), Some(Fate::Forgotten), "what came before is not known");
+        assert_eq!(fate(&table, &request(1, 9), 14), Some(Fate::Committed(Version::new(13))));
+        table.record(&request(3, 2), Version::ZERO, Version::new(15));
+        assert_eq!(fate(&table, &request(3, 1), 15), Some(Fate::Aborted), "nothing came before");
         let late = 9 + HORIZON;
         assert_eq!(fate(&table, &request(2, 1), late), None);
         assert_eq!(fate(&table, &request(2, 1), late + 1), Some(Fate::Forgotten), "too many commits ago");
@@ -258,8 +286,11 @@ mod tests {
 
     #[test]
     fn rows_and_keys_survive_the_round_trip() {
-        let row = OutcomeRow { counter: 3, committed: Version::new(4), recorded: Version::new(5) };
-        assert_eq!(OutcomeRow::decode(&Bytes::copy_from_slice(&row.encode())), Some(row));
+        let (committed, recorded) = (Version::new(4), Version::new(5));
+        for before in [None, Some((1, Version::new(2)))] {
+            let row = OutcomeRow { counter: 3, committed, recorded, before };
+            assert_eq!(OutcomeRow::decode(&row.encode()), Some(row));
+        }
         let key = (Incarnation::new(7), SessionId::new(8));
         assert_eq!(decode_key(&encode_key(key)), Some(key));
     }

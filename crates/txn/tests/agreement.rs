@@ -198,5 +198,12 @@ async fn the_fate_of_a_transaction_is_final_and_what_is_fenced_does_not_commit()
     let mut last = begin(request(3, 3)).await;
     last.keep_outcome();
     last.commit().await.unwrap();
+    assert!(
+        matches!(kv.fate(request(3, 1), since).await.unwrap(), Fate::Committed(_)),
+        "the one before the last"
+    );
+    let mut next = begin(request(3, 4)).await;
+    next.keep_outcome();
+    next.commit().await.unwrap();
     assert_eq!(kv.fate(request(3, 1), since).await.unwrap(), Fate::Forgotten);
 }
