@@ -38,9 +38,9 @@ mod repair;
 mod snapshot;
 
 /// What of the consensus library's own messages is worth logging: it warns of every heartbeat that a dead node does
-/// not answer, tells of every message at lower levels, and calls it an error when a change of members, which is tried
-/// again, finds no leader.
-pub const LOG_FILTER: &str = "openraft=error,openraft::raft::api::management=off";
+/// not answer, tells of every message at lower levels, and calls it an error when a call finds that it was stopped, or a
+/// change of members, which is tried again, no leader.
+pub const LOG_FILTER: &str = "openraft=error,openraft::raft=off";
 
 pub use config::ConsensusConfig;
 pub use error::ConsensusError;
