@@ -18,11 +18,11 @@ type Section = (&'static str, u32, fn(&mut Run, Instant, bool) -> Result<()>);
 
 const SECTIONS: &[Section] = &[
     ("calibration", 10, calibration::run_section),
-    ("storm", 68, storm::run),
-    ("links", 76, weather::run),
-    ("clocks", 82, clocks::run),
-    ("components", 90, components::run),
-    ("overload", 98, overload::run),
+    ("components", 25, components::run),
+    ("links", 35, weather::run),
+    ("clocks", 42, clocks::run),
+    ("overload", 54, overload::run),
+    ("storm", 96, storm::run),
 ];
 
 /// Runs the sections, or only one of them.

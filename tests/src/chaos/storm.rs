@@ -1,4 +1,4 @@
-//! The first section: kills, pauses, partitions and restarts of a cluster of three that grows to five.
+//! The longest section: kills, pauses, partitions and restarts of a cluster of three that grows to five.
 
 use std::time::{Duration, Instant};
 

@@ -41,7 +41,7 @@ pub fn check_model(operations: &[Operation], kind: Kind, model: &str) -> Result<
     };
     let options = adya::Opts {
         models: vec![model.to_owned()],
-        timeout: Duration::from_secs(5),
+        timeout: Duration::from_secs(20),
         // A transaction here writes a register that it read before, never the other way round.
         wfr_keys: kind == Kind::Registers,
         ..adya::Opts::default()
