@@ -30,6 +30,11 @@ fn run(program: &str, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// A loop device over a file.
+fn attach(file: &Path) -> Result<String> {
+    run("losetup", &["--find", "--show", file.to_str().context("a path that is no text")?])
+}
+
 impl PowerDisk {
     /// Why no power can be cut on this machine, if so.
     #[must_use]
@@ -55,9 +60,9 @@ impl PowerDisk {
         std::fs::File::create(&file)?.set_len(bytes)?;
         let mount = image.path().join("disk");
         std::fs::create_dir(&mount)?;
-        let name = file.to_str().context("a path that is no text")?.to_owned();
-        run("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=1", &name])?;
-        let device = run("losetup", &["--find", "--show", &name])?;
+        let name = file.to_str().context("a path that is no text")?;
+        run("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=1", name])?;
+        let device = attach(&file)?;
         let mut disk = PowerDisk { image, mount, device, is_mounted: false };
         disk.mount()?;
         Ok(disk)
@@ -106,6 +111,10 @@ impl PowerDisk {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.is_mounted = false;
+        // By another device: a mount namespace that somebody made meanwhile holds on to the file system that was shut
+        // down, and mounting its device again would give that one back.
+        run("losetup", &["-d", &self.device])?;
+        self.device = attach(&self.image.path().join("image"))?;
         self.mount()
     }
 }

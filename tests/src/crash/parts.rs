@@ -58,7 +58,6 @@ pub fn run(gate: &mut Gate, plan: &Plan) -> Result<String> {
             None => gate.settle(part, found_out(plan)),
         }
     }
-    damage_files(gate, plan)?;
     let mut steps_run = 0;
     for scene in Scene::ALL {
         for failure in Failure::ALL {
@@ -71,6 +70,7 @@ pub fn run(gate: &mut Gate, plan: &Plan) -> Result<String> {
             gate.settle(&part, result);
         }
     }
+    damage_files(gate, plan)?;
     figures.push(format!("{steps_run} steps failed at"));
     Ok(figures.join(", "))
 }
@@ -81,6 +81,10 @@ fn damage_files(gate: &mut Gate, plan: &Plan) -> Result<()> {
     for place in damage::Place::ALL {
         let part = format!("damage of {place:?}");
         if !plan.wants(gate, &part) {
+            continue;
+        }
+        if gate.is_over() {
+            gate.skipped(&part, "there is no time left");
             continue;
         }
         let mut dice = Dice::new(plan.seed);

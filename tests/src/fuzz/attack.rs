@@ -77,8 +77,9 @@ pub fn connections(victim: &Victim, count: usize) -> Result<Value> {
 /// # Errors
 /// A length is believed before its bytes have come, or memory is not given back.
 pub fn giant_messages(victim: &Victim) -> Result<Value> {
-    let (_, longest) = victim.beside(|| {
-        // Two hundred claims of the largest message that is taken, with little behind them.
+    let before = resident_bytes(Some(victim.server.pid()?))?;
+    let (with_claims, longest) = victim.beside(|| {
+        // Claims of almost the largest message that is taken, with little behind them.
         let mut liars = Vec::new();
         for _ in 0..60 {
             let mut liar = Raw::session(victim.server.postgres)?;
@@ -99,9 +100,9 @@ pub fn giant_messages(victim: &Victim) -> Result<Value> {
             ensure!(state == "08P01" && fatal, "a start-up packet of {claim} bytes is answered with {state}");
         }
         std::thread::sleep(Duration::from_millis(300));
-        Ok(())
+        resident_bytes(Some(victim.server.pid()?))
     })?;
-    let claims_growth = victim.growth_mib();
+    let claims_growth = mib(with_claims.saturating_sub(before));
     ensure!(claims_growth < 64, "claims alone make memory grow by {claims_growth} MiB");
     // One that is as large as it says: it may take what it says, for as long as it lasts.
     let mut session = Raw::session(victim.server.postgres)?;

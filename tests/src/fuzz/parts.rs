@@ -114,7 +114,7 @@ pub fn run(gate: &mut Gate, plan: &Plan) -> Result<String> {
 /// An input that takes longer is printed.
 const SLOW: Duration = Duration::from_millis(300);
 /// An input that takes longer hangs.
-const HANGS: Duration = Duration::from_secs(10);
+const HANGS: Duration = Duration::from_secs(60);
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
