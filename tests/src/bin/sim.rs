@@ -1,6 +1,6 @@
 //! Runs the simulated cluster.
 //!
-//! `sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models] [--verbose] [--log FILTER]`: one run per
+//! `sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models | --logs] [--verbose] [--log FILTER]`: one run per
 //! seed, of SQL sessions unless it is told otherwise, with S seconds of virtual time under faults. Of each run that went
 //! wrong it prints the seed, what was wrong and how to replay it; it exits with 1 when there was one.
 //!
@@ -18,6 +18,7 @@ use rustydb_tests::{
     sim::{
         Course,
         campaign::{Kind, campaign},
+        run_log,
     },
 };
 
@@ -102,6 +103,7 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
     let seconds = number(&mut arguments, "--seconds", 20)?;
     let mut kinds = [Kind::Sql, Kind::Stores, Kind::Models].into_iter();
     let kind = kinds.find(|kind| take_flag(&mut arguments, kind.option())).unwrap_or(Kind::Sql);
+    let logs = take_flag(&mut arguments, "--logs");
     let is_verbose = take_flag(&mut arguments, "--verbose");
     if let Some(filter) = take_option(&mut arguments, "--log")? {
         tracing_subscriber::fmt()
@@ -121,8 +123,11 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
     };
     nothing_left(
         &arguments,
-        "--seed, --seeds, --seconds, --sql, --stores, --models, --verbose, --log, and gate as the first",
+        "--seed, --seeds, --seconds, --sql, --stores, --models, --logs, --verbose, --log, and gate as the first",
     )?;
+    if logs {
+        return replay_logs(seeds);
+    }
     let (mut failed, mut virtual_time, mut acknowledged) = (Vec::new(), Duration::ZERO, 0);
     for seed in seeds.clone() {
         let course = Course::new(seed, Duration::from_secs(seconds));
@@ -157,5 +162,22 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
         virtual_time.as_secs_f64(),
         failed.len()
     );
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The log alone.
+fn replay_logs(seeds: Range<u64>) -> Result<ExitCode> {
+    let (mut failed, mut acknowledged) = (Vec::new(), 0);
+    for seed in seeds {
+        let report = run_log(Course::new(seed, Duration::ZERO));
+        acknowledged += report.acknowledged;
+        if let Some(wrong) = report.wrong.first() {
+            println!(
+                "seed {seed} went wrong; replay: cargo run -p rustydb-tests --bin sim -- --seed {seed} --logs\n  {wrong}"
+            );
+            failed.push(seed);
+        }
+    }
+    println!("{acknowledged} steps of logs acknowledged, {} seeds went wrong: {failed:?}", failed.len());
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
