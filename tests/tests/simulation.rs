@@ -57,7 +57,8 @@ fn seeds_that_failed_once_fail_no_more() {
 #[test]
 fn acknowledged_work_of_a_log_survives_crashes_and_nothing_else_appears() {
     let mut acknowledged = 0;
-    for seed in 0..20 {
+    // The last three found what was written to a segment whose name was not durable.
+    for seed in (0..20).chain([27, 56, 57]) {
         let report = sim::run_log(course(seed));
         assert_eq!(report.wrong, Vec::<String>::new(), "seed {seed}");
         acknowledged += report.acknowledged;

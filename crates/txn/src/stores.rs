@@ -50,6 +50,8 @@ impl Stores {
         let disk = env.disk();
         disk.create_dir_all(&dir)?;
         let number = if disk.exists(&dir.join(POINTER))? {
+            // Whoever wrote it may have been killed before its name was durable, and what it does not name is removed.
+            disk.sync_dir(&dir)?;
             read_pointer(env, &dir)?
         } else {
             write_pointer(env, &dir, 1)?;

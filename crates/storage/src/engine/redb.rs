@@ -67,6 +67,10 @@ impl RedbEngine {
         }
         let file = disk.open(path, OpenMode::ReadWrite).map_err(io_failed)?;
         let database = open_database(path, &file, cache_size_bytes)?;
+        // What it says to be stored, and its name, may be in memory only if the process was killed before: the log is
+        // shortened by what this says.
+        file.sync_all().map_err(io_failed)?;
+        disk.sync_dir(path.parent().unwrap_or(Path::new("."))).map_err(io_failed)?;
         Ok(RedbEngine {
             database: parking_lot::RwLock::new(database),
             disk,

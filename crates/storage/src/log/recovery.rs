@@ -50,6 +50,11 @@ pub(super) fn open(env: &Env, dir: &Path, config: LogConfig) -> Result<(Shared, 
         io::ErrorKind::WouldBlock => LogError::Locked { path: dir.to_owned() },
         _ => at_dir(error),
     })?;
+    // A process that was killed may have begun a segment whose name is in memory only. What is written to that from now
+    // on must not be lost with it.
+    if !ambient::has_bug(Bug::NamesNotSynced) {
+        disk.sync_dir(dir).map_err(at_dir)?;
+    }
     let (found, spares) = inspect(&**disk, dir, &config)?;
     let mut replay = Replay::default();
     let mut segments = BTreeMap::new();
