@@ -54,6 +54,8 @@ impl Victim {
         server.wait_ready()?;
         let mut session = Raw::session(server.postgres)?;
         session.run("CREATE TABLE t (a int PRIMARY KEY, b text)")?;
+        // One that no mangled statement drops or alters by chance.
+        session.run("CREATE TABLE kept_for_the_steady_session (a int PRIMARY KEY, b text)")?;
         session.run("INSERT INTO t SELECT i, 'row ' || i FROM generate_series(1, 1000) AS g(i)")?;
         for _ in 0..200 {
             session.run("SELECT count(*), max(b) FROM t")?;
@@ -114,8 +116,9 @@ impl Victim {
                 let mut longest = Duration::ZERO;
                 while !over.load(Ordering::Relaxed) {
                     let asked = Instant::now();
-                    let (_, error) =
-                        session.run("SELECT b FROM t WHERE a = 7").context("the steady session")?;
+                    let (_, error) = session
+                        .run("SELECT b FROM kept_for_the_steady_session WHERE a = 7")
+                        .context("the steady session")?;
                     ensure!(error.is_none(), "the steady session is answered with {error:?}");
                     longest = longest.max(asked.elapsed());
                     self.look()?;
