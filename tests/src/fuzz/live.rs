@@ -24,6 +24,8 @@ use crate::server::{Server, TRUST_LOOPBACK};
 
 /// What memory may grow by.
 pub const GROWTH_BYTES_MAX: u64 = 200 << 20;
+/// And by so much more for each of thousands of connections, which is kept for the next ones when they have gone.
+pub const CONNECTION_BYTES_MAX: u64 = 64 << 10;
 /// Longest wait for an answer that must come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -35,6 +37,7 @@ pub struct Victim {
     pub base_bytes: u64,
     /// The most that was seen since.
     pub most_bytes: AtomicU64,
+    growth_bytes_max: AtomicU64,
     cluster: String,
     _folder: tempfile::TempDir,
 }
@@ -61,7 +64,14 @@ impl Victim {
             session.run("SELECT count(*), max(b) FROM t")?;
         }
         let base_bytes = resident_bytes(Some(server.pid()?))?;
-        Ok(Victim { server, base_bytes, most_bytes: AtomicU64::new(base_bytes), cluster, _folder: folder })
+        Ok(Victim {
+            server,
+            base_bytes,
+            most_bytes: AtomicU64::new(base_bytes),
+            growth_bytes_max: AtomicU64::new(GROWTH_BYTES_MAX),
+            cluster,
+            _folder: folder,
+        })
     }
 
     /// Looks at the process.
@@ -73,9 +83,15 @@ impl Victim {
         let now =
             resident_bytes(Some(pid)).with_context(|| format!("the server is gone:\n{}", self.tail()))?;
         self.most_bytes.fetch_max(now, Ordering::Relaxed);
-        let bound = self.base_bytes + GROWTH_BYTES_MAX;
+        let bound = self.base_bytes + self.growth_bytes_max.load(Ordering::Relaxed);
         ensure!(now <= bound, "the server has {} MiB, {} at first", mib(now), mib(self.base_bytes));
         Ok(())
+    }
+
+    /// From now on its memory may grow by what so many connections take.
+    pub fn allow_connections(&self, count: usize) {
+        let more = count as u64 * CONNECTION_BYTES_MAX;
+        self.growth_bytes_max.store(GROWTH_BYTES_MAX + more, Ordering::Relaxed);
     }
 
     /// The most that its memory grew by, in MiB.
@@ -90,7 +106,7 @@ impl Victim {
     /// It is not.
     pub fn serves(&self) -> Result<()> {
         let mut session = Raw::session(self.server.postgres).with_context(|| self.tail())?;
-        let (tags, error) = session.run("SELECT count(*) FROM t")?;
+        let (tags, error) = session.run("SELECT count(*) FROM kept_for_the_steady_session")?;
         ensure!(error.is_none(), "a plain query is answered with {error:?} ({tags})");
         Ok(())
     }
