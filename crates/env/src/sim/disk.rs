@@ -121,6 +121,13 @@ impl Change {
     }
 }
 
+/// The first `length` bytes of a write at `offset`, cut at the last sector that is whole: a file system takes a write that
+/// fails up to some block.
+fn whole_sectors(offset: usize, bytes: &[u8], length: usize) -> &[u8] {
+    let end = (offset + length) / SECTOR_SIZE_BYTES * SECTOR_SIZE_BYTES;
+    bytes.get(..end.saturating_sub(offset)).unwrap_or_default()
+}
+
 impl SimDisk {
     pub(super) fn new(seed: u64) -> SimDisk {
         let root = BTreeMap::from([(PathBuf::from("/"), Entry::Directory)]);
@@ -301,8 +308,9 @@ impl Platter {
     fn write(&mut self, epoch: u64, file: u64, offset: usize, bytes: &[u8]) -> io::Result<()> {
         let failure = self.begin_partial(epoch)?;
         let fits = self.length_max(file).saturating_sub(offset);
-        if let Some(part) = bytes.get(..fits).filter(|part| part.len() < bytes.len()) {
+        if fits < bytes.len() {
             // As a file system does: what fits is there, and then the error.
+            let part = whole_sectors(offset, bytes, fits);
             self.change(file, Change::Write { offset, bytes: part.to_vec() })?;
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
@@ -311,7 +319,7 @@ impl Platter {
         }
         if failure.is_some() || self.chance(self.faults.write_errors_ppm) {
             let part = below(self.rng.next_u64(), bytes.len() as u64 + 1);
-            let part = bytes.get(..usize::try_from(part).unwrap_or(0)).unwrap_or_default();
+            let part = whole_sectors(offset, bytes, usize::try_from(part).unwrap_or(0));
             self.change(file, Change::Write { offset, bytes: part.to_vec() })?;
             return Err(failure.map_or_else(|| io::Error::other("simulated write error"), DiskFailure::error));
         }
