@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use rustydb_env::{Bug, Disk, Env, OpenMode, ambient};
+use rustydb_env::{Bug, Disk, Env, OpenMode};
 use rustydb_types::ids::GroupId;
 use rustydb_types::position::LogPosition;
 
@@ -52,7 +52,7 @@ pub(super) fn open(env: &Env, dir: &Path, config: LogConfig) -> Result<(Shared, 
     })?;
     // A process that was killed may have begun a segment whose name is in memory only. What is written to that from now
     // on must not be lost with it.
-    if !ambient::has_bug(Bug::NamesNotSynced) {
+    if !env.has_bug(Bug::NamesNotSynced) {
         disk.sync_dir(dir).map_err(at_dir)?;
     }
     let (found, spares) = inspect(&**disk, dir, &config)?;
@@ -66,7 +66,7 @@ pub(super) fn open(env: &Env, dir: &Path, config: LogConfig) -> Result<(Shared, 
         let file = disk.open(&segment.path, OpenMode::ReadWrite).map_err(at_dir)?;
         if next.is_none() {
             let (end, leftovers_end) = end;
-            repair(&segment.path, &*file, &bytes, end, leftovers_end)?;
+            repair(env, &segment.path, &*file, &bytes, end, leftovers_end)?;
             current = Some(Current {
                 header: segment.header,
                 path: segment.path.clone(),
@@ -184,6 +184,7 @@ fn read_all(disk: &dyn Disk, segment: &Found) -> Result<Vec<u8>, LogError> {
 /// Wipes what a crash left behind the end, and makes what is before it durable: a process that was killed may
 /// have left it in the page cache only, and the next batch will claim that it had been synced.
 fn repair(
+    env: &Env,
     path: &Path,
     file: &dyn rustydb_env::File,
     bytes: &[u8],
@@ -191,12 +192,12 @@ fn repair(
     leftovers_end: u64,
 ) -> Result<(), LogError> {
     let at_path = |error| LogError::io(path, error);
-    if leftovers_end > end && !ambient::has_bug(Bug::TornTailKept) {
+    if leftovers_end > end && !env.has_bug(Bug::TornTailKept) {
         let count = usize::try_from(leftovers_end.min(bytes.len() as u64) - end).unwrap_or(0);
         tracing::info!(?path, end, bytes = count, "log: torn tail of a crash removed");
         file.write_at(end, &vec![0u8; count]).map_err(at_path)?;
     }
-    if ambient::has_bug(Bug::RecoveryNotSynced) {
+    if env.has_bug(Bug::RecoveryNotSynced) {
         return Ok(());
     }
     file.sync_data().map_err(at_path)
