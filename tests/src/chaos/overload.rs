@@ -26,12 +26,11 @@ const TIMES: usize = 10;
 /// Bound of a group's proposals, as in the default configuration.
 const UNCOMMITTED_MAX: f64 = 100_000.0;
 
-/// Memory that a node may take: what it plans with (256 MiB), its code, its connections, and about 4 MiB for the thread
-/// of each statement that computes or waits for its turn to, which may be all 240 at the leader.
-const MEMORY_MAX_MIB: u64 = 1600;
+/// Memory that a node may take: what it plans with (256 MiB), its code, its threads and its connections.
+const MEMORY_MAX_MIB: u64 = 700;
 
 /// Gross failures: see the module.
-const GOODPUT_MIN: f64 = 0.2;
+const GOODPUT_MIN: f64 = 0.33;
 const OPERATOR_MAX: Duration = Duration::from_secs(8);
 
 /// What was seen of the nodes while clients worked.

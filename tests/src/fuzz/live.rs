@@ -24,8 +24,6 @@ use crate::server::{Server, TRUST_LOOPBACK};
 
 /// What memory may grow by.
 pub const GROWTH_BYTES_MAX: u64 = 200 << 20;
-/// And by so much more for each of thousands of connections, which is kept for the next ones when they have gone.
-pub const CONNECTION_BYTES_MAX: u64 = 64 << 10;
 /// Longest wait for an answer that must come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -37,7 +35,6 @@ pub struct Victim {
     pub base_bytes: u64,
     /// The most that was seen since.
     pub most_bytes: AtomicU64,
-    growth_bytes_max: AtomicU64,
     cluster: String,
     _folder: tempfile::TempDir,
 }
@@ -64,14 +61,7 @@ impl Victim {
             session.run("SELECT count(*), max(b) FROM t")?;
         }
         let base_bytes = resident_bytes(Some(server.pid()?))?;
-        Ok(Victim {
-            server,
-            base_bytes,
-            most_bytes: AtomicU64::new(base_bytes),
-            growth_bytes_max: AtomicU64::new(GROWTH_BYTES_MAX),
-            cluster,
-            _folder: folder,
-        })
+        Ok(Victim { server, base_bytes, most_bytes: AtomicU64::new(base_bytes), cluster, _folder: folder })
     }
 
     /// Looks at the process.
@@ -83,15 +73,9 @@ impl Victim {
         let now =
             resident_bytes(Some(pid)).with_context(|| format!("the server is gone:\n{}", self.tail()))?;
         self.most_bytes.fetch_max(now, Ordering::Relaxed);
-        let bound = self.base_bytes + self.growth_bytes_max.load(Ordering::Relaxed);
+        let bound = self.base_bytes + GROWTH_BYTES_MAX;
         ensure!(now <= bound, "the server has {} MiB, {} at first", mib(now), mib(self.base_bytes));
         Ok(())
-    }
-
-    /// From now on its memory may grow by what so many connections take.
-    pub fn allow_connections(&self, count: usize) {
-        let more = count as u64 * CONNECTION_BYTES_MAX;
-        self.growth_bytes_max.store(GROWTH_BYTES_MAX + more, Ordering::Relaxed);
     }
 
     /// The most that its memory grew by, in MiB.
