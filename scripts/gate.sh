@@ -42,13 +42,13 @@ wanted=("$@")
 for one in "${wanted[@]}"; do
   case $one in
     simulation) part simulation 450 sim gate --base "$base" ;;
-    # A third of the planted bugs at each change, all of them in a soak.
+    # A third of the planted bugs at each commit, all of them in a soak.
     bugs)
       if [ "$scale" -gt 1 ]; then part bugs 120 sim bugs
       else part bugs 120 sim bugs --third "$(($(git rev-list --count HEAD 2>/dev/null || echo 0) % 3))"; fi ;;
     crash-lab) part crash-lab 170 crash-lab ;;
     chaos) part chaos 250 chaos ;;
-    # 40 kills at commit time at each change, 1,000 in a soak.
+    # 40 kills at commit time, 1,000 in a soak.
     commits) part commits 70 kill-commit --kills "$((scale > 1 ? 1000 : 40))" ;;
     fuzz) part fuzz 100 fuzz ;;
     *) echo "there is no part $one; there are simulation, bugs, crash-lab, chaos, commits and fuzz" >&2; exit 2 ;;
