@@ -111,11 +111,6 @@ impl Backend for OsBackend {
         false
     }
 
-    fn can_hand_over(&self) -> bool {
-        tokio::runtime::Handle::try_current()
-            .is_ok_and(|runtime| runtime.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread)
-    }
-
     #[cfg(feature = "planted_bugs")]
     fn has_bug(&self, _: crate::bug::Bug) -> bool {
         false

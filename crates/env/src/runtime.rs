@@ -32,8 +32,6 @@ pub(crate) trait Backend: Send + Sync {
     fn io_pause(&self) -> Option<Sleep>;
     fn trace(&self, bytes: &[u8]);
     fn is_simulated(&self) -> bool;
-    /// Whether the tasks of the calling thread can be handed to another.
-    fn can_hand_over(&self) -> bool;
     #[cfg(feature = "planted_bugs")]
     fn has_bug(&self, bug: Bug) -> bool;
 }
@@ -153,15 +151,12 @@ impl Env {
         TaskHandle::new(name, receiver, abort)
     }
 
-    /// Does work that may take long, on the calling thread: whatever else waits for this thread is handed to another. The
-    /// work is that of the calling task, which is not polled meanwhile. A few of them per core compute at once, in turns;
-    /// see [`ambient::share_turn`](crate::ambient::share_turn). In the simulator it takes no time.
+    /// Does work that may take long, on the calling thread. The work is that of the calling task, which is not polled
+    /// meanwhile. When it has lasted for about a millisecond, whatever else waits for this thread is handed to another, and
+    /// a few of them per core compute at once, in turns; both happen where the work says so, see
+    /// [`ambient::share_turn`](crate::ambient::share_turn). In the simulator it takes no time.
     pub fn in_place<T>(&self, work: impl FnOnce() -> T) -> T {
-        if self.backend.can_hand_over() {
-            tokio::task::block_in_place(|| crate::os::compute(work))
-        } else {
-            work()
-        }
+        if self.is_simulated() { work() } else { crate::os::compute(work) }
     }
 
     /// Runs work that blocks, away from the reactor threads; in the simulator at once, in place.

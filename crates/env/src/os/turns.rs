@@ -1,21 +1,32 @@
 //! Turns at computing, so that hundreds of statements that compute leave the cores to those that do not.
 //!
-//! Work that was handed its thread ([`Env::in_place`](crate::Env::in_place)) computes while it has one of a few turns per
-//! core. When its turn has lasted [`TURN`] and others wait, it goes to the end of a second queue: those that have just
-//! come, and may be done in no time, go before those that go on, but for one in [`FRESH_MAX`].
+//! ```text
+//! begins ── within BRIEF ──> done                    on its thread, which serves tasks: no other thread, no queue
+//!    └──── longer ──> hands its thread's tasks over, waits for a turn ── TURN ──> waits again, if others do ── ...
+//! ```
+//!
+//! The most statements are done within [`BRIEF`]: whoever waits for them waits in the runtime's queue of tasks, where a
+//! task costs what it keeps and nothing else. Only work that goes on keeps its thread while it waits, a stack and an
+//! allocator's heap with it; there are a few turns per core. When a turn has lasted [`TURN`] and others wait, it goes to
+//! the end of a second queue: those that wait for their first go before those that go on, but for one in [`FRESH_MAX`].
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, LazyLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+/// How long one computes on a thread that serves other tasks too.
+const BRIEF: Duration = Duration::from_millis(1);
 /// How long one computes while others wait.
 const TURN: Duration = Duration::from_millis(5);
-/// So many that have just come go before one that goes on.
+/// How long a thread that hands over its tasks waits at most for another to take them; after a turn it tries again.
+const HAND_OVER_MAX: Duration = Duration::from_millis(10);
+/// So many that wait for their first turn go before one that goes on.
 const FRESH_MAX: usize = 4;
 /// Turns per core. More than one, since what has a turn may wait for the disk.
 const TURNS_PER_CORE: usize = 4;
@@ -24,21 +35,62 @@ static TURNS: LazyLock<Turns> = LazyLock::new(|| {
     Turns::new(TURNS_PER_CORE * std::thread::available_parallelism().map_or(2, std::num::NonZero::get))
 });
 
-thread_local! {
-    /// Since when this thread has its turn.
-    static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+/// Where the work of a thread stands.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// It has begun then, and may be done in no time.
+    Brief(Instant),
+    /// It has had its turn since then, and whether its thread's tasks are those of another.
+    Turn(Instant, bool),
 }
 
-/// Computes in a turn of this process.
+thread_local! {
+    /// Work of this thread, if it has any.
+    static WORK: Cell<Option<Stage>> = const { Cell::new(None) };
+}
+
+/// Computes, in turns with others of this process if it takes long.
 pub(crate) fn compute<T>(work: impl FnOnce() -> T) -> T {
     TURNS.compute(work)
 }
 
-/// Between two parts of what computes: lets others have the turn, if it has lasted and they wait.
+/// Between two parts of what computes: hands over the thread's tasks when they have waited for long, and lets others have
+/// the turn, if it has lasted and they wait.
 pub(crate) fn share() {
-    if let Some(since) = SINCE.get() {
-        TURNS.share(since);
+    match WORK.get() {
+        Some(Stage::Brief(since)) if since.elapsed() >= BRIEF && serves_tasks() => {
+            let is_handed_over = hand_over(|| TURNS.take(true));
+            WORK.set(Some(Stage::Turn(Instant::now(), is_handed_over)));
+        }
+        Some(Stage::Turn(since, was_handed_over)) if since.elapsed() >= TURN => {
+            let is_handed_over = if was_handed_over {
+                TURNS.pass();
+                true
+            } else {
+                hand_over(|| TURNS.pass())
+            };
+            WORK.set(Some(Stage::Turn(Instant::now(), is_handed_over)));
+        }
+        _ => {}
     }
+}
+
+/// Whether the tasks of this thread can be handed to another.
+fn serves_tasks() -> bool {
+    let flavor = tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    matches!(flavor, Ok(tokio::runtime::RuntimeFlavor::MultiThread))
+}
+
+/// Waits for a turn while another thread takes the tasks of this one; whether it has.
+fn hand_over(wait: impl FnOnce()) -> bool {
+    tokio::task::block_in_place(|| {
+        // What takes the tasks is work of the runtime's pool that has just been given to it, and the pool begins its work
+        // in order: when this begins, that has. A thread that does not wait for it may get its tasks back untouched.
+        let (begins, begun) = std::sync::mpsc::channel::<()>();
+        tokio::task::spawn_blocking(move || drop(begins));
+        wait();
+        begun.recv_timeout(HAND_OVER_MAX) == Err(RecvTimeoutError::Disconnected)
+    })
 }
 
 struct Turns {
@@ -49,11 +101,11 @@ struct Turns {
 #[derive(Default)]
 struct Queue {
     free: usize,
-    /// Those that have just come.
+    /// Those that wait for their first turn.
     fresh: VecDeque<Arc<Waiting>>,
     /// Those that go on.
     spent: VecDeque<Arc<Waiting>>,
-    /// How many that had just come were served since one that goes on was.
+    /// How many that waited for their first were served since one that goes on was.
     fresh_served: usize,
 }
 
@@ -86,28 +138,28 @@ impl Turns {
 
     fn compute<T>(&self, work: impl FnOnce() -> T) -> T {
         /// Gives the turn back, after a panic too.
-        struct Given<'a>(&'a Turns);
-        impl Drop for Given<'_> {
+        struct Ended<'a>(&'a Turns);
+        impl Drop for Ended<'_> {
             fn drop(&mut self) {
-                SINCE.set(None);
-                self.0.give_back();
+                if let Some(Stage::Turn(..)) = WORK.take() {
+                    self.0.give_back();
+                }
             }
         }
-        if SINCE.get().is_some() {
-            // Within work that has a turn.
+        if WORK.get().is_some() {
+            // Within other work.
             return work();
         }
-        self.take(true);
-        SINCE.set(Some(Instant::now()));
-        let _given = Given(self);
+        WORK.set(Some(Stage::Brief(Instant::now())));
+        let _ended = Ended(self);
         work()
     }
 
-    fn share(&self, since: Instant) {
-        if self.waiting.load(Ordering::Relaxed) > 0 && since.elapsed() >= TURN {
+    /// Passes the turn to those that wait, if any do, and waits for the next.
+    fn pass(&self) {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
             self.give_back();
             self.take(false);
-            SINCE.set(Some(Instant::now()));
         }
     }
 
@@ -156,6 +208,9 @@ mod tests {
             for _ in 0..12 {
                 scope.spawn(|| {
                     turns.compute(|| {
+                        // As if it had not been brief.
+                        turns.take(true);
+                        WORK.set(Some(Stage::Turn(Instant::now(), true)));
                         for _ in 0..20 {
                             let now = computing.fetch_add(1, Ordering::SeqCst) + 1;
                             most.fetch_max(now, Ordering::SeqCst);
@@ -163,7 +218,7 @@ mod tests {
                             turns.compute(|| std::thread::sleep(Duration::from_micros(500)));
                             computing.fetch_sub(1, Ordering::SeqCst);
                             // As if the turn had lasted: so each is passed on many times.
-                            turns.share(Instant::now().checked_sub(TURN).unwrap());
+                            turns.pass();
                         }
                         done.fetch_add(1, Ordering::SeqCst);
                     });
@@ -190,9 +245,40 @@ mod tests {
     #[test]
     fn a_panic_gives_the_turn_back() {
         let turns = Turns::new(1);
-        let fallen =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| turns.compute(|| panic!("planned"))));
+        let fallen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            turns.compute(|| {
+                turns.take(true);
+                WORK.set(Some(Stage::Turn(Instant::now(), true)));
+                panic!("planned")
+            });
+        }));
         assert!(fallen.is_err());
-        assert_eq!(turns.compute(|| 7), 7);
+        assert_eq!((turns.compute(|| 7), turns.queue.lock().free), (7, 1));
+    }
+
+    #[test]
+    fn long_work_leaves_the_only_thread_of_tasks_to_others_and_brief_work_takes_no_turn() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let (told, hears) = std::sync::mpsc::channel();
+        runtime.block_on(async {
+            let long = tokio::spawn(async move {
+                compute(|| {
+                    share();
+                    assert!(matches!(WORK.get(), Some(Stage::Brief(_))));
+                    // As if it had lasted; another task must be served before it ends.
+                    WORK.set(Some(Stage::Brief(Instant::now().checked_sub(BRIEF).unwrap())));
+                    let mut is_served = false;
+                    while !is_served {
+                        share();
+                        assert!(matches!(WORK.get(), Some(Stage::Turn(..))));
+                        is_served = hears.try_recv().is_ok();
+                    }
+                });
+                assert!(WORK.get().is_none());
+            });
+            let other = tokio::spawn(async move { told.send(()).unwrap() });
+            other.await.unwrap();
+            long.await.unwrap();
+        });
     }
 }

@@ -84,10 +84,6 @@ impl Backend for SimBackend {
         true
     }
 
-    fn can_hand_over(&self) -> bool {
-        false
-    }
-
     #[cfg(feature = "planted_bugs")]
     fn has_bug(&self, bug: crate::bug::Bug) -> bool {
         self.core.has_bug(bug)

@@ -47,11 +47,7 @@ impl Execution {
         let mut input = self.input.take().unwrap_or_else(|| State::open(node));
         let eval = context.eval(&self.params);
         let run = self.run(txn, context, &eval);
-        let batch = if node.is_brief() {
-            operator::next(node, &mut input, &run)
-        } else {
-            ambient::in_place(|| operator::next(node, &mut input, &run))
-        };
+        let batch = ambient::in_place(|| operator::next(node, &mut input, &run));
         self.input = Some(input);
         batch
     }

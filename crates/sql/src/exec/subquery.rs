@@ -108,17 +108,13 @@ impl Subquery {
     fn answer(&self, row: &[Value], context: &EvalContext<'_>) -> Result<Value, SqlError> {
         let run = Run::of(context)?;
         if self.outer.is_empty() {
-            let kept = run.state.subquery(self.id, || self.in_place(|| self.keep(run)))?;
+            let kept = run.state.subquery(self.id, || ambient::in_place(|| self.keep(run)))?;
             return self.answer_kept(&kept, row, context);
         }
-        let (answer, bytes) = run.state.measured(|| self.in_place(|| self.answer_anew(run, row, context)));
+        let (answer, bytes) =
+            run.state.measured(|| ambient::in_place(|| self.answer_anew(run, row, context)));
         run.state.release_measured(bytes);
         answer
-    }
-
-    /// The plan of the statement around it may be brief, and this one not.
-    fn in_place<T>(&self, work: impl FnOnce() -> T) -> T {
-        if self.plan.is_brief() { work() } else { ambient::in_place(work) }
     }
 
     fn answer_anew(

@@ -381,6 +381,36 @@ fn rows_are_written_found_changed_and_removed() {
 }
 
 #[test]
+fn an_integer_of_another_width_is_looked_up_in_an_index() {
+    let unique = "Index Scan using t_pkey on t  (rows=1)\n  Index Cond: 1 column(s), 1 range(s)";
+    let ranged = "Aggregate  (rows=1)\n  ->  Index Scan using t_pkey on t  (rows=62)\n        \
+                  Index Cond: 1 column(s), 1 range(s)\n        Filter: yes";
+    let equal = "Index Scan using s on t  (rows=32)\n  Index Cond: 1 column(s), 1 range(s)";
+    script(&[
+        ("CREATE TABLE t (a bigint PRIMARY KEY, b smallint)", "CREATE TABLE"),
+        ("CREATE INDEX s ON t (b)", "CREATE INDEX"),
+        ("INSERT INTO t SELECT g, g % 10 FROM generate_series(-20, 3000) g", "INSERT 0 3021"),
+        ("EXPLAIN SELECT b FROM t WHERE a = 7", unique),
+        ("SELECT b FROM t WHERE a = 7", "7"),
+        ("EXPLAIN SELECT b FROM t WHERE 7::smallint = a", unique),
+        ("SELECT b FROM t WHERE 7::smallint = a", "7"),
+        ("SELECT b FROM t WHERE a = NULL::int", ""),
+        ("EXPLAIN SELECT count(*) FROM t WHERE a > 2990", ranged),
+        ("SELECT count(*), min(a) FROM t WHERE a > 2990", "10|2991"),
+        ("SELECT count(*), max(a) FROM t WHERE -15 >= a", "6|-15"),
+        ("EXPLAIN SELECT a FROM t WHERE b = 3", equal),
+        ("SELECT count(*) FROM t WHERE b = 3", "300"),
+        // No smallint is so large, and all are smaller.
+        ("SELECT count(*) FROM t WHERE b = 100000", "0"),
+        ("SELECT count(*) FROM t WHERE b < 100000", "3021"),
+        (
+            "SELECT x.b, y.a FROM (VALUES (5), (6)) AS v(n) JOIN t x ON x.a = v.n JOIN t y ON y.a = x.b",
+            "5|5\n6|6",
+        ),
+    ]);
+}
+
+#[test]
 fn the_schema_changes_under_rows() {
     script(&[
         ("CREATE TABLE t (a int, b text)", "CREATE TABLE"),

@@ -296,20 +296,6 @@ impl Node {
         Self::Values { rows: vec![Vec::new()], width: 0 }
     }
 
-    /// Whether the next rows are there at once, however large the tables are; what expressions of the plan compute in
-    /// subqueries is not counted, which see to it themselves.
-    #[must_use]
-    pub fn is_brief(&self) -> bool {
-        match self {
-            Self::Values { .. } => true,
-            Self::Scan(scan) => !scan.path.probes.is_empty() && scan.path.unique,
-            Self::Filter { input, .. } | Self::Project { input, .. } | Self::Limit { input, .. } => {
-                input.is_brief()
-            }
-            _ => false,
-        }
-    }
-
     /// The number of values in each row.
     #[must_use]
     pub fn width(&self) -> usize {

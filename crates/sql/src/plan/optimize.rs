@@ -209,12 +209,8 @@ impl Optimizer<'_> {
                 Expr::Column { index, .. } => {
                     let stored = scan.table.columns.get(*index)?;
                     let stored = crate::bind::from::column_type(stored.data_type);
-                    path::same_key(stored, left.ty()).then(|| Condition {
-                        column: *index,
-                        op: CompareOp::Eq,
-                        values: vec![left.clone()],
-                        conjunct: None,
-                    })
+                    let value = path::keyed(stored, left.clone())?;
+                    Some(Condition { column: *index, op: CompareOp::Eq, values: vec![value], conjunct: None })
                 }
                 _ => None,
             })

@@ -1,11 +1,12 @@
 //! Access paths: which index answers which part of a predicate.
 
 use rustydb_types::datatype::{BaseType, DataType};
+use rustydb_types::value::Value;
 
 use super::node::{Probe, Scan};
 use crate::bind::from::column_type;
 use crate::catalog::{IndexDescriptor, TableDescriptor, TableStatistics};
-use crate::scalar::{CompareOp, Expr};
+use crate::scalar::{CastContext, CompareOp, Expr, coerce};
 
 /// Rows of a table that was never analyzed.
 const DEFAULT_ROWS: f64 = 1000.0;
@@ -66,19 +67,40 @@ pub fn condition(expr: &Expr, conjunct: usize, table: &TableDescriptor) -> Optio
         _ => return None,
     };
     let stored = column_type(table.columns.get(place)?.data_type);
-    values.iter().all(|value| same_key(stored, value.ty())).then_some(Condition {
-        column: place,
-        op,
-        values,
-        conjunct: Some(conjunct),
-    })
+    let values = values.into_iter().map(|value| keyed(stored, value)).collect::<Option<_>>()?;
+    Some(Condition { column: place, op, values, conjunct: Some(conjunct) })
 }
 
-/// Whether values of both types have the same key encoding.
+/// The value with the key encoding of a stored type, if one has the same order in both. Integers of all widths compare with
+/// each other without a cast, so a narrower one is widened here, and a wider constant that fits is narrowed.
 #[must_use]
-pub fn same_key(stored: DataType, given: DataType) -> bool {
+pub fn keyed(stored: DataType, value: Expr) -> Option<Expr> {
     let text = |ty: DataType| matches!(ty.base, BaseType::Text | BaseType::Varchar | BaseType::Name);
-    stored.base == given.base || (text(stored) && text(given))
+    let given = value.ty();
+    if stored.base == given.base || (text(stored) && text(given)) {
+        return Some(value);
+    }
+    let (wide, narrow) = (integer_width(stored)?, integer_width(given)?);
+    if let Expr::Const { value, .. } = &value {
+        let number = value.as_i64()?;
+        let value = match wide {
+            2 => Value::Int2(i16::try_from(number).ok()?),
+            4 => Value::Int4(i32::try_from(number).ok()?),
+            _ => Value::Int8(number),
+        };
+        return Some(Expr::Const { value, ty: stored });
+    }
+    if narrow < wide { coerce(value, stored, CastContext::Implicit).ok() } else { None }
+}
+
+/// Bytes of an integer of a type, if it is one.
+const fn integer_width(ty: DataType) -> Option<u8> {
+    match ty.base {
+        BaseType::Int2 => Some(2),
+        BaseType::Int4 => Some(4),
+        BaseType::Int8 => Some(8),
+        _ => None,
+    }
 }
 
 /// How well an index answers some conditions.
