@@ -1,8 +1,8 @@
-//! Ten times as many clients as the cluster needs to be busy: it must go on at its pace, within its bounds, and an
-//! operator must get through.
+//! Ten times as many clients as the cluster's peak needs: it must go on at its pace, within its bounds, and an operator
+//! must get through.
 //!
-//! The figures depend on the machine, so only gross failures fail: less than a third of the peak, an operator who waits
-//! for many seconds, a queue or memory beyond its bound, and of course a history that is wrong.
+//! The peak is the best that is seen with two numbers of clients; the overload is ten times those that reached it. Half of
+//! the time is overload: 15 s in a run of all sections, a minute with `--only overload --seconds 125`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,11 +17,14 @@ use super::run::Run;
 use super::workloads::Verdict;
 use super::workloads::set::Set;
 
-/// Clients that are enough to keep the cluster busy.
-const CLIENTS: usize = 24;
+/// Numbers of clients of which one keeps the cluster busy: few wait for the disk, many share its syncs.
+const CLIENTS: [usize; 2] = [24, 240];
 
 /// How many times as many there are then.
 const TIMES: usize = 10;
+
+/// Room for a third of the most of them at each node, and for the operator.
+const CONFIGURATION: &str = "[session]\nmax_connections = 1000\n";
 
 /// Bound of a group's proposals, as in the default configuration.
 const UNCOMMITTED_MAX: f64 = 100_000.0;
@@ -29,9 +32,11 @@ const UNCOMMITTED_MAX: f64 = 100_000.0;
 /// Memory that a node may take: what it plans with (256 MiB), its code, its threads and its connections.
 const MEMORY_MAX_MIB: u64 = 700;
 
-/// Gross failures: see the module.
-const GOODPUT_MIN: f64 = 0.33;
-const OPERATOR_MAX: Duration = Duration::from_secs(8);
+/// Acknowledged writes per second in the overload, as a part of the peak.
+const GOODPUT_MIN: f64 = 0.7;
+
+/// 99 of 100 of an operator's commands and new queries take no longer.
+const OPERATOR_P99_MAX_MS: u64 = 1000;
 
 /// What was seen of the nodes while clients worked.
 #[derive(Clone, Debug, Default)]
@@ -51,11 +56,11 @@ pub fn run(run: &mut Run, deadline: Instant, is_soak: bool) -> Result<()> {
     if run.gate.is_done(part) || !run.goes_on(deadline) {
         return Ok(());
     }
-    let nodes = run.cluster(3, 0, &Setup::default())?;
-    let time = if is_soak { Duration::from_secs(3600) } else { Duration::from_secs(60) };
-    // A fifth of the time shows the peak, half of it is overload, and the rest for what follows.
+    let nodes = run.cluster(3, 0, &Setup { configuration: CONFIGURATION.to_owned(), ..Setup::default() })?;
+    let time = if is_soak { Duration::from_secs(3600) } else { Duration::from_secs(125) };
+    // A quarter of the time shows the peak, half of it is overload, and the rest for what follows.
     let left = deadline.saturating_duration_since(Instant::now()).min(time);
-    let result = overload(run, &nodes, left / 5, left / 2);
+    let result = overload(run, &nodes, left / 8, left / 2);
     match result {
         Ok((histories, verdict, figures)) => {
             run.count(histories, &verdict);
@@ -72,28 +77,23 @@ fn overload(
     calm: Duration,
     storm: Duration,
 ) -> Result<(usize, Verdict, Value)> {
-    let mut goodput = Vec::new();
     let mut all = Vec::new();
-    let mut seen = Seen::default();
-    for (clients, time) in [(CLIENTS, calm), (CLIENTS * TIMES, storm)] {
-        let loads = vec![Load { workload: Arc::new(Set::new(run.history_number())), clients }];
-        let working = Working::start(&run.runtime, &nodes.targets(), &loads, &mut run.random)?;
-        // All are connected, and the first of them have their plans.
-        working.wait_for(clients)?;
-        let (before, started) = (working.progress.count(), Instant::now());
-        seen = watch(run, nodes, time)?;
-        let count = working.progress.count() - before;
-        goodput.push(count as f64 / started.elapsed().as_secs_f64());
-        working.end()?;
-        all.extend(loads);
+    let (mut peak, mut at) = (0.0, 0);
+    for clients in CLIENTS {
+        let (goodput, _) = work(run, nodes, clients, calm, &mut all)?;
+        println!("overload: {clients} clients, {} commits per second", goodput.round());
+        if goodput > peak {
+            (peak, at) = (goodput, clients);
+        }
     }
+    let (goodput, mut seen) = work(run, nodes, at * TIMES, storm, &mut all)?;
     last_look(&run.runtime, nodes, &all)?;
     let verdict = judge(&all, &run.keep, "overload")?;
-    let ratio = goodput[1] / goodput[0];
+    let ratio = goodput / peak;
     let (operator, queries) = (percentiles(&mut seen.operator), percentiles(&mut seen.queries));
     let figures = json!({
-        "clients": [CLIENTS, CLIENTS * TIMES],
-        "commits_per_second": [goodput[0].round(), goodput[1].round()],
+        "clients": [at, at * TIMES],
+        "commits_per_second": [peak.round(), goodput.round()],
         "goodput_percent_of_peak": (ratio * 100.0).round(),
         "operator_command_ms_p50_p99": operator,
         "operator_query_ms_p50_p99": queries,
@@ -104,9 +104,31 @@ fn overload(
     ensure!(seen.uncommitted <= UNCOMMITTED_MAX, "a queue went beyond its bound: {figures}");
     ensure!(seen.memory_mib <= MEMORY_MAX_MIB, "a node took too much memory: {figures}");
     ensure!(ratio >= GOODPUT_MIN, "the overload broke the throughput: {figures}");
-    let slowest = seen.operator.iter().max().copied().unwrap_or_default();
-    ensure!(slowest <= OPERATOR_MAX, "an operator's command took {slowest:?}: {figures}");
+    let slowest = operator[1].max(queries[1]);
+    ensure!(slowest <= OPERATOR_P99_MAX_MS, "an operator waits for {slowest} ms: {figures}");
     Ok((all.len(), verdict, figures))
+}
+
+/// Lets clients work for some time; gives their acknowledged writes per second and what was seen meanwhile.
+fn work(
+    run: &mut Run,
+    nodes: &Nodes,
+    clients: usize,
+    time: Duration,
+    all: &mut Vec<Load>,
+) -> Result<(f64, Seen)> {
+    let loads = vec![Load { workload: Arc::new(Set::new(run.history_number())), clients }];
+    let working = Working::start(&run.runtime, &nodes.targets(), &loads, &mut run.random)?;
+    // All are connected, and the first of them have their plans.
+    working.wait_for(clients)?;
+    let (before, started) = (working.progress.count(), Instant::now());
+    let seen = watch(run, nodes, time)?;
+    let count = working.progress.count() - before;
+    let goodput = count as f64 / started.elapsed().as_secs_f64();
+    println!("overload: {clients} clients were told {:?}", working.progress.errors());
+    working.end()?;
+    all.extend(loads);
+    Ok((goodput, seen))
 }
 
 /// Looks at the nodes as an operator does, again and again.
