@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 ended as asked; 1 failed; 2 the command line or the configuration is wrong.
 
+mod allocator;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,11 +11,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustydb_server::config::{Config, ConfigError, EngineChoice};
 use rustydb_server::dev::{self, DevOptions, Wanted};
 use rustydb_server::serve::{self, Parent};
-
-/// The system's allocator takes several times as long where threads hand buffers to each other, as they do here
-/// between the network, the log and apply.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A Raft-replicated SQL database that speaks PostgreSQL's protocol.
 #[derive(Debug, Parser)]
@@ -100,6 +97,7 @@ const FAILED: u8 = 1;
 const WRONG: u8 = 2;
 
 fn main() -> ExitCode {
+    allocator::set_up();
     match CommandLine::parse().command {
         Command::Dev(dev) => run_dev(dev),
         Command::Server { config, exit_with_parent } => {

@@ -115,9 +115,13 @@ pub fn giant_messages(victim: &Victim) -> Result<Value> {
     );
     drop(session);
     victim.serves()?;
+    // And it is given back when the session is over, not some time later.
+    let after = resident_bytes(Some(victim.server.pid()?))?;
+    let kept = mib(after.saturating_sub(before));
+    ensure!(kept < 64, "a statement of {} MiB leaves {kept} MiB in use", LARGE >> 20);
     Ok(json!({
         "growth_by_claims_mib": claims_growth, "longest_wait_ms": millis(longest),
-        "resident_after_mib": mib(resident_bytes(Some(victim.server.pid()?))?),
+        "resident_after_mib": mib(after), "kept_mib": kept,
     }))
 }
 
