@@ -52,7 +52,8 @@ fn patiently(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> 
 /// Changes a value in the engine's file of a node that is down. How many rows were changed.
 fn alter(store: &Path) -> Result<usize> {
     let name = std::fs::read_to_string(store.join("CURRENT"))?;
-    let engine = engine::open(EngineKind::Redb, &Env::os(), &store.join(name.trim()), 1 << 20)?;
+    let name = name.split_whitespace().next().unwrap_or_default();
+    let engine = engine::open(EngineKind::Redb, &Env::os(), &store.join(name), 1 << 20)?;
     let mut altered = Vec::new();
     engine.view()?.scan(ROWS, KeyRange::ALL, Direction::Forward, &mut |key, row| {
         if let Some(place) = row.windows(RIGHT.len()).position(|window| window == RIGHT) {

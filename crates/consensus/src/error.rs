@@ -64,6 +64,17 @@ pub enum ConsensusError {
         /// Why.
         reason: String,
     },
+    /// The stored state is damaged, and this node has the only copy of it.
+    #[error(
+        "group {group}: {reason}; this node has the only copy, so it is not opened and nothing is changed: \
+         put the data folder back from a copy"
+    )]
+    OnlyCopy {
+        /// The group.
+        group: GroupId,
+        /// What is damaged.
+        reason: String,
+    },
     /// A write or sync of the node's log has failed; the reason is fatal for the node.
     #[error("{reason}")]
     LogFailed {
@@ -101,7 +112,9 @@ impl ConsensusError {
             Self::UnknownGroup { .. } | Self::Removed { .. } | Self::Refused { .. } => {
                 ConsensusErrorKind::Refused
             }
-            Self::Stopped { .. } | Self::LogFailed { .. } | Self::Machine(_) => ConsensusErrorKind::Fatal,
+            Self::Stopped { .. } | Self::OnlyCopy { .. } | Self::LogFailed { .. } | Self::Machine(_) => {
+                ConsensusErrorKind::Fatal
+            }
         }
     }
 }

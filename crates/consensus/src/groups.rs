@@ -9,6 +9,7 @@ use std::{
 
 use openraft::{
     Raft,
+    async_runtime::WatchReceiver,
     errors::RaftError,
     raft::{
         AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, VoteRequest,
@@ -18,7 +19,10 @@ use parking_lot::{Mutex, RwLock};
 use rustydb_env::{Bug, Env, TaskGroup, sync::watch};
 use rustydb_proto::v1::{self, RaftFrame, raft_frame::Body, raft_refusal::Reason};
 use rustydb_storage::log::Log;
-use rustydb_types::ids::{GroupId, NodeId};
+use rustydb_types::{
+    ids::{GroupId, NodeId},
+    position::LogPosition,
+};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -221,7 +225,7 @@ impl Groups {
         let proposer = RaftProposer::new(&inner.config);
         let machine = inner.machines.open(id, &proposer)?;
         let cell = MachineCell::new(machine);
-        let log = LogStore::new(inner.log.group(id), inner.config.append_bytes_max);
+        let log = LogStore::new(inner.log.group(id), inner.config.append_bytes_max).keeping_members_of(&cell);
         if let Some((members, _)) = founding {
             let names = members.iter().map(|node| node.get()).collect();
             log.name_first_members(names).await.map_err(|error| ConsensusError::Stopped {
@@ -244,11 +248,37 @@ impl Groups {
             config: inner.config.clone(),
         };
         let stopped = |reason: String| ConsensusError::Stopped { group: id, reason };
-        let config = config.validate().map_err(|error| stopped(error.to_string()))?;
-        let machine = StateMachine::new(cell.clone());
-        let raft = Raft::new(inner.node.get(), Arc::new(config), network, log, machine)
-            .await
-            .map_err(|fatal| stopped(fatal.to_string()))?;
+        let config = Arc::new(config.validate().map_err(|error| stopped(error.to_string()))?);
+        let lose = |reason: &str| {
+            let floor = log.floor().map_err(|error| stopped(error.to_string()))?;
+            Ok::<(), ConsensusError>(cell.lose(reason, floor)?)
+        };
+        if let Some(reason) = unusable(&cell, log.purged()) {
+            lose(&reason)?;
+        }
+        let raft = loop {
+            let machine = StateMachine::new(cell.clone());
+            let opening =
+                Raft::new(inner.node.get(), Arc::clone(&config), network.clone(), log.clone(), machine);
+            // What is committed is applied first, and that may meet a damage. Dropped, the opening has begun nothing.
+            let reason = tokio::select! {
+                biased;
+                raft = opening => match (raft, cell.with(|machine| machine.damage())) {
+                    (Ok(raft), _) => break raft,
+                    (Err(_), Some(reason)) if !cell.is_lost() => reason,
+                    (Err(fatal), _) => return Err(stopped(fatal.to_string())),
+                },
+                reason = cell.damaged(), if !cell.is_lost() => reason,
+            };
+            lose(&reason)?;
+        };
+        if let Some(reason) = unusable(&cell, None).filter(|_| is_alone(&raft, inner.node)) {
+            let ended = raft.shutdown().await;
+            tracing::debug!(group = id.get(), ?ended, "the group is not opened");
+            // Found again at the next start, unless the files are brought back.
+            cell.with(|machine| machine.release())?;
+            return Err(ConsensusError::OnlyCopy { group: id, reason });
+        }
         let group = Group::start(GroupParts {
             id,
             node: inner.node,
@@ -316,6 +346,31 @@ impl Groups {
         futures_util::future::join_all(stopping).await;
         self.inner.tasks.shutdown(deadline).await;
     }
+}
+
+/// Why the stored state of a group cannot be gone on with: it is damaged, or gone.
+fn unusable(cell: &MachineCell, purged: Option<LogPosition>) -> Option<String> {
+    if let Some(reason) = cell.with(|machine| machine.lost().or_else(|| machine.damage())) {
+        return Some(reason);
+    }
+    let applied = cell.with(|machine| machine.applied()).position;
+    let is_gone = applied.map(|applied| applied.index) < purged.map(|purged| purged.index);
+    is_gone.then(|| {
+        let place = |at: Option<LogPosition>| at.map_or_else(|| "nothing".to_owned(), |at| at.to_string());
+        format!(
+            "the stored state has applied {}, and the log is purged through {}",
+            place(applied),
+            place(purged)
+        )
+    })
+}
+
+/// Whether nobody else has a vote or a copy.
+fn is_alone(raft: &Raft<TypeConfig, StateMachine>, node: NodeId) -> bool {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let members: Vec<u64> = metrics.membership_config.membership().nodes().map(|(id, _)| *id).collect();
+    members == [node.get()]
 }
 
 /// What a request comes to.

@@ -15,7 +15,7 @@ use rustydb_types::ids::LogIndex;
 
 use crate::{
     machine::{
-        Applied, ApplyEntry, ApplyPayload, Leadership, Machine, MachineError, MachineInstaller,
+        Applied, ApplyEntry, ApplyPayload, DamageFuture, Leadership, Machine, MachineError, MachineInstaller,
         MachineSnapshot, Mark, MarkAt, RoomFuture, SnapshotFuture,
     },
     proposer::{Linearize, Proposal, ProposeError, RaftProposer, ReadError},
@@ -183,6 +183,18 @@ impl Machine for KvMachine {
 
     fn suspicion(&mut self) -> Option<String> {
         self.0.suspicion().map(|suspicion| suspicion.to_string())
+    }
+
+    fn lost(&self) -> Option<String> {
+        self.0.lost()
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.0.damage()
+    }
+
+    fn damaged(&self) -> DamageFuture {
+        Box::pin(self.0.damaged())
     }
 
     fn withhold(&mut self, reason: &str) -> Result<(), MachineError> {

@@ -31,7 +31,11 @@ use tokio::sync::oneshot;
 
 use crate::{
     codec,
-    type_config::{Entry, LogId, Member, Membership, TypeConfig, Vote, log_id_of, position_of},
+    machine::Applied,
+    state_machine::MachineCell,
+    type_config::{
+        Entry, LogId, Member, Membership, StoredMembership, TypeConfig, Vote, log_id_of, position_of,
+    },
 };
 
 /// The log of one group, as openraft sees it.
@@ -41,6 +45,8 @@ pub struct LogStore {
     read_bytes_max: usize,
     /// The index behind what was handed to the log, whether the log took it or not. Zero before the first append.
     handed_end: Arc<AtomicU64>,
+    /// Knows the members as of what is purged.
+    machine: Option<Arc<MachineCell>>,
 }
 
 fn io_error(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
@@ -68,7 +74,69 @@ impl LogStore {
     /// Over `log`, reading pieces of about `read_bytes_max`.
     #[must_use]
     pub fn new(log: GroupLog, read_bytes_max: usize) -> Self {
-        Self { log, read_bytes_max, handed_end: Arc::default() }
+        Self { log, read_bytes_max, handed_end: Arc::default(), machine: None }
+    }
+
+    /// The same; with what it purges it keeps the members, so that they are known even when the state is lost.
+    pub(crate) fn keeping_members_of(self, machine: &Arc<MachineCell>) -> Self {
+        Self { machine: Some(Arc::clone(machine)), ..self }
+    }
+
+    /// What was applied at least, as far as the log knows, with the members of then: empty when an earlier release has
+    /// purged the entry that named them.
+    ///
+    /// # Errors
+    /// What the log has kept cannot be read.
+    pub(crate) fn floor(&self) -> Result<Applied, io::Error> {
+        let state = self.log.state();
+        let committed =
+            state.committed.map(|bytes| codec::decode_log_id(&bytes)).transpose().map_err(io_error)?;
+        let committed = committed.as_ref().map(position_of);
+        let (purged, members) = state.purged.unzip();
+        let position = purged.max(committed);
+        let membership = match self.named_through(position)? {
+            Some(membership) => membership,
+            None => members.unwrap_or_default(),
+        };
+        Ok(Applied { position, membership })
+    }
+
+    /// The members that the last entry up to a position names, of those that the log still has.
+    fn named_through(&self, position: Option<LogPosition>) -> Result<Option<Bytes>, io::Error> {
+        const STEP: u64 = 1024;
+        let (first, mut end) = self.held(&..position.map_or(0, |position| position.index.get() + 1));
+        while first < end {
+            let step = end.saturating_sub(STEP).max(first);
+            let (mut start, mut named) = (step, None);
+            while start < end {
+                let piece = self.read_piece(start, end)?;
+                if piece.is_empty() {
+                    return Err(io::Error::other(format!("the log has no entry at {start}")));
+                }
+                for entry in piece {
+                    start = entry.log_id.index + 1;
+                    if let EntryPayload::Membership(membership) = entry.payload {
+                        named = Some(StoredMembership::new(Some(entry.log_id), membership));
+                    }
+                }
+            }
+            if let Some(named) = named {
+                return Ok(Some(codec::encode_stored_membership(&named)));
+            }
+            end = step;
+        }
+        Ok(None)
+    }
+
+    /// Up to where entries are purged.
+    pub(crate) fn purged(&self) -> Option<LogPosition> {
+        self.log.state().purged.map(|(position, _)| position)
+    }
+
+    /// The members as of a position or a later one, as far as they are known.
+    fn members_at(&self, position: LogPosition) -> Bytes {
+        let applied = self.machine.as_ref().map(|machine| machine.applied()).unwrap_or_default();
+        if applied.position >= Some(position) { applied.membership } else { Bytes::new() }
     }
 
     /// Whether this group has ever voted here: then this is a restart.
@@ -255,7 +323,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
         // Nobody waits: an entry that is purged twice after a crash does no harm. A failure stops the log, and with
         // it the next append.
-        self.log.purge_through(position_of(&log_id), Bytes::new(), Box::new(|_stopped| ()));
+        let position = position_of(&log_id);
+        self.log.purge_through(position, self.members_at(position), Box::new(|_stopped| ()));
         Ok(())
     }
 }

@@ -73,6 +73,9 @@ pub type SnapshotFuture = BoxFuture<Result<Box<dyn MachineSnapshot>, MachineErro
 /// Room in the making; an error is fatal.
 pub type RoomFuture = BoxFuture<Result<(), MachineError>>;
 
+/// What is wrong with a stored state, once it is found.
+pub type DamageFuture = BoxFuture<String>;
+
 /// The state hash at one position: equal on every replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {
@@ -141,6 +144,23 @@ pub trait Machine: Send + 'static {
     /// A sign, since the last call, that this state is not that of the other replicas.
     fn suspicion(&mut self) -> Option<String> {
         None
+    }
+
+    /// Why the state cannot be read at all: what is applied is not known, and nothing can be applied until another state
+    /// is installed. Known from the opening on.
+    fn lost(&self) -> Option<String> {
+        None
+    }
+
+    /// What is wrong with the stored state, as far as was met: from then on nothing can be applied until another state is
+    /// installed.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
+    /// Ends when there is [`Machine::damage`]. The future does not hold on to the machine.
+    fn damaged(&self) -> DamageFuture {
+        Box::pin(std::future::pending())
     }
 
     /// Gives the state to nobody from here on, also after a restart, until [`Machine::release`]. Entries go on being

@@ -10,6 +10,7 @@
 //! its time. A sound member serves one such transfer per member and group, and forgets it when it is asked for nothing
 //! within the snapshot timeout.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,7 +99,7 @@ impl Transfer {
     /// Asks a member for its state, of what is applied here or more.
     pub(crate) async fn open(group: &Group, source: NodeId) -> Result<Transfer, RepairError> {
         let number = ambient::rng().u64();
-        let applied = group.cell().with(|machine| machine.applied()).position;
+        let applied = group.cell().applied().position;
         let applied_min = applied.map_or(0, |position| position.index.get());
         let ask = v1::RaftStateAsk { transfer: number, number: 0, applied_min };
         let first = next_piece(group, source, ask).await?;
@@ -107,6 +108,12 @@ impl Transfer {
         let membership = first.membership.as_ref().ok_or(missing("a membership"))?;
         let membership = codec::encode_stored_membership(&codec::stored_membership_from_wire(membership)?);
         Ok(Transfer { source, number, mark, membership, first })
+    }
+
+    /// The nodes with a vote, as of the state.
+    pub(crate) fn voters(&self) -> Result<BTreeSet<NodeId>, codec::CodecError> {
+        let stored = codec::decode_stored_membership(&self.membership)?;
+        Ok(stored.membership().voter_ids().map(NodeId::new).collect())
     }
 
     /// Of which position the state is, and its hash.

@@ -56,6 +56,10 @@ pub(crate) struct MachineCell {
     closing: AtomicBool,
     /// Up to where a state that replaced a wrong one is ahead of what openraft has had applied.
     replaced_through: Mutex<Option<LogPosition>>,
+    /// While the stored state cannot be read: what is known from the log of how far it was.
+    floor: Mutex<Option<Applied>>,
+    /// Counts what took the place of a state, and the end of the group.
+    replaced: watch::Sender<u64>,
     /// Why the state may be wrong, until somebody looks into it.
     suspicion: Mutex<Option<String>>,
     suspected: Notify,
@@ -145,6 +149,8 @@ impl MachineCell {
             held: watch::channel(false).0,
             closing: AtomicBool::new(false),
             replaced_through: Mutex::default(),
+            floor: Mutex::default(),
+            replaced: watch::channel(0).0,
             suspicion: Mutex::default(),
             suspected: Notify::new(),
         })
@@ -161,6 +167,57 @@ impl MachineCell {
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         self.held.send_replace(false);
+        self.replaced.send_modify(|count| *count += 1);
+    }
+
+    /// Up to where the state has applied the log. Of a state that cannot be read: what it had applied at least.
+    pub(crate) fn applied(&self) -> Applied {
+        let floor = self.floor.lock().clone();
+        floor.unwrap_or_else(|| self.with(|machine| machine.applied()))
+    }
+
+    /// Takes the stored state for lost: nothing of it is used until another one is in its place. `floor` is what it had
+    /// applied at least.
+    pub(crate) fn lose(&self, reason: &str, floor: Applied) -> Result<(), MachineError> {
+        self.with(|machine| machine.withhold(reason))?;
+        *self.floor.lock() = Some(floor);
+        Ok(())
+    }
+
+    /// Whether the stored state cannot be read since the group was opened.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.floor.lock().is_some()
+    }
+
+    /// Why nothing can be applied until another state is in the place of this one.
+    fn is_useless(&self) -> bool {
+        self.is_lost() || self.with(|machine| machine.damage()).is_some()
+    }
+
+    /// Ends when the stored state is found damaged, and says how.
+    pub(crate) async fn damaged(&self) -> String {
+        let damaged = self.with(|machine| machine.damaged());
+        damaged.await
+    }
+
+    /// Waits while the state cannot be applied to.
+    async fn useful(&self) -> io::Result<()> {
+        let mut replaced = self.replaced.subscribe();
+        while self.is_useless() {
+            if self.closing.load(Ordering::SeqCst) {
+                return Err(io::Error::other("the group ends, and its stored state is damaged"));
+            }
+            if replaced.changed().await.is_err() {
+                return Err(io::Error::other("the group has ended"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Another state is in the place of the former one.
+    fn note_replaced(&self) {
+        *self.floor.lock() = None;
+        self.replaced.send_modify(|count| *count += 1);
     }
 
     fn is_held(&self) -> bool {
@@ -181,6 +238,7 @@ impl MachineCell {
         let through = applied.position;
         installer.finish(applied)?;
         *self.replaced_through.lock() = through;
+        self.note_replaced();
         if let Some(through) = through {
             self.advance_term(through.term);
         }
@@ -282,8 +340,41 @@ impl StateMachine {
 
     async fn pin(&self) -> io::Result<Snapshot> {
         self.cell.bytes_since_snapshot.store(0, Ordering::Relaxed);
-        let handle = self.cell.with(|machine| machine.snapshot()).await.map_err(io::Error::other)?;
-        Ok(Snapshot { meta: Self::meta(handle.applied())?, snapshot: SnapshotData::Outgoing(handle) })
+        loop {
+            if self.cell.is_lost() {
+                // openraft wants to know how far it is when it starts; it is given to nobody.
+                let applied = self.cell.applied();
+                let meta = Self::meta(&applied)?;
+                return Ok(Snapshot {
+                    meta,
+                    snapshot: SnapshotData::Outgoing(Box::new(Nothing { applied })),
+                });
+            }
+            let pinning = self.cell.with(|machine| machine.snapshot());
+            match pinning.await {
+                Ok(handle) => {
+                    let meta = Self::meta(handle.applied())?;
+                    return Ok(Snapshot { meta, snapshot: SnapshotData::Outgoing(handle) });
+                }
+                Err(_damage) if self.cell.is_useless() => self.cell.useful().await?,
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+    }
+}
+
+/// The snapshot of a state that cannot be read.
+struct Nothing {
+    applied: Applied,
+}
+
+impl MachineSnapshot for Nothing {
+    fn applied(&self) -> &Applied {
+        &self.applied
+    }
+
+    fn next_chunk(&mut self, _bytes_max: usize) -> Result<Option<Bytes>, MachineError> {
+        Err(MachineError { reason: "the stored state is damaged".to_owned() })
     }
 }
 
@@ -317,12 +408,25 @@ fn apply_entry(entry: &Entry) -> io::Result<(ApplyEntry, u64)> {
     Ok((ApplyEntry { position: position_of(&entry.log_id), payload }, bytes))
 }
 
+impl StateMachine {
+    async fn apply_batch(&self, entries: &[ApplyEntry], bytes: u64) -> io::Result<()> {
+        self.cell.useful().await?;
+        if let Some(room) = self.cell.with(|machine| machine.room()) {
+            room.await.map_err(io::Error::other)?;
+        }
+        if self.cell.is_held() {
+            self.cell.released().await;
+        }
+        self.cell.apply(entries, bytes)
+    }
+}
+
 impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotData;
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        let applied = self.cell.with(|machine| machine.applied());
+        let applied = self.cell.applied();
         Ok((applied.position.map(log_id_of), Self::membership(&applied)?))
     }
 
@@ -347,13 +451,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 let full = apply.len() >= BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX;
                 next = if full { None } else { entries.next().now_or_never().flatten() };
             }
-            if let Some(room) = self.cell.with(|machine| machine.room()) {
-                room.await.map_err(io::Error::other)?;
+            while let Err(error) = self.apply_batch(&apply, bytes).await {
+                // What the damage made fail is done again with the state that takes its place.
+                if !self.cell.is_useless() {
+                    return Err(error);
+                }
+                self.cell.useful().await?;
             }
-            if self.cell.is_held() {
-                self.cell.released().await;
-            }
-            self.cell.apply(&apply, bytes)?;
             for answer in answers.drain(..) {
                 answer.send(());
             }
@@ -395,6 +499,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             return Ok(());
         }
         installer.finish(applied).map_err(io::Error::other)?;
+        self.cell.note_replaced();
         if let Some(log_id) = &meta.last_log_id {
             self.cell.advance_term(position_of(log_id).term);
         }
@@ -403,7 +508,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         // The state itself is the snapshot, at any moment; only an empty one is none.
-        if self.cell.with(|machine| machine.applied()).position.is_none() {
+        if self.cell.is_lost() || self.cell.applied().position.is_none() {
             return Ok(None);
         }
         self.pin().await.map(Some)

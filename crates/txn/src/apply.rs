@@ -76,11 +76,13 @@ impl Core {
             return Err(ApplyError::Stopped);
         }
         let result = self.apply_locked(&mut guard, entries);
-        if result.is_err() {
+        // A state whose engine is damaged is replaced as a whole; nothing of it is applied to or flushed before.
+        let ends = result.is_err() && self.stores.damage().reason().is_none();
+        if ends {
             guard.stopped = true;
         }
         drop(guard);
-        if result.is_err() {
+        if ends {
             self.stopping.set();
         }
         result

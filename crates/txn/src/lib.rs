@@ -22,6 +22,7 @@ mod apply;
 mod audit;
 mod config;
 mod core;
+mod damage;
 mod feed;
 mod flush;
 mod hash;

@@ -240,6 +240,25 @@ impl StateMachine {
         self.core.is_withheld()
     }
 
+    /// Why what was stored could not be read when the store was opened: it is empty in its stead, and nothing can be
+    /// applied until a snapshot is in its place.
+    #[must_use]
+    pub fn lost(&self) -> Option<String> {
+        self.core.stores.lost()
+    }
+
+    /// What is wrong with the files of the engine in use, as far as anybody has met it. From then on nothing can be
+    /// applied until a snapshot is in its place.
+    #[must_use]
+    pub fn damage(&self) -> Option<String> {
+        self.core.stores.damage().reason()
+    }
+
+    /// Ends when there is [damage](StateMachine::damage).
+    pub fn damaged(&self) -> impl Future<Output = String> + Send + use<> {
+        self.core.stores.damage().found()
+    }
+
     /// Computes the share of the rows anew from everything stored, and says whether it is as it should be. Blocks
     /// for as long as reading everything takes. While a staged transaction is being moved to its place there is
     /// nothing to compare, and the answer is yes.
@@ -313,6 +332,13 @@ async fn flush_loop(core: Arc<Core>, stopping: rustydb_env::sync::Signal) {
                     tracing::warn!(path = %path.display(), "the disk is too full to flush; trying again");
                 }
             }
+            // It is replaced from elsewhere, or the node is stopped, by whoever was told of the damage.
+            Err(ApplyError::Storage(error)) if error.is_damage() => tokio::select! {
+                biased;
+                () = stopping.wait() => return,
+                () = core.stopping.wait() => return,
+                () = core.stores.damage().mended() => {}
+            },
             Err(error) => {
                 tracing::error!(%error, "the flush failed; the store stops");
                 core.apply.lock().stopped = true;

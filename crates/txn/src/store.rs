@@ -59,7 +59,8 @@ pub struct KvStats {
 
 impl KvStore {
     /// Opens the store in `config.dir`, with the state that was last flushed; the log brings the rest. The state
-    /// machine goes to whoever drives the log.
+    /// machine goes to whoever drives the log. A store whose files are damaged is opened empty and
+    /// [lost](StateMachine::lost): it waits for a snapshot.
     ///
     /// # Errors
     /// [`ApplyError`] when the files cannot be opened or read. Blocks for the disk.
@@ -70,9 +71,19 @@ impl KvStore {
         proposer: Arc<dyn Proposer>,
     ) -> Result<(KvStore, StateMachine), ApplyError> {
         let stores = Stores::open(env, config.dir.clone(), opener)?;
+        let read = |stores: &Stores| {
+            let view = stores.engine().view()?;
+            let loaded = meta::load(&*view)?;
+            Ok::<_, ApplyError>((view, loaded))
+        };
+        let (view, loaded) = match read(&stores) {
+            Err(ApplyError::Storage(error)) if error.is_damage() => {
+                stores.lose(error.to_string())?;
+                read(&stores)?
+            }
+            read => read?,
+        };
         let withheld = stores.is_withheld()?;
-        let view = stores.engine().view()?;
-        let loaded = meta::load(&*view)?;
         let applied = loaded.state.sequence;
         let layers = Layers::new(view, applied, loaded.staged.resolved());
         let overlay = Overlay::default();

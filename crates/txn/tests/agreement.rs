@@ -133,6 +133,94 @@ async fn a_snapshot_whose_rows_are_not_those_of_its_hash_is_told() {
     assert!(!installer.adds_up().unwrap());
 }
 
+/// Changes a bit of each block of rows of an engine's file.
+fn spoil(store: &Path) {
+    let mut bytes = std::fs::read(store).unwrap();
+    for page in 2..bytes.len() / 4096 {
+        bytes[page * 4096 + 100] ^= 8;
+    }
+    std::fs::write(store, bytes).unwrap();
+}
+
+/// Fills a state from a sound one.
+async fn fill(machine: &StateMachine, sound: &StateMachine) {
+    let mut reader = sound.snapshot().await.unwrap();
+    let mut installer = machine.installer().unwrap();
+    while let Some(chunk) = reader.next_chunk(1 << 16).unwrap() {
+        installer.write_chunk(&chunk).unwrap();
+    }
+    installer.finish().unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_state_is_lost_at_opening_and_stays_as_it_is_until_it_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_sound, mut sound) = open(&dir.path().join("sound"));
+    let entries: Vec<_> = (1..=500).map(|number| entry(number, "right")).collect();
+    sound.apply(&entries).unwrap();
+    let path = dir.path().join("damaged");
+    for (file, number) in [("store-1", 1), ("CURRENT", 2)] {
+        let (kv, mut machine) = open(&path);
+        if number == 1 {
+            machine.apply(&entries).unwrap();
+        }
+        machine.flush().await.unwrap();
+        drop((kv, machine));
+        match file {
+            "CURRENT" => std::fs::write(path.join(file), "store-9").unwrap(),
+            _ => spoil(&path.join(file)),
+        }
+        let store = path.join(format!("store-{number}"));
+        let before = std::fs::read(&store).unwrap();
+        for _restart in 0..2 {
+            let (kv, machine) = open(&path);
+            assert!(machine.lost().is_some_and(|reason| reason.contains(file)), "{:?}", machine.lost());
+            assert!(machine.is_withheld() && machine.applied().position.is_none());
+            assert!(read(&kv, "key 1").await.is_err());
+            assert_eq!(std::fs::read(&store).unwrap(), before, "what was damaged is changed");
+        }
+        let (kv, machine) = open(&path);
+        fill(&machine, &sound).await;
+        machine.release().unwrap();
+        assert_eq!((machine.lost(), machine.mark()), (None, sound.mark()));
+        assert_eq!(read(&kv, "key 7").await.unwrap().unwrap(), "right");
+        assert!(!store.exists() && path.join("diverged").exists(), "it is kept aside");
+        drop((kv, machine));
+        std::fs::remove_file(path.join("diverged")).unwrap();
+    }
+    let (kv, machine) = open(&path);
+    assert!(machine.lost().is_none() && !machine.is_withheld());
+    assert_eq!(read(&kv, "key 7").await.unwrap().unwrap(), "right");
+}
+
+#[tokio::test]
+async fn damage_that_is_met_is_told_and_what_takes_its_place_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_sound, mut sound) = open(&dir.path().join("sound"));
+    let entries: Vec<_> = (1..=500).map(|number| entry(number, "right")).collect();
+    sound.apply(&entries).unwrap();
+    let path = dir.path().join("damaged");
+    let (kv, mut machine) = open(&path);
+    machine.apply(&entries).unwrap();
+    machine.flush().await.unwrap();
+    drop((kv, machine));
+    // All but what an opening reads: the last of the rows.
+    let store = path.join("store-1");
+    let mut bytes = std::fs::read(&store).unwrap();
+    let places: Vec<usize> =
+        bytes.windows(7).enumerate().filter(|(_, window)| window == b"key 123").map(|(at, _)| at).collect();
+    places.iter().for_each(|place| bytes[*place] ^= 1);
+    std::fs::write(&store, bytes).unwrap();
+    let (kv, machine) = open(&path);
+    assert_eq!((machine.lost(), machine.damage()), (None, None));
+    assert!(matches!(read(&kv, "key 123").await, Err(TxnError::Storage(_))));
+    assert!(machine.damaged().await.contains("store-1"));
+    assert!(machine.flush().await.is_ok() || machine.damage().is_some());
+    fill(&machine, &sound).await;
+    assert_eq!(machine.damage(), None);
+    assert_eq!(read(&kv, "key 123").await.unwrap().unwrap(), "right");
+}
+
 #[tokio::test]
 async fn an_audit_counts_what_is_stored_at_its_entry_while_others_write() {
     let dir = tempfile::tempdir().unwrap();

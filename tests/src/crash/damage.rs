@@ -1,8 +1,9 @@
 //! Damage of files at rest on one node of three: a bit in the middle of the log, in the engine, in what names them.
 //!
-//! What must hold: the damaged node does not start, or starts and serves nothing that is wrong; what it refuses it names;
-//! nothing is cut off or repaired by guess; the other two serve all the time, with all that was acknowledged; a node that
-//! joins in its place has everything.
+//! What must hold: a node with a damaged log does not start and names the damage; nothing is cut off or repaired by guess;
+//! one with a damaged engine starts, shows nothing that is wrong, and has its state from the others within seconds, with
+//! what was damaged kept aside; the other two serve all the time, with all that was acknowledged; a node that joins in
+//! its place has everything. Where the damaged copy is the only one, the node refuses to start and leaves it as it is.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,10 @@ impl Place {
     /// All places.
     pub const ALL: [Self; 5] =
         [Self::LogMiddle, Self::LogHeader, Self::EnginePages, Self::EngineHead, Self::EnginePointer];
+
+    const fn is_of_log(self) -> bool {
+        matches!(self, Self::LogMiddle | Self::LogHeader)
+    }
 }
 
 /// Three nodes with a table that is in the log and in the engines.
@@ -188,16 +193,9 @@ impl Cluster {
         let before = self.content(victim)?;
         let outcome = match self.servers[victim].start() {
             Err(error) => {
-                let text = format!("{error:#}");
-                let names = ["corrupt", "damaged", "checksum", "pointer", "CURRENT", "store-"];
-                let named = text.lines().rev().find(|line| {
-                    line.starts_with("rustydb:") && names.iter().any(|name| line.contains(name))
-                });
-                let named = named.with_context(|| format!("{said}: refused without a reason: {text}"))?;
-                if matches!(place, Place::LogMiddle | Place::LogHeader) {
-                    ensure!(self.content(victim)? == before, "{said}: the damaged log was changed");
-                }
-                json!({ "refused": named.chars().skip(9).take(200).collect::<String>() })
+                ensure!(place.is_of_log(), "{said}: the node does not start: {error:#}");
+                ensure!(self.content(victim)? == before, "{said}: the damaged log was changed");
+                json!({ "refused": refusal(&error, &["corrupt"]).context(said.clone())? })
             }
             Ok(()) => {
                 // It runs. Whatever it shows must be right, also when it leads.
@@ -206,8 +204,10 @@ impl Cluster {
                 for _ in 0..5 {
                     if self.read(victim)? { answers += 1 } else { errors += 1 }
                 }
-                let alive = self.servers[victim].is_alive()?;
-                json!({ "answers": answers, "errors": errors, "led": leads, "lives": alive })
+                ensure!(self.servers[victim].is_alive()?, "{said}: the node has stopped");
+                let repaired = self.wait_repaired(victim).with_context(|| said.clone())?;
+                self.others_serve(victim).with_context(|| said.clone())?;
+                json!({ "answers": answers, "errors": errors, "led": leads, "repaired": repaired })
             }
         };
         for at in (0..3).filter(|at| *at != victim) {
@@ -215,6 +215,28 @@ impl Cluster {
         }
         self.replace(victim, place).with_context(|| said.clone())?;
         Ok(json!({ "damage": said, "outcome": outcome }))
+    }
+
+    /// Waits until no state of a node is withheld. Gives how many were replaced: what they were is kept aside.
+    fn wait_repaired(&self, at: usize) -> Result<usize> {
+        let deadline = Instant::now() + PATIENCE;
+        let count = |wanted: &str| -> Result<usize> {
+            let groups = std::fs::read_dir(self.servers[at].data.join("groups"))?;
+            let there = groups.map(|group| Ok(group?.path().join(wanted).exists()));
+            Ok(there.collect::<Result<Vec<bool>>>()?.into_iter().filter(|there| *there).count())
+        };
+        loop {
+            let (withheld, kept) = (count("WITHHELD")?, count("diverged")?);
+            if withheld == 0 && kept > 0 {
+                return Ok(kept);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{withheld} states are withheld still, {kept} were replaced\n{}",
+                self.servers[at].logged()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Stops whoever leads until this node does. False when it does not come to that.
@@ -283,6 +305,50 @@ impl Cluster {
         let last = self.servers.len() - 1;
         self.others_serve(last)
     }
+}
+
+/// What a server said when it refused to start; it must be one of these words.
+fn refusal(error: &anyhow::Error, words: &[&str]) -> Result<String> {
+    let text = format!("{error:#}");
+    let is_named = |line: &&str| line.starts_with("rustydb:") && words.iter().any(|word| line.contains(word));
+    let named = text.lines().rev().find(is_named);
+    let named = named.with_context(|| format!("refused without a reason: {text}"))?;
+    Ok(named.chars().skip(9).take(300).collect())
+}
+
+/// A node alone whose engine is damaged: it refuses, says which file, and changes nothing; when the file is back as it
+/// was, it serves.
+///
+/// # Errors
+/// It starts, or something is changed.
+pub fn only_copy(runtime: &Handle, dice: &mut Dice) -> Result<Value> {
+    let folder = tempfile::tempdir()?;
+    let more = format!("[storage]\nflush_interval = \"100ms\"\n{TRUST_LOOPBACK}");
+    let mut server = Server::new(folder.path(), "node-1", 1, free_base_port()?, 1, &more)?;
+    server.start()?;
+    server.cli_json(&["cluster", "init"])?;
+    server.wait_ready()?;
+    let mut alone = Cluster { servers: vec![server], folder, runtime: runtime.clone(), sum: 0 };
+    alone.fill()?;
+    std::thread::sleep(Duration::from_millis(400));
+    alone.servers[0].kill()?;
+    let is_stored = |name: &str| name.starts_with("store-") || name == "CURRENT";
+    let content = |alone: &Cluster| -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+        let files = alone.files(0, is_stored)?;
+        files.into_iter().map(|path| Ok((path.clone(), std::fs::read(&path)?))).collect()
+    };
+    let sound = content(&alone)?;
+    let said = alone.damage(0, Place::EngineHead, dice)?;
+    let damaged = content(&alone)?;
+    let Err(error) = alone.servers[0].start() else { bail!("{said}: the node starts") };
+    let refused = refusal(&error, &["only copy"]).context(said.clone())?;
+    ensure!(content(&alone)? == damaged, "{said}: what was damaged is changed");
+    for (path, bytes) in sound {
+        std::fs::write(path, bytes)?;
+    }
+    alone.servers[0].start()?;
+    alone.others_serve(0)?;
+    Ok(json!({ "damage": said, "refused": refused }))
 }
 
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {

@@ -92,6 +92,10 @@ fn damage_files(gate: &mut Gate, plan: &Plan) -> Result<()> {
             .and_then(|mut cluster| cluster.try_place(place, &mut dice));
         gate.settle(&part, tried);
     }
+    let part = "damage of the only copy";
+    if plan.wants(gate, part) && !gate.is_over() {
+        gate.settle(part, damage::only_copy(runtime.handle(), &mut Dice::new(plan.seed)));
+    }
     Ok(())
 }
 

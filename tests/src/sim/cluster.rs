@@ -251,6 +251,19 @@ impl<M: Machines> Cluster<M> {
         sim.map_or_else(Vec::new, |sim| self.sim.disk(sim).file_names())
     }
 
+    /// What a node's disk has in a file.
+    #[must_use]
+    pub fn disk_content(&self, node: NodeId, path: &Path) -> Option<Vec<u8>> {
+        let sim = self.members.lock().get(&node).map(|member| member.sim)?;
+        self.sim.disk(sim).content(path)
+    }
+
+    /// Flips a bit of a file on a node's disk. False when the file has no such byte.
+    pub fn flip_bit(&self, node: NodeId, path: &Path, offset: usize, bit: u8) -> bool {
+        let sim = self.members.lock().get(&node).map(|member| member.sim);
+        sim.is_some_and(|sim| self.sim.disk(sim).flip_bit(path, offset, bit))
+    }
+
     /// Moves the wall clock of a node from the true time.
     pub fn set_wall_offset(&self, node: NodeId, micros: i64) {
         let Some(sim) = self.members.lock().get(&node).map(|member| member.sim) else { return };

@@ -1,5 +1,6 @@
-//! One replica comes to hold another row than the log says: it must be found, stop serving, and be repaired from its
-//! peers, whether it leads or not, while clients go on; and from the stop on no client may be shown the wrong row.
+//! One replica comes to hold another row than the log says, or its files change at rest: it must be found, stop serving,
+//! and be repaired from its peers, whether it leads or not, while clients go on; and from the stop on no client may be
+//! shown the wrong row. A file that was changed must never show one.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -23,6 +24,8 @@ const RIGHT: u8 = b'r';
 /// How long each thing may take that must come to pass.
 const LIMIT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(20);
+/// Bytes of a page of an engine's file.
+const PAGE: usize = 4096;
 /// A repair takes longer than this.
 const LOOK_CLOSELY: Duration = Duration::from_micros(100);
 /// The whole run.
@@ -37,6 +40,27 @@ pub enum Victim {
     Follower,
     /// Another, which loses its power as soon as it has stopped serving.
     FollowerThatCrashes,
+}
+
+/// How it goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// It applies another row than the log says.
+    Row,
+    /// A bit of each page of its engine changes while it serves.
+    Pages,
+    /// The same, while it is down.
+    PagesAtRest,
+    /// A bit of the block that names the others changes while it is down.
+    HeadAtRest,
+    /// A bit of what names the engine changes while it is down.
+    PointerAtRest,
+}
+
+impl Wrong {
+    /// Those of the disk.
+    pub const OF_DISK: [Wrong; 4] =
+        [Wrong::Pages, Wrong::PagesAtRest, Wrong::HeadAtRest, Wrong::PointerAtRest];
 }
 
 /// What a run came to.
@@ -74,7 +98,7 @@ struct Stage {
 
 /// Runs the scenario from a seed.
 #[must_use]
-pub fn run_divergence(seed: u64, victim: Victim) -> DivergenceReport {
+pub fn run_divergence(seed: u64, victim: Victim, wrong: Wrong) -> DivergenceReport {
     let sim = Arc::new(Simulation::new(seed));
     let config = ConsensusConfig {
         snapshot_log_bytes: 64 << 10,
@@ -87,7 +111,7 @@ pub fn run_divergence(seed: u64, victim: Victim) -> DivergenceReport {
     let hashes = Hashes::default();
     let cluster = Cluster::new(sim.clone(), NODES, vec![GROUP], config, |_, _| Stores::new(hashes.clone()));
     let stage = Stage { cluster, seen: Arc::default() };
-    if let Err(error) = sim.block_on(RUN_LIMIT, scenario(stage.clone(), victim)) {
+    if let Err(error) = sim.block_on(RUN_LIMIT, scenario(stage.clone(), victim, wrong)) {
         stage.wrong(error.to_string());
     }
     let mut report = stage.seen.lock().report.clone();
@@ -121,6 +145,46 @@ impl Stage {
         env.now() - began
     }
 
+    /// Makes a replica wrong.
+    async fn spoil(&self, node: NodeId, wrong: Wrong, random: &mut Rng) {
+        if wrong == Wrong::Row {
+            self.cluster.machines(node).tamper();
+            self.until("a wrong row", |stage| stage.cluster.machines(node).has_tampered()).await;
+            return;
+        }
+        let is_flushed = |stage: &Stage| {
+            let store = stage.cluster.machines(node).store(GROUP);
+            store.is_some_and(|store| store.stats().file_size_bytes > 64 << 10)
+        };
+        self.until("rows in the engine", is_flushed).await;
+        if wrong != Wrong::Pages {
+            self.cluster.crash(node);
+        }
+        let mut flipped = 0;
+        for path in self.cluster.disk_files(node) {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let size = self.cluster.disk_content(node, &path).map_or(0, |content| content.len());
+            let offsets: Vec<usize> = match wrong {
+                Wrong::PointerAtRest if name == "CURRENT" => vec![random_below(random, size)],
+                // The first sector of the first block, behind the head and its checksums.
+                Wrong::HeadAtRest if name.starts_with("store-") => vec![2 * PAGE + random_below(random, 320)],
+                Wrong::Pages | Wrong::PagesAtRest if name.starts_with("store-") => {
+                    (3..size / PAGE).map(|page| page * PAGE + random_below(random, PAGE)).collect()
+                }
+                _ => Vec::new(),
+            };
+            for offset in offsets {
+                flipped += usize::from(self.cluster.flip_bit(node, &path, offset, 2));
+            }
+        }
+        if flipped == 0 {
+            self.wrong("no file was damaged".to_owned());
+        }
+        if wrong != Wrong::Pages {
+            self.cluster.start(node).await;
+        }
+    }
+
     /// Hands the leadership to a node.
     async fn lead_by(&self, node: NodeId) {
         let env = self.cluster.sim().harness();
@@ -141,7 +205,11 @@ impl Stage {
     }
 }
 
-async fn scenario(stage: Stage, victim: Victim) {
+fn random_below(random: &mut Rng, bound: usize) -> usize {
+    usize::try_from(random.range(0..bound.max(1) as u64)).unwrap_or(0)
+}
+
+async fn scenario(stage: Stage, victim: Victim, how: Wrong) {
     let cluster = stage.cluster.clone();
     let env = cluster.sim().harness();
     for node in cluster.ids() {
@@ -154,8 +222,7 @@ async fn scenario(stage: Stage, victim: Victim) {
     let Some((leader, _)) = cluster.leader(GROUP) else { return stage.wrong("nobody leads".to_owned()) };
     let follower = cluster.ids().into_iter().find(|node| *node != leader);
     let wrong = if victim == Victim::Leader { leader } else { follower.unwrap_or(leader) };
-    cluster.machines(wrong).tamper();
-    stage.until("a wrong row", |stage| stage.cluster.machines(wrong).has_tampered()).await;
+    stage.spoil(wrong, how, &mut env.rng()).await;
     let found = stage.until("the wrong replica stops", |stage| stage.agreement(wrong).divergences > 0).await;
     {
         let mut seen = stage.seen.lock();

@@ -34,7 +34,7 @@ pub mod stores;
 pub mod transactions;
 
 pub use commit_crash::{CrashReport, run_commit_crashes};
-pub use divergence::{DivergenceReport, Victim, run_divergence};
+pub use divergence::{DivergenceReport, Victim, Wrong, run_divergence};
 pub use lists::run_models;
 pub use logs::{run_log, run_log_closed, run_log_cut_at};
 pub use run::{Course, Report};

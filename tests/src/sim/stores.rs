@@ -10,8 +10,8 @@ use rustydb_consensus::{
     MachineFactory,
     kv::{KvMachine, KvProposer},
     machine::{
-        Applied, ApplyEntry, ApplyPayload, Leadership, Machine, MachineError, MachineInstaller, Mark, MarkAt,
-        RoomFuture, SnapshotFuture,
+        Applied, ApplyEntry, ApplyPayload, DamageFuture, Leadership, Machine, MachineError, MachineInstaller,
+        Mark, MarkAt, RoomFuture, SnapshotFuture,
     },
     proposer::RaftProposer,
 };
@@ -277,6 +277,18 @@ impl Machine for Witnessed {
 
     fn suspicion(&mut self) -> Option<String> {
         self.machine.lock().suspicion()
+    }
+
+    fn lost(&self) -> Option<String> {
+        self.machine.lock().lost()
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.machine.lock().damage()
+    }
+
+    fn damaged(&self) -> DamageFuture {
+        self.machine.lock().damaged()
     }
 
     fn withhold(&mut self, reason: &str) -> Result<(), MachineError> {

@@ -10,7 +10,8 @@
 //! own last position, and judges nobody but itself: when a majority of the voters holds one state and it holds
 //! another, its own is wrong, whoever leads. Without such a majority nothing is stopped; that replicas differ is told.
 //! A wrong state keeps its vote and its log, which are as good as before. It is replaced where it is, by the state of
-//! a member that is as far or further; what the log has beyond is applied to that.
+//! a member that is as far or further; what the log has beyond is applied to that. A state whose files are damaged is
+//! treated alike: it needs no comparison to be known as wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -139,8 +140,10 @@ impl Group {
     /// Compares and, where it must be, repairs, until the group ends.
     pub(super) async fn keep_agreement(self) {
         let stopping = self.inner.tasks.stopping();
-        let mut diverged =
-            (!self.is_sound()).then(|| (BTreeSet::new(), "it was when the node stopped".to_owned()));
+        let mut diverged = (!self.is_sound()).then(|| {
+            let damage = self.inner.cell.with(|machine| machine.lost().or_else(|| machine.damage()));
+            (BTreeSet::new(), damage.unwrap_or_else(|| "it was when the node stopped".to_owned()))
+        });
         let mut done: Option<LogPosition> = None;
         loop {
             if let Some((holders, reason)) = diverged.take() {
@@ -155,6 +158,13 @@ impl Group {
             tokio::select! {
                 biased;
                 () = stopping.wait() => return,
+                reason = self.inner.cell.damaged() => {
+                    if self.has_no_peer() {
+                        return self.end_node(ConsensusError::OnlyCopy { group: self.inner.id, reason });
+                    }
+                    diverged = Some((BTreeSet::new(), reason));
+                    continue;
+                }
                 () = self.inner.cell.suspected() => {}
                 () = self.inner.env.sleep(self.inner.config.compare_interval) => {}
             }
@@ -191,13 +201,23 @@ impl Group {
         tracing::error!(group = inner.id.get(), node = inner.node.get(), suspicion, "the state may be wrong");
         if self.status().voters.len() <= 1 {
             // The one that led is this one: there is nobody to compare with, or to be repaired from.
-            let error = ConsensusError::Stopped { group: inner.id, reason: suspicion.to_owned() };
-            inner.failure.send_if_modified(|present| {
-                let first = present.is_none();
-                present.get_or_insert(error);
-                first
-            });
+            self.end_node(ConsensusError::Stopped { group: inner.id, reason: suspicion.to_owned() });
         }
+    }
+
+    /// Whether nobody else has a copy.
+    fn has_no_peer(&self) -> bool {
+        let status = self.status();
+        status.voters.union(&status.learners).eq([&self.inner.node])
+    }
+
+    /// The node cannot go on.
+    fn end_node(&self, error: ConsensusError) {
+        self.inner.failure.send_if_modified(|present| {
+            let first = present.is_none();
+            present.get_or_insert(error);
+            first
+        });
     }
 
     /// Compares the state with that of the voters; [`None`] while there is nobody to compare with.
@@ -322,13 +342,21 @@ impl Group {
         }
         let hold = inner.cell.hold().ok_or(RepairError::Ending)?;
         let status = self.status();
+        let mut sources = status.voters.clone();
+        // Of a lost state the members may not be known; whoever leads knows them.
+        sources.extend(status.leader);
         let mut last = RepairError::NoSource;
         // A hash that all hold may be wrong where a wrong leader had rows overwritten; the rows count then.
         for soundness in [Soundness::Required, Soundness::Preferred] {
-            for source in status.voters.iter().filter(|source| **source != inner.node) {
+            for source in sources.iter().filter(|source| **source != inner.node) {
                 match self.replace_from(*source, holders, &status.voters, soundness).await {
                     Ok(()) => {
                         drop(hold);
+                        if status.voters.is_empty() {
+                            let reason =
+                                "its state was replaced; its members are known after a restart".to_owned();
+                            self.end_node(ConsensusError::Stopped { group: inner.id, reason });
+                        }
                         return Ok(());
                     }
                     Err(error) => last = error,
@@ -352,6 +380,8 @@ impl Group {
         let transfer = Transfer::open(self, source).await?;
         let mark = transfer.mark();
         if !holders.contains(&source) {
+            let theirs = transfer.voters()?;
+            let voters = if voters.is_empty() { &theirs } else { voters };
             let mut known = self.marks_of(voters, mark).await;
             known.insert(source, mark);
             if judge(mark, &known, voters.len()) != Verdict::Agreed {
@@ -375,7 +405,7 @@ impl Group {
         };
         // The log must have come as far as the state before the state takes its place.
         inner.env.timeout(inner.config.change_timeout, committed).await.map_err(|_| RepairError::Late)??;
-        let present = inner.cell.with(|machine| machine.applied()).position;
+        let present = inner.cell.applied().position;
         if present > Some(position) {
             return Err(RepairError::Behind { source_node: source });
         }

@@ -27,9 +27,12 @@ pub(crate) async fn run(node: Arc<Inner>) {
     let mut calm_since = node.env.now();
     loop {
         keep_own_record(&node).await;
-        for record in node.system.latest().nodes.values() {
-            node.replicas.note_recorded_address(record.id, &record.interconnect_address);
+        let recorded = node.system.latest();
+        let places = recorded.nodes.values().map(|record| (record.id, record.interconnect_address.clone()));
+        for (id, address) in places.clone() {
+            node.replicas.note_recorded_address(id, &address);
         }
+        node.addresses.keep(places).await;
         let balance = if node.env.now().saturating_since(calm_since) >= BALANCE_AFTER {
             Balance::Allowed
         } else {

@@ -14,6 +14,7 @@
 //! heavy query never costs an election.
 
 mod act;
+mod addresses;
 mod admin;
 mod audit;
 mod cluster_port;
@@ -51,6 +52,7 @@ use tonic::transport::{ClientTlsConfig, Endpoint};
 use crate::config::Config;
 use crate::identity::{DataFolder, IdentityError, Part};
 use crate::memory::MemoryPlan;
+use addresses::Addresses;
 use databases::Databases;
 use membership::MemberClient;
 use replicas::Replicas;
@@ -161,6 +163,7 @@ pub(crate) struct Inner {
     system: SystemView,
     replicas: Replicas,
     databases: Arc<Databases>,
+    addresses: Addresses,
     /// What the PostgreSQL front end counts, once it serves.
     front_counts: std::sync::OnceLock<Arc<rustydb_pg::metrics::Metrics>>,
     tls: Option<ClientTlsConfig>,

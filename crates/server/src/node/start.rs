@@ -16,8 +16,10 @@ use rustydb_storage::log::Log;
 use rustydb_types::ids::{GroupId, NodeId};
 use tokio::net::TcpListener;
 
+use super::addresses::Addresses;
 use super::admin::AdminService;
 use super::databases::Databases;
+use super::reconcile::LocalGroup;
 use super::replicas::Replicas;
 use super::system::SystemView;
 use super::{Environments, Inner, Listeners, Node, NodeError, act, front, http, membership, tls};
@@ -91,6 +93,7 @@ pub(super) async fn start(
     let client_tls = interconnect_tls.as_ref().map(|tls| tls.client.clone());
     let peers = Peers::new(&env, local.clone(), client_tls.clone());
     let databases = Arc::new(Databases::new(&env, folder.dir(), &config, memory));
+    let addresses = Addresses::load(&env, folder.dir());
     let groups = Groups::new(GroupsParts {
         env: env.clone(),
         config: consensus_config(&config.raft),
@@ -114,6 +117,7 @@ pub(super) async fn start(
         system: SystemView::new(),
         replicas: Replicas::new(env.clone(), groups.clone(), peers.clone(), me),
         databases,
+        addresses,
         front_counts: std::sync::OnceLock::new(),
         tls: client_tls,
         clients: Mutex::default(),
@@ -177,12 +181,22 @@ pub(super) async fn start(
 
 /// Opens every group that the log knows, so that what was promised before the start is kept from the start.
 async fn open_replicas(inner: &Arc<Inner>, groups: &Groups) -> Result<(), NodeError> {
+    for (node, address) in inner.addresses.all() {
+        inner.replicas.set_address(node, &address);
+    }
     let mut known = groups.in_log();
     if inner.cluster_id().is_some() && !known.contains(&GroupId::SYSTEM) {
         known.insert(0, GroupId::SYSTEM);
     }
     for group in known {
         inner.replicas.open(group).await?;
+    }
+    let is_withheld = |system: &LocalGroup| system.diverged;
+    if inner.replicas.view().get(&GroupId::SYSTEM).is_some_and(is_withheld) {
+        tracing::warn!(
+            "the records of the cluster are wrong or damaged here; they come from the other nodes"
+        );
+        return Ok(());
     }
     inner.refresh_system().await
 }

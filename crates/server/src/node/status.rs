@@ -170,7 +170,9 @@ impl Inner {
         let groups = self.replicas.view();
         let unfit = |name: &str, group: Option<&LocalGroup>| match group {
             None => Some(format!("{name} has no replica here yet")),
-            Some(group) if group.diverged => Some(format!("{name} has diverged here and is being repaired")),
+            Some(group) if group.diverged => {
+                Some(format!("{name} is wrong or damaged here and is being repaired"))
+            }
             Some(group) if group.leader.is_none() => Some(format!("{name} has no leader")),
             Some(group) if !group.voters.contains(&self.me) => Some(format!("{name} is catching up here")),
             Some(_) => None,

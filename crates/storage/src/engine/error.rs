@@ -49,3 +49,11 @@ pub enum EngineError {
     #[error("the batch was given up: {0}")]
     Abandoned(#[source] Box<dyn Error + Send + Sync>),
 }
+
+impl EngineError {
+    /// Whether the files are not what was written to them: nothing but another copy helps.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+}

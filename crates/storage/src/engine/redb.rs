@@ -180,7 +180,10 @@ fn open_database(
 
 fn translate(path: &Path, error: impl Into<redb::Error>) -> EngineError {
     match error.into() {
-        redb::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
+        // What is not there is damage as well: the file is shorter than it says.
+        redb::Error::Io(source)
+            if matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
             EngineError::Damaged { path: path.to_path_buf(), source: Box::new(source) }
         }
         redb::Error::Io(source) => EngineError::Io { path: path.to_path_buf(), source },
