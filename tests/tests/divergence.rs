@@ -31,23 +31,40 @@ fn a_replica_that_was_found_wrong_shows_nothing_after_a_restart() {
 
 #[test]
 fn a_follower_whose_files_are_damaged_gets_its_state_from_its_peers() {
-    for wrong in Wrong::OF_DISK {
+    for wrong in Wrong::OF_ENGINE {
         check(Victim::Follower, wrong, 1..=3);
     }
 }
 
 #[test]
 fn a_leader_whose_files_are_damaged_leaves_the_lead_and_gets_its_state_from_its_peers() {
-    for wrong in Wrong::OF_DISK {
+    for wrong in Wrong::OF_ENGINE {
         check(Victim::Leader, wrong, 1..=3);
     }
 }
 
 #[test]
 fn a_replica_whose_files_are_damaged_and_that_crashes_meanwhile_is_repaired_later() {
-    for wrong in Wrong::OF_DISK {
+    for wrong in Wrong::OF_ENGINE {
         check(Victim::FollowerThatCrashes, wrong, 1..=3);
     }
+}
+
+#[test]
+fn a_replica_that_lost_its_log_gets_it_from_its_peers_and_votes_again() {
+    check(Victim::Follower, Wrong::LogAtRest, 1..=5);
+    check(Victim::Leader, Wrong::LogAtRest, 1..=5);
+}
+
+#[test]
+fn a_replica_that_lost_its_log_and_crashes_meanwhile_is_repaired_later() {
+    check(Victim::FollowerThatCrashes, Wrong::LogAtRest, 1..=4);
+}
+
+#[test]
+fn a_leader_that_is_lost_while_a_replica_is_repaired_takes_nothing_with_it() {
+    check(Victim::FollowerWhoseLeaderCrashes, Wrong::LogAtRest, 1..=4);
+    check(Victim::FollowerWhoseLeaderCrashes, Wrong::PagesAtRest, 1..=1);
 }
 
 #[test]

@@ -9,7 +9,6 @@ use std::{
 
 use openraft::{
     Raft,
-    async_runtime::WatchReceiver,
     errors::RaftError,
     raft::{
         AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, VoteRequest,
@@ -18,7 +17,7 @@ use openraft::{
 use parking_lot::{Mutex, RwLock};
 use rustydb_env::{Bug, Env, TaskGroup, sync::watch};
 use rustydb_proto::v1::{self, RaftFrame, raft_frame::Body, raft_refusal::Reason};
-use rustydb_storage::log::Log;
+use rustydb_storage::log::{Log, LogPlace};
 use rustydb_types::{
     ids::{GroupId, NodeId},
     position::LogPosition,
@@ -34,6 +33,7 @@ use crate::{
     group::{Group, GroupParts},
     log_store::LogStore,
     machine::{Machine, MachineError},
+    mending::{self, Inquiry},
     network::NetworkFactory,
     plausible,
     proposer::RaftProposer,
@@ -42,7 +42,7 @@ use crate::{
     snapshot::{Piece, Receiver},
     state_machine::{MachineCell, StateMachine},
     transport::{FrameSink, Inbound, Lane, Transport},
-    type_config::TypeConfig,
+    type_config::{TypeConfig, Vote},
 };
 
 /// Requests of one peer that are worked on at one time; beyond, they are refused as busy.
@@ -71,6 +71,8 @@ pub struct GroupsParts {
     pub config: ConsensusConfig,
     /// The node's log.
     pub log: Log,
+    /// Where it is, and which groups have lost what they had in an earlier one.
+    pub place: Arc<LogPlace>,
     /// The way to the other nodes.
     pub transport: Arc<dyn Transport>,
     /// The state machines.
@@ -92,6 +94,9 @@ struct GroupsInner {
     env: Env,
     config: Arc<ConsensusConfig>,
     log: Log,
+    place: Arc<LogPlace>,
+    /// Groups that have lost their logs and are not open yet.
+    inquiries: Mutex<BTreeMap<GroupId, Inquiry>>,
     calls: Arc<Calls>,
     machines: Arc<dyn MachineFactory>,
     node: NodeId,
@@ -115,13 +120,15 @@ impl Groups {
     /// The groups of a node, none of them open yet.
     #[must_use]
     pub fn new(parts: GroupsParts) -> Self {
-        let GroupsParts { env, config, log, transport, machines, node } = parts;
+        let GroupsParts { env, config, log, place, transport, machines, node } = parts;
         let tasks = TaskGroup::new(&env);
         set_tick_grid(config.heartbeat_interval);
         let inner = GroupsInner {
             env,
             config: Arc::new(config),
             log,
+            place,
+            inquiries: Mutex::default(),
             calls: Calls::new(transport),
             machines,
             node,
@@ -178,10 +185,80 @@ impl Groups {
         }
     }
 
-    /// Groups that have something in the log: those to open after a restart.
+    /// Groups that have something in the log, or have lost what they had: those to open after a restart.
     #[must_use]
     pub fn in_log(&self) -> Vec<GroupId> {
-        self.inner.log.groups()
+        let groups: BTreeSet<GroupId> =
+            self.inner.log.groups().into_iter().chain(self.inner.place.mending()).collect();
+        groups.into_iter().collect()
+    }
+
+    /// Whether a group has lost its log and does not take part in elections yet. It may not be open yet either.
+    #[must_use]
+    pub fn is_mending(&self, group: GroupId) -> bool {
+        self.inner.place.is_mending(group)
+    }
+
+    pub(crate) fn calls(&self) -> &Arc<Calls> {
+        &self.inner.calls
+    }
+
+    pub(crate) fn config(&self) -> &ConsensusConfig {
+        &self.inner.config
+    }
+
+    pub(crate) fn is_removed(&self, group: GroupId) -> bool {
+        self.inner.removed.lock().contains(&group)
+    }
+
+    /// The node cannot go on.
+    pub(crate) fn fail(&self, error: ConsensusError) {
+        self.inner.failure.send_if_modified(|present| {
+            let first = present.is_none();
+            present.get_or_insert(error);
+            first
+        });
+    }
+
+    /// What is known now of a group that is not open.
+    pub(crate) fn answered(&self, group: GroupId, inquiry: Inquiry) {
+        self.inner.inquiries.lock().insert(group, inquiry);
+    }
+
+    /// What a group is opened with: its machine, and what the others' votes say of its own, if it has lost that.
+    fn begin(&self, id: GroupId) -> Result<Begun, ConsensusError> {
+        let inner = &self.inner;
+        let fresh = || {
+            let proposer = RaftProposer::new(&inner.config);
+            let machine = inner.machines.open(id, &proposer)?;
+            Ok::<_, ConsensusError>((proposer, MachineCell::new(machine)))
+        };
+        if !self.is_mending(id) {
+            let (proposer, cell) = fresh()?;
+            return Ok(Begun { proposer, cell, vote: None });
+        }
+        let mut inquiries = inner.inquiries.lock();
+        match inquiries.remove(&id) {
+            Some(Inquiry::Answered { proposer, cell, vote }) => {
+                return Ok(Begun { proposer, cell, vote: Some(vote) });
+            }
+            Some(Inquiry::Asking) => {}
+            None => {
+                let (proposer, cell) = fresh()?;
+                let inquiry = self.clone().inquire(id, proposer, cell);
+                let stopping = inner.tasks.stopping();
+                inner.tasks.spawn("inquiry", async move {
+                    tokio::select! {
+                        biased;
+                        () = stopping.wait() => {}
+                        () = inquiry => {}
+                    }
+                });
+            }
+        }
+        inquiries.insert(id, Inquiry::Asking);
+        let reason = "it has lost its log and waits for the other members".to_owned();
+        Err(ConsensusError::Busy { group: id, reason })
     }
 
     /// Opens a group: what is in its log and committed is applied again before this returns, so nothing older than
@@ -222,10 +299,14 @@ impl Groups {
             return Err(ConsensusError::Removed { group: id });
         }
         let inner = &self.inner;
-        let proposer = RaftProposer::new(&inner.config);
-        let machine = inner.machines.open(id, &proposer)?;
-        let cell = MachineCell::new(machine);
+        let Begun { proposer, cell, vote } = self.begin(id)?;
         let log = LogStore::new(inner.log.group(id), inner.config.append_bytes_max).keeping_members_of(&cell);
+        if let Some(vote) = vote {
+            log.adopt_vote(&vote).await.map_err(|error| ConsensusError::Stopped {
+                group: id,
+                reason: format!("the vote was not written: {error}"),
+            })?;
+        }
         if let Some((members, _)) = founding {
             let names = members.iter().map(|node| node.get()).collect();
             log.name_first_members(names).await.map_err(|error| ConsensusError::Stopped {
@@ -250,8 +331,13 @@ impl Groups {
         let stopped = |reason: String| ConsensusError::Stopped { group: id, reason };
         let config = Arc::new(config.validate().map_err(|error| stopped(error.to_string()))?);
         let lose = |reason: &str| {
-            let floor = log.floor().map_err(|error| stopped(error.to_string()))?;
-            Ok::<(), ConsensusError>(cell.lose(reason, floor)?)
+            let read = |error: std::io::Error| stopped(error.to_string());
+            if log.nodes().map_err(read)?.is_some_and(|nodes| nodes == [inner.node].into()) {
+                // Found again at the next start, unless the files are brought back.
+                cell.with(|machine| machine.release())?;
+                return Err(ConsensusError::OnlyCopy { group: id, reason: reason.to_owned() });
+            }
+            Ok(cell.lose(reason, log.floor().map_err(read)?)?)
         };
         if let Some(reason) = unusable(&cell, log.purged()) {
             lose(&reason)?;
@@ -265,20 +351,13 @@ impl Groups {
                 biased;
                 raft = opening => match (raft, cell.with(|machine| machine.damage())) {
                     (Ok(raft), _) => break raft,
-                    (Err(_), Some(reason)) if !cell.is_lost() => reason,
+                    (Err(_), Some(reason)) if !cell.is_given_up() => reason,
                     (Err(fatal), _) => return Err(stopped(fatal.to_string())),
                 },
-                reason = cell.damaged(), if !cell.is_lost() => reason,
+                reason = cell.damaged(), if !cell.is_given_up() => reason,
             };
             lose(&reason)?;
         };
-        if let Some(reason) = unusable(&cell, None).filter(|_| is_alone(&raft, inner.node)) {
-            let ended = raft.shutdown().await;
-            tracing::debug!(group = id.get(), ?ended, "the group is not opened");
-            // Found again at the next start, unless the files are brought back.
-            cell.with(|machine| machine.release())?;
-            return Err(ConsensusError::OnlyCopy { group: id, reason });
-        }
         let group = Group::start(GroupParts {
             id,
             node: inner.node,
@@ -292,6 +371,7 @@ impl Groups {
             campaigns_from,
             failure: inner.failure.clone(),
             log: inner.log.clone(),
+            place: inner.place.clone(),
             calls: inner.calls.clone(),
         });
         inner.groups.write().insert(id, group.clone());
@@ -336,7 +416,14 @@ impl Groups {
             }
         }
         self.inner.machines.remove(id)?;
-        Ok(())
+        self.inner.inquiries.lock().remove(&id);
+        self.forget_mending(id).await
+    }
+
+    async fn forget_mending(&self, id: GroupId) -> Result<(), ConsensusError> {
+        let place = Arc::clone(&self.inner.place);
+        let forgotten = self.inner.env.blocking(move || place.mended(id)).await;
+        forgotten.map_err(|error| ConsensusError::Stopped { group: id, reason: error.to_string() })
     }
 
     /// Ends all groups: leadership is handed over first.
@@ -365,12 +452,12 @@ fn unusable(cell: &MachineCell, purged: Option<LogPosition>) -> Option<String> {
     })
 }
 
-/// Whether nobody else has a vote or a copy.
-fn is_alone(raft: &Raft<TypeConfig, StateMachine>, node: NodeId) -> bool {
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
-    let members: Vec<u64> = metrics.membership_config.membership().nodes().map(|(id, _)| *id).collect();
-    members == [node.get()]
+/// What a group is opened with.
+struct Begun {
+    proposer: Arc<RaftProposer>,
+    cell: Arc<MachineCell>,
+    /// The highest vote of the others, where the own one is lost.
+    vote: Option<Vote>,
 }
 
 /// What a request comes to.
@@ -378,7 +465,7 @@ type Handled = BoxFuture<Result<Body, (Reason, String)>>;
 
 impl GroupsInner {
     /// The work that a request asks for; openraft hears of it in the order of the calls.
-    fn handle(&self, group: &Group, body: Body) -> Result<Handled, (Reason, String)> {
+    fn handle(&self, from: NodeId, group: &Group, body: Body) -> Result<Handled, (Reason, String)> {
         let malformed = |error: codec::CodecError| (Reason::Malformed, error.to_string());
         let raft = group.handle().raft().clone();
         Ok(match body {
@@ -442,6 +529,13 @@ impl GroupsInner {
                     };
                     Ok(Body::TransferAnswer(v1::RaftTransferAnswer { refusal }))
                 })
+            }
+            Body::Standing(asked) => {
+                if group.is_mending() {
+                    return Err((Reason::WaitingOutLease, String::new()));
+                }
+                let handle = group.handle().clone();
+                Box::pin(async move { mending::answer(&handle, from, asked).await })
             }
             Body::Mark(ask) => {
                 let answer = Body::MarkAnswer(group.answer_mark(&ask));
@@ -590,7 +684,7 @@ impl Inbound for Groups {
             Some(body) => body,
             None => return refuse((Reason::Malformed, "an empty frame".to_owned())),
         };
-        let mut work = match self.inner.handle(&group, body) {
+        let mut work = match self.inner.handle(from, &group, body) {
             Ok(work) => work,
             Err(why) => return refuse(why),
         };

@@ -32,6 +32,7 @@ pub mod type_config;
 
 mod acknowledgements;
 mod calls;
+mod mending;
 mod network;
 mod plausible;
 mod repair;

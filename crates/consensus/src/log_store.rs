@@ -24,7 +24,7 @@ use openraft::{
 };
 use rustydb_storage::log::{GroupLog, LogEntry, LogError};
 use rustydb_types::{
-    ids::{LogIndex, Term},
+    ids::{LogIndex, NodeId, Term},
     position::LogPosition,
 };
 use tokio::sync::oneshot;
@@ -82,6 +82,19 @@ impl LogStore {
         Self { machine: Some(Arc::clone(machine)), ..self }
     }
 
+    /// Takes a vote for the own one, unless that is as high. Returns once it is durable.
+    ///
+    /// # Errors
+    /// The log has failed, or its vote cannot be read.
+    pub(crate) async fn adopt_vote(&self, vote: &Vote) -> Result<(), io::Error> {
+        let own =
+            self.log.state().vote.map(|bytes| codec::decode_vote(&bytes)).transpose().map_err(io_error)?;
+        if own.is_some_and(|own| own.leader_id.term >= vote.leader_id.term) {
+            return Ok(());
+        }
+        self.clone().save_vote(vote).await
+    }
+
     /// What was applied at least, as far as the log knows, with the members of then: empty when an earlier release has
     /// purged the entry that named them.
     ///
@@ -99,6 +112,19 @@ impl LogStore {
             None => members.unwrap_or_default(),
         };
         Ok(Applied { position, membership })
+    }
+
+    /// The members as of the end of the log, with and without a vote; [`None`] when an earlier release has purged the entry
+    /// that named them.
+    ///
+    /// # Errors
+    /// What the log has kept cannot be read.
+    pub(crate) fn nodes(&self) -> Result<Option<BTreeSet<NodeId>>, io::Error> {
+        let state = self.log.state();
+        let kept = state.purged.map(|(_, members)| members).filter(|members| !members.is_empty());
+        let Some(members) = self.named_through(state.last)?.or(kept) else { return Ok(None) };
+        let stored = codec::decode_stored_membership(&members).map_err(io_error)?;
+        Ok(Some(stored.membership().nodes().map(|(node, _)| NodeId::new(*node)).collect()))
     }
 
     /// The members that the last entry up to a position names, of those that the log still has.

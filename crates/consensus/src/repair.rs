@@ -72,12 +72,9 @@ pub(crate) enum RepairError {
         /// Whose state it is.
         source_node: NodeId,
     },
-    /// More was applied here meanwhile.
-    #[error("the state of node {source_node} is behind what is applied here")]
-    Behind {
-        /// Whose state it is.
-        source_node: NodeId,
-    },
+    /// What the log has behind the state cannot be applied to it.
+    #[error("the log does not go on from the state: {0}")]
+    Log(#[from] std::io::Error),
     /// The log of this node does not come as far as the state.
     #[error("the log does not catch up with the state in time")]
     Late,

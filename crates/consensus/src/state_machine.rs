@@ -6,9 +6,10 @@
 
 use std::{
     io,
+    ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -50,28 +51,22 @@ pub(crate) struct MachineCell {
     /// Bytes of entries applied since the last snapshot was asked for.
     bytes_since_snapshot: AtomicU64,
     gaps: Gaps,
-    /// While it is set, nothing is applied: the state is about to be replaced.
-    held: watch::Sender<bool>,
-    /// The group ends: it is not held any more.
-    closing: AtomicBool,
     /// Up to where a state that replaced a wrong one is ahead of what openraft has had applied.
     replaced_through: Mutex<Option<LogPosition>>,
-    /// While the stored state cannot be read: what is known from the log of how far it was.
+    /// While the state is given up: what openraft takes for applied. Entries are passed over meanwhile; the log has them
+    /// for the state that is to come. Held by whoever applies or replaces.
     floor: Mutex<Option<Applied>>,
-    /// Counts what took the place of a state, and the end of the group.
-    replaced: watch::Sender<u64>,
     /// Why the state may be wrong, until somebody looks into it.
     suspicion: Mutex<Option<String>>,
     suspected: Notify,
 }
 
-/// Nothing is applied until this is dropped.
-pub(crate) struct Hold<'a>(&'a MachineCell);
-
-impl Drop for Hold<'_> {
-    fn drop(&mut self) {
-        self.0.held.send_replace(false);
-    }
+/// What became of entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    Applied,
+    /// The state is given up; another one is to come.
+    PassedOver,
 }
 
 /// Whether entries may be missing between those that are applied.
@@ -146,52 +141,37 @@ impl MachineCell {
             applied_term,
             bytes_since_snapshot: AtomicU64::new(0),
             gaps,
-            held: watch::channel(false).0,
-            closing: AtomicBool::new(false),
             replaced_through: Mutex::default(),
             floor: Mutex::default(),
-            replaced: watch::channel(0).0,
             suspicion: Mutex::default(),
             suspected: Notify::new(),
         })
     }
 
-    /// Holds up all that is still to be applied. [`None`] when the group ends.
-    pub(crate) fn hold(&self) -> Option<Hold<'_>> {
-        self.held.send_replace(true);
-        let hold = Hold(self);
-        if self.closing.load(Ordering::SeqCst) { None } else { Some(hold) }
-    }
-
-    /// From here on nothing is held.
-    pub(crate) fn close(&self) {
-        self.closing.store(true, Ordering::SeqCst);
-        self.held.send_replace(false);
-        self.replaced.send_modify(|count| *count += 1);
-    }
-
-    /// Up to where the state has applied the log. Of a state that cannot be read: what it had applied at least.
+    /// Up to where openraft may take the log for applied. Of a state that is given up: what was passed over, too.
     pub(crate) fn applied(&self) -> Applied {
-        let floor = self.floor.lock().clone();
-        floor.unwrap_or_else(|| self.with(|machine| machine.applied()))
+        let floor = self.floor.lock();
+        floor.clone().unwrap_or_else(|| self.with(|machine| machine.applied()))
     }
 
-    /// Takes the stored state for lost: nothing of it is used until another one is in its place. `floor` is what it had
-    /// applied at least.
+    /// Gives up a stored state that cannot be read. `floor` is what it had applied at least.
     pub(crate) fn lose(&self, reason: &str, floor: Applied) -> Result<(), MachineError> {
         self.with(|machine| machine.withhold(reason))?;
         *self.floor.lock() = Some(floor);
         Ok(())
     }
 
-    /// Whether the stored state cannot be read since the group was opened.
-    pub(crate) fn is_lost(&self) -> bool {
-        self.floor.lock().is_some()
+    /// Gives up a state that is wrong: from here on entries are passed over.
+    pub(crate) fn give_up(&self) {
+        let mut floor = self.floor.lock();
+        if floor.is_none() {
+            *floor = Some(self.with(|machine| machine.applied()));
+        }
     }
 
-    /// Why nothing can be applied until another state is in the place of this one.
-    fn is_useless(&self) -> bool {
-        self.is_lost() || self.with(|machine| machine.damage()).is_some()
+    /// Whether the state is given up.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.floor.lock().is_some()
     }
 
     /// Ends when the stored state is found damaged, and says how.
@@ -200,47 +180,48 @@ impl MachineCell {
         damaged.await
     }
 
-    /// Waits while the state cannot be applied to.
-    async fn useful(&self) -> io::Result<()> {
-        let mut replaced = self.replaced.subscribe();
-        while self.is_useless() {
-            if self.closing.load(Ordering::SeqCst) {
-                return Err(io::Error::other("the group ends, and its stored state is damaged"));
-            }
-            if replaced.changed().await.is_err() {
-                return Err(io::Error::other("the group has ended"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Another state is in the place of the former one.
-    fn note_replaced(&self) {
-        *self.floor.lock() = None;
-        self.replaced.send_modify(|count| *count += 1);
-    }
-
-    fn is_held(&self) -> bool {
-        *self.held.borrow()
-    }
-
-    async fn released(&self) {
-        // The sender is the cell's own.
-        let _closed = self.held.subscribe().wait_for(|held| !held).await;
-    }
-
-    /// Replaces a wrong state by one of a position that openraft knows to be committed; it may have had less applied.
+    /// Puts another state into the place of one that is given up. It is of a position that openraft knows to be
+    /// committed, and may have had applied or not. What was passed over behind it is [missing](Self::missing) still.
     pub(crate) fn replace(
         &self,
         installer: Box<dyn MachineInstaller>,
         applied: Applied,
     ) -> Result<(), MachineError> {
+        let mut floor = self.floor.lock();
         let through = applied.position;
+        if floor.is_none() && self.with(|machine| machine.applied()).position > through {
+            // A snapshot of the leader has taken its place meanwhile.
+            return Ok(());
+        }
         installer.finish(applied)?;
-        *self.replaced_through.lock() = through;
-        self.note_replaced();
+        if floor.as_ref().is_none_or(|floor| floor.position <= through) {
+            *self.replaced_through.lock() = through;
+            *floor = None;
+        }
+        drop(floor);
         if let Some(through) = through {
             self.advance_term(through.term);
+        }
+        Ok(())
+    }
+
+    /// The entries that the state lacks of those that were passed over.
+    pub(crate) fn missing(&self) -> Option<Range<u64>> {
+        let floor = self.floor.lock();
+        let through = floor.as_ref()?.position?;
+        let applied = self.with(|machine| machine.applied()).position;
+        Some(applied.map_or(0, |applied| applied.index.get() + 1)..through.index.get() + 1)
+    }
+
+    /// Applies entries that were passed over, as they are in the log. With the last of them the state is as good as any.
+    pub(crate) fn make_up(&self, entries: &[Entry]) -> io::Result<()> {
+        let mut floor = self.floor.lock();
+        let Some(through) = floor.as_ref().and_then(|floor| floor.position) else { return Ok(()) };
+        let entries =
+            entries.iter().map(|entry| Ok(apply_entry(entry)?.0)).collect::<io::Result<Vec<_>>>()?;
+        self.apply(&entries, 0)?;
+        if self.with(|machine| machine.applied()).position >= Some(through) {
+            *floor = None;
         }
         Ok(())
     }
@@ -283,6 +264,27 @@ impl MachineCell {
             *present = term;
             changed
         });
+    }
+
+    /// Applies entries, or passes over them when the state is given up, or found damaged by that.
+    fn take(&self, entries: &[ApplyEntry], bytes: u64) -> io::Result<Taken> {
+        let mut floor = self.floor.lock();
+        if floor.is_none() {
+            let Err(error) = self.apply(entries, bytes) else { return Ok(Taken::Applied) };
+            if self.with(|machine| machine.damage()).is_none() {
+                return Err(error);
+            }
+            *floor = Some(self.with(|machine| machine.applied()));
+        }
+        if let Some(floor) = floor.as_mut() {
+            for entry in entries.iter().filter(|entry| Some(entry.position) > floor.position) {
+                if let ApplyPayload::Membership(membership) = &entry.payload {
+                    floor.membership = membership.clone();
+                }
+            }
+            floor.position = floor.position.max(entries.last().map(|entry| entry.position));
+        }
+        Ok(Taken::PassedOver)
     }
 
     fn apply(&self, entries: &[ApplyEntry], bytes: u64) -> io::Result<()> {
@@ -340,30 +342,24 @@ impl StateMachine {
 
     async fn pin(&self) -> io::Result<Snapshot> {
         self.cell.bytes_since_snapshot.store(0, Ordering::Relaxed);
-        loop {
-            if self.cell.is_lost() {
-                // openraft wants to know how far it is when it starts; it is given to nobody.
-                let applied = self.cell.applied();
-                let meta = Self::meta(&applied)?;
-                return Ok(Snapshot {
-                    meta,
-                    snapshot: SnapshotData::Outgoing(Box::new(Nothing { applied })),
-                });
-            }
-            let pinning = self.cell.with(|machine| machine.snapshot());
-            match pinning.await {
-                Ok(handle) => {
-                    let meta = Self::meta(handle.applied())?;
-                    return Ok(Snapshot { meta, snapshot: SnapshotData::Outgoing(handle) });
+        let pinned = match self.cell.is_given_up() {
+            true => None,
+            false => {
+                let pinning = self.cell.with(|machine| machine.snapshot());
+                match pinning.await {
+                    Ok(handle) => Some(handle),
+                    Err(_damage) if self.cell.with(|machine| machine.damage()).is_some() => None,
+                    Err(error) => return Err(io::Error::other(error)),
                 }
-                Err(_damage) if self.cell.is_useless() => self.cell.useful().await?,
-                Err(error) => return Err(io::Error::other(error)),
             }
-        }
+        };
+        // openraft wants to know how far a state is that is given to nobody, too.
+        let handle = pinned.unwrap_or_else(|| Box::new(Nothing { applied: self.cell.applied() }));
+        Ok(Snapshot { meta: Self::meta(handle.applied())?, snapshot: SnapshotData::Outgoing(handle) })
     }
 }
 
-/// The snapshot of a state that cannot be read.
+/// The snapshot of a state that is given up.
 struct Nothing {
     applied: Applied,
 }
@@ -374,7 +370,7 @@ impl MachineSnapshot for Nothing {
     }
 
     fn next_chunk(&mut self, _bytes_max: usize) -> Result<Option<Bytes>, MachineError> {
-        Err(MachineError { reason: "the stored state is damaged".to_owned() })
+        Err(MachineError { reason: "the state is wrong and waits to be replaced".to_owned() })
     }
 }
 
@@ -408,19 +404,6 @@ fn apply_entry(entry: &Entry) -> io::Result<(ApplyEntry, u64)> {
     Ok((ApplyEntry { position: position_of(&entry.log_id), payload }, bytes))
 }
 
-impl StateMachine {
-    async fn apply_batch(&self, entries: &[ApplyEntry], bytes: u64) -> io::Result<()> {
-        self.cell.useful().await?;
-        if let Some(room) = self.cell.with(|machine| machine.room()) {
-            room.await.map_err(io::Error::other)?;
-        }
-        if self.cell.is_held() {
-            self.cell.released().await;
-        }
-        self.cell.apply(entries, bytes)
-    }
-}
-
 impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotData;
     type SnapshotBuilder = Self;
@@ -451,12 +434,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 let full = apply.len() >= BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX;
                 next = if full { None } else { entries.next().now_or_never().flatten() };
             }
-            while let Err(error) = self.apply_batch(&apply, bytes).await {
-                // What the damage made fail is done again with the state that takes its place.
-                if !self.cell.is_useless() {
-                    return Err(error);
-                }
-                self.cell.useful().await?;
+            if !self.cell.is_given_up()
+                && let Some(room) = self.cell.with(|machine| machine.room())
+                && let Err(error) = room.await
+                && self.cell.with(|machine| machine.damage()).is_none()
+            {
+                return Err(io::Error::other(error));
+            }
+            if self.cell.take(&apply, bytes)? == Taken::PassedOver {
+                // What became of them is not known here: whoever waits must ask where the state is sound.
+                answers.clear();
             }
             for answer in answers.drain(..) {
                 answer.send(());
@@ -498,8 +485,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             // A wrong state was replaced meanwhile by one that is further.
             return Ok(());
         }
+        let mut floor = self.cell.floor.lock();
         installer.finish(applied).map_err(io::Error::other)?;
-        self.cell.note_replaced();
+        *floor = None;
+        drop(floor);
         if let Some(log_id) = &meta.last_log_id {
             self.cell.advance_term(position_of(log_id).term);
         }
@@ -508,7 +497,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         // The state itself is the snapshot, at any moment; only an empty one is none.
-        if self.cell.is_lost() || self.cell.applied().position.is_none() {
+        if self.cell.is_given_up() || self.cell.applied().position.is_none() {
             return Ok(None);
         }
         self.pin().await.map(Some)

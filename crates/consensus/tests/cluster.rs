@@ -17,7 +17,7 @@ use rustydb_consensus::{
     proposer::{Linearize, Proposal, ProposeError, ReadError},
 };
 use rustydb_env::{Env, TaskGroup};
-use rustydb_storage::log::{Log, LogConfig};
+use rustydb_storage::log::{Log, LogConfig, LogPlace};
 use rustydb_types::ids::{GroupId, NodeId, Term};
 use tokio::sync::oneshot;
 
@@ -50,16 +50,14 @@ impl Cluster {
     }
 
     fn start(&mut self, id: NodeId, store: ModelStore) {
-        let log = Log::open(
-            &self.env,
-            &self.folder.path().join(id.to_string()),
-            LogConfig { segment_bytes: 1 << 20, reserve_bytes: 1 << 20, ..LogConfig::default() },
-        )
-        .unwrap();
+        let place = LogPlace::load(&self.env, &self.folder.path().join(id.to_string())).unwrap();
+        let config = LogConfig { segment_bytes: 1 << 20, reserve_bytes: 1 << 20, ..LogConfig::default() };
+        let log = place.open(config, []).unwrap();
         let groups = Groups::new(GroupsParts {
             env: self.env.clone(),
             config: self.config.clone(),
             log: log.clone(),
+            place: Arc::new(place),
             transport: self.network.endpoint(id, &self.env),
             machines: Arc::new(store.clone()),
             node: id,

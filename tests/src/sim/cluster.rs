@@ -9,7 +9,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rustydb_consensus::{
-    ConsensusConfig, Group, Groups, GroupsParts,
+    ConsensusConfig, ConsensusError, Group, Groups, GroupsParts,
     loopback::LoopbackNetwork,
     model::{ModelState, ModelStore},
 };
@@ -17,7 +17,7 @@ use rustydb_env::{
     Env, TaskGroup,
     sim::{DiskFaults, SimNode, Simulation},
 };
-use rustydb_storage::log::{Log, LogConfig};
+use rustydb_storage::log::{LogConfig, LogPlace};
 use rustydb_types::{
     ids::{GroupId, NodeId, Term},
     position::LogPosition,
@@ -45,6 +45,8 @@ struct Member<M> {
     is_failing: bool,
     /// Whether it has stopped by itself in this life.
     has_stopped: bool,
+    /// Its log was damaged by the harness.
+    has_damaged_log: bool,
     running: Option<Running>,
 }
 
@@ -75,8 +77,15 @@ impl<M: Machines> Cluster<M> {
             .map(NodeId::new)
             .map(|id| {
                 let (sim, machines) = (sim.add_node(), machines(id, &network));
-                let member =
-                    Member { sim, machines, life: 0, is_failing: false, has_stopped: false, running: None };
+                let member = Member {
+                    sim,
+                    machines,
+                    life: 0,
+                    is_failing: false,
+                    has_stopped: false,
+                    has_damaged_log: false,
+                    running: None,
+                };
                 (id, member)
             })
             .collect();
@@ -168,17 +177,26 @@ impl<M: Machines> Cluster<M> {
         // As a server does with its data folder: the folder's name must survive, too.
         env.disk().create_dir_all(Path::new("/log")).map_err(|error| failed(&error))?;
         env.disk().sync_dir(Path::new("/")).map_err(|error| failed(&error))?;
-        let log = Log::open(&env, Path::new("/log"), self.log_config).map_err(|error| failed(&error))?;
+        let place = LogPlace::load(&env, Path::new("/")).map_err(|error| failed(&error))?;
+        let is_damaged = self.members.lock().get(&node).is_some_and(|member| member.has_damaged_log);
+        let groups = self.groups.iter().copied().filter(|_| is_damaged);
+        let log = place.open(self.log_config, groups).map_err(|error| failed(&error))?;
         let groups = Groups::new(GroupsParts {
             env: env.clone(),
             config: self.config.clone(),
             log,
+            place: Arc::new(place),
             transport: self.network.endpoint(node, &env),
             machines: machines.factory(&env),
             node,
         });
         for group in &self.groups {
-            groups.open_group(*group).await.map_err(|error| failed(&error))?;
+            match groups.open_group(*group).await {
+                Ok(_) => {}
+                // It opens by itself, when the other members have answered.
+                Err(ConsensusError::Busy { .. }) if groups.is_mending(*group) => {}
+                Err(error) => return Err(failed(&error)),
+            }
         }
         let tasks = TaskGroup::new(&env);
         self.network.attach(node, &env, &tasks, Arc::new(groups.clone()));
@@ -256,6 +274,21 @@ impl<M: Machines> Cluster<M> {
     pub fn disk_content(&self, node: NodeId, path: &Path) -> Option<Vec<u8>> {
         let sim = self.members.lock().get(&node).map(|member| member.sim)?;
         self.sim.disk(sim).content(path)
+    }
+
+    /// From here on the log of a node may turn out to be damaged; that of any other is sound, or else something is wrong.
+    pub fn expect_damaged_log(&self, node: NodeId) {
+        if let Some(member) = self.members.lock().get_mut(&node) {
+            member.has_damaged_log = true;
+        }
+    }
+
+    /// Whether a group at a node has lost its log and does not vote yet.
+    #[must_use]
+    pub fn is_mending(&self, node: NodeId, group: GroupId) -> bool {
+        let members = self.members.lock();
+        let running = members.get(&node).and_then(|member| member.running.as_ref());
+        running.is_some_and(|running| running.groups.is_mending(group))
     }
 
     /// Flips a bit of a file on a node's disk. False when the file has no such byte.

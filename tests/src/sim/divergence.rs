@@ -40,6 +40,8 @@ pub enum Victim {
     Follower,
     /// Another, which loses its power as soon as it has stopped serving.
     FollowerThatCrashes,
+    /// Another, and while it is repaired the leader loses its power.
+    FollowerWhoseLeaderCrashes,
 }
 
 /// How it goes wrong.
@@ -55,11 +57,13 @@ pub enum Wrong {
     HeadAtRest,
     /// A bit of what names the engine changes while it is down.
     PointerAtRest,
+    /// A bit in the midst of its log changes while it is down.
+    LogAtRest,
 }
 
 impl Wrong {
-    /// Those of the disk.
-    pub const OF_DISK: [Wrong; 4] =
+    /// Those of the engine.
+    pub const OF_ENGINE: [Wrong; 4] =
         [Wrong::Pages, Wrong::PagesAtRest, Wrong::HeadAtRest, Wrong::PointerAtRest];
 }
 
@@ -167,6 +171,12 @@ impl Stage {
             let offsets: Vec<usize> = match wrong {
                 Wrong::PointerAtRest if name == "CURRENT" => vec![random_below(random, size)],
                 // The first sector of the first block, behind the head and its checksums.
+                // With much behind it that was synced.
+                Wrong::LogAtRest if name.ends_with("1.log") => {
+                    let content = self.cluster.disk_content(node, &path).unwrap_or_default();
+                    let written = content.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+                    vec![random_below(random, written / 2)]
+                }
                 Wrong::HeadAtRest if name.starts_with("store-") => vec![2 * PAGE + random_below(random, 320)],
                 Wrong::Pages | Wrong::PagesAtRest if name.starts_with("store-") => {
                     (3..size / PAGE).map(|page| page * PAGE + random_below(random, PAGE)).collect()
@@ -180,8 +190,30 @@ impl Stage {
         if flipped == 0 {
             self.wrong("no file was damaged".to_owned());
         }
+        if wrong == Wrong::LogAtRest {
+            self.cluster.expect_damaged_log(node);
+        }
         if wrong != Wrong::Pages {
             self.cluster.start(node).await;
+        }
+    }
+
+    /// Whether a replica was found wrong.
+    fn is_found(&self, node: NodeId, wrong: Wrong) -> bool {
+        match wrong {
+            Wrong::LogAtRest => self.cluster.is_mending(node, GROUP),
+            _ => self.agreement(node).divergences > 0,
+        }
+    }
+
+    /// Whether a replica is as good as the others again.
+    fn is_repaired(&self, node: NodeId, wrong: Wrong) -> bool {
+        let agreement = self.agreement(node);
+        match wrong {
+            Wrong::LogAtRest => {
+                self.cluster.group(node, GROUP).is_some() && !self.cluster.is_mending(node, GROUP)
+            }
+            _ => agreement.repairs == 1 && agreement.health == Health::Sound,
         }
     }
 
@@ -223,7 +255,7 @@ async fn scenario(stage: Stage, victim: Victim, how: Wrong) {
     let follower = cluster.ids().into_iter().find(|node| *node != leader);
     let wrong = if victim == Victim::Leader { leader } else { follower.unwrap_or(leader) };
     stage.spoil(wrong, how, &mut env.rng()).await;
-    let found = stage.until("the wrong replica stops", |stage| stage.agreement(wrong).divergences > 0).await;
+    let found = stage.until("the wrong replica stops", |stage| stage.is_found(wrong, how)).await;
     {
         let mut seen = stage.seen.lock();
         (seen.has_stopped, seen.report.found_after) = (true, found);
@@ -232,16 +264,20 @@ async fn scenario(stage: Stage, victim: Victim, how: Wrong) {
         cluster.crash(wrong);
         cluster.sleep(Duration::from_secs(1)).await;
         cluster.start(wrong).await;
-        if !is_withheld(&cluster, wrong).await {
+        if how != Wrong::LogAtRest && !is_withheld(&cluster, wrong).await {
             stage.wrong("a wrong state is shown after a restart".to_owned());
         }
     }
-    let repaired = stage
-        .until("the wrong replica is repaired", |stage| {
-            let agreement = stage.agreement(wrong);
-            agreement.repairs == 1 && agreement.health == Health::Sound
-        })
-        .await;
+    if victim == Victim::FollowerWhoseLeaderCrashes {
+        cluster.sleep(Duration::from_micros(env.rng().range(0..400_000))).await;
+        let leader = cluster.leader(GROUP).map(|(leader, _)| leader).filter(|leader| *leader != wrong);
+        if let Some(leader) = leader {
+            cluster.crash(leader);
+            cluster.sleep(Duration::from_secs(2)).await;
+            cluster.start(leader).await;
+        }
+    }
+    let repaired = stage.until("the wrong replica is repaired", |stage| stage.is_repaired(wrong, how)).await;
     stage.seen.lock().report.repaired_after = repaired;
     let before = stage.seen.lock().report.acknowledged;
     stage.lead_by(wrong).await;

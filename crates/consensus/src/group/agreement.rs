@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   sound ── differs from a majority ──► diverged: leads nothing, shows nothing
-//!     ▲                                      │ hands over, holds up what is to be applied
+//!     ▲                                      │ hands over, passes over what is to be applied
 //!     └── state of a sound member, in place ─┘
 //! ```
 //!
@@ -10,14 +10,16 @@
 //! own last position, and judges nobody but itself: when a majority of the voters holds one state and it holds
 //! another, its own is wrong, whoever leads. Without such a majority nothing is stopped; that replicas differ is told.
 //! A wrong state keeps its vote and its log, which are as good as before. It is replaced where it is, by the state of
-//! a member that is as far or further; what the log has beyond is applied to that. A state whose files are damaged is
+//! a member that is as far as this one was then, or further; what the log has beyond is applied to that. A state whose files are damaged is
 //! treated alike: it needs no comparison to be known as wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use openraft::RaftLogReader;
 use openraft::async_runtime::WatchReceiver;
+use rustydb_env::ambient;
 use rustydb_proto::v1::{self, raft_frame::Body, raft_mark_answer::Standing};
 use rustydb_types::{ids::NodeId, position::LogPosition};
 
@@ -25,6 +27,7 @@ use super::Group;
 use crate::{
     codec,
     error::ConsensusError,
+    log_store::LogStore,
     machine::{Mark, MarkAt},
     node_state::NodeState,
     quorum::Quorum,
@@ -306,6 +309,7 @@ impl Group {
             "the state of this replica is wrong; it serves nobody until it is replaced"
         );
         inner.handle.raft.runtime_config().elect(false);
+        inner.cell.give_up();
         if let Err(error) = inner.cell.with(|machine| machine.withhold(reason)) {
             tracing::warn!(group, node, %error, "that the state is wrong will not be known after a restart");
         }
@@ -340,7 +344,6 @@ impl Group {
                 return Err(RepairError::Leads);
             }
         }
-        let hold = inner.cell.hold().ok_or(RepairError::Ending)?;
         let status = self.status();
         let mut sources = status.voters.clone();
         // Of a lost state the members may not be known; whoever leads knows them.
@@ -351,7 +354,6 @@ impl Group {
             for source in sources.iter().filter(|source| **source != inner.node) {
                 match self.replace_from(*source, holders, &status.voters, soundness).await {
                     Ok(()) => {
-                        drop(hold);
                         if status.voters.is_empty() {
                             let reason =
                                 "its state was replaced; its members are known after a restart".to_owned();
@@ -367,6 +369,23 @@ impl Group {
             }
         }
         Err(last)
+    }
+
+    /// Applies to the new state what was passed over meanwhile.
+    async fn make_up(&self) -> Result<(), RepairError> {
+        const STEP: u64 = 256;
+        let inner = &self.inner;
+        let mut log = LogStore::new(inner.handle.group_log(), inner.config.append_bytes_max);
+        while let Some(missing) = inner.cell.missing() {
+            if let Some(room) = inner.cell.with(|machine| machine.room()) {
+                room.await?;
+            }
+            let piece = missing.start..missing.end.min(missing.start + STEP);
+            let entries = log.try_get_log_entries(piece).await?;
+            inner.cell.make_up(&entries)?;
+            ambient::yield_now().await;
+        }
+        Ok(())
     }
 
     async fn replace_from(
@@ -405,11 +424,8 @@ impl Group {
         };
         // The log must have come as far as the state before the state takes its place.
         inner.env.timeout(inner.config.change_timeout, committed).await.map_err(|_| RepairError::Late)??;
-        let present = inner.cell.applied().position;
-        if present > Some(position) {
-            return Err(RepairError::Behind { source_node: source });
-        }
         inner.cell.replace(installer, applied)?;
+        self.make_up().await?;
         inner.cell.with(|machine| machine.release())?;
         // What was suspected of the former state is of no interest any more.
         inner.cell.take_suspicion();

@@ -20,7 +20,7 @@ use openraft::{
     errors::{Fatal, LinearizableReadError, RaftError},
 };
 use rustydb_env::{Env, Instant, TaskGroup, ambient, sync::watch};
-use rustydb_storage::log::Log;
+use rustydb_storage::log::{GroupLog, Log, LogPlace};
 use rustydb_types::{
     ids::{GroupId, LogIndex, NodeId, Term},
     position::LogPosition,
@@ -62,6 +62,11 @@ impl RaftHandle {
     /// Whether a leader's entries are taken.
     pub(crate) fn log_takes_entries(&self) -> bool {
         self.log.takes_entries()
+    }
+
+    /// The group's own part of the log.
+    pub(crate) fn group_log(&self) -> GroupLog {
+        self.log.group(self.group)
     }
 
     pub(crate) fn raft(&self) -> &Raft<TypeConfig, StateMachine> {
@@ -215,6 +220,9 @@ struct GroupInner {
     heard: parking_lot::Mutex<Option<rustydb_env::Instant>>,
     calls: Arc<Calls>,
     agreement: parking_lot::Mutex<Agreement>,
+    place: Arc<LogPlace>,
+    /// The log was lost: the member follows, and takes no part in elections.
+    mending: AtomicBool,
     /// Why this member's state is to be replaced whatever the others say.
     distrusted: parking_lot::Mutex<Option<String>>,
 }
@@ -235,6 +243,7 @@ pub(crate) struct GroupParts {
     pub(crate) campaigns_from: rustydb_env::Instant,
     pub(crate) failure: watch::Sender<Option<ConsensusError>>,
     pub(crate) log: Log,
+    pub(crate) place: Arc<LogPlace>,
     pub(crate) calls: Arc<Calls>,
 }
 
@@ -253,6 +262,7 @@ impl Group {
             campaigns_from,
             failure,
             log,
+            place,
             calls,
         } = parts;
         let handle = RaftHandle { raft, acknowledgements, group: id, config: config.clone(), log };
@@ -286,6 +296,8 @@ impl Group {
                 heard,
                 calls,
                 agreement: parking_lot::Mutex::new(agreement),
+                mending: AtomicBool::new(place.is_mending(id)),
+                place,
                 distrusted: parking_lot::Mutex::default(),
             }),
         };
@@ -295,6 +307,9 @@ impl Group {
         tasks.spawn("elections", group.clone().join_elections());
         tasks.spawn("upkeep", group.clone().upkeep());
         tasks.spawn("agreement", group.clone().keep_agreement());
+        if group.is_mending() {
+            tasks.spawn("mending", group.clone().mend());
+        }
         group
     }
 
@@ -324,7 +339,43 @@ impl Group {
 
     /// Whether this node may vote again after its start.
     pub(crate) fn takes_part_in_elections(&self) -> bool {
-        self.inner.env.now() >= self.inner.elections_from
+        self.inner.env.now() >= self.inner.elections_from && !self.is_mending()
+    }
+
+    /// Whether the log was lost and what it may have promised is not all here again.
+    #[must_use]
+    pub fn is_mending(&self) -> bool {
+        self.inner.mending.load(Ordering::Acquire)
+    }
+
+    /// Notes durably that nothing is missing any more, and takes part in elections from here on.
+    pub(crate) async fn note_mended(&self) -> bool {
+        let inner = &self.inner;
+        let (place, id) = (Arc::clone(&inner.place), inner.id);
+        if let Err(error) = inner.env.blocking(move || place.mended(id)).await {
+            tracing::warn!(group = id.get(), %error, "that the log is whole again is not noted yet");
+            return false;
+        }
+        inner.mending.store(false, Ordering::Release);
+        tracing::info!(
+            group = id.get(),
+            node = inner.node.get(),
+            "the log is whole again; this member votes again"
+        );
+        self.clone().join_elections().await;
+        true
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.inner.node
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.inner.env
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskGroup {
+        &self.inner.tasks
     }
 
     /// Ticks when the term, the leader or the membership changes.
@@ -424,7 +475,6 @@ impl Group {
     /// Ends the group at this node: leadership is handed over, what runs is stopped.
     pub async fn shutdown(&self, deadline: Duration) {
         self.inner.closing.store(true, Ordering::Release);
-        self.inner.cell.close();
         let started = self.inner.env.now();
         if let Ok(Err(error)) = self.inner.env.timeout(deadline / 2, self.step_down()).await {
             tracing::debug!(group = self.inner.id.get(), %error, "leadership was not handed over");
@@ -442,7 +492,7 @@ impl Group {
     /// may still read by that lease, and the vote does not remember it.
     async fn join_elections(self) {
         self.inner.env.sleep_until(self.inner.elections_from.max(self.inner.campaigns_from)).await;
-        if self.is_sound() {
+        if self.is_sound() && !self.is_mending() {
             self.inner.handle.raft.runtime_config().elect(true);
         }
     }

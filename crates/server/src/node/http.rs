@@ -177,6 +177,9 @@ const GROUP_FIGURES: &[GroupFigure] = &[
     ("rustydb_consensus_uncommitted_entries", "Entries proposed and not yet committed.", |group| {
         group.uncommitted_entries
     }),
+    ("rustydb_consensus_mending", "1 while the log was lost and the member does not vote yet.", |group| {
+        u64::from(group.health == "mending")
+    }),
     (
         "rustydb_consensus_diverged",
         "1 while the state differs from that of a majority and is withheld.",

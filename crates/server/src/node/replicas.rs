@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustydb_consensus::{Group, Groups, Health, RaftStatus};
+use rustydb_consensus::{ConsensusError, Group, Groups, Health, RaftStatus};
 use rustydb_env::Env;
 use rustydb_interconnect::Peers;
 use rustydb_proto::v1::GroupStatus;
@@ -71,8 +71,13 @@ impl Replicas {
         self.changed.notified().await;
     }
 
+    /// Opens a group; one that has lost its log opens by itself when the other members have answered.
     pub(crate) async fn open(&self, group: GroupId) -> Result<(), NodeError> {
-        self.watch(&self.groups.open_group(group).await?);
+        match self.groups.open_group(group).await {
+            Ok(opened) => self.watch(&opened),
+            Err(ConsensusError::Busy { .. }) if self.groups.is_mending(group) => {}
+            Err(error) => return Err(error.into()),
+        }
         Ok(())
     }
 
@@ -141,6 +146,7 @@ impl Replicas {
     /// Every open group, for the plan.
     pub(crate) fn view(&self) -> BTreeMap<GroupId, LocalGroup> {
         let local = |group: Group| {
+            self.watch(&group);
             let status = group.status();
             let caught_up = self.caught_up(&status);
             let local = LocalGroup {
@@ -188,7 +194,7 @@ impl Replicas {
                 voters: ids(&status.voters),
                 learners: ids(&status.learners),
                 members_changing: status.members_changing,
-                health: agreement.health.name().to_owned(),
+                health: if group.is_mending() { "mending" } else { agreement.health.name() }.to_owned(),
                 agreed_index: number(agreement.agreed.map(|agreed| agreed.index)),
                 comparisons: agreement.comparisons,
                 suspicions: agreement.suspicions,

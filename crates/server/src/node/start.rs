@@ -12,7 +12,7 @@ use rustydb_proto::v1::admin_server::AdminServer;
 use rustydb_sql::exec::WorkMemory;
 use rustydb_sql::exec::sweep;
 use rustydb_sql::gateway::cluster::ClusterPort;
-use rustydb_storage::log::Log;
+use rustydb_storage::log::LogPlace;
 use rustydb_types::ids::{GroupId, NodeId};
 use tokio::net::TcpListener;
 
@@ -83,21 +83,26 @@ pub(super) async fn start(
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );
+    let databases = Arc::new(Databases::new(&env, folder.dir(), &config, memory));
+    let addresses = Addresses::load(&env, folder.dir());
+    let place = Arc::new(LogPlace::load(&env, folder.dir())?);
     let log = {
-        let (env, dir, config) = (env.clone(), folder.dir().join("log"), log_config(&config.log, &memory));
-        env.clone().blocking(move || Log::open(&env, &dir, config)).await?
+        // What a damaged log had can only come from other nodes.
+        let has_peers = addresses.all().iter().any(|(node, _)| *node != me);
+        let groups = if has_peers { databases.on_disk() } else { Vec::new() };
+        let (place, config) = (Arc::clone(&place), log_config(&config.log, &memory));
+        env.blocking(move || place.open(config, groups)).await?
     };
     let tasks = Arc::new(TaskGroup::new(&env));
     let sql_tasks = TaskGroup::new(&sql);
     let local = Local { node: me, cluster: cluster.clone() };
     let client_tls = interconnect_tls.as_ref().map(|tls| tls.client.clone());
     let peers = Peers::new(&env, local.clone(), client_tls.clone());
-    let databases = Arc::new(Databases::new(&env, folder.dir(), &config, memory));
-    let addresses = Addresses::load(&env, folder.dir());
     let groups = Groups::new(GroupsParts {
         env: env.clone(),
         config: consensus_config(&config.raft),
         log: log.clone(),
+        place,
         transport: Arc::new(peers.clone()),
         machines: databases.clone(),
         node: me,
