@@ -293,7 +293,8 @@ impl Cluster {
 
     /// A node under a new number joins with an empty folder, as the manual says, and has everything.
     fn replace(&mut self, victim: usize, place: Place) -> Result<()> {
-        self.servers[victim].kill()?;
+        // In good order: it may lead, and whoever is asked to take in another node must know who does.
+        self.servers[victim].stop()?;
         let slot = u16::try_from(4 + Place::ALL.iter().position(|known| *known == place).unwrap_or(0))?;
         if slot > 4 {
             return Ok(());
