@@ -195,30 +195,43 @@ async fn a_damaged_state_is_lost_at_opening_and_stays_as_it_is_until_it_is_repla
 
 #[tokio::test]
 async fn damage_that_is_met_is_told_and_what_takes_its_place_is_used() {
+    use std::os::unix::fs::FileExt;
+
     let dir = tempfile::tempdir().unwrap();
     let (_sound, mut sound) = open(&dir.path().join("sound"));
-    let entries: Vec<_> = (1..=500).map(|number| entry(number, "right")).collect();
+    let value = "right".repeat(200);
+    // Several times what the engine caches.
+    let entries: Vec<_> = (1..=6000).map(|number| entry(number, &value)).collect();
     sound.apply(&entries).unwrap();
     let path = dir.path().join("damaged");
     let (kv, mut machine) = open(&path);
     machine.apply(&entries).unwrap();
     machine.flush().await.unwrap();
-    drop((kv, machine));
-    // All but what an opening reads: the last of the rows.
     let store = path.join("store-1");
-    let mut bytes = std::fs::read(&store).unwrap();
-    let places: Vec<usize> =
-        bytes.windows(7).enumerate().filter(|(_, window)| window == b"key 123").map(|(at, _)| at).collect();
-    places.iter().for_each(|place| bytes[*place] ^= 1);
-    std::fs::write(&store, bytes).unwrap();
-    let (kv, machine) = open(&path);
-    assert_eq!((machine.lost(), machine.damage()), (None, None));
-    assert!(matches!(read(&kv, "key 123").await, Err(TxnError::Storage(_))));
+    let bytes = std::fs::read(&store).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&store).unwrap();
+    for (place, _) in bytes.windows(8).enumerate().filter(|(_, window)| window == b"key 1234") {
+        file.write_at(b"j", place as u64).unwrap();
+    }
+    let all = kv.begin(options(Access::ReadLocal, NOBODY)).await.unwrap();
+    let mut met = 0;
+    for number in 1..=6000 {
+        match all.get(format!("key {number}").as_bytes()) {
+            Ok(found) => assert_eq!(found.unwrap(), value),
+            Err(error) => {
+                assert!(matches!(error, TxnError::Storage(_)), "{error}");
+                met += 1;
+            }
+        }
+    }
+    assert!(met > 0, "nobody met it");
     assert!(machine.damaged().await.contains("store-1"));
-    assert!(machine.flush().await.is_ok() || machine.damage().is_some());
+    assert!(machine.damage().is_some() && machine.lost().is_none());
+    machine.withhold("it is damaged").unwrap();
     fill(&machine, &sound).await;
+    machine.release().unwrap();
     assert_eq!(machine.damage(), None);
-    assert_eq!(read(&kv, "key 123").await.unwrap().unwrap(), "right");
+    assert_eq!(read(&kv, "key 1234").await.unwrap().unwrap(), value);
 }
 
 #[tokio::test]
