@@ -48,6 +48,8 @@ pub enum Bug {
     VoteWithinLease,
     /// A leader that is to be removed does not hand over first.
     LeaderRemovesItself,
+    /// A node that reads its log again takes learners for voters.
+    LearnersCounted,
     /// Rows are shown that are not known to be committed.
     RowsShownEarly,
     /// Chunks of a large transaction are seen before it commits.
@@ -90,6 +92,7 @@ impl Bug {
         Bug::LeaseAfterTransfer,
         Bug::VoteWithinLease,
         Bug::LeaderRemovesItself,
+        Bug::LearnersCounted,
         Bug::RowsShownEarly,
         Bug::StagedVisible,
         Bug::CommitNotValidated,

@@ -1,8 +1,9 @@
 //! Runs the simulated cluster.
 //!
-//! `sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models | --logs] [--verbose] [--log FILTER]`: one run per
-//! seed, of SQL sessions unless it is told otherwise, with S seconds of virtual time under faults. Of each run that went
-//! wrong it prints the seed, what was wrong and how to replay it; it exits with 1 when there was one.
+//! `sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models | --logs | --scene NAME] [--verbose]
+//! [--log FILTER]`: one run per seed, of SQL sessions unless it is told otherwise, with S seconds of virtual time under
+//! faults. Of each run that went wrong it prints the seed, what was wrong and how to replay it; it exits with 1 when
+//! there was one.
 //!
 //! `sim gate [--seconds S] [--base N] [--runs M] [--jobs J] [--report FILE]`: runs of all kinds and lengths for S seconds
 //! of real time, on J threads, with the seeds from N on.
@@ -16,9 +17,8 @@ use anyhow::{Context, Result, bail, ensure};
 use rustydb_tests::{
     gate::{Gate, nothing_left, take_flag, take_option},
     sim::{
-        Course,
+        Course, Errand, Scene,
         campaign::{Kind, campaign},
-        run_log,
     },
 };
 
@@ -104,6 +104,14 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
     let mut kinds = [Kind::Sql, Kind::Stores, Kind::Models].into_iter();
     let kind = kinds.find(|kind| take_flag(&mut arguments, kind.option())).unwrap_or(Kind::Sql);
     let logs = take_flag(&mut arguments, "--logs");
+    let errand = match take_option(&mut arguments, "--scene")? {
+        Some(name) => {
+            let scene = Scene::ALL.iter().find(|scene| scene.to_string() == name);
+            Errand::Played(*scene.with_context(|| format!("there is no scene {name}, but {:?}", Scene::ALL))?)
+        }
+        None if logs => Errand::Log,
+        None => Errand::Cluster(kind, seconds),
+    };
     let is_verbose = take_flag(&mut arguments, "--verbose");
     if let Some(filter) = take_option(&mut arguments, "--log")? {
         tracing_subscriber::fmt()
@@ -123,36 +131,29 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
     };
     nothing_left(
         &arguments,
-        "--seed, --seeds, --seconds, --sql, --stores, --models, --logs, --verbose, --log, and gate as the first",
+        "--seed, --seeds, --seconds, --sql, --stores, --models, --logs, --scene, --verbose, --log, and gate as the first",
     )?;
-    if logs {
-        return replay_logs(seeds);
-    }
     let (mut failed, mut virtual_time, mut acknowledged) = (Vec::new(), Duration::ZERO, 0);
     for seed in seeds.clone() {
-        let course = Course::new(seed, Duration::from_secs(seconds));
+        let course = Course::new(seed, Duration::ZERO);
         #[cfg(feature = "planted_bugs")]
         let course = Course { bug, ..course };
-        let wrong = match kind.run(course) {
-            Ok(report) => {
-                virtual_time += report.virtual_time;
-                acknowledged += report.operations.acknowledged;
-                if is_verbose {
-                    println!("{report:#?}");
-                }
-                report.wrong
+        let ended = errand.run(course);
+        acknowledged += ended.acknowledged;
+        if let Some(report) = ended.report {
+            virtual_time += report.virtual_time;
+            if is_verbose {
+                println!("{report:#?}");
             }
-            Err(panic) => vec![panic],
-        };
-        if wrong.is_empty() {
+        }
+        if ended.wrong.is_empty() {
             continue;
         }
         failed.push(seed);
         println!(
-            "seed {seed} went wrong; replay: cargo run -p rustydb-tests --bin sim -- --seed {seed} --seconds {seconds} {}",
-            kind.option()
+            "seed {seed} went wrong; replay: cargo run -p rustydb-tests --bin sim -- --seed {seed} {errand}"
         );
-        for wrong in wrong {
+        for wrong in ended.wrong {
             println!("  {wrong}");
         }
     }
@@ -162,22 +163,5 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
         virtual_time.as_secs_f64(),
         failed.len()
     );
-    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The log alone.
-fn replay_logs(seeds: Range<u64>) -> Result<ExitCode> {
-    let (mut failed, mut acknowledged) = (Vec::new(), 0);
-    for seed in seeds {
-        let report = run_log(Course::new(seed, Duration::ZERO));
-        acknowledged += report.acknowledged;
-        if let Some(wrong) = report.wrong.first() {
-            println!(
-                "seed {seed} went wrong; replay: cargo run -p rustydb-tests --bin sim -- --seed {seed} --logs\n  {wrong}"
-            );
-            failed.push(seed);
-        }
-    }
-    println!("{acknowledged} steps of logs acknowledged, {} seeds went wrong: {failed:?}", failed.len());
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -50,11 +50,16 @@ impl Kind {
             Self::Stores => run_stores,
             Self::Models => run_models,
         };
-        std::panic::catch_unwind(|| run(course)).map_err(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
-        })
+        caught(|| run(course))
     }
+}
+
+/// What something gives, or what it panicked with.
+pub(super) fn caught<T>(run: impl FnOnce() -> T + std::panic::UnwindSafe) -> Result<T, String> {
+    std::panic::catch_unwind(run).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
+    })
 }
 
 /// One run of a campaign.

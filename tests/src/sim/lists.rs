@@ -32,7 +32,7 @@ pub fn run_models(course: Course) -> Report {
 
 /// The clients' history.
 #[derive(Clone, Default)]
-struct Lists {
+pub(super) struct Lists {
     history: Arc<Mutex<History>>,
 }
 
@@ -54,9 +54,7 @@ impl Workload for Lists {
             match leaders.get(chosen).copied() {
                 Some((leader, _)) if random.chance(1, 3) => self.read(cluster, leader, group, key).await,
                 Some((leader, term)) => {
-                    let value = self.history.lock().next_value();
-                    let told = append(cluster, leader, group, term, append_command(key, value)).await;
-                    self.history.lock().appended((group, key), value, told);
+                    self.append(cluster, leader, group, term, key).await;
                 }
                 None => cluster.sleep(Duration::from_millis(20)).await,
             }
@@ -69,6 +67,13 @@ impl Workload for Lists {
     }
 
     async fn check(&self, cluster: &Cluster<ModelStore>) -> Vec<String> {
+        self.held_against(cluster)
+    }
+}
+
+impl Lists {
+    /// What clients did and saw, held against the lists of all nodes. Gives what is wrong.
+    pub(super) fn held_against(&self, cluster: &Cluster<ModelStore>) -> Vec<String> {
         let mut wrong = Vec::new();
         for group in cluster.groups() {
             for node in cluster.ids() {
@@ -78,10 +83,24 @@ impl Workload for Lists {
         }
         wrong
     }
-}
 
-impl Lists {
-    async fn read(&self, cluster: &Cluster<ModelStore>, leader: NodeId, group: GroupId, key: u64) {
+    /// Appends a new value at the leader of a term; says whether that was acknowledged.
+    pub(super) async fn append(
+        &self,
+        cluster: &Cluster<ModelStore>,
+        leader: NodeId,
+        group: GroupId,
+        term: Term,
+        key: u64,
+    ) -> bool {
+        let value = self.history.lock().next_value();
+        let told = append(cluster, leader, group, term, append_command(key, value)).await;
+        self.history.lock().appended((group, key), value, told);
+        told == Told::Acknowledged
+    }
+
+    /// Reads a list at a node, if that says that it may.
+    pub(super) async fn read(&self, cluster: &Cluster<ModelStore>, leader: NodeId, group: GroupId, key: u64) {
         let Some(handle) = cluster.group(leader, group) else { return };
         let must_see: BTreeSet<u64> = self.history.lock().acknowledged((group, key));
         let at = cluster.clone();

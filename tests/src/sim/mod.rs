@@ -18,6 +18,7 @@ pub mod campaign;
 pub mod cluster;
 pub mod commit_crash;
 pub mod divergence;
+pub mod errand;
 pub mod history;
 pub mod invariants;
 pub mod lists;
@@ -29,15 +30,18 @@ pub mod mutations;
 pub mod nemesis;
 pub mod oracle;
 pub mod run;
+pub mod scenes;
 pub mod sql;
 pub mod stores;
 pub mod transactions;
 
 pub use commit_crash::{CrashReport, run_commit_crashes};
 pub use divergence::{DivergenceReport, Victim, Wrong, run_divergence};
+pub use errand::Errand;
 pub use lists::run_models;
 pub use logs::{run_log, run_log_closed, run_log_cut_at};
 pub use run::{Course, Report};
+pub use scenes::Scene;
 pub use sql::run_sql;
 pub use transactions::run_stores;
 

@@ -6,32 +6,21 @@ use parking_lot::Mutex;
 use rustydb_env::Bug;
 use serde_json::json;
 
-use super::{Course, campaign::Kind, run_log};
+use super::{Course, Errand, Scene, campaign::Kind};
 use crate::gate::Gate;
 
 /// A bug that is not found with so many seeds is not found.
 pub const SEEDS_MAX: u64 = 500;
 
-/// The runs in which a bug is looked for.
-#[derive(Clone, Copy)]
-enum Hunt {
-    /// Of a cluster, for so many seconds under faults.
-    Cluster(Kind, u64),
-    /// Of the log alone.
-    Log,
-    /// None yet: more seeds than a gate has time for went by without a find.
-    Beyond,
-}
-
 /// Those that do what a bug spoils, as long as it takes to come about.
-const fn hunt(bug: Bug) -> Hunt {
+const fn hunt(bug: Bug) -> Errand {
     match bug {
         Bug::VoteNotSynced
         | Bug::TailCutNotSynced
         | Bug::NamesNotSynced
         | Bug::SegmentNotSynced
         | Bug::RecoveryNotSynced
-        | Bug::TornTailKept => Hunt::Log,
+        | Bug::TornTailKept => Errand::Log,
         Bug::CopyCommitted
         | Bug::CommitNotValidated
         | Bug::FenceForgotten
@@ -39,10 +28,13 @@ const fn hunt(bug: Bug) -> Hunt {
         | Bug::StagedVisible
         | Bug::UnknownToldRefused
         | Bug::ChangedRowWritten
-        | Bug::SnapshotWithoutOutcomes => Hunt::Cluster(Kind::Stores, 6),
-        Bug::LeaseOutlived | Bug::LeaseBeforeApplied => Hunt::Cluster(Kind::Models, 12),
-        Bug::LeaseAfterTransfer | Bug::VoteWithinLease | Bug::LeaderRemovesItself => Hunt::Beyond,
-        _ => Hunt::Cluster(Kind::Sql, 6),
+        | Bug::SnapshotWithoutOutcomes => Errand::Cluster(Kind::Stores, 6),
+        Bug::LeaseOutlived | Bug::LeaseBeforeApplied => Errand::Cluster(Kind::Models, 12),
+        Bug::LeaseAfterTransfer => Errand::Played(Scene::HandingOver),
+        Bug::VoteWithinLease => Errand::Played(Scene::RestartedVoter),
+        Bug::LeaderRemovesItself => Errand::Played(Scene::LeavingLeader),
+        Bug::LearnersCounted => Errand::Played(Scene::LearnersOnly),
+        _ => Errand::Cluster(Kind::Sql, 6),
     }
 }
 
@@ -54,16 +46,9 @@ struct Found {
     control: Option<String>,
 }
 
-fn wrong_in(hunt: Hunt, seed: u64, bug: Option<Bug>) -> Option<String> {
-    let course = |seconds| Course { bug, ..Course::new(seed, Duration::from_secs(seconds)) };
-    match hunt {
-        Hunt::Cluster(kind, seconds) => match kind.run(course(seconds)) {
-            Ok(report) => report.wrong.into_iter().next(),
-            Err(panic) => Some(panic),
-        },
-        Hunt::Log => run_log(course(0)).wrong.into_iter().next(),
-        Hunt::Beyond => None,
-    }
+fn wrong_in(errand: Errand, seed: u64, bug: Option<Bug>) -> Option<String> {
+    let course = Course { bug, ..Course::new(seed, Duration::ZERO) };
+    errand.run(course).wrong.into_iter().next()
 }
 
 fn find(bug: Bug, seeds_max: u64, is_over: impl Fn() -> bool) -> (Option<Found>, u64) {
@@ -94,14 +79,7 @@ pub fn mutations(gate: &mut Gate, bugs: &[Bug], seeds_max: u64, jobs: u64) -> St
                     if shared.lock().is_done(&name) {
                         continue;
                     }
-                    let runs = match hunt(bug) {
-                        Hunt::Cluster(kind, seconds) => format!("{} --seconds {seconds}", kind.option()),
-                        Hunt::Log => "the log alone".to_owned(),
-                        Hunt::Beyond => {
-                            shared.lock().skipped(&name, "no run finds it yet: see docs/testing.md");
-                            continue;
-                        }
-                    };
+                    let runs = hunt(bug);
                     let (ended, tried) = find(bug, seeds_max, || shared.lock().is_over());
                     let mut gate = shared.lock();
                     match ended {

@@ -304,7 +304,7 @@ async fn heal<M: Machines>(cluster: &Cluster<M>) {
 }
 
 /// Waits until all nodes have applied the same and are the same. Gives the groups in which they do not come to that.
-async fn agree<M: Machines>(cluster: &Cluster<M>) -> Vec<String> {
+pub(super) async fn agree<M: Machines>(cluster: &Cluster<M>) -> Vec<String> {
     let env = cluster.sim().harness();
     let until = env.now() + CONVERGENCE_LIMIT;
     let mut wrong = Vec::new();

@@ -1,0 +1,68 @@
+//! A kind of run as it is asked for on the command line, so that whatever a run found can be told by its options.
+
+use std::{fmt, time::Duration};
+
+use super::{
+    Course, Report, Scene,
+    campaign::{Kind, caught},
+    run_log,
+};
+
+/// What is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// A cluster, for so many seconds of virtual time under faults.
+    Cluster(Kind, u64),
+    /// The log alone.
+    Log,
+    /// A scene.
+    Played(Scene),
+}
+
+/// What it came to.
+#[derive(Clone, Debug, Default)]
+pub struct Ended {
+    /// What was wrong; empty in a good run.
+    pub wrong: Vec<String>,
+    /// Steps that were acknowledged.
+    pub acknowledged: u64,
+    /// All that is known of a run of a cluster.
+    pub report: Option<Report>,
+}
+
+impl Errand {
+    /// Runs it from a course, whose length it sets. A panic is what was wrong, so that other runs go on.
+    #[must_use]
+    pub fn run(self, course: Course) -> Ended {
+        match self {
+            Self::Cluster(kind, seconds) => {
+                match kind.run(Course { duration: Duration::from_secs(seconds), ..course }) {
+                    Ok(report) => Ended {
+                        wrong: report.wrong.clone(),
+                        acknowledged: report.operations.acknowledged,
+                        report: Some(report),
+                    },
+                    Err(panic) => Ended { wrong: vec![panic], ..Ended::default() },
+                }
+            }
+            Self::Log => {
+                let report = run_log(course);
+                Ended { wrong: report.wrong, acknowledged: report.acknowledged, report: None }
+            }
+            Self::Played(scene) => match caught(|| scene.play(course)) {
+                Ok(wrong) => Ended { wrong, ..Ended::default() },
+                Err(panic) => Ended { wrong: vec![panic], ..Ended::default() },
+            },
+        }
+    }
+}
+
+impl fmt::Display for Errand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cluster(kind, seconds) => write!(f, "--seconds {seconds} {}", kind.option()),
+            Self::Log => f.write_str("--logs"),
+            Self::Played(scene) => write!(f, "--scene {scene}"),
+        }
+    }
+}
