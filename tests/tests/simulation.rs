@@ -55,6 +55,15 @@ fn seeds_that_failed_once_fail_no_more() {
 }
 
 #[test]
+fn scenes_that_find_planted_bugs_find_nothing_without_one() {
+    for scene in sim::Scene::ALL {
+        for seed in 1..=3 {
+            assert_eq!(scene.play(course(seed)), Vec::<String>::new(), "--seed {seed} --scene {scene}");
+        }
+    }
+}
+
+#[test]
 fn acknowledged_work_of_a_log_survives_crashes_and_nothing_else_appears() {
     let mut acknowledged = 0;
     // The last three found what was written to a segment whose name was not durable.

@@ -46,8 +46,6 @@ pub enum Bug {
     LeaseAfterTransfer,
     /// A voter that was restarted votes at once, whomever it had acknowledged before.
     VoteWithinLease,
-    /// A leader that is to be removed does not hand over first.
-    LeaderRemovesItself,
     /// A node that reads its log again takes learners for voters.
     LearnersCounted,
     /// Rows are shown that are not known to be committed.
@@ -91,7 +89,6 @@ impl Bug {
         Bug::LeaseBeforeApplied,
         Bug::LeaseAfterTransfer,
         Bug::VoteWithinLease,
-        Bug::LeaderRemovesItself,
         Bug::LearnersCounted,
         Bug::RowsShownEarly,
         Bug::StagedVisible,

@@ -25,6 +25,11 @@ const GROUPS: u64 = 3;
 const STEPS_MAX: u64 = 150;
 /// Crashes of one run.
 const CRASHES: u64 = 30;
+/// In one of so many runs little happens but appends of one size: what is left of an old batch may then begin where a
+/// new one ends.
+const EVEN_ONE_IN: u64 = 4;
+/// Size of an entry's body there.
+const EVEN_BYTES: usize = 40;
 
 /// What a run on the log alone came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -142,6 +147,8 @@ struct World {
     simulation: Simulation,
     node: SimNode,
     rng: Rng,
+    /// See [`EVEN_ONE_IN`].
+    is_even: bool,
     model: Model,
     counter: u64,
     acknowledged: u64,
@@ -193,7 +200,8 @@ impl World {
         let node = simulation.add_node();
         let rng = simulation.harness().rng();
         let (model, wrong) = (Model::new(), Vec::new());
-        Self { simulation, node, rng, model, counter: 0, acknowledged: 0, wrong }
+        let is_even = course.seed % EVEN_ONE_IN == 2;
+        Self { simulation, node, rng, is_even, model, counter: 0, acknowledged: 0, wrong }
     }
 
     fn open(&self) -> Result<Log, LogError> {
@@ -212,12 +220,14 @@ impl World {
         let known = live.get(&group).cloned().unwrap_or_default();
         let last = known.state.last;
         let first = known.entries.first().map(|entry| entry.index.get());
-        match self.rng.range(0..100) {
+        let appends = self.is_even && self.rng.chance(9, 10);
+        match if appends { 0 } else { self.rng.range(0..100) } {
             0..50 => {
                 let start = last.map_or(self.rng.range(0..2), |last| last.index.get() + 1);
                 let term = last.map_or(1, |last| last.term.get()) + u64::from(self.rng.chance(1, 5));
                 let count = self.rng.range(1..8);
-                let size = usize::try_from(self.rng.range(0..900)).unwrap_or(0);
+                let drawn = usize::try_from(self.rng.range(0..900)).unwrap_or(0);
+                let size = if self.is_even { EVEN_BYTES } else { drawn };
                 (start..start + count).map(|index| Step::Entry(entry(term, index, size))).collect()
             }
             50..60 => vec![Step::Vote(tag)],

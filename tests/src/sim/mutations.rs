@@ -32,7 +32,6 @@ const fn hunt(bug: Bug) -> Errand {
         Bug::LeaseOutlived | Bug::LeaseBeforeApplied => Errand::Cluster(Kind::Models, 12),
         Bug::LeaseAfterTransfer => Errand::Played(Scene::HandingOver),
         Bug::VoteWithinLease => Errand::Played(Scene::RestartedVoter),
-        Bug::LeaderRemovesItself => Errand::Played(Scene::LeavingLeader),
         Bug::LearnersCounted => Errand::Played(Scene::LearnersOnly),
         _ => Errand::Cluster(Kind::Sql, 6),
     }

@@ -36,16 +36,13 @@ pub enum Scene {
     RestartedVoter,
     /// A leader hands over and is cut off before it knows how that ended.
     HandingOver,
-    /// A leader is removed while its links come and go.
-    LeavingLeader,
     /// A voter is restarted, leads, and then reaches two learners, but no other voter.
     LearnersOnly,
 }
 
 impl Scene {
     /// All of them.
-    pub const ALL: &[Scene] =
-        &[Scene::RestartedVoter, Scene::HandingOver, Scene::LeavingLeader, Scene::LearnersOnly];
+    pub const ALL: &[Scene] = &[Scene::RestartedVoter, Scene::HandingOver, Scene::LearnersOnly];
 
     /// Plays it. Gives what was wrong; nothing when all went well.
     #[must_use]
@@ -150,22 +147,6 @@ impl Stage {
                 network.set_cut(leader, other, true);
                 self.contest(leader).await;
                 let _may_fail = transfer.await;
-            }
-            Scene::LeavingLeader => {
-                let (asking, harness) = (cluster.clone(), cluster.sim().harness());
-                let removal =
-                    harness.spawn("removal", async move { members::remove(&asking, GROUP, leader).await });
-                cluster.sleep(Duration::from_micros(random.range(0..5000))).await;
-                for node in [one, other] {
-                    network.set_link(leader, node, |link| link.cut = true);
-                }
-                cluster.sleep(millis(random, 50, 1500)).await;
-                for node in [one, other] {
-                    network.set_link(node, leader, |link| link.cut = true);
-                    network.set_link(leader, node, |link| link.cut = false);
-                }
-                self.contest(leader).await;
-                let _may_fail = removal.await;
             }
             Scene::LearnersOnly => {
                 let learners: Vec<NodeId> = cluster.ids().difference(voters).copied().collect();

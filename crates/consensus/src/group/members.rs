@@ -6,7 +6,6 @@ use openraft::{
     ChangeMembers, Raft,
     errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError},
 };
-use rustydb_env::Bug;
 use rustydb_types::ids::{NodeId, Term};
 
 use super::{Group, RaftStatus};
@@ -87,14 +86,9 @@ impl Group {
     /// removed hands over first, and is [`ConsensusError::Busy`]: the next leader removes it.
     pub async fn remove(&self, node: NodeId) -> Result<(), ConsensusError> {
         let status = self.status();
-        let hands_over = !self.inner.env.has_bug(Bug::LeaderRemovesItself);
-        if node == self.inner.node
-            && status.state == NodeState::Leader
-            && status.voters.len() > 1
-            && hands_over
-        {
-            // A leader without a vote may campaign before its removal is committed, and then leads in one term what it
-            // is a candidate for in the next.
+        if node == self.inner.node && status.state == NodeState::Leader && status.voters.len() > 1 {
+            // A leader without a vote leads on until its removal is committed and then falls silent: the others would
+            // wait for their election timeouts.
             self.step_down().await?;
             return Err(ConsensusError::Busy {
                 group: self.inner.id,

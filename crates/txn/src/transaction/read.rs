@@ -78,9 +78,9 @@ impl Transaction {
                 return Ok(found.value);
             }
             extra = self.core.overlay.staged_visible(at, &self.shared.read_through);
-            if self.core.env.has_bug(Bug::StagedVisible) {
-                extra.extend(self.core.staged.table.read().open().map(|(id, _)| (id, id)));
-            }
+        }
+        if self.core.env.has_bug(Bug::StagedVisible) {
+            extra.extend(self.core.staged.table.read().open().map(|(id, _)| (id, id)));
         }
         Ok(self.pin.read(|set| set.get(key, at, &extra))?.and_then(|found| found.value))
     }
@@ -132,9 +132,9 @@ impl Transaction {
             self.shared.check()?;
             runs.push(self.core.overlay.run(bounds, at, limits, &self.shared.read_through));
             extra = self.core.overlay.staged_visible(at, &self.shared.read_through);
-            if self.core.env.has_bug(Bug::StagedVisible) {
-                extra.extend(self.core.staged.table.read().open().map(|(id, _)| (id, id)));
-            }
+        }
+        if self.core.env.has_bug(Bug::StagedVisible) {
+            extra.extend(self.core.staged.table.read().open().map(|(id, _)| (id, id)));
         }
         let (layers, engine) = self.pin.read(|set| set.runs(bounds, at, &extra, limits))?;
         runs.extend(layers);
