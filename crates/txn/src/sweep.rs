@@ -24,20 +24,28 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Runs until the store stops.
 pub(crate) async fn sweep_loop(core: Arc<Core>, stopping: Signal) {
-    let mut pause = INTERVAL;
+    let mut refused: Option<Duration> = None;
     loop {
+        let next = async {
+            match refused {
+                // A refusal calls for the sweep itself: to heed that would be to try again without a pause.
+                Some(pause) => core.env.sleep(pause).await,
+                None => {
+                    let _called_or_not = core.env.timeout(INTERVAL, core.sweep_wanted.notified()).await;
+                }
+            }
+        };
         tokio::select! {
             biased;
             () = stopping.wait() => return,
             () = core.stopping.wait() => return,
-            () = core.sweep_wanted.notified() => {}
-            () = core.env.sleep(pause) => {}
+            () = next => {}
         }
-        pause = match core.sweep().await {
-            Ok(()) => INTERVAL,
+        refused = match core.sweep().await {
+            Ok(()) => None,
             Err(error) => {
                 tracing::debug!(%error, "a staged transaction could not be dropped; trying again");
-                if pause == INTERVAL { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) }
+                Some(refused.map_or(PAUSE_MIN, |pause| (pause * 2).min(PAUSE_MAX)))
             }
         };
     }

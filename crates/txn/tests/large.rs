@@ -692,6 +692,23 @@ async fn an_abort_that_is_refused_or_lost_is_tried_again() {
 }
 
 #[tokio::test]
+async fn an_abort_that_is_refused_for_long_is_not_tried_without_a_pause() {
+    const REFUSALS: usize = 100_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(&dir);
+    let txn = bench.staged(0..200).await;
+    bench.desk.refusals.lock().extend(std::iter::repeat_n(ProposeError::Refused, REFUSALS));
+    drop(txn);
+    let tried = || REFUSALS - bench.desk.refusals.lock().len();
+    until("four trials", || tried() >= 4).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // The pauses between them double from 10 ms on.
+    assert!(tried() < 100, "{} trials", tried());
+    bench.desk.refusals.lock().clear();
+    bench.serve("dropped", |it| it.staged_open() == 0).await;
+}
+
+#[tokio::test]
 async fn a_new_leader_drops_what_its_predecessor_left_and_lets_others_write_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::new(&dir);

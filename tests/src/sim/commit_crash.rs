@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustydb_consensus::ConsensusConfig;
 use rustydb_env::{Rng, sim::Simulation};
-use rustydb_txn::{Access, Fate, Isolation, TxnError, TxnOptions};
+use rustydb_txn::{Access, Fate, Isolation, KvStore, TxnError, TxnOptions};
 use rustydb_types::ids::{GroupId, Incarnation, NodeId, RequestId, SessionId, Version};
 
 use super::{
@@ -139,73 +139,64 @@ async fn open(
     request: RequestId,
     key: &Bytes,
 ) -> Result<(NodeId, Version, Committing), String> {
-    let env = cluster.sim().harness();
-    let until = env.now() + LIMIT;
-    loop {
-        let leader = leader(cluster).await?;
-        if let Some(store) = cluster.machines(leader).store(GROUP) {
-            let key = key.clone();
-            let begun = cluster.at(leader, "begin", async move {
-                let mut txn = store.begin(options(Access::ReadWrite, request)).await?;
-                txn.put(key, Bytes::from_static(b"value"))?;
-                Ok::<_, TxnError>(txn)
-            });
-            if let Some(Ok(txn)) = begun.await {
-                let since = txn.snapshot();
-                let cluster = cluster.clone();
-                let commit = async move { txn.commit().await.map(|_| ()) };
-                let committing = async move { cluster.at(leader, "commit", commit).await };
-                return Ok((leader, since, Box::pin(committing)));
-            }
+    let (leader, txn) = at_leader(cluster, "begin", |store| {
+        let key = key.clone();
+        async move {
+            let mut txn = store.begin(options(Access::ReadWrite, request)).await?;
+            txn.put(key, Bytes::from_static(b"value"))?;
+            Ok(txn)
         }
-        if env.now() > until {
-            return Err("no transaction can be begun".to_owned());
-        }
-        cluster.sleep(LOOK).await;
-    }
+    })
+    .await?;
+    let since = txn.snapshot();
+    let cluster = cluster.clone();
+    let commit = async move { txn.commit().await.map(|_| ()) };
+    let committing = async move { cluster.at(leader, "commit", commit).await };
+    Ok((leader, since, Box::pin(committing)))
 }
 
-/// Asks whoever leads, until there is an answer.
 async fn ask(cluster: &Cluster<Stores>, request: RequestId, since: Version) -> Result<Fate, String> {
-    let env = cluster.sim().harness();
-    let until = env.now() + LIMIT;
-    loop {
-        let leader = leader(cluster).await?;
-        if let Some(store) = cluster.machines(leader).store(GROUP) {
-            let asking = cluster.at(leader, "fate", async move { store.fate(request, since).await });
-            if let Some(Ok(fate)) = asking.await {
-                return Ok(fate);
-            }
-        }
-        if env.now() > until {
-            return Err("the outcome cannot be learnt".to_owned());
-        }
-        cluster.sleep(LOOK).await;
-    }
+    let asking = |store: KvStore| async move { store.fate(request, since).await };
+    at_leader(cluster, "fate", asking).await.map(|(_, fate)| fate)
 }
 
 /// Whether a row is there.
 async fn read(cluster: &Cluster<Stores>, key: &Bytes) -> Result<bool, String> {
     let nobody = RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
+    let reading = |store: KvStore| {
+        let key = key.clone();
+        async move {
+            let mut txn = store.begin(options(Access::ReadOnly, nobody)).await?;
+            txn.begin_statement();
+            let found = txn.get(&key)?.is_some();
+            txn.settle_reads().await?;
+            Ok(found)
+        }
+    };
+    at_leader(cluster, "read", reading).await.map(|(_, found)| found)
+}
+
+/// Asks whoever leads, until there is an answer; gives who gave it, too.
+async fn at_leader<T, F>(
+    cluster: &Cluster<Stores>,
+    name: &'static str,
+    ask: impl Fn(KvStore) -> F,
+) -> Result<(NodeId, T), String>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, TxnError>> + Send + 'static,
+{
     let env = cluster.sim().harness();
     let until = env.now() + LIMIT;
     loop {
         let leader = leader(cluster).await?;
-        if let Some(store) = cluster.machines(leader).store(GROUP) {
-            let key = key.clone();
-            let reading = cluster.at(leader, "read", async move {
-                let mut txn = store.begin(options(Access::ReadOnly, nobody)).await?;
-                txn.begin_statement();
-                let found = txn.get(&key)?.is_some();
-                txn.settle_reads().await?;
-                Ok::<_, TxnError>(found)
-            });
-            if let Some(Ok(found)) = reading.await {
-                return Ok(found);
-            }
+        if let Some(store) = cluster.machines(leader).store(GROUP)
+            && let Some(Ok(answer)) = cluster.at(leader, name, ask(store)).await
+        {
+            return Ok((leader, answer));
         }
         if env.now() > until {
-            return Err("the row cannot be read".to_owned());
+            return Err(format!("{name}: no leader answers within {LIMIT:?}"));
         }
         cluster.sleep(LOOK).await;
     }

@@ -49,4 +49,4 @@ pub use transactions::run_stores;
 pub const REGRESSIONS: &[u64] = &[];
 
 /// Seeds of [`run_sql`] that found a fault once.
-pub const SQL_REGRESSIONS: &[u64] = &[6, 8];
+pub const SQL_REGRESSIONS: &[u64] = &[6, 8, 5014];

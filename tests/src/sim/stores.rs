@@ -175,6 +175,7 @@ impl MachineFactory for StoresOfLife {
             read_ranges_max: 8,
             validation_size_bytes_max: 8 << 10,
             stage_size_bytes: 128,
+            stage_begin_size_bytes: 256,
             base_check_interval: 4,
             ..KvConfig::new(Self::folder(group))
         };

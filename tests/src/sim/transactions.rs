@@ -65,6 +65,8 @@ enum Step {
 struct Plan {
     options: TxnOptions,
     steps: Vec<Step>,
+    /// Rolls back in the end, whatever it has written.
+    gives_up: bool,
 }
 
 /// What a transaction saw.
@@ -96,7 +98,8 @@ impl Plan {
             steps.push(Step::Append { list, value: history.lock().next_value() });
         }
         let request = if access == Access::ReadWrite { request } else { NOBODY };
-        Self { options: TxnOptions { isolation, access, request }, steps }
+        let gives_up = access == Access::ReadWrite && random.chance(1, 12);
+        Self { options: TxnOptions { isolation, access, request }, steps, gives_up }
     }
 
     fn appends(&self) -> Vec<(u64, u64)> {
@@ -219,8 +222,8 @@ async fn step(txn: &mut Transaction, step: Step, random: &mut Rng, saw: &mut Saw
     }
 }
 
-/// Runs a transaction to its end.
-async fn attempt(env: Env, store: KvStore, plan: Plan) -> Result<Saw, TxnError> {
+/// Runs a transaction to its end. [`None`] when it was rolled back.
+async fn attempt(env: Env, store: KvStore, plan: Plan) -> Result<Option<Saw>, TxnError> {
     let mut random = env.rng();
     let mut saw = Saw::default();
     let mut txn = store.begin(plan.options).await?;
@@ -238,8 +241,13 @@ async fn attempt(env: Env, store: KvStore, plan: Plan) -> Result<Saw, TxnError> 
         step(&mut txn, next, &mut random, &mut saw).await?;
         txn.flush_if_large().await?;
     }
+    if plan.gives_up {
+        env.sleep(Duration::from_micros(random.range(1..20_000))).await;
+        txn.rollback();
+        return Ok(None);
+    }
     txn.commit().await?;
-    Ok(saw)
+    Ok(Some(saw))
 }
 
 impl Workload for Transactions {
@@ -333,7 +341,8 @@ impl Transactions {
         };
         let running = cluster.at(node, "transaction", attempt(env.clone(), store, plan.clone()));
         match env.timeout(TRANSACTION_TIMEOUT, running).await {
-            Ok(Some(Ok(saw))) => Ok(saw),
+            Ok(Some(Ok(Some(saw)))) => Ok(saw),
+            Ok(Some(Ok(None))) => Err(Told::Refused),
             Ok(Some(Err(TxnError::UnknownOutcome)) | None) | Err(_) => Err(Told::Unknown),
             Ok(Some(Err(_))) => Err(Told::Refused),
         }
