@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use rustydb_tests::sim::{Victim, Wrong, run_divergence};
+use rustydb_tests::sim::{Victim, Wrong, run_divergence, run_lost_log};
 
 fn check(victim: Victim, wrong: Wrong, seeds: impl Iterator<Item = u64>) {
     for seed in seeds {
@@ -59,6 +59,13 @@ fn a_replica_that_lost_its_log_gets_it_from_its_peers_and_votes_again() {
 #[test]
 fn a_replica_that_lost_its_log_and_crashes_meanwhile_is_repaired_later() {
     check(Victim::FollowerThatCrashes, Wrong::LogAtRest, 1..=4);
+}
+
+#[test]
+fn a_replica_that_lost_its_log_elects_nobody_who_lacks_what_it_had_acknowledged() {
+    for seed in 1..=8 {
+        assert_eq!(run_lost_log(seed), Vec::<String>::new(), "seed {seed}");
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub mod history;
 pub mod invariants;
 pub mod lists;
 pub mod logs;
+mod lost_log;
 pub mod machines;
 pub mod members;
 #[cfg(feature = "planted_bugs")]
@@ -40,6 +41,7 @@ pub use divergence::{DivergenceReport, Victim, Wrong, run_divergence};
 pub use errand::Errand;
 pub use lists::run_models;
 pub use logs::{run_log, run_log_closed, run_log_cut_at};
+pub use lost_log::run_lost_log;
 pub use run::{Course, Report};
 pub use scenes::Scene;
 pub use sql::run_sql;

@@ -36,6 +36,8 @@ struct Found {
 pub(super) struct Replay {
     pub(super) ledger: Ledger,
     entries: BTreeMap<GroupId, VecDeque<(LogPosition, Location)>>,
+    /// The last record says that the log was closed in good order.
+    is_closed: bool,
 }
 
 /// Opens the log in a folder.
@@ -66,7 +68,8 @@ pub(super) fn open(env: &Env, dir: &Path, config: LogConfig) -> Result<(Shared, 
         let file = disk.open(&segment.path, OpenMode::ReadWrite).map_err(at_dir)?;
         if next.is_none() {
             let (end, leftovers_end) = end;
-            repair(env, &segment.path, &*file, &bytes, end, leftovers_end)?;
+            let written = if replay.is_closed { Written::Surely } else { Written::Perhaps };
+            repair(env, &segment.path, &*file, &bytes, (end, leftovers_end), written)?;
             current = Some(Current {
                 header: segment.header,
                 path: segment.path.clone(),
@@ -92,7 +95,7 @@ pub(super) fn open(env: &Env, dir: &Path, config: LogConfig) -> Result<(Shared, 
             current
         }
     };
-    let Replay { ledger, entries } = replay;
+    let Replay { ledger, entries, .. } = replay;
     let groups = rebuild(&ledger, entries);
     let state = State::new(groups, segments);
     let shared = Shared::new(env, dir.to_owned(), config, state, spares);
@@ -181,6 +184,14 @@ fn read_all(disk: &dyn Disk, segment: &Found) -> Result<Vec<u8>, LogError> {
     Ok(bytes)
 }
 
+/// Whether the disk has what is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Surely,
+    /// After a sync that failed, the page cache may have it and count it as written: a second sync does nothing for it.
+    Perhaps,
+}
+
 /// Wipes what a crash left behind the end, and makes what is before it durable: a process that was killed may
 /// have left it in the page cache only, and the next batch will claim that it had been synced.
 fn repair(
@@ -188,8 +199,8 @@ fn repair(
     path: &Path,
     file: &dyn rustydb_env::File,
     bytes: &[u8],
-    end: u64,
-    leftovers_end: u64,
+    (end, leftovers_end): (u64, u64),
+    written: Written,
 ) -> Result<(), LogError> {
     let at_path = |error| LogError::io(path, error);
     if leftovers_end > end && !env.has_bug(Bug::TornTailKept) {
@@ -199,6 +210,10 @@ fn repair(
     }
     if env.has_bug(Bug::RecoveryNotSynced) {
         return Ok(());
+    }
+    if written == Written::Perhaps {
+        let whole = bytes.get(..usize::try_from(end).unwrap_or(usize::MAX)).unwrap_or_default();
+        file.write_at(0, whole).map_err(at_path)?;
     }
     file.sync_data().map_err(at_path)
 }
@@ -264,6 +279,7 @@ impl Replay {
         if checkpoint.ended == matches!(record, Record::Checkpoint(_) | Record::CheckpointEnd { .. }) {
             return Err("a record on the wrong side of the checkpoint's end".to_owned());
         }
+        self.is_closed = matches!(record, Record::Close);
         match record {
             Record::Checkpoint(points) => {
                 checkpoint.seen += 1;

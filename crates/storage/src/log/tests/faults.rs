@@ -61,6 +61,31 @@ fn a_full_disk_is_said_in_time_and_what_is_under_way_goes_into_the_reserve() {
     assert_eq!(all(&one).len() as u64, written + 1 - 21);
 }
 
+/// The page cache counts what a failed sync was to write as written; only writing it again makes it durable.
+#[test]
+fn what_a_failed_sync_left_in_memory_is_durable_once_a_start_has_read_it() {
+    let (simulation, node) = world();
+    let disk = simulation.disk(node);
+    let log = open_in(&simulation, node, small()).unwrap();
+    let one = log.group(group(1));
+    let writing = one.clone();
+    wait(&simulation, async move { append(&writing, vec![entry(1, 0, 700)]).await.unwrap() });
+    disk.set_faults(DiskFaults { sync_errors_ppm: 1_000_000, ..DiskFaults::default() });
+    let writing = one.clone();
+    let failed = wait(&simulation, async move { append(&writing, vec![entry(1, 1, 700)]).await });
+    assert!(matches!(failed, Err(LogError::Poisoned { .. })), "{failed:?}");
+    drop((log, one));
+    simulation.kill(node);
+    disk.set_faults(DiskFaults::default());
+    let log = open_in(&simulation, node, small()).unwrap();
+    // From here on a leader counts it as being on this node's disk.
+    assert_eq!(log.group(group(1)).state().last, Some(position(1, 1)));
+    drop(log);
+    simulation.crash(node);
+    let log = open_in(&simulation, node, small()).unwrap();
+    assert_eq!(all(&log.group(group(1))), entries(1, 0..2, 700));
+}
+
 /// Whoever submitted cannot take it back: what finds no segment waits, and all behind it, until there is room.
 #[test]
 fn an_append_that_finds_no_segment_waits_for_room() {
