@@ -41,11 +41,8 @@ wanted=("$@")
 [ $# -gt 0 ] || wanted=(simulation bugs crash-lab chaos commits fuzz)
 for one in "${wanted[@]}"; do
   case $one in
-    simulation) part simulation 450 sim gate --base "$base" ;;
-    # A third of the planted bugs at each commit, all of them in a soak.
-    bugs)
-      if [ "$scale" -gt 1 ]; then part bugs 120 sim bugs
-      else part bugs 120 sim bugs --third "$(($(git rev-list --count HEAD 2>/dev/null || echo 0) % 3))"; fi ;;
+    simulation) part simulation 480 sim gate --base "$base" ;;
+    bugs) part bugs 150 sim bugs ;;
     crash-lab) part crash-lab 170 crash-lab ;;
     chaos) part chaos 250 chaos ;;
     # 40 kills at commit time, 1,000 in a soak.

@@ -8,8 +8,8 @@
 //! `sim gate [--seconds S] [--base N] [--runs M] [--jobs J] [--report FILE]`: runs of all kinds and lengths for S seconds
 //! of real time, on J threads, with the seeds from N on.
 //!
-//! Built with the feature `planted_bugs`, `--bug NAME` plants one, and `sim bugs [--seconds S] [--seeds M] [--third N]
-//! [--jobs J] [--report FILE] [NAME...]` looks for each of them, or for a third of them.
+//! Built with the feature `planted_bugs`, `--bug NAME` plants one, and `sim bugs [--seconds S] [--seeds M] [--jobs J]
+//! [--report FILE] [NAME...]` looks for each of them.
 
 use std::{ops::Range, process::ExitCode, time::Duration};
 
@@ -63,12 +63,7 @@ fn bugs(mut arguments: Vec<String>) -> Result<ExitCode> {
     let mut gate = Gate::from_arguments("planted bugs", Duration::from_secs(1800), &mut arguments)?;
     let jobs = number(&mut arguments, "--jobs", cores())?;
     let seeds_max = number(&mut arguments, "--seeds", SEEDS_MAX)?;
-    let third = take_option(&mut arguments, "--third")?;
-    let third = third.map(|third| third.parse::<usize>().context("--third needs a number")).transpose()?;
     let mut bugs: Vec<Bug> = Bug::ALL.to_vec();
-    if let Some(third) = third {
-        bugs = bugs.into_iter().skip(third % 3).step_by(3).collect();
-    }
     if !arguments.is_empty() {
         for name in &arguments {
             ensure!(Bug::ALL.iter().any(|bug| bug.to_string() == *name), "there is no bug {name}");
