@@ -1,10 +1,11 @@
 //! Real clusters in network namespaces of their own, hurt in all ways while clients record histories.
 //!
 //! ```text
-//! chaos [--seconds N] [--report FILE] [--seed N] [--keep DIR] [--only SECTION] [--soak]
+//! chaos [--seconds N] [--report FILE] [--seed N] [--keep DIR] [--only SECTION] [--soak] [--floors]
 //! ```
 //!
 //! Without the right to make namespaces the nodes run on loopback and what needs a network is skipped and counted.
+//! With `--floors` an overload that is too slow fails, else it is told and counted as skipped.
 //! Histories that are wrong are kept in DIR (`chaos-failures`), with the nodes' logs.
 
 use std::path::PathBuf;
@@ -38,7 +39,8 @@ fn main() -> Result<ExitCode> {
     let keep = take_option(&mut arguments, "--keep")?.map_or_else(|| "chaos-failures".into(), PathBuf::from);
     let only = take_option(&mut arguments, "--only")?;
     let is_soak = take_flag(&mut arguments, "--soak");
-    nothing_left(&arguments, "--seconds, --report, --seed, --keep, --only, --soak, --loopback")?;
+    let has_floors = take_flag(&mut arguments, "--floors");
+    nothing_left(&arguments, "--seconds, --report, --seed, --keep, --only, --soak, --floors, --loopback")?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ground = match &no_network {
@@ -51,6 +53,7 @@ fn main() -> Result<ExitCode> {
     let folder = sections::data_folder()?;
     let mut run = Run::new(gate, Arc::new(runtime), ground, folder.path(), &keep, seed);
     run.no_network = no_network;
+    run.has_floors = has_floors;
     sections::run_all(&mut run, only.as_deref(), is_soak);
     let figures = run.figures();
     Ok(run.gate.finish(&figures))

@@ -47,6 +47,15 @@ struct Seen {
     memory_mib: u64,
 }
 
+/// An overload that broke no bound and no promise.
+struct Weathered {
+    histories: usize,
+    verdict: Verdict,
+    figures: Value,
+    /// Which floor of speed it fell below.
+    missed: Option<String>,
+}
+
 /// Runs the part.
 ///
 /// # Errors
@@ -62,21 +71,27 @@ pub fn run(run: &mut Run, deadline: Instant, is_soak: bool) -> Result<()> {
     let left = deadline.saturating_duration_since(Instant::now()).min(time);
     let result = overload(run, &nodes, left / 8, left / 2);
     match result {
-        Ok((histories, verdict, figures)) => {
+        Ok(Weathered { histories, verdict, figures, missed: Some(missed) }) if run.has_floors => {
+            run.count(histories, &verdict);
+            run.fail(part, &nodes, &anyhow::anyhow!("{missed}: {figures}"));
+        }
+        Ok(Weathered { histories, verdict, figures, missed }) => {
             run.count(histories, &verdict);
             run.gate.passed(part, &figures);
+            if let Some(missed) = missed {
+                // On a machine that others use this may say nothing of the product.
+                run.gate.skipped(
+                    "floors of the overload",
+                    format!("without --floors they are not held: {missed}"),
+                );
+            }
         }
         Err(error) => run.fail(part, &nodes, &error),
     }
     Ok(())
 }
 
-fn overload(
-    run: &mut Run,
-    nodes: &Nodes,
-    calm: Duration,
-    storm: Duration,
-) -> Result<(usize, Verdict, Value)> {
+fn overload(run: &mut Run, nodes: &Nodes, calm: Duration, storm: Duration) -> Result<Weathered> {
     let mut all = Vec::new();
     let (mut peak, mut at) = (0.0, 0);
     for clients in CLIENTS {
@@ -103,10 +118,15 @@ fn overload(
     println!("overload: {figures}");
     ensure!(seen.uncommitted <= UNCOMMITTED_MAX, "a queue went beyond its bound: {figures}");
     ensure!(seen.memory_mib <= MEMORY_MAX_MIB, "a node took too much memory: {figures}");
-    ensure!(ratio >= GOODPUT_MIN, "the overload broke the throughput: {figures}");
     let slowest = operator[1].max(queries[1]);
-    ensure!(slowest <= OPERATOR_P99_MAX_MS, "an operator waits for {slowest} ms: {figures}");
-    Ok((all.len(), verdict, figures))
+    let missed = if ratio < GOODPUT_MIN {
+        Some("the overload broke the throughput".to_owned())
+    } else if slowest > OPERATOR_P99_MAX_MS {
+        Some(format!("an operator waits for {slowest} ms"))
+    } else {
+        None
+    };
+    Ok(Weathered { histories: all.len(), verdict, figures, missed })
 }
 
 /// Lets clients work for some time; gives their acknowledged writes per second and what was seen meanwhile.

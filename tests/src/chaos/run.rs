@@ -52,6 +52,8 @@ pub struct Run {
     pub ground: Arc<Ground>,
     /// Why the network cannot be hurt, if so.
     pub no_network: Option<String>,
+    /// Whether too slow is wrong.
+    pub has_floors: bool,
     /// Folder for data.
     pub folder: PathBuf,
     /// Folder for histories that are wrong.
@@ -89,6 +91,7 @@ impl Run {
             runtime,
             ground: Arc::new(ground),
             no_network: None,
+            has_floors: false,
             folder: folder.to_owned(),
             keep: keep.to_owned(),
             random: Random::new(seed),
