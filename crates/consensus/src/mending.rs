@@ -5,7 +5,7 @@
 //! help. So:
 //!
 //! ```text
-//!   asking      every other voter says for whom it has voted, which members it knows, and how far its log is;
+//!   asking      every other member says for whom it has voted, which members it knows, and how far its log is;
 //!               until all have, this member takes part in nothing
 //!   following   the highest of their terms is its own, durably; it takes entries and acknowledges what it has on its
 //!               disk; it neither votes nor campaigns, and tells nobody where it stands
@@ -19,7 +19,10 @@
 //! is in the log of whoever leads then. Before the member votes again it has got it from there. Members that have lost
 //! their logs themselves do not answer, so two of them do not mend each other.
 //!
-//! A voter that never answers holds this up for as long as it is a member. A state is not touched by any of this; what
+//! Learners are asked as voters are: one may have been made a voter by an entry that only it and this member had, and
+//! have campaigned with this member's vote. To be made a learner was committed before, so a majority names it.
+//!
+//! A member that never answers holds this up. A state is not touched by any of this; what
 //! was applied was committed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +50,7 @@ use crate::{
     proposer::RaftProposer,
     state_machine::MachineCell,
     transport::Lane,
-    type_config::{Vote, position_of},
+    type_config::{StoredMembership, Vote, position_of},
 };
 
 /// Pause before those that did not answer are asked again, and between two looks at how far the log is.
@@ -59,7 +62,7 @@ const LOOK: Duration = Duration::from_millis(5);
 struct Standing {
     vote: Vote,
     last: Option<LogPosition>,
-    voters: BTreeSet<NodeId>,
+    members: BTreeSet<NodeId>,
 }
 
 /// What is known of a group that has lost its log, before it is opened.
@@ -95,8 +98,13 @@ async fn ask(
     Some(Standing {
         vote: codec::required_vote("standing", answer.vote.as_ref()).ok()?,
         last: answer.last.as_ref().map(|last| position_of(&codec::log_id_from_wire(last))),
-        voters: stored.membership().voter_ids().map(NodeId::new).collect(),
+        members: members_of(&stored),
     })
+}
+
+/// Voters and learners.
+fn members_of(stored: &StoredMembership) -> BTreeSet<NodeId> {
+    stored.membership().nodes().map(|(node, _)| NodeId::new(*node)).collect()
 }
 
 /// The answer to a member that asks where this one stands.
@@ -124,14 +132,17 @@ pub(crate) async fn answer(
 }
 
 impl Groups {
-    /// Asks all other voters, opens the group when all have answered.
+    /// Asks all other members, opens the group when all have answered.
     pub(crate) async fn inquire(self, id: GroupId, proposer: Arc<RaftProposer>, cell: Arc<MachineCell>) {
         let me = self.node();
         let mut known: BTreeMap<NodeId, Standing> = BTreeMap::new();
         let mut told = None;
         let applied = cell.applied().membership;
-        let mut voters: BTreeSet<NodeId> = codec::decode_stored_membership(&applied)
-            .map(|stored| stored.membership().voter_ids().map(NodeId::new).collect())
+        let (voters, mut members) = codec::decode_stored_membership(&applied)
+            .map(|stored| {
+                let voters: BTreeSet<NodeId> = stored.membership().voter_ids().map(NodeId::new).collect();
+                (voters, members_of(&stored))
+            })
             .unwrap_or_default();
         if voters == BTreeSet::from([me]) {
             let reason = "the log is damaged".to_owned();
@@ -141,9 +152,9 @@ impl Groups {
             if self.is_removed(id) {
                 return;
             }
-            let others = voters.iter().filter(|node| **node != me && !known.contains_key(*node));
+            let others = members.iter().filter(|node| **node != me && !known.contains_key(*node));
             let missing: BTreeSet<NodeId> = others.copied().collect();
-            if missing.is_empty() && !voters.is_empty() {
+            if missing.is_empty() && !members.is_empty() {
                 break;
             }
             if told.as_ref() != Some(&missing) {
@@ -160,7 +171,7 @@ impl Groups {
                 async move { Some((node, ask(calls, config, id, node, true).await?)) }
             });
             for (node, standing) in join_all(asked).await.into_iter().flatten() {
-                voters.extend(&standing.voters);
+                members.extend(&standing.members);
                 known.insert(node, standing);
             }
             ambient::sleep(ASK_AGAIN).await;

@@ -233,10 +233,12 @@ impl Stage {
             && step.strike.map(|s| s.0) != Some(Failure::Power)
         {
             // The failure was survived, or hit nothing: the node must serve on without help.
-            self.commit_until_served(&mut model).await.map_err(|why| {
-                let stopped = self.cluster.has_stopped(self.victim);
-                format!("the node lives and does not serve (stopped since: {stopped}): {why}")
-            })?;
+            // Or it comes to light only now, and the node stops then.
+            let served = self.commit_until_served(&mut model).await;
+            ran.stopped = self.cluster.has_stopped(self.victim);
+            if !ran.stopped {
+                served.map_err(|why| format!("the node lives and does not serve: {why}"))?;
+            }
         }
         self.cluster.crash(self.victim);
         let (before, _) = self.cluster.disk_operations(self.victim);

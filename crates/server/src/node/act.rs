@@ -100,7 +100,11 @@ fn leftovers(node: &Inner) -> Vec<Action> {
     let known = |group: &GroupId| {
         *group == GroupId::SYSTEM || recorded.databases.values().any(|database| database.group == *group)
     };
-    let left = node.databases.on_disk().into_iter().chain(node.replicas.groups().in_log());
+    let on_disk = node.databases.on_disk().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the folder of the groups cannot be read; what was dropped stays for now");
+        Vec::new()
+    });
+    let left = on_disk.into_iter().chain(node.replicas.groups().in_log());
     left.filter(|group| !known(group) && group.get() < recorded.counters.next_group)
         .map(Action::Remove)
         .collect()

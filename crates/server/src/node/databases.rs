@@ -89,11 +89,17 @@ impl Databases {
         self.recent.give_back(group);
     }
 
-    /// Groups of which files are left, whether they are open or not.
-    pub(crate) fn on_disk(&self) -> Vec<GroupId> {
-        let Ok(paths) = self.env.disk().list(&self.dir) else { return Vec::new() };
+    /// Groups of which files are left, whether they are open or not; none while there is no folder.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(crate) fn on_disk(&self) -> std::io::Result<Vec<GroupId>> {
+        let paths = match self.env.disk().list(&self.dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            paths => paths?,
+        };
         let number = |path: PathBuf| path.file_name()?.to_str()?.parse().ok().map(GroupId::new);
-        paths.into_iter().filter_map(number).collect()
+        Ok(paths.into_iter().filter_map(number).collect())
     }
 
     /// Bytes that the stores keep in memory and on disk, over all groups.

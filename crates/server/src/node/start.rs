@@ -89,7 +89,9 @@ pub(super) async fn start(
     let log = {
         // What a damaged log had can only come from other nodes.
         let has_peers = addresses.all().iter().any(|(node, _)| *node != me);
-        let groups = if has_peers { databases.on_disk() } else { Vec::new() };
+        let unread =
+            |error| NodeError::Fatal { reason: format!("the groups in {}: {error}", folder.dir().display()) };
+        let groups = if has_peers { databases.on_disk().map_err(unread)? } else { Vec::new() };
         let (place, config) = (Arc::clone(&place), log_config(&config.log, &memory));
         env.blocking(move || place.open(config, groups)).await?
     };

@@ -96,7 +96,9 @@ impl LogPlace {
         }
         let folder = self.unused()?;
         tracing::error!(%error, begun = folder, "the log is damaged; it stays as it is, and what it had comes from the other nodes");
-        self.replace(Place { folder, mending })?;
+        let new = Place { folder, mending };
+        self.write(&new)?;
+        *self.place.lock() = new;
         Log::open(&self.env, &self.folder(), config)
     }
 
@@ -117,8 +119,14 @@ impl LogPlace {
     /// # Errors
     /// [`LogError::Io`]: it still counts as unmended.
     pub fn mended(&self, group: GroupId) -> Result<(), LogError> {
-        let mut place = self.place.lock().clone();
-        if place.mending.remove(&group) { self.replace(place) } else { Ok(()) }
+        // Under the lock to its end: two groups may be mended at the same time.
+        let mut place = self.place.lock();
+        let mut new = place.clone();
+        if new.mending.remove(&group) {
+            self.write(&new)?;
+            *place = new;
+        }
+        Ok(())
     }
 
     /// A name that no folder has.
@@ -133,21 +141,18 @@ impl LogPlace {
         }
     }
 
-    fn replace(&self, new: Place) -> Result<(), LogError> {
-        let mut place = self.place.lock();
+    fn write(&self, new: &Place) -> Result<(), LogError> {
         let (path, temporary) = (self.data.join(FILE), self.data.join(FILE_NEW));
         let disk = self.env.disk();
         let write = || {
             let file = disk.open(&temporary, OpenMode::Create)?;
             file.set_len(0)?;
-            file.write_at(0, encode(&new).as_bytes())?;
+            file.write_at(0, encode(new).as_bytes())?;
             file.sync_all()?;
             disk.rename(&temporary, &path)?;
             disk.sync_dir(&self.data)
         };
-        write().map_err(|error| LogError::io(&path, error))?;
-        *place = new;
-        Ok(())
+        write().map_err(|error| LogError::io(&path, error))
     }
 }
 
@@ -201,6 +206,26 @@ mod tests {
         }
         for length in 0..text.len() {
             assert_eq!(decode(text.get(..length).unwrap().as_bytes()), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn groups_that_are_mended_at_the_same_time_are_all_noted() {
+        let (env, data) = (Env::os(), tempfile::tempdir().unwrap());
+        let place = LogPlace::load(&env, data.path()).unwrap();
+        let groups = || (1..=8).map(GroupId::new);
+        for _ in 0..5 {
+            let new = Place { folder: FIRST.to_owned(), mending: groups().collect() };
+            place.write(&new).unwrap();
+            *place.place.lock() = new;
+            std::thread::scope(|scope| {
+                for group in groups() {
+                    let place = &place;
+                    scope.spawn(move || place.mended(group).unwrap());
+                }
+            });
+            assert_eq!(place.mending(), BTreeSet::new());
+            assert_eq!(LogPlace::load(&env, data.path()).unwrap().mending(), BTreeSet::new());
         }
     }
 
