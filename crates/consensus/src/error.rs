@@ -66,7 +66,7 @@ pub enum ConsensusError {
     },
     /// The stored state is damaged, and this node has the only copy of it.
     #[error(
-        "group {group}: {reason}; this node has the only copy, so it is not opened and nothing is changed: \
+        "group {group}: {reason}; this node has the only copy, so it is not opened and nothing is removed: \
          put the data folder back from a copy"
     )]
     OnlyCopy {

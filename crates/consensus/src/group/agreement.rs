@@ -10,8 +10,8 @@
 //! own last position, and judges nobody but itself: when a majority of the voters holds one state and it holds
 //! another, its own is wrong, whoever leads. Without such a majority nothing is stopped; that replicas differ is told.
 //! A wrong state keeps its vote and its log, which are as good as before. It is replaced where it is, by the state of
-//! a member that is as far as this one was then, or further; what the log has beyond is applied to that. A state whose files are damaged is
-//! treated alike: it needs no comparison to be known as wrong.
+//! a member that is as far as this one was then, or further; what the log has beyond is applied to that. A state whose
+//! files are damaged is treated alike: it needs no comparison to be known as wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -101,7 +101,7 @@ fn leftovers(node: &Inner) -> Vec<Action> {
         *group == GroupId::SYSTEM || recorded.databases.values().any(|database| database.group == *group)
     };
     let on_disk = node.databases.on_disk().unwrap_or_else(|error| {
-        tracing::warn!(%error, "the folder of the groups cannot be read; what was dropped stays for now");
+        tracing::warn!(%error, "the folder of the groups cannot be read; what was dropped is removed once it can");
         Vec::new()
     });
     let left = on_disk.into_iter().chain(node.replicas.groups().in_log());
