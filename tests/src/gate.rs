@@ -3,10 +3,14 @@
 //!
 //! A program of the gate has parts. Each part passes, fails, or is skipped for a reason that is printed and counted;
 //! `--seconds N` bounds the time of all, and with `--report FILE` every finished part leaves a line of JSON there. Parts
-//! that the file says have passed are not run again, so that a soak of days survives its machine.
+//! that the file says have passed are not run again, so that a soak of days survives its machine. One that has failed in
+//! it stays a failure, also if it passes when it is run again, until its line is taken out.
+//!
+//! `--require NAME=N,...` says what a run must come to. A slow machine gets up to twice the time for it; what is lacking
+//! then is a failure.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Display,
     fs::{File, OpenOptions},
     io::Write,
@@ -25,6 +29,7 @@ pub struct Gate {
     budget: Duration,
     report: Option<File>,
     done: BTreeSet<String>,
+    required: BTreeMap<String, f64>,
     passed: usize,
     failed: usize,
     skipped: usize,
@@ -37,16 +42,20 @@ impl Gate {
     /// The report can be neither read nor written.
     pub fn new(name: &'static str, budget: Duration, report: Option<&Path>) -> Result<Self> {
         let mut done = BTreeSet::new();
+        let mut failed_before = Vec::new();
         let report = match report {
             None => None,
             Some(path) => {
                 let before = if path.exists() { std::fs::read_to_string(path)? } else { String::new() };
                 let lines = before.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-                done.extend(
-                    lines
-                        .filter(|line| line["gate"] == name && line["result"] == "passed")
-                        .filter_map(|line| line["part"].as_str().map(str::to_owned)),
-                );
+                for line in lines.filter(|line| line["gate"] == name) {
+                    let Some(part) = line["part"].as_str().map(str::to_owned) else { continue };
+                    match line["result"].as_str() {
+                        Some("passed") => _ = done.insert(part),
+                        Some("failed") => failed_before.push((part, line["said"].clone())),
+                        _ => {}
+                    }
+                }
                 let file = OpenOptions::new().create(true).append(true).open(path);
                 let mut file = file.with_context(|| format!("cannot write to {}", path.display()))?;
                 // A line that was cut off by the end of an earlier run stays alone.
@@ -57,10 +66,16 @@ impl Gate {
             }
         };
         let started = Instant::now();
-        Ok(Self { name, started, budget, report, done, passed: 0, failed: 0, skipped: 0 })
+        for (part, said) in &failed_before {
+            println!("         failed   {part}, in an earlier run: {}", said.as_str().unwrap_or_default());
+        }
+        let required = BTreeMap::new();
+        let failed = failed_before.len();
+        Ok(Self { name, started, budget, report, done, required, passed: 0, failed, skipped: 0 })
     }
 
-    /// A run as the arguments of the program say, of which `--seconds N` and `--report FILE` are taken away.
+    /// A run as the arguments of the program say, of which `--seconds N`, `--report FILE` and `--require NAME=N,...` are
+    /// taken away.
     ///
     /// # Errors
     /// An option has no value or a wrong one, or the report is unusable.
@@ -75,7 +90,17 @@ impl Gate {
             budget = Duration::from_secs(seconds);
         }
         let report = take_option(arguments, "--report")?;
-        Self::new(name, budget, report.as_ref().map(Path::new))
+        let mut gate = Self::new(name, budget, report.as_ref().map(Path::new))?;
+        if let Some(list) = take_option(arguments, "--require")? {
+            for one in list.split(',') {
+                let (name, least) =
+                    one.split_once('=').with_context(|| format!("--require {one} is not NAME=N"))?;
+                let least =
+                    least.parse().with_context(|| format!("--require {one}: {least} is no number"))?;
+                gate.required.insert(name.to_owned(), least);
+            }
+        }
+        Ok(gate)
     }
 
     /// How much of the time is left.
@@ -84,10 +109,47 @@ impl Gate {
         self.budget.saturating_sub(self.started.elapsed())
     }
 
+    /// How much of twice the time is left, which is what a slow machine gets for what must be done.
+    #[must_use]
+    pub fn left_at_most(&self) -> Duration {
+        (self.budget * 2).saturating_sub(self.started.elapsed())
+    }
+
     /// Whether the time is over.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.left().is_zero()
+    }
+
+    /// Whether twice the time is over: nothing waits longer than that for what is required.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.left_at_most().is_zero()
+    }
+
+    /// Whether to begin something more: there is time, or the machine gets more of it for what is required.
+    #[must_use]
+    pub fn goes_on(&self, counts: &[(&str, f64)]) -> bool {
+        !self.is_over() || self.waits_for(counts)
+    }
+
+    /// Whether something that is required is lacking and may still be reached.
+    #[must_use]
+    pub fn waits_for(&self, counts: &[(&str, f64)]) -> bool {
+        !self.is_late() && !self.lacking(counts).is_empty()
+    }
+
+    /// What is required and not reached.
+    fn lacking(&self, counts: &[(&str, f64)]) -> Vec<String> {
+        let count = |name: &str| counts.iter().find(|(counted, _)| *counted == name).map(|(_, count)| *count);
+        let said = |(name, least): (&String, &f64)| match count(name) {
+            None => {
+                let known: Vec<&str> = counts.iter().map(|(name, _)| *name).collect();
+                Some(format!("{name} is not counted here, but {}", known.join(", ")))
+            }
+            Some(count) => (count < *least).then(|| format!("{count:.1} {name}, and {least} are required")),
+        };
+        self.required.iter().filter_map(said).collect()
     }
 
     /// How long the run takes already.
@@ -149,9 +211,13 @@ impl Gate {
         }
     }
 
-    /// Prints the last line, and gives what the program exits with. Nothing that passed is a failure, too.
+    /// Prints the last line, and gives what the program exits with. What is required and was not reached is a failure,
+    /// and that nothing passed is one, too.
     #[must_use]
-    pub fn finish(self, figures: &str) -> ExitCode {
+    pub fn finish(mut self, figures: &str, counts: &[(&str, f64)]) -> ExitCode {
+        for lacking in self.lacking(counts) {
+            self.failed("what is required", lacking);
+        }
         let is_empty = self.passed == 0 && self.skipped == 0 && self.done.is_empty();
         let nothing = if is_empty && self.failed == 0 { " (nothing was tried)" } else { "" };
         println!(
@@ -185,6 +251,23 @@ pub fn take_flag(arguments: &mut Vec<String>, name: &str) -> bool {
     place.map(|place| arguments.remove(place)).is_some()
 }
 
+/// Prints how a program is used and ends it, if that is asked for.
+pub fn help(arguments: &[String], usage: &str) {
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        println!("{usage}");
+        std::process::exit(0);
+    }
+}
+
+/// What a program exits with. An error is one line: whoever mistypes an option needs no stack.
+#[must_use]
+pub fn exit_code(program: &str, result: Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("{program}: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
 /// Refuses arguments that nobody took.
 ///
 /// # Errors
@@ -209,19 +292,48 @@ mod tests {
         let mut first = Gate::new("lab", Duration::from_secs(9), Some(&report)).unwrap();
         first.passed("cut 1", &json!({ "lost": 0 }));
         first.failed("cut 2", "lost a row");
-        assert_eq!(first.finish(""), ExitCode::FAILURE);
+        assert_eq!(first.finish("", &[]), ExitCode::FAILURE);
         std::fs::write(&report, std::fs::read_to_string(&report).unwrap() + "{\"gate\":\"la").unwrap();
         let mut second = Gate::new("lab", Duration::from_secs(9), Some(&report)).unwrap();
         assert!(second.is_done("cut 1") && !second.is_done("cut 2"));
         second.passed("cut 2", &json!(null));
-        assert_eq!(second.finish(""), ExitCode::SUCCESS);
+        // Not always is no excuse.
+        assert_eq!(second.finish("", &[]), ExitCode::FAILURE);
         assert!(Gate::new("lab", Duration::ZERO, Some(&report)).unwrap().is_done("cut 2"));
+        let without = std::fs::read_to_string(&report).unwrap();
+        let without: Vec<&str> = without.lines().filter(|line| !line.contains("failed")).collect();
+        std::fs::write(&report, without.join("\n")).unwrap();
+        assert_eq!(
+            Gate::new("lab", Duration::ZERO, Some(&report)).unwrap().finish("", &[]),
+            ExitCode::SUCCESS
+        );
         assert!(!Gate::new("other", Duration::ZERO, Some(&report)).unwrap().is_done("cut 1"));
     }
 
     #[test]
     fn a_run_that_tried_nothing_fails() {
-        assert_eq!(Gate::new("lab", Duration::ZERO, None).unwrap().finish(""), ExitCode::FAILURE);
+        assert_eq!(Gate::new("lab", Duration::ZERO, None).unwrap().finish("", &[]), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn what_is_required_is_waited_for_and_then_a_failure() {
+        let gate = |require: &str, seconds: u64| {
+            let mut arguments = vec!["--require".to_owned(), require.to_owned()];
+            let mut gate = Gate::from_arguments("lab", Duration::from_secs(seconds), &mut arguments)?;
+            gate.passed("a part", &json!(null));
+            Ok::<_, anyhow::Error>(gate)
+        };
+        let counts = [("kills", 5.0), ("stops", 2.0)];
+        assert_eq!(gate("kills=5,stops=2", 9).unwrap().finish("", &counts), ExitCode::SUCCESS);
+        assert_eq!(gate("kills=5,stops=3", 9).unwrap().finish("", &counts), ExitCode::FAILURE);
+        assert_eq!(gate("cuts=1", 9).unwrap().finish("", &counts), ExitCode::FAILURE);
+        assert!(gate("kills", 9).is_err() && gate("kills=many", 9).is_err());
+        let mut slow = gate("kills=6", 9).unwrap();
+        let Some(earlier) = Instant::now().checked_sub(Duration::from_secs(10)) else { return };
+        slow.started = earlier;
+        assert!(slow.is_over() && slow.goes_on(&counts) && !slow.goes_on(&[("kills", 6.0)]));
+        slow.budget = Duration::from_secs(5);
+        assert!(slow.is_late() && !slow.goes_on(&counts));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use rustydb_tests::sim::{Victim, Wrong, run_divergence, run_lost_log};
+use std::{ops::RangeInclusive, time::Duration};
+
+use rustydb_tests::sim::{Course, Loss, Victim, Wrong, run_divergence};
 
 fn check(victim: Victim, wrong: Wrong, seeds: impl Iterator<Item = u64>) {
     for seed in seeds {
@@ -61,11 +63,37 @@ fn a_replica_that_lost_its_log_and_crashes_meanwhile_is_repaired_later() {
     check(Victim::FollowerThatCrashes, Wrong::LogAtRest, 1..=4);
 }
 
+fn lose(loss: Loss, seeds: RangeInclusive<u64>) {
+    for seed in seeds {
+        let wrong = loss.play(Course::new(seed, Duration::ZERO));
+        assert_eq!(wrong, Vec::<String>::new(), "--seed {seed} --lost-log {loss}");
+    }
+}
+
 #[test]
 fn a_replica_that_lost_its_log_elects_nobody_who_lacks_what_it_had_acknowledged() {
-    for seed in 1..=8 {
-        assert_eq!(run_lost_log(seed), Vec::<String>::new(), "seed {seed}");
-    }
+    lose(Loss::OneOfThree, 1..=8);
+}
+
+#[test]
+fn a_log_of_which_nothing_is_left_is_lost_and_not_begun_anew() {
+    lose(Loss::Folder, 1..=4);
+    lose(Loss::Blank, 1..=4);
+}
+
+#[test]
+fn a_leader_that_lost_its_log_and_comes_back_at_once_takes_nothing_with_it() {
+    lose(Loss::Leader, 1..=4);
+}
+
+#[test]
+fn of_five_two_that_lost_their_logs_elect_nobody_who_lacks_what_they_had_acknowledged() {
+    lose(Loss::TwoOfFive, 1..=4);
+}
+
+#[test]
+fn a_replica_that_lost_its_log_needs_no_answer_of_who_was_removed_meanwhile() {
+    lose(Loss::MembersChange, 1..=4);
 }
 
 #[test]

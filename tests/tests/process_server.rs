@@ -165,6 +165,7 @@ async fn three_servers_form_a_cluster_as_the_page_says_and_refuse_what_would_bre
     );
 
     foreign_data_is_refused(&mut page).await?;
+    a_lost_log_is_mended_and_without_a_state_refused(&mut page).await?;
     a_lost_folder_comes_back_only_under_a_new_number(&mut page).await?;
     for server in &mut page.servers {
         ensure!(server.stop()?.success(), "a server did not stop cleanly:\n{}", server.logged());
@@ -172,12 +173,31 @@ async fn three_servers_form_a_cluster_as_the_page_says_and_refuse_what_would_bre
     Ok(())
 }
 
-async fn a_lost_folder_comes_back_only_under_a_new_number(page: &mut Page) -> Result<()> {
+/// Its folder belongs to a cluster, so a node without a log has lost it, and its votes with it.
+async fn a_lost_log_is_mended_and_without_a_state_refused(page: &mut Page) -> Result<()> {
     let lost = &mut page.servers[2];
     ensure!(lost.stop()?.success(), "{}", lost.logged());
+    std::fs::remove_dir_all(lost.data.join("log"))?;
+    lost.start()?;
+    lost.wait_ready()?;
+    lost.wait_logged("the log is whole again").context("a log that is gone")?;
+    assert_eq!(page.count(3).await?, 3);
+    let lost = &mut page.servers[2];
+    ensure!(lost.stop()?.success(), "{}", lost.logged());
+    std::fs::remove_dir_all(lost.data.join("log-1"))?;
+    std::fs::remove_dir_all(lost.data.join("groups"))?;
+    std::fs::remove_file(lost.data.join("LOG"))?;
+    let (code, said) = lost.refusal()?;
+    ensure!(code == Some(1) && said.contains("its votes are lost"), "{said}");
+    Ok(())
+}
+
+async fn a_lost_folder_comes_back_only_under_a_new_number(page: &mut Page) -> Result<()> {
+    let lost = &mut page.servers[2];
     std::fs::remove_dir_all(&lost.data)?;
     lost.start()?;
-    lost.wait_logged("its votes are lost").context("a member's number with an empty folder asks to join")?;
+    lost.wait_logged("comes back with an empty data folder")
+        .context("a member's number with an empty folder asks to join")?;
     let (code, body) = lost.get("/ready")?;
     ensure!(code == 503 && body.contains("its votes are lost"), "/ready does not say why: {code} {body}");
     let place = format!("localhost:{}", lost.interconnect);

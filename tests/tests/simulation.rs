@@ -44,6 +44,15 @@ fn stores_lose_nothing() {
 }
 
 #[test]
+fn voters_go_from_seven_to_three_and_back_while_links_are_asymmetric() {
+    let course = sim::Course { churns: true, ..sim::Course::new(1, Duration::from_secs(8)) };
+    let report = sim::run_stores(course);
+    check(report.clone());
+    let churn = report.churn;
+    assert!(churn.shrunk > 0 && churn.grown > 0, "{churn:?}");
+}
+
+#[test]
 fn sessions_are_told_the_truth() {
     (1..=3).map(|seed| sim::run_sql(course(seed))).for_each(check);
 }

@@ -34,6 +34,8 @@ struct NodeView {
     /// `leader`, `follower`, `candidate` or `learner` of the system group; `unknown` when it does not answer. A node
     /// that led and is answered by no majority any more is a candidate.
     role: String,
+    /// Whether it is being removed.
+    leaving: bool,
     /// `up`, `not ready` or `down`.
     health: String,
     reason: String,
@@ -110,6 +112,7 @@ fn node_view(member: &Member, answer: Result<NodeStatusResponse, String>) -> Nod
     let mut view = NodeView {
         node: member.node_id,
         role: "unknown".to_owned(),
+        leaving: member.leaving,
         health: "down".to_owned(),
         reason: String::new(),
         term: None,
@@ -153,7 +156,7 @@ fn print(view: &StatusView, show_versions: bool) {
         };
         let mut row = vec![
             node.node.to_string(),
-            node.role.clone(),
+            if node.leaving { format!("{}, leaving", node.role) } else { node.role.clone() },
             health,
             node.term.map_or_else(|| "-".to_owned(), |term| term.to_string()),
             node.postgres.clone(),
@@ -182,7 +185,7 @@ fn print(view: &StatusView, show_versions: bool) {
 }
 
 /// What to say about a cluster size that costs more than it gives.
-fn size_warning(nodes: usize) -> Option<String> {
+pub(crate) fn size_warning(nodes: usize) -> Option<String> {
     match nodes {
         1 => Some("warning: one node survives no failure; 3 is the least that survives one".to_owned()),
         2 | 4 | 6 => {

@@ -154,6 +154,12 @@ enum NodeCommand {
         /// Interconnect address of the node, host:port.
         address: String,
     },
+    /// Removes a node from every group, for ever, whether it runs or is lost. It stops by itself if it runs. Asked again,
+    /// it goes on where it was.
+    Remove {
+        /// The node, such as 2 or node-2.
+        node: NodeName,
+    },
     /// One node's own view of itself.
     Info {
         /// The node, such as 2 or node-2; the addressed one when left out.
@@ -275,6 +281,7 @@ async fn run(line: CommandLine) -> Result<(), CliError> {
             cluster::wait_leader(&addresses, form, node, timeout).await
         }
         Command::Node(NodeCommand::Add { address }) => node::add(&addresses, form, &address).await,
+        Command::Node(NodeCommand::Remove { node }) => node::remove(&addresses, form, node).await,
         Command::Node(NodeCommand::Info { node, show_term }) => {
             node::info(&addresses, form, node, show_term).await
         }
@@ -310,6 +317,8 @@ mod tests {
             "cluster wait-leader",
             "cluster init",
             "node add 127.0.0.1:5533",
+            "node remove node-4",
+            "node remove 4 --json",
             "node info node-1 --show-term",
             "node info 1",
             "raft status --json",

@@ -1,11 +1,14 @@
-//! `node add`, `node info`, `node lead`.
+//! `node add`, `node remove`, `node info`, `node lead`.
 
-use rustydb_proto::v1::{AddNodeRequest, TransferLeaderRequest};
+use std::time::{Duration, Instant};
+
+use rustydb_proto::v1::{AddNodeRequest, RemoveNodeRequest, TransferLeaderRequest};
 use serde::Serialize;
+use tonic::Code;
 
 use crate::NodeName;
 use crate::client::Addresses;
-use crate::cluster::SYSTEM_GROUP;
+use crate::cluster::{SYSTEM_GROUP, size_warning};
 use crate::error::CliError;
 use crate::output::{self, Form};
 use crate::raft::GroupView;
@@ -25,6 +28,46 @@ pub(crate) async fn add(addresses: &Addresses, form: Form, address: &str) -> Res
     match form {
         Form::Json => output::json(&View { node: answer.node_id }),
         Form::Table => output::line(&format!("node {} is a member", answer.node_id)),
+    }
+    Ok(())
+}
+
+/// Longest wait for a leader that carries the removal out: the present one may be the node that goes.
+const LEADER_WAIT: Duration = Duration::from_secs(15);
+
+pub(crate) async fn remove(addresses: &Addresses, form: Form, node: NodeName) -> Result<(), CliError> {
+    const PAUSE: Duration = Duration::from_millis(300);
+    let deadline = Instant::now() + LEADER_WAIT;
+    let members = loop {
+        let (mut admin, _) = addresses.first().await?;
+        match admin.remove_node(RemoveNodeRequest { node_id: node.0 }).await {
+            Ok(answer) => break answer.into_inner().members,
+            // Asking again is safe: a removal that was begun goes on.
+            Err(status) if status.code() == Code::Unavailable && Instant::now() < deadline => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(status) if status.code() == Code::Unavailable => {
+                return Err(CliError::TimedOut(format!(
+                    "{} after {LEADER_WAIT:?}; a node can be removed while a majority of the voters runs",
+                    status.message()
+                )));
+            }
+            Err(status) => return Err(status.into()),
+        }
+    };
+    #[derive(Serialize)]
+    struct View {
+        node: u64,
+        members: u32,
+    }
+    match form {
+        Form::Json => output::json(&View { node: node.0, members }),
+        Form::Table => {
+            output::line(&format!("node {} is no member any more", node.0));
+            if let Some(warning) = size_warning(usize::try_from(members).unwrap_or(usize::MAX)) {
+                output::line(&warning);
+            }
+        }
     }
     Ok(())
 }

@@ -43,10 +43,8 @@ use crate::{
     state_machine::{MachineCell, StateMachine},
     transport::{FrameSink, Inbound, Lane, Transport},
     type_config::{TypeConfig, Vote},
+    working::{Working, held_bytes},
 };
-
-/// Requests of one peer that are worked on at one time; beyond, they are refused as busy.
-const REQUESTS_PER_PEER_MAX: usize = 4096;
 
 /// Opens and removes the state machines of groups.
 pub trait MachineFactory: Send + Sync + 'static {
@@ -79,6 +77,8 @@ pub struct GroupsParts {
     pub machines: Arc<dyn MachineFactory>,
     /// This node.
     pub node: NodeId,
+    /// The other nodes that may be members: who is asked when the log is lost and the state does not name any.
+    pub peers: BTreeSet<NodeId>,
 }
 
 /// All groups of this node. Cheap to clone.
@@ -87,6 +87,8 @@ pub struct Groups {
     inner: Arc<GroupsInner>,
 }
 
+/// Who sends a snapshot, which transfer that is, and the way to the one that takes it in.
+type Receiving = (NodeId, u64, mpsc::Sender<Piece>);
 /// A transfer, and the way to the one that gives it.
 type Giving = (u64, mpsc::Sender<StateAsk>);
 
@@ -100,17 +102,18 @@ struct GroupsInner {
     calls: Arc<Calls>,
     machines: Arc<dyn MachineFactory>,
     node: NodeId,
+    peers: BTreeSet<NodeId>,
     groups: RwLock<BTreeMap<GroupId, Group>>,
     /// Numbers that were used and are not used again.
     removed: Mutex<BTreeSet<GroupId>>,
     /// Only one group is opened or removed at a time.
     changing: tokio::sync::Mutex<()>,
-    /// Transfers of snapshots into this node, one per group.
-    receiving: Mutex<BTreeMap<GroupId, (u64, mpsc::Sender<Piece>)>>,
+    /// Transfers of snapshots into this node, one per group, and who sends them.
+    receiving: Mutex<BTreeMap<GroupId, Receiving>>,
     /// States that are given to members whose own is wrong, one per member and group.
     giving: Mutex<BTreeMap<(GroupId, NodeId), Giving>>,
     /// Requests in work, per peer.
-    working: Mutex<BTreeMap<NodeId, usize>>,
+    working: Mutex<BTreeMap<NodeId, Working>>,
     /// Why the node must stop, once it must.
     failure: watch::Sender<Option<ConsensusError>>,
     tasks: TaskGroup,
@@ -120,7 +123,7 @@ impl Groups {
     /// The groups of a node, none of them open yet.
     #[must_use]
     pub fn new(parts: GroupsParts) -> Self {
-        let GroupsParts { env, config, log, place, transport, machines, node } = parts;
+        let GroupsParts { env, config, log, place, transport, machines, node, peers } = parts;
         let tasks = TaskGroup::new(&env);
         set_tick_grid(config.heartbeat_interval);
         let inner = GroupsInner {
@@ -132,6 +135,7 @@ impl Groups {
             calls: Calls::new(transport),
             machines,
             node,
+            peers,
             groups: RwLock::default(),
             removed: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
@@ -203,6 +207,10 @@ impl Groups {
         &self.inner.calls
     }
 
+    pub(crate) fn peers(&self) -> &BTreeSet<NodeId> {
+        &self.inner.peers
+    }
+
     pub(crate) fn config(&self) -> &ConsensusConfig {
         &self.inner.config
     }
@@ -226,39 +234,56 @@ impl Groups {
     }
 
     /// What a group is opened with: its machine, and what the others' votes say of its own, if it has lost that.
-    fn begin(&self, id: GroupId) -> Result<Begun, ConsensusError> {
+    async fn begin(&self, id: GroupId) -> Result<Begun, ConsensusError> {
         let inner = &self.inner;
-        let fresh = || {
-            let proposer = RaftProposer::new(&inner.config);
-            let machine = inner.machines.open(id, &proposer)?;
-            Ok::<_, ConsensusError>((proposer, MachineCell::new(machine)))
-        };
-        if !self.is_mending(id) {
-            let (proposer, cell) = fresh()?;
+        if self.is_mending(id) {
+            let mut inquiries = inner.inquiries.lock();
+            match inquiries.remove(&id) {
+                Some(Inquiry::Answered { proposer, cell, vote }) => {
+                    return Ok(Begun { proposer, cell, vote: Some(vote) });
+                }
+                Some(Inquiry::Asking) => {
+                    inquiries.insert(id, Inquiry::Asking);
+                    return Err(asking(id));
+                }
+                None => {}
+            }
+        }
+        let proposer = RaftProposer::new(&inner.config);
+        let cell = MachineCell::new(inner.machines.open(id, &proposer)?);
+        let has_lost = self.is_mending(id) || self.note_lost(id, &cell).await?;
+        if !has_lost || inner.env.has_bug(Bug::LogLossForgotten) {
             return Ok(Begun { proposer, cell, vote: None });
         }
-        let mut inquiries = inner.inquiries.lock();
-        match inquiries.remove(&id) {
-            Some(Inquiry::Answered { proposer, cell, vote }) => {
-                return Ok(Begun { proposer, cell, vote: Some(vote) });
+        self.start_inquiry(id, proposer, cell);
+        Err(asking(id))
+    }
+
+    fn start_inquiry(&self, id: GroupId, proposer: Arc<RaftProposer>, cell: Arc<MachineCell>) {
+        self.inner.inquiries.lock().insert(id, Inquiry::Asking);
+        let inquiry = self.clone().inquire(id, proposer, cell);
+        let stopping = self.inner.tasks.stopping();
+        self.inner.tasks.spawn("inquiry", async move {
+            tokio::select! {
+                biased;
+                () = stopping.wait() => {}
+                () = inquiry => {}
             }
-            Some(Inquiry::Asking) => {}
-            None => {
-                let (proposer, cell) = fresh()?;
-                let inquiry = self.clone().inquire(id, proposer, cell);
-                let stopping = inner.tasks.stopping();
-                inner.tasks.spawn("inquiry", async move {
-                    tokio::select! {
-                        biased;
-                        () = stopping.wait() => {}
-                        () = inquiry => {}
-                    }
-                });
-            }
-        }
-        inquiries.insert(id, Inquiry::Asking);
-        let reason = "it has lost its log and waits for the other members".to_owned();
-        Err(ConsensusError::Busy { group: id, reason })
+        });
+    }
+
+    /// Whether something was applied of which the log shows no trace, neither entries nor a vote: then they are lost, and
+    /// that is noted, durably. Nobody applies without having had them.
+    async fn note_lost(&self, id: GroupId, cell: &MachineCell) -> Result<bool, ConsensusError> {
+        let inner = &self.inner;
+        let state = inner.log.group(id).state();
+        let is_blank = state.vote.is_none() && state.last.is_none() && state.purged.is_none();
+        let Some(applied) = cell.applied().position.filter(|_| is_blank) else { return Ok(false) };
+        tracing::error!(group = id.get(), %applied, "the log of this group is gone: it has neither entries nor a vote");
+        let place = Arc::clone(&inner.place);
+        let noted = inner.env.blocking(move || place.lost(id)).await;
+        noted.map_err(|error| ConsensusError::Stopped { group: id, reason: error.to_string() })?;
+        Ok(true)
     }
 
     /// Opens a group: what is in its log and committed is applied again before this returns, so nothing older than
@@ -299,7 +324,7 @@ impl Groups {
             return Err(ConsensusError::Removed { group: id });
         }
         let inner = &self.inner;
-        let Begun { proposer, cell, vote } = self.begin(id)?;
+        let Begun { proposer, cell, vote } = self.begin(id).await?;
         let log = LogStore::new(inner.log.group(id), inner.config.append_bytes_max).keeping_members_of(&cell);
         if let Some(vote) = vote {
             log.adopt_vote(&vote).await.map_err(|error| ConsensusError::Stopped {
@@ -452,6 +477,12 @@ fn unusable(cell: &MachineCell, purged: Option<LogPosition>) -> Option<String> {
     })
 }
 
+/// Why a group that has lost its log is not open yet.
+fn asking(group: GroupId) -> ConsensusError {
+    let reason = "it has lost its log and waits for the other members".to_owned();
+    ConsensusError::Busy { group, reason }
+}
+
 /// What a group is opened with.
 struct Begun {
     proposer: Arc<RaftProposer>,
@@ -531,9 +562,6 @@ impl GroupsInner {
                 })
             }
             Body::Standing(asked) => {
-                if group.is_mending() {
-                    return Err((Reason::WaitingOutLease, String::new()));
-                }
                 let handle = group.handle().clone();
                 Box::pin(async move { mending::answer(&handle, from, asked).await })
             }
@@ -546,7 +574,7 @@ impl GroupsInner {
     }
 
     /// Passes a piece of a snapshot to the one that takes it in.
-    fn snapshot_piece(&self, group: &Group, piece: Piece) -> Result<(), (Reason, String)> {
+    fn snapshot_piece(&self, group: &Group, from: NodeId, piece: Piece) -> Result<(), (Reason, String)> {
         let transfer = piece.chunk.transfer;
         let mut receiving = self.receiving.lock();
         if piece.chunk.number == 0 {
@@ -560,10 +588,10 @@ impl GroupsInner {
             };
             self.tasks.spawn("snapshot", taking.run(receiver));
             // An unfinished earlier transfer ends with its sender.
-            receiving.insert(group.id(), (transfer, sender));
+            receiving.insert(group.id(), (from, transfer, sender));
         }
         match receiving.get(&group.id()) {
-            Some((present, sender)) if *present == transfer => sender
+            Some((sends, present, sender)) if (*sends, *present) == (from, transfer) => sender
                 .try_send(piece)
                 .map_err(|_| (Reason::Busy, "the transfer ended or is behind".to_owned())),
             _ => Err((Reason::Malformed, "no such transfer".to_owned())),
@@ -594,19 +622,13 @@ impl GroupsInner {
         }
     }
 
-    fn begin_work(&self, peer: NodeId) -> bool {
-        let mut working = self.working.lock();
-        let count = working.entry(peer).or_default();
-        if *count >= REQUESTS_PER_PEER_MAX {
-            return false;
-        }
-        *count += 1;
-        true
+    fn begin_work(&self, peer: NodeId, bytes: usize) -> bool {
+        self.working.lock().entry(peer).or_default().begin(bytes)
     }
 
-    fn end_work(&self, peer: NodeId) {
-        if let Some(count) = self.working.lock().get_mut(&peer) {
-            *count = count.saturating_sub(1);
+    fn end_work(&self, peer: NodeId, bytes: usize) {
+        if let Some(working) = self.working.lock().get_mut(&peer) {
+            working.end(bytes);
         }
     }
 }
@@ -663,13 +685,18 @@ impl Inbound for Groups {
         let refuse = |why: (Reason, String)| {
             let _lost = answers.send(refusal(number, call, why));
         };
-        let Some(group) = self.get(GroupId::new(number)) else {
+        let id = GroupId::new(number);
+        if matches!(body, Some(Body::Standing(_))) && self.is_mending(id) {
+            let _lost = answers.send(RaftFrame { group: number, call, body: Some(mending::lost_too()) });
+            return;
+        }
+        let Some(group) = self.get(id) else {
             return refuse((Reason::UnknownGroup, String::new()));
         };
         let body = match body {
             Some(Body::Snapshot(chunk)) => {
                 let piece = Piece { call, chunk, answers: answers.clone() };
-                if let Err(why) = self.inner.snapshot_piece(&group, piece) {
+                if let Err(why) = self.inner.snapshot_piece(&group, from, piece) {
                     refuse(why);
                 }
                 return;
@@ -684,17 +711,21 @@ impl Inbound for Groups {
             Some(body) => body,
             None => return refuse((Reason::Malformed, "an empty frame".to_owned())),
         };
-        let mut work = match self.inner.handle(from, &group, body) {
-            Ok(work) => work,
-            Err(why) => return refuse(why),
-        };
-        if !self.inner.begin_work(from) {
+        let bytes = held_bytes(&body);
+        if !self.inner.begin_work(from, bytes) {
             return refuse((Reason::Busy, String::new()));
         }
+        let mut work = match self.inner.handle(from, &group, body) {
+            Ok(work) => work,
+            Err(why) => {
+                self.inner.end_work(from, bytes);
+                return refuse(why);
+            }
+        };
         let inner = self.inner.clone();
         let answers = answers.clone();
         let finish = move |inner: &GroupsInner, result: Result<Body, (Reason, String)>| {
-            inner.end_work(from);
+            inner.end_work(from, bytes);
             let frame = match result {
                 Ok(body) => RaftFrame { group: number, call, body: Some(body) },
                 Err(why) => refusal(number, call, why),

@@ -17,6 +17,7 @@ pub mod config;
 pub mod error;
 pub mod group;
 pub mod groups;
+mod inquiry;
 pub mod kv;
 pub mod log_store;
 pub mod loopback;
@@ -37,13 +38,14 @@ mod network;
 mod plausible;
 mod repair;
 mod snapshot;
+mod working;
 
 /// What of the consensus library's own messages is worth logging: it warns of every heartbeat that a dead node does
 /// not answer, tells of every message at lower levels, and calls it an error when a call finds that it was stopped, or a
 /// change of members, which is tried again, no leader.
-pub const LOG_FILTER: &str = "openraft=error,openraft::raft=off";
+pub const LOG_FILTER: &str = "openraft=error,openraft::raft=off,openraft::core::heartbeat=off";
 
 pub use config::ConsensusConfig;
 pub use error::ConsensusError;
-pub use group::{Agreement, Group, Health, RaftStatus};
+pub use group::{Agreement, Group, Health, RaftProgress, RaftStatus};
 pub use groups::{Groups, GroupsParts, MachineFactory};

@@ -16,28 +16,43 @@
 //! among those that were asked: so the term that is taken is at least that, and whatever an earlier leader still sends
 //! is refused, as if the vote were remembered. An entry that was committed with the help of a lost acknowledgement is on
 //! the disks of all but one of a majority; without this member's vote only somebody who has it can be elected, and so it
-//! is in the log of whoever leads then. Before the member votes again it has got it from there. Members that have lost
-//! their logs themselves do not answer, so two of them do not mend each other.
+//! is in the log of whoever leads then. Before the member votes again it has got it from there.
 //!
 //! Learners are asked as voters are: one may have been made a voter by an entry that only it and this member had, and
 //! have campaigned with this member's vote. To be made a learner was committed before, so a majority names it.
 //!
-//! A member that never answers holds this up. A state is not touched by any of this; what
-//! was applied was committed.
+//! **Who was removed need not answer**, once somebody knows that this was committed. Those that must answer are in the
+//! last members that are known to be committed, and in all that were named after those. Let c be in none of them. Who
+//! knows of the removal heard it from a leader of some term, and has at least that term; so this member takes it,
+//! and c counts for nothing in any term up to that. In a later one c is not elected: a majority of the members before
+//! has the removal, c has not, and whoever of them had it would not vote for c. This member is no exception. If it
+//! had the removal before it lost its log, it did not vote for c in that term afterwards, and before, in a later term than
+//! the removal's, it would not have taken the removal. Now it votes for nobody until it is mended, and then it has
+//! the removal again. Members that were added later are named by whoever made up a majority of those that are asked.
+//! What is committed and what is at the end of the log is read from openraft's own state, before the vote is: so the vote
+//! is never older.
+//!
+//! **Members that have lost their logs, too,** say just that, and answer for nothing. All others must have answered,
+//! and of no set of voters may a majority have lost its logs. Then every majority, of those that voted and of those that
+//! acknowledged, had a sound member, which answers: a leader's term is known to the one that voted for it, and each
+//! committed entry is on a sound disk. As long as the lost ones do not vote, a majority of sound members elects,
+//! one of which has the entry; so the argument above holds for each of them. A term that only lost members knew was never led
+//! in, and who campaigned in it has forgotten it, and restarted, so that no answer reaches it. A member that was mended
+//! counts as sound: it knows the term, and has the entries, of all sound ones of then.
+//! If a majority has lost its logs, an entry may be on none of the disks that are left, and nobody could tell. That is
+//! said and waited for; the way out is a data folder that is put back as it was, or a new cluster.
+//!
+//! A sound member that never answers and was not removed holds this up. A state is not touched by any of this; what was
+//! applied was committed.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use openraft::async_runtime::WatchReceiver;
 use openraft::raft::VoteRequest;
 use rustydb_env::ambient;
 use rustydb_proto::v1::{self, raft_frame::Body, raft_refusal::Reason};
-use rustydb_types::{
-    ids::{GroupId, NodeId},
-    position::LogPosition,
-};
+use rustydb_types::ids::{GroupId, NodeId};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -47,10 +62,11 @@ use crate::{
     error::ConsensusError,
     group::{Group, RaftHandle},
     groups::Groups,
+    inquiry::{Answer, Known, Standing, Verdict},
     proposer::RaftProposer,
     state_machine::MachineCell,
     transport::Lane,
-    type_config::{StoredMembership, Vote, position_of},
+    type_config::{Vote, position_of},
 };
 
 /// Pause before those that did not answer are asked again, and between two looks at how far the log is.
@@ -58,18 +74,11 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Pause between two looks at a log that is filling.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Where a member stands.
-struct Standing {
-    vote: Vote,
-    last: Option<LogPosition>,
-    members: BTreeSet<NodeId>,
-}
-
 /// What is known of a group that has lost its log, before it is opened.
 pub(crate) enum Inquiry {
     /// The others are being asked.
     Asking,
-    /// All have answered.
+    /// Enough is known.
     Answered {
         /// As it was opened for the asking.
         proposer: Arc<RaftProposer>,
@@ -87,24 +96,31 @@ async fn ask(
     group: GroupId,
     node: NodeId,
     log_lost: bool,
-) -> Option<Standing> {
+) -> Option<Body> {
     let body = Body::Standing(v1::RaftStandingAsk { log_lost });
     let call = calls.start(node, Lane::Consensus, group, body).ok()?;
-    let answer = match ambient::timeout(config.read_timeout, call).await {
-        Ok(Ok(Body::StandingAnswer(answer))) => answer,
-        _ => return None,
-    };
-    let stored = codec::stored_membership_from_wire(answer.membership.as_ref()?).ok()?;
-    Some(Standing {
-        vote: codec::required_vote("standing", answer.vote.as_ref()).ok()?,
-        last: answer.last.as_ref().map(|last| position_of(&codec::log_id_from_wire(last))),
-        members: members_of(&stored),
-    })
+    ambient::timeout(config.read_timeout, call).await.ok()?.ok()
 }
 
-/// Voters and learners.
-fn members_of(stored: &StoredMembership) -> BTreeSet<NodeId> {
-    stored.membership().nodes().map(|(node, _)| NodeId::new(*node)).collect()
+/// What a node said, if it can be read.
+fn understood(answer: &Body) -> Option<Answer> {
+    let answer = match answer {
+        Body::StandingAnswer(answer) if answer.log_lost => return Some(Answer::Lost),
+        Body::StandingAnswer(answer) => answer,
+        Body::Refusal(refusal) if refusal.reason() == Reason::UnknownGroup => return Some(Answer::Unknown),
+        _ => return None,
+    };
+    let members = |named: Option<&v1::RaftStoredMembership>| codec::stored_membership_from_wire(named?).ok();
+    Some(Answer::Stands(Standing {
+        vote: codec::required_vote("standing", answer.vote.as_ref()).ok()?,
+        committed: members(answer.committed.as_ref())?,
+        effective: members(answer.membership.as_ref())?,
+    }))
+}
+
+/// The answer of a member that has lost its own log.
+pub(crate) fn lost_too() -> Body {
+    Body::StandingAnswer(v1::RaftStandingAnswer { log_lost: true, ..v1::RaftStandingAnswer::default() })
 }
 
 /// The answer to a member that asks where this one stands.
@@ -120,76 +136,95 @@ pub(crate) async fn answer(
         let allowed = raft.trigger().allow_next_revert(&from.get(), true).await;
         let _follower = allowed.map_err(|error| stopped(error.to_string()))?;
     }
+    let members = raft.with_raft_state(|state| {
+        let members = &state.membership_state;
+        (Arc::clone(members.committed()), Arc::clone(members.effective()))
+    });
+    let (committed, effective) = members.await.map_err(|error| stopped(error.to_string()))?;
     // Answered by the core, behind all that it has decided so far; of this term nobody gets a vote.
     let nobody = VoteRequest::new(Vote::new(0, from.get()), None);
     let known = raft.pre_vote(nobody).await.map_err(|error| stopped(error.to_string()))?;
-    let membership = raft.metrics().borrow_watched().membership_config.clone();
     Ok(Body::StandingAnswer(v1::RaftStandingAnswer {
         vote: Some(codec::vote_to_wire(&known.vote)),
         last: known.last_log_id.as_ref().map(codec::log_id_to_wire),
-        membership: Some(codec::stored_membership_to_wire(&membership)),
+        membership: Some(codec::stored_membership_to_wire(&effective)),
+        log_lost: false,
+        committed: Some(codec::stored_membership_to_wire(&committed)),
     }))
 }
 
 impl Groups {
-    /// Asks all other members, opens the group when all have answered.
+    /// Asks all other members, opens the group when enough is known.
     pub(crate) async fn inquire(self, id: GroupId, proposer: Arc<RaftProposer>, cell: Arc<MachineCell>) {
-        let me = self.node();
-        let mut known: BTreeMap<NodeId, Standing> = BTreeMap::new();
+        let (me, peers) = (self.node(), self.peers());
+        let applied = codec::decode_stored_membership(&cell.applied().membership).ok();
+        let mut known = Known::new(me, applied);
         let mut told = None;
-        let applied = cell.applied().membership;
-        let (voters, mut members) = codec::decode_stored_membership(&applied)
-            .map(|stored| {
-                let voters: BTreeSet<NodeId> = stored.membership().voter_ids().map(NodeId::new).collect();
-                (voters, members_of(&stored))
-            })
-            .unwrap_or_default();
-        if voters == BTreeSet::from([me]) {
-            let reason = "the log is damaged".to_owned();
-            return self.fail(ConsensusError::OnlyCopy { group: id, reason });
-        }
-        loop {
+        let (vote, can_elect) = loop {
             if self.is_removed(id) {
                 return;
             }
-            let others = members.iter().filter(|node| **node != me && !known.contains_key(*node));
-            let missing: BTreeSet<NodeId> = others.copied().collect();
-            if missing.is_empty() && !members.is_empty() {
-                break;
+            let verdict = known.verdict(peers);
+            match &verdict {
+                Verdict::Enough { vote, can_elect } => break (*vote, *can_elect),
+                Verdict::OnlyCopy => {
+                    let reason = "the log is damaged or gone".to_owned();
+                    return self.fail(ConsensusError::OnlyCopy { group: id, reason });
+                }
+                Verdict::Missing(_) | Verdict::TooManyLost(_) => {}
             }
-            if told.as_ref() != Some(&missing) {
-                tracing::warn!(
-                    group = id.get(),
-                    node = me.get(),
-                    ?missing,
-                    "the log was lost; these nodes must say for whom they have voted before this one takes part again"
-                );
-                told = Some(missing.clone());
+            if told.as_ref() != Some(&verdict) {
+                tell(id, me, &verdict);
+                told = Some(verdict);
             }
-            let asked = missing.into_iter().map(|node| {
+            let asked = known.to_ask(peers).into_iter().map(|node| {
                 let (calls, config) = (self.calls(), self.config());
-                async move { Some((node, ask(calls, config, id, node, true).await?)) }
+                async move { (node, ask(calls, config, id, node, true).await) }
             });
-            for (node, standing) in join_all(asked).await.into_iter().flatten() {
-                members.extend(&standing.members);
-                known.insert(node, standing);
+            for (node, answer) in join_all(asked).await {
+                if let Some(answer) = answer.as_ref().and_then(understood) {
+                    known.take(node, answer);
+                }
             }
             ambient::sleep(ASK_AGAIN).await;
-        }
-        let highest = known.values().map(|standing| standing.vote).max_by_key(|vote| vote.leader_id.term);
-        let Some(vote) = highest else { return };
+        };
         // Whoever leads that term says so itself.
         let vote = Vote { committed: false, ..vote };
-        tracing::info!(
-            group = id.get(),
-            node = me.get(),
-            term = vote.leader_id.term,
-            "all have answered; following"
-        );
+        let (group, node, term) = (id.get(), me.get(), vote.leader_id.term);
+        tracing::info!(group, node, term, "all have answered; following");
+        if !can_elect {
+            tracing::warn!(
+                group,
+                node,
+                "without the members that have lost their logs no majority elects a leader: if none leads now, \
+                 put the data folder of one of them back as it was"
+            );
+        }
         self.answered(id, Inquiry::Answered { proposer, cell, vote });
         if let Err(error) = self.open_group(id).await {
             self.fail(error);
         }
+    }
+}
+
+/// Says what is waited for, and what can be done.
+fn tell(group: GroupId, me: NodeId, verdict: &Verdict) {
+    let (group, node) = (group.get(), me.get());
+    match verdict {
+        Verdict::Missing(missing) => tracing::warn!(
+            group,
+            node,
+            ?missing,
+            "the log was lost; these nodes must say for whom they have voted before this one takes part again"
+        ),
+        Verdict::TooManyLost(lost) => tracing::error!(
+            group,
+            node,
+            ?lost,
+            "a majority of the voters have lost their logs, and what they acknowledged may be nowhere: \
+             put the data folder of one of these nodes back as it was, or begin a new cluster"
+        ),
+        Verdict::OnlyCopy | Verdict::Enough { .. } => {}
     }
 }
 
@@ -217,10 +252,13 @@ impl Group {
             return false;
         }
         let config = self.handle().config();
-        let Some(theirs) = ask(self.calls(), config, self.id(), leader, false).await else { return false };
+        let answer = ask(self.calls(), config, self.id(), leader, false).await;
+        let Some(Body::StandingAnswer(theirs)) = answer else { return false };
+        let votes = codec::required_vote("standing", theirs.vote.as_ref()).is_ok_and(|theirs| theirs == vote);
         // A leader's own first entry stands for all before it.
-        let last = theirs.last.filter(|last| last.term.get() == vote.leader_id.term);
-        let Some(last) = last.filter(|_| theirs.vote == vote) else { return false };
+        let last = theirs.last.as_ref().map(|last| position_of(&codec::log_id_from_wire(last)));
+        let last = last.filter(|last| votes && last.term.get() == vote.leader_id.term);
+        let Some(last) = last else { return false };
         let log = self.handle().group_log();
         let filling = async {
             while log.state().last < Some(last) && self.handle().vote() == vote {

@@ -75,6 +75,15 @@ pub(crate) enum RepairError {
     /// What the log has behind the state cannot be applied to it.
     #[error("the log does not go on from the state: {0}")]
     Log(#[from] std::io::Error),
+    /// The state does not take what the log has behind it.
+    #[error("the state does not take entry {index} from the log")]
+    Stalled {
+        /// The first one that it lacks.
+        index: u64,
+    },
+    /// The state has no room for what the log has behind it.
+    #[error("the state has no room for more in time")]
+    Full,
     /// The log of this node does not come as far as the state.
     #[error("the log does not catch up with the state in time")]
     Late,

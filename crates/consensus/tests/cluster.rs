@@ -17,7 +17,7 @@ use rustydb_consensus::{
     proposer::{Linearize, Proposal, ProposeError, ReadError},
 };
 use rustydb_env::{Env, TaskGroup};
-use rustydb_storage::log::{Log, LogConfig, LogPlace};
+use rustydb_storage::log::{Log, LogConfig, LogPlace, Past};
 use rustydb_types::ids::{GroupId, NodeId, Term};
 use tokio::sync::oneshot;
 
@@ -52,7 +52,7 @@ impl Cluster {
     fn start(&mut self, id: NodeId, store: ModelStore) {
         let place = LogPlace::load(&self.env, &self.folder.path().join(id.to_string())).unwrap();
         let config = LogConfig { segment_bytes: 1 << 20, reserve_bytes: 1 << 20, ..LogConfig::default() };
-        let log = place.open(config, []).unwrap();
+        let log = place.open(config, Past::Unknown, []).unwrap();
         let groups = Groups::new(GroupsParts {
             env: self.env.clone(),
             config: self.config.clone(),
@@ -61,6 +61,7 @@ impl Cluster {
             transport: self.network.endpoint(id, &self.env),
             machines: Arc::new(store.clone()),
             node: id,
+            peers: BTreeSet::new(),
         });
         let tasks = TaskGroup::new(&self.env);
         self.network.attach(id, &self.env, &tasks, Arc::new(groups.clone()));

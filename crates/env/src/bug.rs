@@ -46,6 +46,8 @@ pub enum Bug {
     LeaseAfterTransfer,
     /// A voter that was restarted votes at once, whomever it had acknowledged before.
     VoteWithinLease,
+    /// A member that has lost its log goes on with an empty one, as if it had never voted nor acknowledged anything.
+    LogLossForgotten,
     /// A node that reads its log again takes learners for voters.
     LearnersCounted,
     /// Rows are shown that are not known to be committed.
@@ -89,6 +91,7 @@ impl Bug {
         Bug::LeaseBeforeApplied,
         Bug::LeaseAfterTransfer,
         Bug::VoteWithinLease,
+        Bug::LogLossForgotten,
         Bug::LearnersCounted,
         Bug::RowsShownEarly,
         Bug::StagedVisible,

@@ -1,5 +1,6 @@
 //! Who speaks, and to whom: checked at the start of every stream.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -11,10 +12,12 @@ const CLUSTER: &str = "rustydb-cluster";
 const FROM: &str = "rustydb-from";
 const TO: &str = "rustydb-to";
 
-/// The cluster that this node belongs to; not known before the node is taken into one. Cheap to clone.
+/// The cluster that this node belongs to, not known before the node is taken into one, and who belongs to it no more.
+/// Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterIdentity {
     id: Arc<RwLock<Option<String>>>,
+    removed: Arc<RwLock<BTreeSet<NodeId>>>,
 }
 
 impl ClusterIdentity {
@@ -27,6 +30,17 @@ impl ClusterIdentity {
     /// Sets the cluster's id. It is set once; whoever calls has made it durable before.
     pub fn set(&self, id: &str) {
         *self.id.write() = Some(id.to_owned());
+    }
+
+    /// Hears and speaks to a node no more. Gives whether that is new.
+    pub fn expel(&self, node: NodeId) -> bool {
+        self.removed.write().insert(node)
+    }
+
+    /// Whether a node is no member any more.
+    #[must_use]
+    pub fn is_expelled(&self, node: NodeId) -> bool {
+        self.removed.read().contains(&node)
     }
 }
 
@@ -69,7 +83,7 @@ impl Local {
     /// Checks who calls and who is meant.
     ///
     /// # Errors
-    /// The caller is of another cluster, means another node, or does not say.
+    /// The caller is of another cluster, was removed from this one, means another node, or does not say.
     pub(crate) fn check(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
         let text = |key: &str| metadata.get(key).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let Some(own) = self.cluster.get() else {
@@ -89,6 +103,9 @@ impl Local {
             Ok(0) | Err(_) => Err(Status::invalid_argument("the caller does not say who it is")),
             Ok(node) if node == self.node.get() => {
                 Err(Status::permission_denied(format!("the caller says that it is this node, {node}")))
+            }
+            Ok(node) if self.cluster.is_expelled(NodeId::new(node)) => {
+                Err(Status::permission_denied(format!("node {node} was removed from this cluster")))
             }
             Ok(node) => Ok(Caller { node: NodeId::new(node) }),
         }
@@ -120,6 +137,9 @@ mod tests {
         assert_eq!(call(&local(2, "c"), 2, &two).unwrap_err().code(), tonic::Code::PermissionDenied);
         assert_eq!(call(&one, 2, &local(2, "")).unwrap_err().code(), tonic::Code::FailedPrecondition);
         assert_eq!(call(&local(1, ""), 2, &two).unwrap_err().code(), tonic::Code::FailedPrecondition);
+        assert!(two.cluster.expel(NodeId::new(1)) && !two.cluster.expel(NodeId::new(1)));
+        let refusal = call(&one, 2, &two).unwrap_err();
+        assert_eq!(refusal.message(), "node 1 was removed from this cluster");
         assert_eq!(two.check(&MetadataMap::new()).unwrap_err().code(), tonic::Code::PermissionDenied);
     }
 }

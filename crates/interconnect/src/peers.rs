@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustydb_consensus::transport::{Inbound, Lane, Transport, TransportError};
+use rustydb_env::sync::Signal;
 use rustydb_env::{Env, TaskGroup};
 use rustydb_proto::v1::RaftFrame;
 use rustydb_proto::v1::consensus_client::ConsensusClient;
@@ -55,6 +56,8 @@ struct Peer {
     address: Mutex<String>,
     consensus: Link,
     bulk: Link,
+    /// It is no member any more.
+    gone: Signal,
 }
 
 /// One lane to one peer.
@@ -101,8 +104,11 @@ impl Peers {
         let _second = self.inner.inbound.set(inbound);
     }
 
-    /// Uses an address for a node from now on. A stream that works is not broken off for it.
+    /// Uses an address for a node from now on, unless it was expelled. A stream that works is not broken off for it.
     pub fn set_address(&self, node: NodeId, address: &str) {
+        if self.inner.local.cluster.is_expelled(node) {
+            return;
+        }
         let mut peers = self.inner.peers.lock();
         if let Some(peer) = peers.get(&node) {
             *peer.address.lock() = address.to_owned();
@@ -115,12 +121,20 @@ impl Peers {
             address: Mutex::new(address.to_owned()),
             consensus: Link::new(),
             bulk: Link::new(),
+            gone: Signal::default(),
         });
         peers.insert(node, Arc::clone(&peer));
         drop(peers);
         for lane in [Lane::Consensus, Lane::Bulk] {
             let keeper = Keeper { inner: Arc::downgrade(&self.inner), peer: Arc::clone(&peer), lane };
             self.inner.tasks.spawn("peer", keeper.run(self.inner.env.clone()));
+        }
+    }
+
+    /// Breaks off the streams to a node and forgets its address. The node is to be expelled before.
+    pub fn forget(&self, node: NodeId) {
+        if let Some(peer) = self.inner.peers.lock().remove(&node) {
+            peer.gone.set();
         }
     }
 
@@ -193,6 +207,7 @@ impl Keeper {
                 tokio::select! {
                     biased;
                     () = stopping.wait() => return,
+                    () = self.peer.gone.wait() => return,
                     () = self.peer.bulk.wanted.notified() => {}
                     () = env.sleep(IDLE) => continue,
                 }
@@ -201,7 +216,7 @@ impl Keeper {
             } else {
                 self.once(&env, inner, &mut pause, &mut told).await;
             }
-            if stopping.is_set() {
+            if stopping.is_set() || self.peer.gone.is_set() {
                 return;
             }
             let drawn = {
@@ -211,6 +226,7 @@ impl Keeper {
             tokio::select! {
                 biased;
                 () = stopping.wait() => return,
+                () = self.peer.gone.wait() => return,
                 () = env.sleep(drawn) => {}
             }
             pause = (pause * 2).min(PAUSE_MAX);
@@ -245,6 +261,7 @@ impl Keeper {
         let opened = tokio::select! {
             biased;
             () = stopping.wait() => return,
+            () = self.peer.gone.wait() => return,
             opened = env.timeout(Duration::from_secs(3), open) => opened,
         };
         let (sender, mut answers) = match opened {
@@ -260,6 +277,7 @@ impl Keeper {
             let answer = tokio::select! {
                 biased;
                 () = stopping.wait() => break,
+                () = self.peer.gone.wait() => break,
                 answer = answers.message() => answer,
             };
             match answer {
@@ -273,7 +291,7 @@ impl Keeper {
         }
         *link.queue.lock() = None;
         inbound.lost(self.peer.node, self.lane);
-        if !stopping.is_set() {
+        if !stopping.is_set() && !self.peer.gone.is_set() {
             self.tell_away(told, &address, "the connection ended");
         }
     }

@@ -65,6 +65,7 @@ impl Consensus for RaftServer {
         let (queue, answers) = mpsc::channel(ANSWERS_MAX);
         let sink: Arc<dyn FrameSink> = Arc::new(Answers { to: caller.node, queue });
         let inbound = Arc::clone(&self.inbound);
+        let cluster = self.local.cluster.clone();
         let stopping = self.tasks.stopping();
         self.tasks.spawn("raft stream", async move {
             loop {
@@ -75,6 +76,9 @@ impl Consensus for RaftServer {
                 };
                 // An error is the end of the stream as well: the caller opens another one.
                 let Ok(Some(frame)) = frame else { return };
+                if cluster.is_expelled(caller.node) {
+                    return;
+                }
                 inbound.request(caller.node, frame, &sink);
             }
         });

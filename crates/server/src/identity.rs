@@ -11,7 +11,8 @@
 //! The file is replaced whole, through a synced temporary and a rename, so it is either the old or the new one.
 //! The incarnation grows at each start and is synced before anything else happens; request ids carry it, so
 //! that two lives of a node never share one. A folder that holds a log but no identity is refused: whoever
-//! removed the identity removed the only proof of whose votes these are.
+//! removed the identity removed the only proof of whose votes these are. A node that was removed from its cluster notes
+//! `"removed":true`, and its folder is refused from then on: what it promised is forgotten by the others.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,9 @@ struct Record {
     node_id: u64,
     incarnation: u64,
     engine: EngineChoice,
+    /// The node was removed from its cluster.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    removed: bool,
 }
 
 /// Why a data folder cannot be used.
@@ -94,6 +98,20 @@ pub enum IdentityError {
         found: String,
         /// The cluster that asks.
         asked: String,
+    },
+    /// The node was removed from its cluster.
+    #[error(
+        "node {node} was removed from cluster {cluster}, and data folder {} cannot be used again: to use this machine, \
+         give it an empty data folder and an unused node.id, and add it as a new node",
+        dir.display()
+    )]
+    Removed {
+        /// The node.
+        node: u64,
+        /// What was its cluster.
+        cluster: String,
+        /// Its folder.
+        dir: PathBuf,
     },
     /// The node is asked to form a cluster and has one.
     #[error("node {node} is already a member of cluster {cluster}")]
@@ -164,7 +182,7 @@ impl DataFolder {
         let path = dir.join(FILE);
         let record = match read(disk.as_ref(), &path).map_err(failed("identity cannot be read"))? {
             Some(text) => parse(&path, &text)?,
-            None if disk.exists(&dir.join("log")).map_err(failed("cannot be read"))? => {
+            None if has_data(disk.as_ref(), dir).map_err(failed("cannot be read"))? => {
                 return Err(IdentityError::Nameless { dir: dir.to_owned() });
             }
             None => Record {
@@ -174,8 +192,12 @@ impl DataFolder {
                 node_id: node.get(),
                 incarnation: 0,
                 engine,
+                removed: false,
             },
         };
+        if record.removed {
+            return Err(removal(dir, &record));
+        }
         if record.node_id != node.get() {
             let (found, configured) = (record.node_id, node.get());
             return Err(IdentityError::OtherNode { dir: dir.to_owned(), found, configured });
@@ -238,6 +260,28 @@ impl DataFolder {
         })
     }
 
+    /// Notes that the node was removed from its cluster, so that the folder is refused from its next start on; durable at
+    /// return. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn mark_removed(&mut self) -> Result<(), IdentityError> {
+        if self.record.removed {
+            return Ok(());
+        }
+        self.record.removed = true;
+        self.write().map_err(|source| IdentityError::Io {
+            dir: self.dir.clone(),
+            action: "identity cannot be written",
+            source,
+        })
+    }
+
+    /// What is said of a folder whose node was removed.
+    pub fn removal(&self) -> IdentityError {
+        removal(&self.dir, &self.record)
+    }
+
     /// Writes the pid file. It is for people and scripts; nothing rests on it, so it is not synced.
     ///
     /// # Errors
@@ -259,6 +303,28 @@ impl DataFolder {
         let text = serde_json::to_string(&self.record).map_err(io::Error::other)?;
         replace(self.env.disk().as_ref(), &self.dir, FILE, text.as_bytes())
     }
+}
+
+fn removal(dir: &Path, record: &Record) -> IdentityError {
+    let cluster = record.cluster_id.clone().unwrap_or_default();
+    IdentityError::Removed { node: record.node_id, cluster, dir: dir.to_owned() }
+}
+
+/// Whether a data folder says that its node was removed from its cluster. The folder may be in use.
+pub(crate) fn says_removed(disk: &dyn Disk, dir: &Path) -> bool {
+    let path = dir.join(FILE);
+    let text = read(disk, &path).ok().flatten();
+    text.and_then(|text| parse(&path, &text).ok()).is_some_and(|record| record.removed)
+}
+
+/// Whether somebody has written here what only a node with a name writes.
+fn has_data(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
+    for name in ["log", "LOG", "groups"] {
+        if disk.exists(&dir.join(name))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn parse(path: &Path, text: &str) -> Result<Record, IdentityError> {
@@ -346,10 +412,30 @@ mod tests {
     }
 
     #[test]
-    fn data_without_identity_is_refused() {
+    fn the_folder_of_a_removed_node_is_refused_for_ever() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("log")).unwrap();
-        assert!(matches!(open(dir.path(), 1), Err(IdentityError::Nameless { .. })));
+        let mut folder = open(dir.path(), 4).unwrap();
+        folder.adopt("c1", Part::Joiner).unwrap();
+        let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
+        assert!(!text.contains("removed"), "members have the form of earlier releases: {text}");
+        folder.mark_removed().unwrap();
+        folder.mark_removed().unwrap();
+        drop(folder);
+        assert!(says_removed(Env::os().disk().as_ref(), dir.path()));
+        // Under another number as well: the number is not what is wrong.
+        for number in [4, 5] {
+            let refusal = open(dir.path(), number).unwrap_err();
+            assert!(matches!(refusal, IdentityError::Removed { node: 4, .. }), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn data_without_identity_is_refused() {
+        for part in ["log", "groups"] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir(dir.path().join(part)).unwrap();
+            assert!(matches!(open(dir.path(), 1), Err(IdentityError::Nameless { .. })), "{part}");
+        }
     }
 
     #[test]

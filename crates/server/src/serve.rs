@@ -146,6 +146,7 @@ async fn live(
         _ = interrupt.recv() => Ok("SIGINT"),
         _ = terminate.recv() => Ok("SIGTERM"),
         () = parent_gone => Ok("the end of the parent process"),
+        () = node.dismissed() => Ok("the removal of this node from its cluster"),
         () = watchdog => Ok("the end of the watchdog"),
     };
     notifier.send("STOPPING=1");

@@ -19,6 +19,12 @@ use crate::staged::{StagedTable, StagedTxn};
 /// The only key of the space.
 pub(crate) const APPLIED_KEY: &[u8] = b"applied";
 const FORMAT_VERSION: u8 = 1;
+/// No position comes so far. A snapshot is what another node sends, and from what it says is counted on.
+const NUMBER_MAX: u64 = 1 << 62;
+
+const fn is_plausible(number: u64) -> bool {
+    number < NUMBER_MAX
+}
 
 /// A picture of everything but rows, taken at a freeze.
 pub(crate) struct MetaPicture {
@@ -114,7 +120,9 @@ pub(crate) fn load(view: &dyn EngineView) -> Result<Loaded, ApplyError> {
     })?
     .ok_or(ApplyError::Stored { what: "outcome" })?;
     each(view, STAGED_TABLE, |key, value| {
-        let id = Version::new(u64::from_be_bytes(key.try_into().ok()?));
+        let id = Some(u64::from_be_bytes(key.try_into().ok()?))
+            .filter(|id| is_plausible(*id))
+            .map(Version::new)?;
         loaded.staged.rows.insert(id, StagedTxn::decode(&Bytes::copy_from_slice(value))?);
         Some(())
     })?
@@ -151,7 +159,12 @@ pub(crate) fn decode(stored: &Bytes) -> Option<(ApplyState, BTreeSet<Version>)> 
     let has_membership = reader.u8()? == 1;
     let membership = reader.sized()?;
     let garbage_count = reader.u32()?;
-    let garbage = (0..garbage_count).map(|_| reader.u64().map(Version::new)).collect::<Option<_>>()?;
+    let garbage: BTreeSet<Version> =
+        (0..garbage_count).map(|_| reader.u64().map(Version::new)).collect::<Option<_>>()?;
+    let numbers = [position.term.get(), position.index.get(), sequence.get()];
+    if !numbers.into_iter().all(is_plausible) || !garbage.iter().all(|id| is_plausible(id.get())) {
+        return None;
+    }
     let state = ApplyState {
         position: Some(position).filter(|_| has_position),
         opaque,
@@ -161,4 +174,30 @@ pub(crate) fn decode(stored: &Bytes) -> Option<(ApplyState, BTreeSet<Version>)> 
         ..ApplyState::default()
     };
     reader.is_at_end().then_some((state, garbage))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn encoded(state: &ApplyState) -> Bytes {
+        MetaPicture::take(state, &mut OutcomeTable::default(), &StagedTable::default()).encode()
+    }
+
+    #[test]
+    fn a_state_that_nobody_can_have_come_to_is_refused() {
+        let at = |term: u64, index: u64, sequence: u64| ApplyState {
+            position: Some(LogPosition::new(Term::new(term), LogIndex::new(index))),
+            sequence: Version::new(sequence),
+            ..ApplyState::default()
+        };
+        let most = NUMBER_MAX - 1;
+        let (state, garbage) = decode(&encoded(&at(most, most, most))).unwrap();
+        assert!(state.sequence.get() == most && garbage.is_empty());
+        for state in [at(u64::MAX, 1, 1), at(1, u64::MAX, 1), at(1, 1, u64::MAX), at(1, 1, NUMBER_MAX)] {
+            assert!(decode(&encoded(&state)).is_none());
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! What may leave one behind: a change of leader, a transaction that rolled back or was refused, a first chunk
 //! whose fate was unknown and that took effect after all. They are all found alike: open, and without a live owner.
-//! An abort that is refused or lost is tried again, with growing pauses, for as long as this node leads; the next
+//! An abort that is refused or lost is tried again, behind all others and with growing pauses, for as long as this node leads; the next
 //! leader finds what is left. An abort that comes after a commit of the same transaction does nothing.
 
 use std::sync::Arc;
@@ -57,13 +57,18 @@ impl Core {
         if !matches!(*self.authority.borrow(), Authority::Here { .. }) {
             return Ok(());
         }
+        let mut refused = None;
         for id in self.orphans() {
             match self.abort_staged(id).await {
                 Ok(_) => {}
                 // The next leader does it.
                 Err(TxnError::NotLeader { .. } | TxnError::Stopped) => return Ok(()),
-                Err(error) => return Err(error),
+                // Those behind it do not wait for it.
+                Err(error) => refused = Some(error),
             }
+        }
+        if let Some(error) = refused {
+            return Err(error);
         }
         self.owners.forget_ended();
         Ok(())

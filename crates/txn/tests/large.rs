@@ -692,6 +692,30 @@ async fn an_abort_that_is_refused_or_lost_is_tried_again() {
 }
 
 #[tokio::test]
+async fn an_abort_that_is_refused_does_not_keep_others_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(&dir);
+    let (one, other) = (bench.staged(0..200).await, bench.staged(200..400).await);
+    assert_eq!(bench.staged_open(), 2);
+    drop((one, other));
+    let mut refused = None;
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while bench.staged_open() == 2 {
+        assert!(tokio::time::Instant::now() < end, "the other is not dropped");
+        if let Some(proposal) = bench.take() {
+            let id = Entry::decode(&proposal.entry).unwrap().staged;
+            if *refused.get_or_insert(id) == id {
+                bench.fail(proposal, Fault::Refused);
+            } else {
+                bench.apply(ApplyPayload::Command(proposal.entry));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    bench.serve("dropped", |it| it.staged_open() == 0).await;
+}
+
+#[tokio::test]
 async fn an_abort_that_is_refused_for_long_is_not_tried_without_a_pause() {
     const REFUSALS: usize = 100_000;
     let dir = tempfile::tempdir().unwrap();

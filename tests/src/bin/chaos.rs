@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! chaos [--seconds N] [--report FILE] [--seed N] [--keep DIR] [--only SECTION] [--soak] [--floors]
+//!       [--require kills=N,stops=N,fresh=N,histories=N,steps=N,added=N,removed=N]
 //! ```
 //!
 //! Without the right to make namespaces the nodes run on loopback and what needs a network is skipped and counted.
@@ -13,18 +14,25 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use rustydb_tests::chaos::churn;
 use rustydb_tests::chaos::network::{self, Network};
 use rustydb_tests::chaos::nodes::Ground;
 use rustydb_tests::chaos::run::Run;
 use rustydb_tests::chaos::sections;
-use rustydb_tests::gate::{Gate, nothing_left, take_flag, take_option};
+use rustydb_tests::gate::{Gate, exit_code, help, nothing_left, take_flag, take_option};
 
-/// Nodes that the network has room for.
-const NODES: u16 = 5;
+const USAGE: &str = "\
+chaos [--seconds N] [--report FILE] [--seed N] [--keep DIR] [--only SECTION] [--soak] [--floors] [--loopback]
+      [--require kills=N,stops=N,fresh=N,histories=N,steps=N,added=N,removed=N]";
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    exit_code("chaos", run())
+}
+
+fn run() -> Result<ExitCode> {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    help(&arguments, USAGE);
     let is_inside = take_flag(&mut arguments, network::INSIDE);
     let on_loopback = take_flag(&mut arguments, "--loopback");
     let mut no_network = on_loopback.then(|| "loopback was asked for".to_owned());
@@ -38,13 +46,20 @@ fn main() -> Result<ExitCode> {
     let seed = take_option(&mut arguments, "--seed")?.map_or(Ok(1), |seed| seed.parse())?;
     let keep = take_option(&mut arguments, "--keep")?.map_or_else(|| "chaos-failures".into(), PathBuf::from);
     let only = take_option(&mut arguments, "--only")?;
+    if let Some(only) = &only {
+        let names = sections::names();
+        ensure!(names.contains(&only.as_str()), "there is no section {only}; there are {}", names.join(", "));
+    }
     let is_soak = take_flag(&mut arguments, "--soak");
     let has_floors = take_flag(&mut arguments, "--floors");
-    nothing_left(&arguments, "--seconds, --report, --seed, --keep, --only, --soak, --floors, --loopback")?;
+    nothing_left(
+        &arguments,
+        "--seconds, --report, --seed, --keep, --only, --soak, --floors, --require, --loopback",
+    )?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ground = match &no_network {
-        None => Ground::Namespaces(Network::lay(NODES)?),
+        None => Ground::Namespaces(Network::lay(churn::NODES)?),
         Some(reason) => {
             println!("{reason}: nodes run on loopback");
             Ground::Loopback
@@ -55,6 +70,6 @@ fn main() -> Result<ExitCode> {
     run.no_network = no_network;
     run.has_floors = has_floors;
     sections::run_all(&mut run, only.as_deref(), is_soak);
-    let figures = run.figures();
-    Ok(run.gate.finish(&figures))
+    let (figures, counts) = (run.figures(), run.counts());
+    Ok(run.gate.finish(&figures, &counts))
 }

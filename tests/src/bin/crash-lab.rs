@@ -5,14 +5,25 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustydb_tests::crash::{parts, steps};
-use rustydb_tests::gate::{Gate, nothing_left, take_flag, take_option};
+use rustydb_tests::gate::{Gate, exit_code, help, nothing_left, take_flag, take_option};
+
+const USAGE: &str = "\
+crash-lab [--seconds N] [--report FILE] [--seed N] [--cuts N] [--part NAME] [--again] [--step STEP]";
+
+/// What the names of parts begin with.
+const PARTS: &[&str] = &["power cuts", "damage of", "flips of a log", "steps of"];
 
 const KNOWN: &str = "--seconds, --report, --seed, --cuts, --part, --again, --step";
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    exit_code("crash-lab", run())
+}
+
+fn run() -> Result<ExitCode> {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    help(&arguments, USAGE);
     if let Some(step) = take_option(&mut arguments, "--step")? {
         let step = steps::Step::parse(&step).context("no such step")?;
         println!("{:?}", steps::run(step));
@@ -29,6 +40,10 @@ fn main() -> Result<ExitCode> {
         again: take_flag(&mut arguments, "--again"),
     };
     nothing_left(&arguments, KNOWN)?;
+    if let Some(only) = plan.only.as_deref() {
+        let is_one = PARTS.iter().any(|part| part.starts_with(only) || only.starts_with(part));
+        ensure!(is_one, "no part is called {only}; their names begin with {}", PARTS.join(", "));
+    }
     let figures = parts::run(&mut gate, &plan)?;
-    Ok(gate.finish(&figures))
+    Ok(gate.finish(&figures, &[]))
 }

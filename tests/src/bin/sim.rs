@@ -1,12 +1,12 @@
 //! Runs the simulated cluster.
 //!
-//! `sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models | --logs | --scene NAME] [--verbose]
-//! [--log FILTER]`: one run per seed, of SQL sessions unless it is told otherwise, with S seconds of virtual time under
-//! faults. Of each run that went wrong it prints the seed, what was wrong and how to replay it; it exits with 1 when
-//! there was one.
+//! `sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models | --logs | --scene NAME |
+//! --lost-log NAME] [--churn] [--verbose] [--log FILTER]`: one run per seed, of SQL sessions unless it is told otherwise,
+//! with S seconds of virtual time under faults. Of each run that went wrong it prints the seed, what was wrong and how to
+//! replay it; it exits with 1 when there was one.
 //!
-//! `sim gate [--seconds S] [--base N] [--runs M] [--jobs J] [--report FILE]`: runs of all kinds and lengths for S seconds
-//! of real time, on J threads, with the seeds from N on.
+//! `sim gate [--seconds S] [--base N] [--runs M] [--jobs J] [--report FILE] [--require seeds=N,hours=N,pairs=N,steps=N,
+//! churns=N]`: runs of all kinds and lengths for S seconds of real time, on J threads, with the seeds from N on.
 //!
 //! Built with the feature `planted_bugs`, `--bug NAME` plants one, and `sim bugs [--seconds S] [--seeds M] [--jobs J]
 //! [--report FILE] [NAME...]` looks for each of them.
@@ -15,9 +15,9 @@ use std::{ops::Range, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustydb_tests::{
-    gate::{Gate, nothing_left, take_flag, take_option},
+    gate::{Gate, exit_code, help, nothing_left, take_flag, take_option},
     sim::{
-        Course, Errand, Scene,
+        Course, Errand, Loss, Scene,
         campaign::{Kind, campaign},
     },
 };
@@ -26,13 +26,30 @@ use rustydb_tests::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const USAGE: &str = "\
+sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models] [--churn]
+    [--logs | --scene NAME | --lost-log NAME] [--verbose] [--log FILTER] [--bug NAME]
+        one run per seed, B itself not among them; --bug in a build with the feature planted_bugs
+sim gate [--seconds S] [--base N] [--runs M] [--jobs J] [--report FILE]
+         [--require seeds=N,hours=N,pairs=N,steps=N,churns=N,speed=N]
+        runs of all kinds and lengths with the seeds from N on
+sim bugs [--seconds S] [--seeds M] [--jobs J] [--report FILE] [NAME...]
+        looks for each planted bug; in a build with the feature planted_bugs";
+
 fn number(arguments: &mut Vec<String>, name: &str, default: u64) -> Result<u64> {
     let value = take_option(arguments, name)?;
     value.map_or(Ok(default), |value| value.parse().with_context(|| format!("{name} {value} is no number")))
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    // A run takes and gives back so much memory that half a megabyte cleared at a time costs a twentieth of it.
+    let _refused = rustix::thread::disable_transparent_huge_pages(true);
+    exit_code("sim", run())
+}
+
+fn run() -> Result<ExitCode> {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    help(&arguments, USAGE);
     if arguments.first().is_some_and(|first| first == "gate") {
         arguments.remove(0);
         return gate(arguments);
@@ -50,10 +67,10 @@ fn gate(mut arguments: Vec<String>) -> Result<ExitCode> {
     let base = number(&mut arguments, "--base", 1)?;
     let runs = number(&mut arguments, "--runs", u64::MAX)?;
     let jobs = number(&mut arguments, "--jobs", cores())?;
-    nothing_left(&arguments, "--seconds, --base, --runs, --jobs and --report")?;
+    nothing_left(&arguments, "--seconds, --base, --runs, --jobs, --report and --require")?;
     println!("seeds from {base} on, {jobs} at a time");
-    let figures = campaign(&mut gate, base, runs, jobs);
-    Ok(gate.finish(&figures))
+    let total = campaign(&mut gate, base, runs, jobs);
+    Ok(gate.finish(&total.figures(), &total.counts()))
 }
 
 #[cfg(feature = "planted_bugs")]
@@ -71,7 +88,7 @@ fn bugs(mut arguments: Vec<String>) -> Result<ExitCode> {
         bugs.retain(|bug| arguments.contains(&bug.to_string()));
     }
     let figures = mutations(&mut gate, &bugs, seeds_max, jobs);
-    Ok(gate.finish(&figures))
+    Ok(gate.finish(&figures, &[]))
 }
 
 fn cores() -> u64 {
@@ -99,14 +116,22 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
     let mut kinds = [Kind::Sql, Kind::Stores, Kind::Models].into_iter();
     let kind = kinds.find(|kind| take_flag(&mut arguments, kind.option())).unwrap_or(Kind::Sql);
     let logs = take_flag(&mut arguments, "--logs");
+    let lost = take_option(&mut arguments, "--lost-log")?;
     let errand = match take_option(&mut arguments, "--scene")? {
         Some(name) => {
             let scene = Scene::ALL.iter().find(|scene| scene.to_string() == name);
             Errand::Played(*scene.with_context(|| format!("there is no scene {name}, but {:?}", Scene::ALL))?)
         }
         None if logs => Errand::Log,
-        None => Errand::Cluster(kind, seconds),
+        None => match lost {
+            Some(name) => {
+                let loss = Loss::ALL.iter().find(|loss| loss.to_string() == name);
+                Errand::Lost(*loss.with_context(|| format!("{name} is none of {:?}", Loss::ALL))?)
+            }
+            None => Errand::Cluster(kind, seconds),
+        },
     };
+    let churns = take_flag(&mut arguments, "--churn");
     let is_verbose = take_flag(&mut arguments, "--verbose");
     if let Some(filter) = take_option(&mut arguments, "--log")? {
         tracing_subscriber::fmt()
@@ -126,11 +151,16 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
     };
     nothing_left(
         &arguments,
-        "--seed, --seeds, --seconds, --sql, --stores, --models, --logs, --scene, --verbose, --log, and gate as the first",
+        "--seed, --seeds, --seconds, --sql, --stores, --models, --logs, --scene, --lost-log, --churn, --verbose, --log, and gate as the first",
     )?;
+    #[cfg(feature = "planted_bugs")]
+    let with_bug = bug.map(|bug| format!(" --bug {bug}")).unwrap_or_default();
+    #[cfg(not(feature = "planted_bugs"))]
+    let with_bug = "";
+    let features = if with_bug.is_empty() { "" } else { " --features planted_bugs" };
     let (mut failed, mut virtual_time, mut acknowledged) = (Vec::new(), Duration::ZERO, 0);
     for seed in seeds.clone() {
-        let course = Course::new(seed, Duration::ZERO);
+        let course = Course { churns, ..Course::new(seed, Duration::ZERO) };
         #[cfg(feature = "planted_bugs")]
         let course = Course { bug, ..course };
         let ended = errand.run(course);
@@ -139,6 +169,8 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
             virtual_time += report.virtual_time;
             if is_verbose {
                 println!("{report:#?}");
+            } else if seeds.end - seeds.start == 1 {
+                println!("seed {seed}: trace {:016x} of {} polls", report.trace_hash, report.steps);
             }
         }
         if ended.wrong.is_empty() {
@@ -146,7 +178,9 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
         }
         failed.push(seed);
         println!(
-            "seed {seed} went wrong; replay: cargo run -p rustydb-tests --bin sim -- --seed {seed} {errand}"
+            "seed {seed} went wrong; replay, with the source as it is: cargo run -p rustydb-tests{features} --bin sim -- \
+             --seed {seed} {errand}{}{with_bug}",
+            if churns { " --churn" } else { "" }
         );
         for wrong in ended.wrong {
             println!("  {wrong}");

@@ -113,7 +113,7 @@ impl Component {
                 let data = nodes.server(leader)?.data.clone();
                 std::fs::remove_dir_all(&data).context("the disk cannot be lost")?;
                 // Its number may not come back: its votes are lost.
-                nodes.leave_out(leader);
+                nodes.remove(leader)?;
                 nodes.add_spare().map(drop)
             }
         }

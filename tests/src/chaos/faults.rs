@@ -199,7 +199,7 @@ fn follower(nodes: &Nodes, random: &mut Random) -> Result<u16> {
 }
 
 /// Lays the filters of a partition.
-fn partition(nodes: &Nodes, kind: Partition, random: &mut Random) -> Result<()> {
+pub(super) fn partition(nodes: &Nodes, kind: Partition, random: &mut Random) -> Result<()> {
     let leader = nodes.leader()?;
     let numbers: Vec<u16> = nodes.numbers().collect();
     let others: Vec<u16> = numbers.iter().copied().filter(|node| *node != leader).collect();

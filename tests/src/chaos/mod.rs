@@ -13,6 +13,7 @@
 //! ```
 
 pub mod calibration;
+pub mod churn;
 pub mod clients;
 pub mod clocks;
 pub mod components;

@@ -146,10 +146,60 @@ impl Nodes {
         bail!("node {node} is not taken in: {last}")
     }
 
+    /// Removes a member for ever, which may be dead; of one that runs, the process has ended when this returns.
+    ///
+    /// # Errors
+    /// It is not removed in time, or does not end cleanly.
+    pub fn remove(&mut self, node: u16) -> Result<()> {
+        let (number, mut last) = (node.to_string(), String::new());
+        let deadline = Instant::now() + RECOVERY;
+        // Whoever is asked may be the one that is hurt at the moment. Asking again is safe.
+        while Instant::now() < deadline {
+            for asked in self.numbers().filter(|asked| *asked != node) {
+                match self.server(asked)?.cli_json(&["node", "remove", &number]) {
+                    Ok(_) => {
+                        self.leave_out(node);
+                        return self.wait_for_removed(node);
+                    }
+                    Err(error) => last = error.root_cause().to_string(),
+                }
+            }
+        }
+        bail!("node {node} is not removed: {last}")
+    }
+
+    fn wait_for_removed(&mut self, node: u16) -> Result<()> {
+        let server = self.server_mut(node)?;
+        if server.pid().is_err() {
+            return Ok(());
+        }
+        let status = server.wait_for_end()?;
+        let log = server.logged();
+        let is_bad = |line: &str| line.contains("panicked at") || line.contains(" ERROR ");
+        ensure!(
+            status.success() && log.contains("was removed from cluster") && !log.lines().any(is_bad),
+            "the removed node {node} ended with {status}\n{}",
+            tail(&log)
+        );
+        Ok(())
+    }
+
     /// Where the nodes run.
     #[must_use]
     pub fn ground(&self) -> &Ground {
         &self.ground
+    }
+
+    /// The same, to be kept while the nodes are changed.
+    #[must_use]
+    pub fn ground_handle(&self) -> std::sync::Arc<Ground> {
+        std::sync::Arc::clone(&self.ground)
+    }
+
+    /// Whether there is a node that was never a member.
+    #[must_use]
+    pub fn has_spare(&self) -> bool {
+        usize::from(self.members) < self.servers.len()
     }
 
     /// Numbers of the members that are not lost for ever.

@@ -2,7 +2,7 @@
 //! must get through.
 //!
 //! The peak is the best that is seen with two numbers of clients; the overload is ten times those that reached it. Half of
-//! the time is overload: 15 s in a run of all sections, a minute with `--only overload --seconds 125`.
+//! the time is overload: a minute in the gate, as with `--only overload --seconds 125`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

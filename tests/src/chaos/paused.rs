@@ -30,7 +30,7 @@ pub struct Answers {
 /// Does it once. The leader stands still for `at_least` and until another leads.
 ///
 /// # Errors
-/// A read was stale, or no other leader was found.
+/// A read was stale, or none was answered, or no other leader was found.
 pub fn try_once(runtime: &Runtime, nodes: &Nodes, at_least: Duration) -> Result<Answers> {
     let old = nodes.leader()?;
     let target = nodes.server(old)?.target("postgres");
@@ -81,6 +81,12 @@ pub fn try_once(runtime: &Runtime, nodes: &Nodes, at_least: Duration) -> Result<
             ),
         }
     }
+    // That nothing was stale says something only if something was answered.
+    ensure!(
+        answers.fresh > 0,
+        "none of {} reads at node {old}, which was stopped, was answered",
+        answers.errors
+    );
     Ok(answers)
 }
 

@@ -27,6 +27,10 @@ use crate::gate::Gate;
 /// Sections end early after so many rounds that went wrong: the same cause is most likely behind all of them.
 const FAILURES_MAX: usize = 4;
 
+/// Half of the kills of the leader keep writers waiting no longer, and none longer than the second.
+const OUTAGE_P50_MAX: Duration = Duration::from_secs(2);
+const OUTAGE_MAX: Duration = Duration::from_secs(5);
+
 /// What a run counts.
 #[derive(Debug, Default)]
 pub struct Totals {
@@ -38,8 +42,14 @@ pub struct Totals {
     pub faults: BTreeMap<&'static str, usize>,
     /// Outages after kills of the leader.
     pub outages: Vec<Duration>,
+    /// How often the leader stood still while others wrote.
+    pub stops: usize,
     /// Strong reads that waited in the sockets of a leader that stood still, by how they were answered: fresh, errors.
     pub paused_reads: (usize, usize),
+    /// Nodes that became members while clients worked.
+    pub added: usize,
+    /// Members that were removed while clients worked.
+    pub removed: usize,
 }
 
 /// A run of the program.
@@ -65,6 +75,8 @@ pub struct Run {
     histories: u64,
     judging: Option<Judging>,
     failures: usize,
+    /// Why the section that runs ended before its last part.
+    cut_short: Option<&'static str>,
 }
 
 /// A round whose histories are being judged while the next one runs.
@@ -99,6 +111,7 @@ impl Run {
             histories: 0,
             judging: None,
             failures: 0,
+            cut_short: None,
         }
     }
 
@@ -186,10 +199,24 @@ impl Run {
         self.gate.failed(part, format!("{error:#} (logs in {})", logs.display()));
     }
 
-    /// Whether a section should go on.
+    /// Whether a section should go on with its next part.
     #[must_use]
-    pub fn goes_on(&self, deadline: Instant) -> bool {
-        Instant::now() < deadline && self.failures < FAILURES_MAX
+    pub fn goes_on(&mut self, deadline: Instant) -> bool {
+        self.cut_short = if self.failures >= FAILURES_MAX {
+            Some("too much went wrong")
+        } else if Instant::now() >= deadline {
+            Some("its share of the time was over")
+        } else {
+            None
+        };
+        self.cut_short.is_none()
+    }
+
+    /// Counts what a section that has ended left out as skipped.
+    pub fn end_section(&mut self, name: &str) {
+        if let Some(why) = self.cut_short.take() {
+            self.gate.skipped(&format!("the rest of {name}"), why);
+        }
     }
 
     /// Settles the round that is being judged.
@@ -231,30 +258,69 @@ impl Run {
         self.histories - 1
     }
 
+    /// What a run may be required to come to.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts that are printed and compared with floors")]
+    pub fn counts(&self) -> [(&'static str, f64); 7] {
+        [
+            ("kills", self.totals.outages.len() as f64),
+            ("stops", self.totals.stops as f64),
+            ("fresh", self.totals.paused_reads.0 as f64),
+            ("histories", self.totals.histories as f64),
+            ("steps", self.totals.verdict.steps as f64),
+            ("added", self.totals.added as f64),
+            ("removed", self.totals.removed as f64),
+        ]
+    }
+
+    /// The middle and the longest of the outages after kills of the leader.
+    fn outages(&self) -> (Duration, Duration) {
+        let mut outages = self.totals.outages.clone();
+        outages.sort_unstable();
+        let at = |place: usize| outages.get(place).copied().unwrap_or_default();
+        (at(outages.len() / 2), at(outages.len().saturating_sub(1)))
+    }
+
+    /// Holds the outages of the whole run against what is promised.
+    pub fn judge_outages(&mut self) {
+        let part = "outages after kill -9 of the leader";
+        let (middle, longest) = self.outages();
+        if self.totals.outages.is_empty() || self.gate.is_done(part) {
+            return;
+        }
+        let said = format!("p50 {} ms, longest {} ms", middle.as_millis(), longest.as_millis());
+        if middle <= OUTAGE_P50_MAX && longest <= OUTAGE_MAX {
+            self.gate.passed(part, &json!(said));
+        } else {
+            self.gate.failed(part, said);
+        }
+    }
+
     /// The figures of the last line.
     #[must_use]
     pub fn figures(&self) -> String {
         let totals = &self.totals;
-        let mut outages = totals.outages.clone();
-        outages.sort_unstable();
-        let ms = |duration: Option<&Duration>| duration.map_or(0, Duration::as_millis);
+        let (middle, longest) = self.outages();
         let faults: Vec<String> =
             totals.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
         format!(
             "{} histories, {} steps ({} acknowledged, {} refused, {} unknown transactions); faults: {}; \
              write gap after kill -9 of the leader: {} kills, p50 {} ms, max {} ms; \
-             reads at a leader that was stopped: {} fresh, {} errors, 0 stale",
+             {} stops of the leader, reads there: {} fresh, {} errors, 0 stale; churn: {} added, {} removed",
             totals.histories,
             totals.verdict.steps,
             totals.verdict.acknowledged,
             totals.verdict.refused,
             totals.verdict.unknown,
             faults.join(", "),
-            outages.len(),
-            ms(outages.get(outages.len() / 2)),
-            ms(outages.last()),
+            totals.outages.len(),
+            middle.as_millis(),
+            longest.as_millis(),
+            totals.stops,
             totals.paused_reads.0,
             totals.paused_reads.1,
+            totals.added,
+            totals.removed,
         )
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::run::Run;
-use super::{calibration, clocks, components, overload, storm, weather};
+use super::{calibration, churn, clocks, components, overload, storm, weather};
 
 /// What the folders of runs begin with, below the system's folder for temporary files.
 const FOLDER: &str = "rustydb-chaos-";
@@ -17,13 +17,20 @@ const FOLDER: &str = "rustydb-chaos-";
 type Section = (&'static str, u32, fn(&mut Run, Instant, bool) -> Result<()>);
 
 const SECTIONS: &[Section] = &[
-    ("calibration", 10, calibration::run_section),
-    ("components", 25, components::run),
-    ("links", 35, weather::run),
-    ("clocks", 42, clocks::run),
-    ("overload", 54, overload::run),
-    ("storm", 96, storm::run),
+    ("calibration", 8, calibration::run_section),
+    ("components", 20, components::run),
+    ("links", 28, weather::run),
+    ("clocks", 34, clocks::run),
+    ("overload", 62, overload::run),
+    ("churn", 72, churn::run),
+    ("storm", 98, storm::run),
 ];
+
+/// What the sections are called.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    SECTIONS.iter().map(|(name, ..)| *name).collect()
+}
 
 /// Runs the sections, or only one of them.
 pub fn run_all(run: &mut Run, only: Option<&str>, is_soak: bool) {
@@ -35,10 +42,12 @@ pub fn run_all(run: &mut Run, only: Option<&str>, is_soak: bool) {
         let share = if only.is_some() { budget } else { budget * *percent / 100 };
         let result = section(run, start + share, is_soak);
         run.settle_judged();
+        run.end_section(name);
         if let Err(error) = result {
             run.gate.failed(name, format!("{error:#}"));
         }
     }
+    run.judge_outages();
 }
 
 /// A folder for the data of this run. Folders that runs left behind which were killed are removed.

@@ -12,6 +12,9 @@ use super::run::{KILL_LEADER, Run};
 /// A pause that costs the leader its place for certain: the longest election timeout is 0.4 s.
 const PAUSE: Duration = Duration::from_millis(1000);
 
+/// Longest pause of the leader, in seconds, and the same in a soak.
+const PAUSE_MAX_S: [u64; 2] = [3, 30];
+
 /// A partition's length: some elections.
 const CUT: Duration = Duration::from_millis(1200);
 
@@ -19,6 +22,10 @@ const CUT: Duration = Duration::from_millis(1200);
 fn turn(run: &mut Run, number: usize, is_soak: bool) -> Vec<(&'static str, Fault)> {
     let seconds = |run: &mut Run, least: Duration, most_s: u64| {
         if is_soak { Duration::from_millis(run.random.range(1000..most_s * 1000)) } else { least }
+    };
+    let pause = |run: &mut Run| {
+        let most_s = PAUSE_MAX_S[usize::from(is_soak)];
+        PAUSE.max(Duration::from_millis(run.random.range(1..most_s * 1000)))
     };
     let partitions = [
         ("bridge partition", Partition::Bridge),
@@ -41,11 +48,11 @@ fn turn(run: &mut Run, number: usize, is_soak: bool) -> Vec<(&'static str, Fault
     ];
     let mut rounds = vec![
         (KILL_LEADER, Fault::KillLeader),
-        ("stop leader", Fault::StopLeader(seconds(run, PAUSE, 30))),
+        ("stop leader", Fault::StopLeader(pause(run))),
         (KILL_LEADER, Fault::KillLeader),
         (first.0, Fault::Partition(first.1, seconds(run, CUT, 20))),
         (KILL_LEADER, Fault::KillLeader),
-        ("stop leader", Fault::StopLeader(seconds(run, PAUSE, 30))),
+        ("stop leader", Fault::StopLeader(pause(run))),
         (second.0, Fault::Partition(second.1, seconds(run, CUT, 20))),
         (KILL_LEADER, Fault::KillLeader),
         others[number % others.len()],
@@ -73,6 +80,12 @@ pub fn run(run: &mut Run, deadline: Instant, is_soak: bool) -> Result<()> {
         for (at, (kind, fault)) in turn(run, number, is_soak).into_iter().enumerate() {
             // Without what is drawn, so that a run which goes on after an earlier one finds it.
             let part = format!("storm {number}.{at} {kind}");
+            // A soak has no last part that could be left out.
+            if is_soak && Instant::now() >= deadline {
+                return Ok(());
+            }
+            let counts = run.counts();
+            let deadline = if run.gate.waits_for(&counts) { Instant::now() + PAUSE } else { deadline };
             if !run.goes_on(deadline) {
                 return Ok(());
             }
@@ -97,10 +110,14 @@ pub fn run(run: &mut Run, deadline: Instant, is_soak: bool) -> Result<()> {
                     answers = Some(paused::try_once(&runtime, nodes, time)?);
                     Ok(())
                 }
-                Fault::Grow if nodes.numbers().count() >= 5 => Ok(()),
+                Fault::Grow if nodes.numbers().count() >= 5 => anyhow::bail!("there are five already"),
                 _ => fault.inflict(nodes, random),
             });
+            if fault == Fault::Grow && is_usable {
+                run.totals.added += 1;
+            }
             if let Some(answers) = answers {
+                run.totals.stops += 1;
                 run.totals.paused_reads.0 += answers.fresh;
                 run.totals.paused_reads.1 += answers.errors;
             }

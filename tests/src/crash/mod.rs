@@ -3,6 +3,7 @@
 //! ```text
 //!   power     real servers write on loop-mounted ext4; the file system is shut down under them without a flush
 //!   steps     a node over the simulated disk; the power fails at each write and sync, or that operation fails
+//!   flips     a log of 64 KiB, in which each bit flips in turn
 //!   damage    real clusters; bits of files at rest flip on one replica
 //! ```
 //!
@@ -12,6 +13,7 @@
 pub mod damage;
 pub mod dice;
 pub mod disk;
+pub mod flips;
 pub mod ledger;
 pub mod parts;
 pub mod power;

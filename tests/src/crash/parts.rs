@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::Dice;
 use super::damage;
 use super::disk::PowerDisk;
+use super::flips;
 use super::power::{self, Cuts, Lane};
 use super::steps::{self, Failure, Ran, Scene, Step};
 use crate::gate::Gate;
@@ -40,8 +41,7 @@ impl Plan {
 pub fn run(gate: &mut Gate, plan: &Plan) -> Result<String> {
     let mut figures = Vec::new();
     if plan.wants(gate, "power cuts") {
-        // The steps need their time, too.
-        let budget = gate.left().mul_f64(if plan.only.is_some() { 1.0 } else { 0.6 });
+        let budget = gate.left();
         match PowerDisk::missing() {
             Some(reason) => gate.skipped("power cuts", reason),
             None => {
@@ -58,6 +58,10 @@ pub fn run(gate: &mut Gate, plan: &Plan) -> Result<String> {
             None => gate.settle(part, found_out(plan)),
         }
     }
+    damage_files(gate, plan)?;
+    if plan.wants(gate, "flips of a log") {
+        gate.settle("flips of a log", flips::every_bit(plan.seed, 2, gate.left_at_most()));
+    }
     let mut steps_run = 0;
     for scene in Scene::ALL {
         for failure in Failure::ALL {
@@ -65,12 +69,11 @@ pub fn run(gate: &mut Gate, plan: &Plan) -> Result<String> {
             if !plan.wants(gate, &part) {
                 continue;
             }
-            let (count, result) = every_step(plan, scene, failure, gate.left());
+            let (count, result) = every_step(plan, scene, failure, gate.left_at_most());
             steps_run += count;
             gate.settle(&part, result);
         }
     }
-    damage_files(gate, plan)?;
     figures.push(format!("{steps_run} steps failed at"));
     Ok(figures.join(", "))
 }
@@ -83,8 +86,8 @@ fn damage_files(gate: &mut Gate, plan: &Plan) -> Result<()> {
         if !plan.wants(gate, &part) {
             continue;
         }
-        if gate.is_over() {
-            gate.skipped(&part, "there is no time left");
+        if gate.is_late() {
+            gate.failed(&part, "twice the time is over");
             continue;
         }
         let mut dice = Dice::new(plan.seed);
@@ -93,7 +96,7 @@ fn damage_files(gate: &mut Gate, plan: &Plan) -> Result<()> {
         gate.settle(&part, tried);
     }
     let part = "damage of the only copy";
-    if plan.wants(gate, part) && !gate.is_over() {
+    if plan.wants(gate, part) {
         gate.settle(part, damage::only_copy(runtime.handle(), &mut Dice::new(plan.seed)));
     }
     Ok(())

@@ -104,6 +104,32 @@ pub fn giant_messages(victim: &Victim) -> Result<Value> {
     })?;
     let claims_growth = mib(with_claims.saturating_sub(before));
     ensure!(claims_growth < 64, "claims alone make memory grow by {claims_growth} MiB");
+    // Text of many words and signs, each of which takes much more than its bytes: it is refused before that, and what is
+    // just not refused stays within the bound.
+    let ((), longest_words) = victim.beside(|| {
+        for count in [50_000, 120_000, 400_000, LARGE / 4] {
+            let many = |text: &str| text.repeat(count);
+            for sql in [
+                format!("SELECT 1 WHERE 1 IN (1{})", many(",1")),
+                format!("SELECT 1 WHERE 1 IN (1{})", many(" , 1")),
+                format!("SELECT 1{}", many(",1")),
+                format!("INSERT INTO t (a) VALUES (1){}", many(",(1)")),
+                format!("SELECT {}", many("a.")),
+            ] {
+                let mut session = Raw::session(victim.server.postgres)?;
+                session.run("SET statement_timeout = 10000")?;
+                let (tags, error) = session.run(&sql)?;
+                let is_large = count >= 400_000;
+                ensure!(
+                    !is_large || error.as_deref() == Some("54001"),
+                    "a statement of {} MiB with {count} elements: {error:?} ({tags})",
+                    sql.len() >> 20
+                );
+            }
+        }
+        Ok(())
+    })?;
+    let longest = longest.max(longest_words);
     // One that is as large as it says: it may take what it says, for as long as it lasts.
     let mut session = Raw::session(victim.server.postgres)?;
     let text = format!("SELECT length('{}')", "x".repeat(LARGE));
@@ -176,6 +202,7 @@ pub fn deep_statements(depth: usize) -> Vec<(&'static str, String)> {
 /// The server is gone, a session ends, or others wait.
 pub fn deep_nesting(victim: &Victim, deadline: Instant) -> Result<Value> {
     let mut refused = std::collections::BTreeMap::<String, u64>::new();
+    let mut grew = std::collections::BTreeMap::<String, u64>::new();
     let (count, longest) = victim.beside(|| {
         let mut count = 0_u64;
         for depth in [40, 400, 4_000, 40_000] {
@@ -186,6 +213,7 @@ pub fn deep_nesting(victim: &Victim, deadline: Instant) -> Result<Value> {
                 let mut session = Raw::session(victim.server.postgres)?;
                 session.run("SET statement_timeout = 3000")?;
                 let what = || format!("{name}, {depth} deep: {}", victim.tail());
+                let before = victim.growth_mib();
                 let (_, error) = session.run(&sql).with_context(what)?;
                 *refused.entry(error.unwrap_or_else(|| "none".to_owned())).or_default() += 1;
                 session.say(
@@ -193,13 +221,18 @@ pub fn deep_nesting(victim: &Victim, deadline: Instant) -> Result<Value> {
                 );
                 session.until(b"Z").with_context(what)?;
                 count += 1;
+                victim.look()?;
+                let more = victim.growth_mib().saturating_sub(before);
+                if more > 0 {
+                    grew.insert(format!("{name}, {depth}"), more);
+                }
             }
         }
         Ok(count)
     })?;
     victim.serves()?;
     Ok(
-        json!({ "statements": count, "answers": refused, "growth_mib": victim.growth_mib(), "longest_wait_ms": millis(longest) }),
+        json!({ "statements": count, "answers": refused, "peaks_mib": grew, "growth_mib": victim.growth_mib(), "longest_wait_ms": millis(longest) }),
     )
 }
 

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{
     REGRESSIONS, SQL_REGRESSIONS,
+    churn::Churn,
     nemesis::{Fault, Strikes},
     oracle::Counts,
     run::{Course, Report},
@@ -70,10 +71,17 @@ struct Trip {
     seconds: u64,
     /// Whether it is run twice, to see that it is the same.
     twice: bool,
+    /// Whether members come and go all the time.
+    churns: bool,
 }
 
+/// Of so many runs one has members come and go all the time, unless it is a long one. Coprime to the turns of the kinds
+/// and lengths.
+const CHURN_EVERY: u64 = 9;
+/// Virtual time with faults of such a run: enough for some turns from seven voters to three and back.
+const CHURN_SECONDS: u64 = 30;
 /// Every so many runs one is run twice.
-const TWICE_EVERY: u64 = 20;
+const TWICE_EVERY: u64 = 18;
 /// Virtual time with faults of the seeds that found something once.
 const REGRESSION_SECONDS: u64 = 3;
 
@@ -84,7 +92,7 @@ impl Trip {
         let mut known = known.chain(SQL_REGRESSIONS.iter().map(|seed| (Kind::Sql, *seed)));
         let count = known.clone().count() as u64;
         if let Some((kind, seed)) = usize::try_from(number).ok().and_then(|number| known.nth(number)) {
-            return Self { kind, seed, seconds: REGRESSION_SECONDS, twice: false };
+            return Self { kind, seed, seconds: REGRESSION_SECONDS, twice: false, churns: false };
         }
         let number = number - count;
         // Coprime, so that each kind has runs of each length, and each of both twice.
@@ -95,16 +103,20 @@ impl Trip {
         };
         let seconds = [3, 15, 60, 200, 600][usize::try_from(number % 5).unwrap_or(0)];
         let twice = number.is_multiple_of(TWICE_EVERY + 1);
-        Self { kind, seed: base.wrapping_add(number), seconds, twice }
+        let churns = number % CHURN_EVERY == CHURN_EVERY / 2 && seconds <= 60;
+        let seconds = if churns { CHURN_SECONDS } else { seconds };
+        Self { kind, seed: base.wrapping_add(number), seconds, twice, churns }
     }
 
     fn name(&self) -> String {
-        format!("--seed {} --seconds {} {}", self.seed, self.seconds, self.kind.option())
+        let churn = if self.churns { " --churn" } else { "" };
+        format!("--seed {} --seconds {} {}{churn}", self.seed, self.seconds, self.kind.option())
     }
 
     /// What is wrong, and the report.
     fn run(&self) -> (Vec<String>, Option<Report>) {
         let course = Course::new(self.seed, Duration::from_secs(self.seconds));
+        let course = Course { churns: self.churns, ..course };
         let report = match self.kind.run(course) {
             Ok(report) => report,
             Err(panic) => return (vec![panic], None),
@@ -126,15 +138,20 @@ impl Trip {
 
 /// What many runs come to.
 #[derive(Clone, Debug, Default)]
-struct Total {
+pub struct Total {
     runs: u64,
     pairs: u64,
     virtual_time: Duration,
+    /// Of seeds that were run again.
+    repeated: Duration,
     busy: Duration,
     terms: usize,
     steps: u64,
     operations: Counts,
     strikes: Strikes,
+    /// Runs in which a group went from all seven to three voters and back, with links cut in one direction or bridges.
+    churned: u64,
+    churn: Churn,
     kinds: BTreeMap<&'static str, u64>,
 }
 
@@ -143,29 +160,62 @@ impl Total {
         let times = if trip.twice { 2 } else { 1 };
         self.runs += 1;
         self.pairs += u64::from(trip.twice);
-        self.virtual_time += report.virtual_time * times;
+        self.virtual_time += report.virtual_time;
+        self.repeated += report.virtual_time * (times - 1);
         self.busy += took;
         self.terms += report.terms;
         self.steps += report.steps * u64::from(times);
         self.operations.add(report.operations);
         self.strikes.add(&report.strikes);
+        self.churn.add(report.churn);
+        let has = |fault: Fault| report.strikes.0.get(&fault).is_some_and(|count| *count > 0);
+        let is_asymmetric = has(Fault::OneWayCut) || has(Fault::Bridge);
+        self.churned += u64::from(is_asymmetric && report.churn.shrunk > 0 && report.churn.grown > 0);
         *self.kinds.entry(trip.kind.option()).or_default() += 1;
     }
 
-    fn figures(&self) -> String {
+    /// What a campaign may be required to come to: different seeds, hours of virtual time, pairs of equal runs, operations
+    /// in the histories that were checked, seeds in which a group went from seven voters to three and back while links
+    /// were cut in one direction or nodes had just one other in common, and how many times real time a core simulates.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts that are printed and compared with floors")]
+    pub fn counts(&self) -> [(&'static str, f64); 6] {
+        [
+            ("seeds", self.runs as f64),
+            ("hours", self.virtual_time.as_secs_f64() / 3600.0),
+            ("pairs", self.pairs as f64),
+            ("steps", self.operations.steps as f64),
+            ("churns", self.churned as f64),
+            ("speed", self.speed()),
+        ]
+    }
+
+    fn speed(&self) -> f64 {
+        (self.virtual_time + self.repeated).as_secs_f64() / self.busy.as_secs_f64().max(0.001)
+    }
+
+    /// What is printed of it.
+    #[must_use]
+    pub fn figures(&self) -> String {
         let Counts { acknowledged, refused, unknown, reads, steps } = self.operations;
         let kinds: Vec<String> = self.kinds.iter().map(|(kind, runs)| format!("{runs} {kind}")).collect();
         let strikes: Vec<String> =
             self.strikes.0.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();
         format!(
-            "faults struck: {}\n{} seeds ({}), {:.1} cluster-hours at {:.0} times real time per core, {} pairs of equal \
-             seeds, {} leaders, {} polls; {} transactions with {acknowledged} acknowledged, {reads} read, {refused} \
+            "faults struck: {}\nchurn with one-way/bridge partitions: {} seeds from 7 voters to 3 and back ({} voters \
+             added, {} removed, {} times down, {} times up)\n{} seeds ({}), {:.1} cluster-hours at {:.0} times real \
+             time per core, {} pairs of equal seeds, {} leaders, {} polls; {} transactions with {acknowledged} acknowledged, {reads} read, {refused} \
              refused, {unknown} unknown, of {steps} operations on lists; {} of {} kinds of faults",
             strikes.join(", "),
+            self.churned,
+            self.churn.added,
+            self.churn.removed,
+            self.churn.shrunk,
+            self.churn.grown,
             self.runs,
             kinds.join(", "),
             self.virtual_time.as_secs_f64() / 3600.0,
-            self.virtual_time.as_secs_f64() / self.busy.as_secs_f64().max(0.001),
+            self.speed(),
             self.pairs,
             self.terms,
             self.steps,
@@ -177,8 +227,8 @@ impl Total {
 }
 
 /// Runs seed after seed from `base` on, until the gate's time is over or `runs_max` are done. What is wrong is told to
-/// the gate. Gives the figures of it all.
-pub fn campaign(gate: &mut Gate, base: u64, runs_max: u64, jobs: u64) -> String {
+/// the gate.
+pub fn campaign(gate: &mut Gate, base: u64, runs_max: u64, jobs: u64) -> Total {
     let next = AtomicU64::new(0);
     let total = Mutex::new(Total::default());
     let shared = Mutex::new(gate);
@@ -187,7 +237,8 @@ pub fn campaign(gate: &mut Gate, base: u64, runs_max: u64, jobs: u64) -> String 
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= runs_max || shared.lock().is_over() {
+                    let counts = total.lock().counts();
+                    if number >= runs_max || !shared.lock().goes_on(&counts) {
                         return;
                     }
                     let trip = Trip::of(number, base);
@@ -216,6 +267,5 @@ pub fn campaign(gate: &mut Gate, base: u64, runs_max: u64, jobs: u64) -> String 
             });
         }
     });
-    let total = total.into_inner();
-    total.figures()
+    total.into_inner()
 }

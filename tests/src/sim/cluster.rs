@@ -17,7 +17,7 @@ use rustydb_env::{
     Env, TaskGroup,
     sim::{DiskFaults, SimNode, Simulation},
 };
-use rustydb_storage::log::{LogConfig, LogPlace};
+use rustydb_storage::log::{LogConfig, LogPlace, Past};
 use rustydb_types::{
     ids::{GroupId, NodeId, Term},
     position::LogPosition,
@@ -180,7 +180,8 @@ impl<M: Machines> Cluster<M> {
         let place = LogPlace::load(&env, Path::new("/")).map_err(|error| failed(&error))?;
         let is_damaged = self.members.lock().get(&node).is_some_and(|member| member.has_damaged_log);
         let groups = self.groups.iter().copied().filter(|_| is_damaged);
-        let log = place.open(self.log_config, groups).map_err(|error| failed(&error))?;
+        let past = if is_damaged { Past::HadLog } else { Past::Unknown };
+        let log = place.open(self.log_config, past, groups).map_err(|error| failed(&error))?;
         let groups = Groups::new(GroupsParts {
             env: env.clone(),
             config: self.config.clone(),
@@ -189,6 +190,7 @@ impl<M: Machines> Cluster<M> {
             transport: self.network.endpoint(node, &env),
             machines: machines.factory(&env),
             node,
+            peers: self.ids(),
         });
         for group in &self.groups {
             match groups.open_group(*group).await {
@@ -295,6 +297,16 @@ impl<M: Machines> Cluster<M> {
     pub fn flip_bit(&self, node: NodeId, path: &Path, offset: usize, bit: u8) -> bool {
         let sim = self.members.lock().get(&node).map(|member| member.sim);
         sim.is_some_and(|sim| self.sim.disk(sim).flip_bit(path, offset, bit))
+    }
+
+    /// Removes a folder of a node that is down, with all in it.
+    pub fn remove_folder(&self, node: NodeId, folder: &Path) {
+        let Some(sim) = self.members.lock().get(&node).map(|member| member.sim) else { return };
+        let disk = self.sim.env(sim);
+        let removed = disk.disk().remove_dir_all(folder).and_then(|()| disk.disk().sync_dir(Path::new("/")));
+        if let Err(error) = removed {
+            self.failures.lock().push(format!("{} of node {node} is not removed: {error}", folder.display()));
+        }
     }
 
     /// Moves the wall clock of a node from the true time.

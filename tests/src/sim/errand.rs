@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::{
-    Course, Report, Scene,
+    Course, Loss, Report, Scene,
     campaign::{Kind, caught},
     run_log,
 };
@@ -17,6 +17,8 @@ pub enum Errand {
     Log,
     /// A scene.
     Played(Scene),
+    /// Logs that are lost.
+    Lost(Loss),
 }
 
 /// What it came to.
@@ -28,6 +30,12 @@ pub struct Ended {
     pub acknowledged: u64,
     /// All that is known of a run of a cluster.
     pub report: Option<Report>,
+}
+
+impl Ended {
+    fn of(played: Result<Vec<String>, String>) -> Self {
+        Self { wrong: played.unwrap_or_else(|panic| vec![panic]), ..Self::default() }
+    }
 }
 
 impl Errand {
@@ -49,10 +57,8 @@ impl Errand {
                 let report = run_log(course);
                 Ended { wrong: report.wrong, acknowledged: report.acknowledged, report: None }
             }
-            Self::Played(scene) => match caught(|| scene.play(course)) {
-                Ok(wrong) => Ended { wrong, ..Ended::default() },
-                Err(panic) => Ended { wrong: vec![panic], ..Ended::default() },
-            },
+            Self::Played(scene) => Ended::of(caught(|| scene.play(course))),
+            Self::Lost(loss) => Ended::of(caught(|| loss.play(course))),
         }
     }
 }
@@ -63,6 +69,7 @@ impl fmt::Display for Errand {
             Self::Cluster(kind, seconds) => write!(f, "--seconds {seconds} {}", kind.option()),
             Self::Log => f.write_str("--logs"),
             Self::Played(scene) => write!(f, "--scene {scene}"),
+            Self::Lost(loss) => write!(f, "--lost-log {loss}"),
         }
     }
 }

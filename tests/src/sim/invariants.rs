@@ -59,7 +59,8 @@ impl Invariants {
         node: NodeId,
         wrong: &mut Vec<String>,
     ) {
-        let Some(status) = cluster.group(node, group).map(|group| group.status()) else { return };
+        let Some(found) = cluster.group(node, group) else { return };
+        let status = found.progress();
         if status.state == NodeState::Leader {
             let leader = *self.leaders.entry((group, status.term)).or_insert(node);
             if leader != node {
@@ -81,7 +82,7 @@ impl Invariants {
             }
         }
         // Nobody is made wrong here on purpose, and a disk that fails gives nothing at all.
-        let agreement = cluster.group(node, group).map(|group| group.agreement()).unwrap_or_default();
+        let agreement = found.agreement();
         if agreement.health != Health::Sound || agreement.divergences > 0 || agreement.suspicions > 0 {
             wrong.push(format!("group {group} at {node}: replicas differ: {agreement:?}"));
         }

@@ -1,5 +1,6 @@
-//! The log alone: random work, and power that fails at any write, sync or rename, or a process that is killed. What was
-//! acknowledged is there afterwards, what was not is there up to some point or not at all, and never anything else.
+//! The log alone: random work, and power that fails at any write, sync or rename, an operation that fails, or a process
+//! that is killed. What was acknowledged is there afterwards, what was not is there up to some point or not at all, and
+//! never anything else.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustydb_env::Rng;
-use rustydb_env::sim::{DiskFaults, SimNode, Simulation};
+use rustydb_env::sim::{DiskFailure, DiskFaults, SimNode, Simulation};
 use rustydb_storage::log::{Completion, GroupLog, GroupLogState, Log, LogConfig, LogEntry, LogError};
 use rustydb_types::ids::{GroupId, LogIndex, Term};
 use rustydb_types::position::LogPosition;
@@ -52,7 +53,7 @@ pub fn run_log(course: Course) -> LogReport {
     for _ in 0..CRASHES {
         let Some(open) = log.take() else { break };
         let changes = world.rng.range(0..if world.is_even { EVEN_CHANGES_MAX } else { 60 });
-        world.cut_power_after(changes);
+        world.fail_after(changes);
         let history = world.work(&open, STEPS_MAX);
         drop(open);
         log = world.crash_and_check(&history);
@@ -180,6 +181,12 @@ fn entry(term: u64, index: u64, size: usize) -> LogEntry {
     LogEntry { index: LogIndex::new(index), term: Term::new(term), body: Bytes::from(body) }
 }
 
+/// Whether the disk failed because it was to.
+fn is_planned(error: &std::io::Error) -> bool {
+    let text = error.to_string();
+    text.contains("power") || text.contains("simulated error")
+}
+
 /// Everything a group holds.
 fn all(log: &GroupLog) -> Result<Vec<LogEntry>, LogError> {
     let mut entries = Vec::new();
@@ -213,6 +220,15 @@ impl World {
     fn cut_power_after(&self, changes: u64) {
         let faults = DiskFaults { power_cut_after: Some(changes), ..DiskFaults::default() };
         self.simulation.disk(self.node).set_faults(faults);
+    }
+
+    /// Mostly the power is cut there, at times one operation fails.
+    fn fail_after(&mut self, changes: u64) {
+        if !self.rng.chance(1, 4) {
+            return self.cut_power_after(changes);
+        }
+        let failure_after = Some((changes, DiskFailure::Error));
+        self.simulation.disk(self.node).set_faults(DiskFaults { failure_after, ..DiskFaults::default() });
     }
 
     /// Draws a step that is valid for what was submitted so far.
@@ -319,28 +335,27 @@ impl World {
         LogReport { acknowledged: self.acknowledged, trace_hash, wrong: self.wrong }
     }
 
-    /// Crashes the node, or kills its process, and opens its log again, with more power cuts on the way; the log must
+    /// Crashes the node, or kills its process, and opens its log again, with more failures on the way; the log must
     /// hold the model after some number of steps that is at least the number acknowledged. [`None`] when it does not.
     fn crash_and_check(&mut self, history: &History) -> Option<Log> {
-        if self.rng.chance(1, 4) {
-            self.simulation.kill(self.node);
-        } else {
-            self.simulation.crash(self.node);
-        }
         let log = loop {
+            if self.rng.chance(1, 4) {
+                self.simulation.kill(self.node);
+            } else {
+                self.simulation.crash(self.node);
+            }
             if self.rng.chance(1, 3) {
                 let changes = self.rng.range(0..12);
-                self.cut_power_after(changes);
+                self.fail_after(changes);
             }
             match self.open() {
                 Ok(log) => break log,
-                Err(LogError::Io { source, .. }) if source.to_string().contains("power") => {}
+                Err(LogError::Io { source, .. }) if is_planned(&source) => {}
                 Err(error) => {
                     self.wrong.push(format!("the log cannot be opened: {error}"));
                     return None;
                 }
             }
-            self.simulation.crash(self.node);
         };
         self.simulation.disk(self.node).set_faults(DiskFaults::default());
         let mut found = Model::new();

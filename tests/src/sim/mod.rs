@@ -15,8 +15,9 @@
 //! Replay: `cargo run -p rustydb-tests --bin sim -- --seed N [--sql | --models]`.
 
 pub mod campaign;
+pub mod churn;
 pub mod cluster;
-pub mod commit_crash;
+mod commit_crash;
 pub mod divergence;
 pub mod errand;
 pub mod history;
@@ -41,7 +42,7 @@ pub use divergence::{DivergenceReport, Victim, Wrong, run_divergence};
 pub use errand::Errand;
 pub use lists::run_models;
 pub use logs::{run_log, run_log_closed, run_log_cut_at};
-pub use lost_log::run_lost_log;
+pub use lost_log::Loss;
 pub use run::{Course, Report};
 pub use scenes::Scene;
 pub use sql::run_sql;

@@ -129,6 +129,8 @@ pub struct Nemesis<M> {
     pub random: Rng,
     /// What it may do.
     pub faults: BTreeSet<Fault>,
+    /// Whether all that befalls links is that some hear whom they do not reach, or reach who does not reach a third.
+    pub only_asymmetric: bool,
     /// The longest that it rests between two blows.
     pub calm_max: Duration,
     /// What it has done.
@@ -304,7 +306,8 @@ impl<M: Machines> Nemesis<M> {
         let cluster = self.cluster.clone();
         let network = cluster.network();
         let lasting = self.lasting();
-        match self.random.range(0..6) {
+        let kinds = if self.only_asymmetric { 2..4 } else { 0..6 };
+        match self.random.range(kinds) {
             0 if self.strikes(Fault::Isolation) => {
                 let alone = self.target();
                 for other in cluster.ids().into_iter().filter(|other| *other != alone) {

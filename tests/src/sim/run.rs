@@ -11,6 +11,7 @@ use rustydb_env::{Instant, Rng, sim::Simulation};
 use rustydb_types::ids::{GroupId, NodeId};
 
 use super::{
+    churn::{Churn, Churning},
     cluster::Cluster,
     invariants::Invariants,
     machines::Machines,
@@ -33,6 +34,10 @@ const HEALED: Duration = Duration::from_secs(2);
 const CONVERGENCE_LIMIT: Duration = Duration::from_secs(30);
 /// Of what is wrong so much is kept: the first few say it all.
 const WRONG_MAX: usize = 20;
+/// Nodes of a run in which members come and go all the time.
+const CHURNING_NODES: u64 = 7;
+/// The longest rest between two changes of members there.
+const CHURNING_CALM: Duration = Duration::from_millis(200);
 
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +58,8 @@ pub struct Report {
     pub operations: Counts,
     /// The faults by kind, and how often each struck.
     pub strikes: Strikes,
+    /// Members that came and went, in a run that is about that.
+    pub churn: Churn,
     /// Terms in which some group had a leader.
     pub terms: usize,
     /// Frames of the network.
@@ -104,9 +111,14 @@ impl Pace {
             _ => [(1000, 300), (2000, 1000), (2000, 5000), (6000, 2000)],
         };
         let clients = random.range(2..7);
-        let (think, calm) = choices[usize::try_from(random.range(0..4)).unwrap_or(0)];
+        let (think, calm) = one_of(random, choices);
         Self { clients, think_max: Duration::from_millis(think), calm_max: Duration::from_millis(calm) }
     }
+}
+
+/// One of several, as the seed has it.
+pub(super) fn one_of<T: Copy, const N: usize>(random: &mut Rng, choices: [T; N]) -> T {
+    choices[usize::try_from(random.range(0..N as u64)).unwrap_or(0)]
 }
 
 /// What the tasks of a run share.
@@ -129,6 +141,7 @@ struct Seen {
     is_healed: bool,
     is_over: bool,
     strikes: Strikes,
+    churn: Churn,
     terms: usize,
     wrong: Vec<String>,
 }
@@ -162,6 +175,9 @@ pub struct Course {
     pub seed: u64,
     /// About how much virtual time passes with faults.
     pub duration: Duration,
+    /// Whether members come and go all the time, among seven nodes, while links are cut in one direction and nodes have
+    /// just one other in common.
+    pub churns: bool,
     /// A bug that all nodes have.
     #[cfg(feature = "planted_bugs")]
     pub bug: Option<rustydb_env::Bug>,
@@ -174,6 +190,7 @@ impl Course {
         Self {
             seed,
             duration,
+            churns: false,
             #[cfg(feature = "planted_bugs")]
             bug: None,
         }
@@ -199,13 +216,14 @@ pub fn run<W: Workload>(
         8..11 => 5,
         _ => 7,
     };
+    let nodes = if course.churns { CHURNING_NODES } else { nodes };
     let pace = Pace::draw(&mut random, duration);
     let groups = vec![GroupId::SYSTEM, GroupId::new(2)];
     let config = ConsensusConfig {
         // Small, so that snapshots are taken and needed.
-        snapshot_log_bytes: 4096,
+        snapshot_log_bytes: one_of(&mut random, [4096, 4096, 32 << 10]),
         entries_kept_behind_snapshot: 50,
-        snapshot_chunk_bytes: 512,
+        snapshot_chunk_bytes: one_of(&mut random, [512, 1024, 4096]),
         append_bytes_max: 4096,
         snapshot_timeout: Duration::from_secs(3),
         upkeep_interval: Duration::from_millis(300),
@@ -215,7 +233,7 @@ pub fn run<W: Workload>(
     let cluster = Cluster::new(sim.clone(), nodes, groups, config, machines);
     let stage = Stage { cluster, pace, seen: Arc::default() };
     let limit = duration + HEALED + CONVERGENCE_LIMIT * 3;
-    let ended = sim.block_on(limit, scenario(stage.clone(), workload.clone(), random, duration));
+    let ended = sim.block_on(limit, scenario(stage.clone(), workload.clone(), random, course));
     if let Err(error) = ended {
         stage.wrong([error.to_string()]);
     }
@@ -230,6 +248,7 @@ pub fn run<W: Workload>(
             steps: sim.step_count(),
             operations: workload.counts(),
             strikes: seen.strikes.clone(),
+            churn: seen.churn,
             terms: seen.terms,
             traffic: stage.cluster.network().traffic(),
             wrong: seen.wrong.clone(),
@@ -242,7 +261,7 @@ pub fn run<W: Workload>(
     report
 }
 
-async fn scenario<W: Workload>(stage: Stage<W::Machines>, workload: W, mut random: Rng, duration: Duration) {
+async fn scenario<W: Workload>(stage: Stage<W::Machines>, workload: W, mut random: Rng, course: Course) {
     let cluster = stage.cluster.clone();
     let env = cluster.sim().harness();
     for node in cluster.ids() {
@@ -253,20 +272,31 @@ async fn scenario<W: Workload>(stage: Stage<W::Machines>, workload: W, mut rando
         .map(|number| env.spawn("client", workload.clone().client(stage.clone(), number, env.rng())))
         .collect();
     let watching = env.spawn("invariants", watch(stage.clone()));
-    let faults = Fault::draw(&mut random);
-    let until = env.now() + duration;
+    let mut faults = Fault::draw(&mut random);
+    if course.churns {
+        faults.extend([Fault::OneWayCut, Fault::Bridge]);
+    }
+    let until = env.now() + course.duration;
     let nemesis = || Nemesis {
         cluster: cluster.clone(),
         random: env.rng(),
         faults: faults.clone(),
+        only_asymmetric: course.churns,
         calm_max: stage.pace.calm_max,
         strikes: Strikes::default(),
     };
-    let strikers = [
+    let mut strikers = vec![
         env.spawn("nemesis of nodes", nemesis().strike_nodes(until)),
         env.spawn("nemesis of links", nemesis().strike_links(until)),
-        env.spawn("nemesis of groups", nemesis().move_groups(until)),
     ];
+    if course.churns {
+        let (cluster, churn) = (cluster.clone(), Churn::default());
+        let churning = Churning { cluster, random: env.rng(), calm_max: CHURNING_CALM, churn };
+        let churn = env.spawn("churn", churning.go_on(until)).await.unwrap_or_default();
+        stage.seen.lock().churn = churn;
+    } else {
+        strikers.push(env.spawn("nemesis of groups", nemesis().move_groups(until)));
+    }
     for striker in strikers {
         let strikes = striker.await.unwrap_or_default();
         stage.seen.lock().strikes.add(&strikes);

@@ -24,12 +24,18 @@ use rustydb_types::{
     position::LogPosition,
 };
 
-use super::machines::Machines;
+use super::{machines::Machines, run::one_of};
 
 /// Replicas compare their hashes at positions that are a multiple of this, and wherever a batch ends.
 const COMPARED_EVERY: u64 = 4;
 /// Bytes that an engine may cache: few, so that pages are read from the disk.
 const CACHE_BYTES: usize = 64 << 10;
+/// When a store is flushed: at so many bytes, and this often when it is not filled. The first, or in each life one of them.
+const FLUSHES: [(usize, Duration); 3] = [
+    (4 << 10, Duration::from_millis(300)),
+    (16 << 10, Duration::from_millis(1000)),
+    (64 << 10, Duration::from_millis(4000)),
+];
 
 /// The hashes of all replicas' states by position.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +82,7 @@ struct Open {
 pub struct Stores {
     open: Arc<Mutex<BTreeMap<GroupId, Open>>>,
     hashes: Hashes,
+    is_varied: bool,
     tampering: Arc<Mutex<Tampering>>,
 }
 
@@ -94,7 +101,13 @@ impl Stores {
     /// The stores of a node that is down; all nodes of a cluster share `hashes`.
     #[must_use]
     pub fn new(hashes: Hashes) -> Self {
-        Self { open: Arc::default(), hashes, tampering: Arc::default() }
+        Self { open: Arc::default(), hashes, is_varied: false, tampering: Arc::default() }
+    }
+
+    /// The same, flushed seldom in some of its lives.
+    #[must_use]
+    pub fn varied(hashes: Hashes) -> Self {
+        Self { is_varied: true, ..Self::new(hashes) }
     }
 
     /// The store of a group, if it is open.
@@ -163,12 +176,14 @@ impl StoresOfLife {
 impl MachineFactory for StoresOfLife {
     fn open(&self, group: GroupId, proposer: &Arc<RaftProposer>) -> Result<Box<dyn Machine>, MachineError> {
         let env = self.env.clone();
+        let (flush_size_bytes, flush_interval) =
+            if self.stores.is_varied { one_of(&mut env.rng(), FLUSHES) } else { FLUSHES[0] };
         let opener: EngineOpener =
             Arc::new(move |path| engine::open(EngineKind::Redb, &env, path, CACHE_BYTES));
         let config = KvConfig {
-            flush_size_bytes: 4 << 10,
-            flush_interval: Duration::from_millis(300),
-            unflushed_size_bytes_max: 16 << 10,
+            flush_size_bytes,
+            flush_interval,
+            unflushed_size_bytes_max: flush_size_bytes * 4,
             window_entries_max: 16,
             window_wait: Duration::from_millis(500),
             commit_wait: Duration::from_millis(1500),

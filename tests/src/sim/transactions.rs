@@ -43,7 +43,7 @@ const NOBODY: RequestId =
 pub fn run_stores(course: Course) -> Report {
     let hashes = Hashes::default();
     let workload = Transactions { history: Arc::default(), hashes: hashes.clone() };
-    run(course, workload, |_, _| Stores::new(hashes.clone()))
+    run(course, workload, |_, _| Stores::varied(hashes.clone()))
 }
 
 #[derive(Clone)]

@@ -376,9 +376,14 @@ impl Group {
         const STEP: u64 = 256;
         let inner = &self.inner;
         let mut log = LogStore::new(inner.handle.group_log(), inner.config.append_bytes_max);
+        let mut before = None;
         while let Some(missing) = inner.cell.missing() {
+            if before.replace(missing.start) == Some(missing.start) {
+                return Err(RepairError::Stalled { index: missing.start });
+            }
             if let Some(room) = inner.cell.with(|machine| machine.room()) {
-                room.await?;
+                let room = inner.env.timeout(inner.config.change_timeout, room).await;
+                room.map_err(|_| RepairError::Full)??;
             }
             let piece = missing.start..missing.end.min(missing.start + STEP);
             let entries = log.try_get_log_entries(piece).await?;

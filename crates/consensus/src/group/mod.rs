@@ -19,7 +19,7 @@ use openraft::{
     async_runtime::WatchReceiver,
     errors::{Fatal, LinearizableReadError, RaftError},
 };
-use rustydb_env::{Env, Instant, TaskGroup, ambient, sync::watch};
+use rustydb_env::{Bug, Env, Instant, TaskGroup, ambient, sync::watch};
 use rustydb_storage::log::{GroupLog, Log, LogPlace};
 use rustydb_types::{
     ids::{GroupId, LogIndex, NodeId, Term},
@@ -171,6 +171,8 @@ pub struct RaftStatus {
     pub members_changing: bool,
     /// At the leader: the last entry known to be on each other member's disk.
     pub matched: Vec<(NodeId, Option<LogIndex>)>,
+    /// At the leader: the other members that answered within two election timeouts.
+    pub answering: BTreeSet<NodeId>,
 }
 
 impl RaftStatus {
@@ -179,6 +181,21 @@ impl RaftStatus {
     pub fn quorum(&self) -> Quorum {
         Quorum::of(self.voters.len())
     }
+}
+
+/// How far a group is at this node: what of [`RaftStatus`] costs nothing to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaftProgress {
+    /// The term this node is in.
+    pub term: Term,
+    /// What this node is in the group.
+    pub state: NodeState,
+    /// The last entry in this node's log; [`None`] when it is empty.
+    pub last_log_index: Option<LogIndex>,
+    /// The last entry that this node knows to be committed.
+    pub commit_index: Option<LogIndex>,
+    /// The last entry applied here.
+    pub last_applied: Option<LogIndex>,
 }
 
 /// What changes rarely and others want to hear of.
@@ -269,6 +286,7 @@ impl Group {
         proposer.attach(handle.clone());
         let (events, _unwatched) = watch::channel(GroupEvent::default());
         let tasks = TaskGroup::new(&env);
+        let is_mending = place.is_mending(id) && !env.has_bug(Bug::LogLossForgotten);
         let preferred = parking_lot::Mutex::new(None);
         let heard = parking_lot::Mutex::default();
         // What was found in an earlier life still counts.
@@ -296,7 +314,7 @@ impl Group {
                 heard,
                 calls,
                 agreement: parking_lot::Mutex::new(agreement),
-                mending: AtomicBool::new(place.is_mending(id)),
+                mending: AtomicBool::new(is_mending),
                 place,
                 distrusted: parking_lot::Mutex::default(),
             }),
@@ -414,6 +432,10 @@ impl Group {
                 .map(|(node, matched)| (NodeId::new(*node), index(*matched)))
                 .collect()
         });
+        let heard = metrics.heartbeat.iter().flatten();
+        let answering = heard
+            .filter(|(node, at)| **node != self.inner.node.get() && at.is_some_and(|at| self.is_lately(at.0)))
+            .map(|(node, _)| NodeId::new(*node));
         // openraft goes on naming a leader that is dead or cut off; it leads nobody.
         let lately = if metrics.state == ServerState::Leader {
             let alone = membership.voter_ids().count() <= 1;
@@ -436,16 +458,29 @@ impl Group {
             members_changing: membership.get_joint_config().len() > 1
                 || index(*metrics.membership_config.log_id()) > commit_index,
             matched,
+            answering: answering.collect(),
+        }
+    }
+
+    /// How far the group is here.
+    #[must_use]
+    pub fn progress(&self) -> RaftProgress {
+        let metrics = self.inner.handle.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index =
+            |log_id: Option<crate::type_config::LogId>| log_id.map(|log_id| LogIndex::new(log_id.index));
+        RaftProgress {
+            term: Term::new(metrics.current_term),
+            state: state_of(metrics.state),
+            last_log_index: metrics.last_log_index.map(LogIndex::new),
+            commit_index: index(metrics.local_committed),
+            last_applied: index(metrics.last_applied),
         }
     }
 
     /// At the leader: members that answered within two election timeouts.
     fn answering(&self) -> BTreeSet<NodeId> {
-        let metrics = self.inner.handle.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let heard = metrics.heartbeat.iter().flatten();
-        let lately = heard.filter(|(_, at)| at.is_some_and(|at| self.is_lately(at.0)));
-        lately.map(|(node, _)| NodeId::new(*node)).collect()
+        self.status().answering
     }
 
     /// Whether a moment is so near that what was true then may still be.

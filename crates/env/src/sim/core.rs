@@ -1,6 +1,7 @@
 //! The executor: tasks, timers, the clock and the source of every choice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -34,12 +35,33 @@ struct State {
     step_count: u64,
     next_task: u64,
     next_timer: u64,
-    tasks: BTreeMap<u64, Task>,
+    /// Never gone through in its own order, which says nothing.
+    tasks: HashMap<u64, Task, BuildHasherDefault<IdHasher>>,
     ready: Vec<u64>,
     timers: BTreeMap<(u64, u64), Waker>,
     nodes: Vec<Node>,
     #[cfg(feature = "planted_bugs")]
     bug: Option<crate::bug::Bug>,
+}
+
+/// Spreads numbers that are counted up; a task is looked up several times for each poll.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
 }
 
 struct Task {
@@ -136,7 +158,7 @@ impl Core {
                 step_count: 0,
                 next_task: 0,
                 next_timer: 0,
-                tasks: BTreeMap::new(),
+                tasks: HashMap::default(),
                 ready: Vec::new(),
                 timers: BTreeMap::new(),
                 nodes: vec![harness],
@@ -308,12 +330,7 @@ impl Core {
             state.nodes[node].paused = false;
             state.nodes[node].held.clear();
             state.nodes[node].env = None;
-            let ids: Vec<u64> = state
-                .tasks
-                .iter()
-                .filter(|(_, task)| task.node == node && task.future.is_some())
-                .map(|(id, _)| *id)
-                .collect();
+            let ids = state.tasks_where(|task| task.node == node && task.future.is_some());
             let dead: Vec<Task> = ids.into_iter().filter_map(|id| state.tasks.remove(&id)).collect();
             for task in state.tasks.values_mut().filter(|task| task.node == node) {
                 task.aborted = true;
@@ -339,10 +356,16 @@ impl Core {
     /// Ends all tasks, and lets go of everything that holds on to the world.
     pub(super) fn end(self: &Arc<Self>) {
         loop {
-            let task = self.state.lock().tasks.pop_first();
-            match task {
-                Some((_, task)) => self.drop_future(task.node, task.epoch, task.future),
-                None => break,
+            // The end of one may start others.
+            let ids = self.state.lock().tasks_where(|_| true);
+            if ids.is_empty() {
+                break;
+            }
+            for id in ids {
+                let task = self.state.lock().tasks.remove(&id);
+                if let Some(task) = task {
+                    self.drop_future(task.node, task.epoch, task.future);
+                }
             }
         }
         let mut state = self.state.lock();
@@ -413,22 +436,29 @@ impl Core {
     }
 
     fn fire_next_timer(&self) -> bool {
-        let due = {
-            let mut state = self.state.lock();
-            let Some((&(first, _), _)) = state.timers.first_key_value() else { return false };
-            state.now_nanos = state.now_nanos.max(first);
-            let after = (state.now_nanos.saturating_add(1), 0);
-            let later = state.timers.split_off(&after);
-            std::mem::replace(&mut state.timers, later)
-        };
-        for (_, waker) in due {
+        let mut state = self.state.lock();
+        let Some((&(first, _), _)) = state.timers.first_key_value() else { return false };
+        let now = state.now_nanos.max(first);
+        state.now_nanos = now;
+        while let Some(due) = state.timers.first_entry().filter(|timer| timer.key().0 <= now) {
+            let waker = due.remove();
+            drop(state);
             waker.wake();
+            state = self.state.lock();
         }
         true
     }
 }
 
 impl State {
+    /// In the order in which they were started.
+    fn tasks_where(&self, mut wanted: impl FnMut(&Task) -> bool) -> Vec<u64> {
+        let mut ids: Vec<u64> =
+            self.tasks.iter().filter(|(_, task)| wanted(task)).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     fn make_ready(&mut self, id: u64) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
         if !task.queued {

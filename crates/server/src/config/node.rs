@@ -107,8 +107,8 @@ pub enum LogFormat {
 #[serde(default, deny_unknown_fields)]
 pub struct LoggingConfig {
     /// What is logged, as `tracing` directives such as `info` or `warn,rustydb_consensus=debug`; default
-    /// `info,openraft=error,openraft::raft=off`, because openraft tells every message at `info`, every lost one at `warn`,
-    /// and at `error` that a call is tried again or came at a stop.
+    /// `info,openraft=error,openraft::raft=off,openraft::core::heartbeat=off`, because openraft tells every message at
+    /// `info`, every lost one at `warn`, and at `error` that a call is tried again or came at a stop.
     pub filter: String,
     /// `text` or `json`; default `text`.
     pub format: LogFormat,

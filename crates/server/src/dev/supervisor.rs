@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use rustix::process::Signal;
+use rustydb_env::Env;
 use rustydb_proto::v1::{AddNodeRequest, GroupStatus, InitClusterRequest, NodeStatusResponse};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::DevError;
 use super::layout::{Layout, LayoutError, Wanted};
 use super::process::{self, Lifetime, NodeClient};
+use crate::identity;
 use crate::node::reconcile::REPLICAS_MAX;
 
 /// Longest wait for a node to answer at all, and for all to serve. A node with much log to read again takes long.
@@ -183,7 +185,7 @@ fn cli_line(layout: &Layout) -> String {
 impl Cluster {
     fn new(layout: Layout) -> Result<Cluster, DevError> {
         let mut nodes = Vec::new();
-        for number in layout.node_numbers() {
+        for number in layout.node_numbers().filter(|number| !was_removed(&layout, *number)) {
             let client = client(&layout, number)?;
             nodes.push(Node { number, client, child: None, status: None, dead: false });
         }
@@ -248,6 +250,7 @@ impl Cluster {
         let deadline = Instant::now() + START_DEADLINE;
         while Instant::now() < deadline {
             self.poll().await;
+            self.part();
             for node in &mut self.nodes {
                 if let Some(Ok(Some(status))) = node.child.as_mut().map(Child::try_wait) {
                     let reason = process::why_ended(&self.layout, node.number, status);
@@ -304,8 +307,26 @@ impl Cluster {
         }
     }
 
+    /// Lets go of nodes that have ended because they were removed from the cluster.
+    fn part(&mut self) {
+        let at = self.started.elapsed().as_secs_f64();
+        let layout = &self.layout;
+        self.nodes.retain_mut(|node| {
+            let ended = match &mut node.child {
+                Some(child) => matches!(child.try_wait(), Ok(Some(_))),
+                None => node.status.is_none(),
+            };
+            let parts = ended && was_removed(layout, node.number);
+            if parts {
+                say(&format!("[{at:.1}s] node {} was removed from the cluster", node.number));
+            }
+            !parts
+        });
+    }
+
     /// One line per event since the last poll.
     fn tell(&mut self) {
+        self.part();
         let at = self.started.elapsed().as_secs_f64();
         for node in &mut self.nodes {
             if let Some(Ok(Some(status))) = node.child.as_mut().map(Child::try_wait) {
@@ -425,6 +446,11 @@ impl Cluster {
         };
         self.nodes.iter().filter_map(pid).collect()
     }
+}
+
+/// Whether a node was removed from the cluster, as its folder says.
+fn was_removed(layout: &Layout, node: u16) -> bool {
+    identity::says_removed(Env::os().disk().as_ref(), &layout.data_dir(node))
 }
 
 /// Whether the process named in a node's pid file lives.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rustydb_sql::system::SystemCommand;
-use rustydb_types::ids::GroupId;
+use rustydb_types::ids::{GroupId, NodeId};
 
 use super::membership::FIRST;
 use super::reconcile::{Action, Balance, plan};
@@ -33,6 +33,9 @@ pub(crate) async fn run(node: Arc<Inner>) {
             node.replicas.note_recorded_address(id, &address);
         }
         node.addresses.keep(places).await;
+        for removed in &recorded.removed {
+            node.forget(*removed);
+        }
         let balance = if node.env.now().saturating_since(calm_since) >= BALANCE_AFTER {
             Balance::Allowed
         } else {
@@ -123,10 +126,14 @@ async fn keep_own_record(node: &Arc<Inner>) {
         SystemCommand::Bootstrap { role, database, nodes: vec![own] }
     } else {
         match recorded.nodes.get(&node.me) {
-            Some(present) if *present != own => {
-                SystemCommand::PutNode { node: super::with_labels_of(own, present) }
+            Some(present) => {
+                let own = super::with_marks_of(own, present);
+                if *present == own {
+                    return;
+                }
+                SystemCommand::PutNode { node: own }
             }
-            _ => return,
+            None => return,
         }
     };
     if let Err(refusal) = node.execute_system(&command).await {
@@ -167,7 +174,10 @@ fn group_of(node: &Inner, action: &Action) -> GroupId {
         Action::Found { group, .. }
         | Action::AddLearner { group, .. }
         | Action::Promote { group, .. }
+        | Action::RemoveMember { group, .. }
+        | Action::HandOver { group, .. }
         | Action::Transfer { group, .. } => *group,
+        Action::RecordRemoved(_) => GroupId::SYSTEM,
         Action::RecordReady(id) | Action::RecordGone(id) => database(id),
         Action::RecordReplicas { database: id, .. } => database(id),
     }
@@ -202,6 +212,11 @@ async fn act(node: &Arc<Inner>, action: Action) -> Result<(), NodeError> {
             tracing::info!(%group, %voter, "making a learner a voter");
             node.replicas.promote(group, voter).await
         }
+        Action::RemoveMember { group, node: leaving } => {
+            tracing::info!(%group, %leaving, "removing a member");
+            node.replicas.remove_member(group, leaving).await
+        }
+        Action::HandOver { group, to } => hand_over(node, group, &to).await,
         Action::Transfer { group, to } => {
             // A node that is down has no leaderships either, and proposals wait while a transfer goes on.
             if !node.is_fit_to_lead(to).await {
@@ -215,5 +230,25 @@ async fn act(node: &Arc<Inner>, action: Action) -> Result<(), NodeError> {
         Action::RecordReplicas { database: id, replicas } => {
             execute(SystemCommand::SetReplicas { id, replicas }).await
         }
+        Action::RecordRemoved(removed) => {
+            node.dismiss(removed).await;
+            execute(SystemCommand::RemoveNode { id: removed }).await?;
+            tracing::info!(node = %removed, "a node was removed");
+            Ok(())
+        }
     }
+}
+
+/// Hands a group over because this node leaves: to one that is fit to lead if there is one, else to one that votes.
+async fn hand_over(node: &Arc<Inner>, group: GroupId, to: &[NodeId]) -> Result<(), NodeError> {
+    let mut best = to.first();
+    for candidate in to {
+        if node.is_fit_to_lead(*candidate).await {
+            best = Some(candidate);
+            break;
+        }
+    }
+    let Some(to) = best else { return Ok(()) };
+    tracing::info!(%group, %to, "handing over a leadership because this node is being removed");
+    node.replicas.transfer(group, *to).await
 }

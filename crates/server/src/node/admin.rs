@@ -9,18 +9,19 @@ use std::sync::Arc;
 use rustydb_proto::v1::admin_server::Admin;
 use rustydb_proto::v1::{
     AddNodeRequest, AddNodeResponse, AdminError, AdoptRequest, AdoptResponse, AuditReplicaRequest,
-    AwaitSystemRequest, AwaitSystemResponse, ClusterStatusRequest, ClusterStatusResponse,
-    ExecuteSystemRequest, ExecuteSystemResponse, InitClusterRequest, InitClusterResponse, MarkAuditRequest,
-    MarkAuditResponse, NodeStatusRequest, NodeStatusResponse, RepairReplicaRequest, RepairReplicaResponse,
-    TransferLeaderRequest, TransferLeaderResponse, execute_system_response,
+    AwaitSystemRequest, AwaitSystemResponse, ClusterStatusRequest, ClusterStatusResponse, DismissRequest,
+    DismissResponse, ExecuteSystemRequest, ExecuteSystemResponse, InitClusterRequest, InitClusterResponse,
+    MarkAuditRequest, MarkAuditResponse, NodeStatusRequest, NodeStatusResponse, RemoveNodeRequest,
+    RemoveNodeResponse, RepairReplicaRequest, RepairReplicaResponse, TransferLeaderRequest,
+    TransferLeaderResponse, execute_system_response,
 };
-use rustydb_types::ids::Version;
+use rustydb_types::ids::{NodeId, Version};
 use tonic::{Request, Response, Status};
 
 use super::audit::AuditEvents;
 use super::http::StatusSource;
 use super::system::SystemRefusal;
-use super::{Inner, membership};
+use super::{Inner, membership, removal};
 
 /// Metadata key of a request that another member passed on.
 pub(crate) const FORWARDED: &str = "rustydb-forwarded";
@@ -84,6 +85,24 @@ impl Admin for AdminService {
             postgres_address: own.pg_address,
             http_address: own.http_address,
         }))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<RemoveNodeRequest>,
+    ) -> Result<Response<RemoveNodeResponse>, Status> {
+        if !was_forwarded(&request)
+            && let Some(mut leader) = self.node.other_system_leader().await?
+        {
+            return leader.remove_node(forward(request.into_inner())).await;
+        }
+        let members = removal::remove(&self.node, NodeId::new(request.into_inner().node_id)).await?;
+        Ok(Response::new(RemoveNodeResponse { members }))
+    }
+
+    async fn dismiss(&self, request: Request<DismissRequest>) -> Result<Response<DismissResponse>, Status> {
+        removal::dismissed(&self.node, &request.into_inner())?;
+        Ok(Response::new(DismissResponse {}))
     }
 
     async fn execute_system(

@@ -40,7 +40,7 @@ impl ClusterPort for Inner {
     }
 
     fn placement(&self) -> Vec<NodeId> {
-        self.system.latest().nodes.keys().copied().take(REPLICAS_MAX).collect()
+        self.system.latest().staying().take(REPLICAS_MAX).collect()
     }
 
     fn execute_system(&self, command: SystemCommand) -> BoxFuture<'_, Result<(), SqlError>> {

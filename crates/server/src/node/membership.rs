@@ -14,12 +14,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use rustydb_proto::v1::admin_client::AdminClient;
 use rustydb_proto::v1::{AddNodeRequest, AdoptRequest, Member, NodeStatusRequest};
-use rustydb_sql::system::{DatabaseRecord, DatabaseState, NodeRecord, RoleChange, SystemCommand};
+use rustydb_sql::system::{
+    DatabaseRecord, DatabaseState, NodeRecord, RoleChange, SystemCommand, SystemError,
+};
 use rustydb_types::ids::{GroupId, NodeId};
 use tonic::Status;
 
 use super::reconcile::REPLICAS_MAX;
-use super::{Inner, NodeError};
+use super::{Inner, NodeError, removal};
 use crate::config::Config;
 use crate::identity::IdentityError;
 
@@ -27,7 +29,7 @@ use crate::identity::IdentityError;
 const STEP: Duration = Duration::from_secs(30);
 
 /// Longest wait for another node to say who it is.
-const PEER_PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PEER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Name of the superuser and of the first database.
 pub(crate) const FIRST: &str = "postgres";
@@ -76,7 +78,14 @@ pub(crate) async fn add(node: &Arc<Inner>, address: &str, expected: u64) -> Resu
         return Err(Status::failed_precondition(format!("{address} is node {number}, not node {expected}")));
     }
     let id = NodeId::new(number);
-    let known = node.system.latest().nodes.contains_key(&id);
+    let recorded = node.system.latest();
+    if recorded.removed.contains(&id) {
+        return Err(Status::failed_precondition(SystemError::NodeRemoved(id).to_string()));
+    }
+    if recorded.nodes.get(&id).is_some_and(|present| present.leaving) {
+        return Err(Status::failed_precondition(format!("node {number} is being removed")));
+    }
+    let known = recorded.nodes.contains_key(&id);
     if status.cluster_id.is_empty() {
         if known || id == node.me {
             return Err(Status::failed_precondition(format!(
@@ -100,6 +109,7 @@ pub(crate) async fn add(node: &Arc<Inner>, address: &str, expected: u64) -> Resu
         http_address: status.http_address,
         release: status.version,
         labels: Default::default(),
+        leaving: false,
     };
     tracing::info!(joining = number, address, "taking in a node");
     node.execute_system(&SystemCommand::PutNode { node: record })
@@ -119,7 +129,7 @@ impl Inner {
         let votes = |group: &GroupId| {
             groups.get(group).is_some_and(|group| group.voters.contains(&node) && !group.members_changing)
         };
-        let has_replicas = recorded.nodes.keys().take(REPLICAS_MAX).any(|id| *id == node);
+        let has_replicas = recorded.staying().take(REPLICAS_MAX).any(|id| id == node);
         let ready = |database: &&DatabaseRecord| database.state == DatabaseState::Ready;
         votes(&GroupId::SYSTEM)
             && (!has_replicas
@@ -172,6 +182,7 @@ fn members(node: &Inner) -> Vec<Member> {
         interconnect_address: record.interconnect_address.clone(),
         http_address: record.http_address.clone(),
         role: String::new(),
+        leaving: record.leaving,
     };
     node.system.latest().nodes.values().map(record).collect()
 }
@@ -240,7 +251,8 @@ pub(crate) async fn refuse_foreign_data(node: &Inner, config: &Config) -> Result
     Ok(())
 }
 
-/// While nobody leads the system group, asks the configured peers for their numbers, in case addresses changed.
+/// While nobody leads the system group, asks the configured peers for their numbers, in case addresses changed, and
+/// all that are known whether this node is a member still: it may have been away when it was removed.
 pub(crate) async fn look_for_peers(node: Arc<Inner>, config: Config) {
     const PAUSE: Duration = Duration::from_millis(300);
     let places: Vec<String> = config.cluster.peers.iter().chain(&config.cluster.join).cloned().collect();
@@ -260,6 +272,10 @@ pub(crate) async fn look_for_peers(node: Arc<Inner>, config: Config) {
             if status.cluster_id == cluster_id && status.node_id != node.me.get() {
                 node.replicas.set_address(NodeId::new(status.node_id), &status.interconnect_address);
             }
+        }
+        if removal::is_known_removed(&node, &places).await {
+            removal::leave(&node);
+            return;
         }
     }
 }

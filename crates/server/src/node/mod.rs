@@ -24,6 +24,7 @@ pub mod http;
 mod membership;
 pub mod reconcile;
 mod records;
+mod removal;
 mod replicas;
 mod start;
 mod status;
@@ -173,6 +174,10 @@ pub(crate) struct Inner {
     refused_by: Mutex<Option<String>>,
     /// Commands on the system group are decided one at a time.
     executing: tokio::sync::Mutex<()>,
+    /// Nodes are removed one at a time.
+    removing: tokio::sync::Mutex<()>,
+    /// This node was removed from its cluster.
+    dismissed: Signal,
     wake: Notify,
     stopping: Signal,
 }
@@ -204,6 +209,11 @@ impl Node {
     /// Ends when the node must not go on, with the reason.
     pub async fn failed(&self) -> NodeError {
         NodeError::Fatal { reason: self.inner.replicas.groups().failed().await.to_string() }
+    }
+
+    /// Ends when the node was removed from its cluster. Its folder says so by then, and it is to be shut down.
+    pub async fn dismissed(&self) {
+        self.inner.dismissed.wait().await;
     }
 
     /// Hands over leaderships, ends sessions, stops everything. Each step has a part of the deadline.
@@ -250,6 +260,7 @@ impl Inner {
             http_address: listen.advertised(&listen.http),
             release: env!("CARGO_PKG_VERSION").to_owned(),
             labels: BTreeMap::new(),
+            leaving: false,
         }
     }
 
@@ -394,7 +405,7 @@ impl Inner {
     }
 }
 
-/// A node's own record with the labels that operators gave it.
-pub(crate) fn with_labels_of(own: NodeRecord, present: &NodeRecord) -> NodeRecord {
-    NodeRecord { labels: present.labels.clone(), ..own }
+/// A node's own record with what others decide of it: the labels that operators gave it, and whether it is leaving.
+pub(crate) fn with_marks_of(own: NodeRecord, present: &NodeRecord) -> NodeRecord {
+    NodeRecord { labels: present.labels.clone(), leaving: present.leaving, ..own }
 }

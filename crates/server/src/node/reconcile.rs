@@ -11,6 +11,9 @@
 //! ready             open the group if it is missing              its leader adds missing replicas
 //! dropping          remove the group and its files               the system leader records it as gone
 //! (no record)       remove a group whose number was given out
+//! leaving (a node)  hand over what it leads                      the system leader records replicas without it;
+//!                                                                each group's leader removes it, the system group's
+//!                                                                last; then its record goes
 //! ```
 //!
 //! Invariants: group numbers grow and are never reused, so a group below the next number and without a record
@@ -18,7 +21,8 @@
 //! database do not change before it is ready, so all replicas that are opened while it is being created begin
 //! with the same first entry, which names them. A replica never votes before it has that entry: if the members came
 //! from one node by `initialize`, its death after it had asked for votes would leave others that can neither elect
-//! nor be initialized.
+//! nor be initialized. A member is removed only if it is recorded as leaving, which nothing takes back, so that a leader
+//! whose records are old removes nobody who is to stay; and only while a majority of those that are left answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -49,8 +53,24 @@ pub struct LocalGroup {
     pub members_changing: bool,
     /// The state here differs from that of the other members and is withheld.
     pub diverged: bool,
+    /// At the leader: members that answered lately, itself among them.
+    pub answering: BTreeSet<NodeId>,
     /// At the leader: members that have all but the last entries.
     pub caught_up: BTreeSet<NodeId>,
+}
+
+impl LocalGroup {
+    /// Whether a node votes in the group, or learns.
+    pub fn has_member(&self, node: NodeId) -> bool {
+        self.voters.contains(&node) || self.learners.contains(&node)
+    }
+
+    /// Whether the leader may take a voter out: of those that are left, a majority answers it.
+    fn can_spare(&self, voter: NodeId) -> bool {
+        let left = self.voters.iter().filter(|node| **node != voter);
+        let answering = left.clone().filter(|node| self.answering.contains(node)).count();
+        answering * 2 > left.count()
+    }
 }
 
 /// One thing to do. Every action may be repeated.
@@ -85,6 +105,20 @@ pub enum Action {
         /// The node.
         node: NodeId,
     },
+    /// Take a node out of a group that this node leads.
+    RemoveMember {
+        /// The group.
+        group: GroupId,
+        /// The node.
+        node: NodeId,
+    },
+    /// Hand a group that this node leads to one of these, because this node leaves.
+    HandOver {
+        /// The group.
+        group: GroupId,
+        /// Who may lead it next, the best first.
+        to: Vec<NodeId>,
+    },
     /// Hand a group that this node leads to another.
     Transfer {
         /// The group.
@@ -103,6 +137,8 @@ pub enum Action {
         /// The nodes.
         replicas: Vec<NodeId>,
     },
+    /// Tell a node that no group has any more that it was removed, and record it.
+    RecordRemoved(NodeId),
 }
 
 /// Whether leaders may be moved to spread them.
@@ -122,9 +158,10 @@ pub fn plan(
     balance: Balance,
 ) -> Vec<Action> {
     let mut actions = Vec::new();
+    let parting = recorded.parting();
     let leads_system = groups.get(&GroupId::SYSTEM).is_some_and(|group| group.leads);
     for database in recorded.databases.values() {
-        plan_database(me, database, groups.get(&database.group), leads_system, &mut actions);
+        plan_database(me, database, groups.get(&database.group), leads_system, &parting, &mut actions);
     }
     let known: BTreeSet<GroupId> = recorded.databases.values().map(|database| database.group).collect();
     for group in groups.keys().filter(|group| **group != GroupId::SYSTEM && !known.contains(group)) {
@@ -133,20 +170,49 @@ pub fn plan(
         }
     }
     if let Some(system) = groups.get(&GroupId::SYSTEM).filter(|system| system.leads) {
-        let members: Vec<NodeId> = recorded.nodes.keys().copied().collect();
-        plan_members(GroupId::SYSTEM, system, &members, &mut actions);
-        let replicas: Vec<NodeId> = members.into_iter().take(REPLICAS_MAX).collect();
-        for database in recorded.databases.values() {
-            if database.state == DatabaseState::Ready && database.replicas != replicas {
-                let (database, replicas) = (database.id, replicas.clone());
-                actions.push(Action::RecordReplicas { database, replicas });
-            }
-        }
+        plan_cluster(me, recorded, system, groups, &parting, &mut actions);
     }
     if actions.is_empty() && balance == Balance::Allowed {
-        actions.extend(plan_balance(me, groups));
+        actions.extend(plan_balance(me, groups, &parting));
     }
     actions
+}
+
+/// What the leader of the system group does for the cluster as a whole.
+fn plan_cluster(
+    me: NodeId,
+    recorded: &SystemSnapshot,
+    system: &LocalGroup,
+    groups: &BTreeMap<GroupId, LocalGroup>,
+    parting: &BTreeSet<NodeId>,
+    actions: &mut Vec<Action>,
+) {
+    let replicas: Vec<NodeId> = recorded.staying().take(REPLICAS_MAX).collect();
+    for database in recorded.databases.values() {
+        if database.state == DatabaseState::Ready && database.replicas != replicas {
+            let (database, replicas) = (database.id, replicas.clone());
+            actions.push(Action::RecordReplicas { database, replicas });
+        }
+    }
+    // The records reach a node as long as the system group has it: so that group lets it go last.
+    let is_held = |node: &NodeId| {
+        let holds = |database: &DatabaseRecord| {
+            let has_it = |local: &LocalGroup| local.has_member(*node) || local.members_changing;
+            database.replicas.contains(node) || groups.get(&database.group).is_some_and(has_it)
+        };
+        recorded.databases.values().any(holds)
+    };
+    let free: BTreeSet<NodeId> = parting.iter().copied().filter(|node| !is_held(node)).collect();
+    let members: Vec<NodeId> = recorded.staying().collect();
+    if parting.contains(&me) {
+        return plan_hand_over(me, GroupId::SYSTEM, system, parting, actions);
+    }
+    plan_members(GroupId::SYSTEM, system, &members, &free, actions);
+    for node in recorded.nodes.values().filter(|node| free.contains(&node.id)) {
+        if !system.has_member(node.id) && !system.members_changing {
+            actions.push(Action::RecordRemoved(node.id));
+        }
+    }
 }
 
 /// The replica that should lead a new group: consecutive groups take consecutive replicas.
@@ -161,6 +227,7 @@ fn plan_database(
     database: &DatabaseRecord,
     local: Option<&LocalGroup>,
     leads_system: bool,
+    parting: &BTreeSet<NodeId>,
     actions: &mut Vec<Action>,
 ) {
     let group = database.group;
@@ -183,8 +250,12 @@ fn plan_database(
             }
         }
         (DatabaseState::Ready, Some(local)) => {
-            if local.leads {
-                plan_members(group, local, &database.replicas, actions);
+            if local.leads && parting.contains(&me) {
+                plan_hand_over(me, group, local, parting, actions);
+            } else if local.leads {
+                let mut parting = parting.clone();
+                parting.retain(|node| !database.replicas.contains(node));
+                plan_members(group, local, &database.replicas, &parting, actions);
             }
         }
         (DatabaseState::Dropping, Some(_)) => actions.push(Action::Remove(group)),
@@ -196,9 +267,16 @@ fn plan_database(
     }
 }
 
-/// One step towards the wanted members: membership changes one by one.
-fn plan_members(group: GroupId, local: &LocalGroup, wanted: &[NodeId], actions: &mut Vec<Action>) {
-    let missing = |node: &&NodeId| !local.voters.contains(node);
+/// One step towards the wanted members: membership changes one by one. Nodes that come are not held up by one that
+/// leaves, nor the other way round.
+fn plan_members(
+    group: GroupId,
+    local: &LocalGroup,
+    wanted: &[NodeId],
+    parting: &BTreeSet<NodeId>,
+    actions: &mut Vec<Action>,
+) {
+    let missing = |node: &&NodeId| !local.voters.contains(node) && !parting.contains(node);
     for node in wanted.iter().filter(missing) {
         if !local.learners.contains(node) {
             return actions.push(Action::AddLearner { group, node: *node });
@@ -207,10 +285,39 @@ fn plan_members(group: GroupId, local: &LocalGroup, wanted: &[NodeId], actions: 
             return actions.push(Action::Promote { group, node: *node });
         }
     }
+    let mut leaving = parting.iter().filter(|node| local.has_member(**node));
+    let spared = leaving.find(|node| local.learners.contains(node) || local.can_spare(**node));
+    if let Some(node) = spared.filter(|_| !local.members_changing) {
+        actions.push(Action::RemoveMember { group, node: *node });
+    }
+}
+
+/// This node leaves: whoever stays and has everything leads next.
+fn plan_hand_over(
+    me: NodeId,
+    group: GroupId,
+    local: &LocalGroup,
+    parting: &BTreeSet<NodeId>,
+    actions: &mut Vec<Action>,
+) {
+    let fit = |node: &&NodeId| {
+        **node != me
+            && !parting.contains(node)
+            && local.answering.contains(node)
+            && local.caught_up.contains(node)
+    };
+    let to: Vec<NodeId> = local.voters.iter().filter(fit).copied().collect();
+    if !to.is_empty() {
+        actions.push(Action::HandOver { group, to });
+    }
 }
 
 /// Moves one leadership from this node to the one with the fewest, when that evens them out.
-fn plan_balance(me: NodeId, groups: &BTreeMap<GroupId, LocalGroup>) -> Option<Action> {
+fn plan_balance(
+    me: NodeId,
+    groups: &BTreeMap<GroupId, LocalGroup>,
+    parting: &BTreeSet<NodeId>,
+) -> Option<Action> {
     let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
     for group in groups.values() {
         for voter in &group.voters {
@@ -222,7 +329,8 @@ fn plan_balance(me: NodeId, groups: &BTreeMap<GroupId, LocalGroup>) -> Option<Ac
     let mine = counts.get(&me).copied().unwrap_or_default();
     let mut best: Option<(usize, GroupId, NodeId)> = None;
     for (group, local) in groups.iter().filter(|(_, local)| local.leads) {
-        for to in local.voters.intersection(&local.caught_up).filter(|node| **node != me) {
+        let fit = |node: &&NodeId| **node != me && !parting.contains(node);
+        for to in local.voters.intersection(&local.caught_up).filter(fit) {
             let theirs = counts.get(to).copied().unwrap_or_default();
             if mine >= theirs + 2 && best.is_none_or(|(fewest, ..)| theirs < fewest) {
                 best = Some((theirs, *group, *to));

@@ -18,6 +18,7 @@ fn node_record(number: u64) -> NodeRecord {
         http_address: String::new(),
         release: String::new(),
         labels: BTreeMap::new(),
+        leaving: false,
     }
 }
 
@@ -26,7 +27,8 @@ fn execute(recorded: &mut SystemSnapshot, command: &SystemCommand) {
     for (key, value) in changes {
         match value {
             Some(value) => recorded.absorb(&key, &value).unwrap(),
-            // The only rows that these tests delete are databases.
+            // The only rows that these tests delete are those of nodes, with longer keys, and of databases.
+            None if key.len() > 5 => recorded.nodes.retain(|id, _| !key.ends_with(&id.get().to_be_bytes())),
             None => recorded.databases.retain(|id, _| !key.ends_with(&id.get().get().to_be_bytes())),
         }
     }
@@ -73,8 +75,8 @@ impl Model {
             let learners = self.learners.get(group).unwrap_or(&none).clone();
             let member = voters.contains(&me) || learners.contains(&me);
             let leader = self.leaders.get(group).copied().filter(|_| member);
-            let opened = |node: &&NodeId| self.open[*node].contains_key(group);
-            let caught_up = voters.union(&learners).filter(opened).copied().collect();
+            let opened = |node: &&NodeId| self.open.get(*node).is_some_and(|open| open.contains_key(group));
+            let caught_up: BTreeSet<NodeId> = voters.union(&learners).filter(opened).copied().collect();
             let local = LocalGroup {
                 initialized: member,
                 leads: leader == Some(me),
@@ -83,6 +85,7 @@ impl Model {
                 learners,
                 members_changing: false,
                 diverged: false,
+                answering: caught_up.clone(),
                 caught_up,
             };
             (*group, local)
@@ -147,6 +150,26 @@ impl Model {
                 assert!(self.learners.get_mut(&group).unwrap().remove(&node));
                 self.members.get_mut(&group).unwrap().insert(node);
             }
+            Action::RemoveMember { group, node } => {
+                assert_ne!(node, me, "a leader removes itself");
+                let members = self.members.get_mut(&group).unwrap();
+                members.remove(&node);
+                assert!(
+                    members.iter().filter(|member| self.open.contains_key(member)).count() * 2
+                        > members.len()
+                );
+                self.learners.entry(group).or_default().remove(&node);
+            }
+            Action::HandOver { group, to } => {
+                self.leaders.insert(group, to[0]);
+            }
+            Action::RecordRemoved(node) => {
+                assert!(
+                    !self.members.values().chain(self.learners.values()).any(|group| group.contains(&node))
+                );
+                execute(&mut self.recorded, &SystemCommand::RemoveNode { id: node });
+                self.open.remove(&node);
+            }
             Action::Transfer { group, to } => {
                 self.leaders.insert(group, to);
             }
@@ -165,9 +188,10 @@ impl Model {
             let idle = nodes
                 .iter()
                 .filter(|me| plan(**me, &self.recorded, &self.view(**me), Balance::Allowed).is_empty());
-            // A group that waits for its first leader has nothing to do but is not done.
+            // A group that waits for a leader has nothing to do but is not done.
+            let leaving = self.recorded.nodes.values().any(|node| node.leaving);
             let waiting = |database: &DatabaseRecord| database.state != DatabaseState::Ready;
-            if idle.count() == nodes.len() && !self.recorded.databases.values().any(waiting) {
+            if idle.count() == nodes.len() && !leaving && !self.recorded.databases.values().any(waiting) {
                 return;
             }
             let at = usize::try_from(self.random(u64::try_from(nodes.len()).unwrap())).unwrap();
@@ -226,6 +250,69 @@ fn a_new_node_becomes_a_replica_of_everything() {
 }
 
 #[test]
+fn a_node_that_leaves_leaves_everything_whoever_dies_between_two_actions() {
+    for seed in 0..200 {
+        let mut model = Model::new(4, seed);
+        model.create("a");
+        model.create("b");
+        for _ in 0..model.random(20) {
+            let me = node(1 + model.random(4));
+            model.round(me);
+        }
+        let leaving = node(1 + model.random(4));
+        let is_dead = model.random(2) == 0;
+        if is_dead {
+            model.open.remove(&leaving);
+            model.leaders.retain(|_, leader| *leader != leaving);
+        }
+        execute(&mut model.recorded, &SystemCommand::MarkLeaving { id: leaving });
+        model.settle();
+        assert!(model.recorded.removed.contains(&leaving), "seed {seed}: {:?}", model.recorded.nodes);
+        let left: BTreeSet<NodeId> = (1..=4).map(node).filter(|node| *node != leaving).collect();
+        assert!(model.members.values().all(|members| *members == left), "seed {seed}: {:?}", model.members);
+        assert!(!model.leaders.values().any(|leader| *leader == leaving), "seed {seed}");
+        // Another takes its place.
+        execute(&mut model.recorded, &SystemCommand::PutNode { node: node_record(5) });
+        model.open.insert(node(5), BTreeMap::from([(GroupId::SYSTEM, 9)]));
+        model.settle();
+        assert!(model.members.values().all(|members| members.len() == 4), "seed {seed}: {:?}", model.members);
+    }
+}
+
+#[test]
+fn a_member_goes_only_when_it_is_recorded_and_a_majority_of_the_others_answers() {
+    let mut recorded = Model::new(3, 0).recorded;
+    recorded.databases.clear();
+    let all: BTreeSet<NodeId> = (1..=3).map(node).collect();
+    let system = |answering: &[u64]| {
+        let local = LocalGroup {
+            initialized: true,
+            leads: true,
+            leader: Some(node(1)),
+            voters: all.clone(),
+            caught_up: all.clone(),
+            answering: answering.iter().copied().map(node).collect(),
+            ..LocalGroup::default()
+        };
+        BTreeMap::from([(GroupId::SYSTEM, local)])
+    };
+    // Records that are old, as after a change of leaders, remove nobody.
+    let mut old = recorded.clone();
+    old.nodes.remove(&node(3));
+    assert_eq!(plan(node(1), &old, &system(&[1, 2, 3]), Balance::Wait), []);
+    execute(&mut recorded, &SystemCommand::MarkLeaving { id: node(3) });
+    let removal = Action::RemoveMember { group: GroupId::SYSTEM, node: node(3) };
+    assert_eq!(plan(node(1), &recorded, &system(&[1, 2]), Balance::Wait), [removal]);
+    // Node 2 would be half of those that are left.
+    assert_eq!(plan(node(1), &recorded, &system(&[1, 3]), Balance::Wait), []);
+    // A leader hands over to one that stays.
+    let mut own = recorded.clone();
+    execute(&mut own, &SystemCommand::MarkLeaving { id: node(1) });
+    let hand_over = Action::HandOver { group: GroupId::SYSTEM, to: vec![node(2)] };
+    assert_eq!(plan(node(1), &own, &system(&[1, 2, 3]), Balance::Wait), [hand_over]);
+}
+
+#[test]
 fn a_group_without_a_record_goes_only_when_its_number_was_given_out() {
     let model = Model::new(3, 0);
     let local = LocalGroup { initialized: true, ..LocalGroup::default() };
@@ -261,15 +348,17 @@ fn leaders_move_only_when_that_evens_them_out() {
         ..LocalGroup::default()
     };
     let two = BTreeMap::from([(GroupId::new(1), group(1)), (GroupId::new(2), group(2))]);
-    assert_eq!(plan_balance(node(1), &two), None);
+    assert_eq!(plan_balance(node(1), &two, &BTreeSet::new()), None);
     let lopsided = BTreeMap::from([
         (GroupId::new(1), group(1)),
         (GroupId::new(2), group(1)),
         (GroupId::new(3), group(2)),
     ]);
     let expected = Action::Transfer { group: GroupId::new(1), to: node(3) };
-    assert_eq!(plan_balance(node(1), &lopsided), Some(expected));
+    assert_eq!(plan_balance(node(1), &lopsided, &BTreeSet::new()), Some(expected));
+    let leaving = BTreeSet::from([node(3)]);
+    assert_eq!(plan_balance(node(1), &lopsided, &leaving), None);
     let mut unknown = lopsided;
     unknown.insert(GroupId::new(4), LocalGroup { leader: None, ..group(2) });
-    assert_eq!(plan_balance(node(1), &unknown), None);
+    assert_eq!(plan_balance(node(1), &unknown, &BTreeSet::new()), None);
 }

@@ -57,6 +57,12 @@ impl Replicas {
         }
     }
 
+    /// Where a node was recorded, which is no member any more and is not spoken to from now on.
+    pub(crate) fn forget(&self, node: NodeId) -> Option<String> {
+        self.peers.forget(node);
+        self.recorded.lock().remove(&node)
+    }
+
     /// Uses the address in a node's record, if the record is new or has changed.
     pub(crate) fn note_recorded_address(&self, node: NodeId, address: &str) {
         let mut recorded = self.recorded.lock();
@@ -129,6 +135,10 @@ impl Replicas {
         Ok(self.get(group)?.promote(node).await?)
     }
 
+    pub(crate) async fn remove_member(&self, group: GroupId, node: NodeId) -> Result<(), NodeError> {
+        Ok(self.get(group)?.remove(node).await?)
+    }
+
     pub(crate) async fn transfer(&self, group: GroupId, to: NodeId) -> Result<(), NodeError> {
         Ok(self.get(group)?.transfer_leader(to).await?)
     }
@@ -157,6 +167,7 @@ impl Replicas {
                 learners: status.learners,
                 members_changing: status.members_changing,
                 diverged: group.agreement().health == Health::Diverged,
+                answering: status.answering.into_iter().chain([self.me]).collect(),
                 caught_up,
             };
             (group.id(), local)

@@ -12,7 +12,7 @@ use rustydb_proto::v1::admin_server::AdminServer;
 use rustydb_sql::exec::WorkMemory;
 use rustydb_sql::exec::sweep;
 use rustydb_sql::gateway::cluster::ClusterPort;
-use rustydb_storage::log::LogPlace;
+use rustydb_storage::log::{LogPlace, Past};
 use rustydb_types::ids::{GroupId, NodeId};
 use tokio::net::TcpListener;
 
@@ -22,7 +22,7 @@ use super::databases::Databases;
 use super::reconcile::LocalGroup;
 use super::replicas::Replicas;
 use super::system::SystemView;
-use super::{Environments, Inner, Listeners, Node, NodeError, act, front, http, membership, tls};
+use super::{Environments, Inner, Listeners, Node, NodeError, act, front, http, membership, removal, tls};
 use crate::config::{Config, LogConfig, RaftConfig};
 use crate::identity::DataFolder;
 use crate::memory::{self, MemoryPlan};
@@ -93,7 +93,9 @@ pub(super) async fn start(
             |error| NodeError::Fatal { reason: format!("the groups in {}: {error}", folder.dir().display()) };
         let groups = if has_peers { databases.on_disk().map_err(unread)? } else { Vec::new() };
         let (place, config) = (Arc::clone(&place), log_config(&config.log, &memory));
-        env.blocking(move || place.open(config, groups)).await?
+        // Whoever belongs to a cluster had opened a log before.
+        let past = if folder.cluster_id().is_some() { Past::HadLog } else { Past::Unknown };
+        env.blocking(move || place.open(config, past, groups)).await?
     };
     let tasks = Arc::new(TaskGroup::new(&env));
     let sql_tasks = TaskGroup::new(&sql);
@@ -108,6 +110,7 @@ pub(super) async fn start(
         transport: Arc::new(peers.clone()),
         machines: databases.clone(),
         node: me,
+        peers: addresses.all().into_iter().map(|(node, _)| node).filter(|node| *node != me).collect(),
     });
     peers.deliver_to(Arc::new(groups.clone()));
     let inner = Arc::new(Inner {
@@ -130,6 +133,8 @@ pub(super) async fn start(
         clients: Mutex::default(),
         refused_by: Mutex::default(),
         executing: tokio::sync::Mutex::default(),
+        removing: tokio::sync::Mutex::default(),
+        dismissed: Signal::default(),
         wake: tokio::sync::Notify::new(),
         stopping: Signal::default(),
         config: config.clone(),
@@ -165,7 +170,8 @@ pub(super) async fn start(
         }
     });
     // Nodes that start together can answer each other by now.
-    membership::refuse_foreign_data(&inner, &config).await?;
+    let foreign = membership::refuse_foreign_data(&inner, &config);
+    futures_util::future::try_join(foreign, removal::refuse_removed(&inner, &config)).await?;
     tasks.spawn("system view", Arc::clone(&inner).keep_system_view());
     tasks.spawn("reconcile", act::run(Arc::clone(&inner)));
     tasks.spawn("admission", membership::ask_for_admission(Arc::clone(&inner), config.clone()));

@@ -226,6 +226,7 @@ impl Inner {
                 interconnect_address: node.interconnect_address.clone(),
                 http_address: node.http_address.clone(),
                 role: if votes { "voter" } else { "learner" }.to_owned(),
+                leaving: node.leaving,
             }
         });
         let databases = recorded.databases.values().map(|database| DatabaseInfo {
@@ -245,6 +246,7 @@ impl Inner {
             members: members.collect(),
             databases: databases.collect(),
             answered_by: self.me.get(),
+            removed: recorded.removed.iter().map(|node| node.get()).collect(),
         })
     }
 }

@@ -18,6 +18,9 @@ use crate::error::{SqlError, SqlState};
 use crate::plan::{Aggregate, ColumnInfo, Node, SortKey, TableFunction};
 use crate::scalar::Expr;
 
+/// Most entries of a select list, as in PostgreSQL.
+const TARGETS_MAX: usize = 1664;
+
 /// A bound SELECT.
 #[derive(Debug)]
 pub(crate) struct SelectParts {
@@ -207,6 +210,13 @@ impl Binder<'_> {
         place: &dyn Resolve,
         scope: &Scope<'_>,
     ) -> Result<Vec<OutputItem>, SqlError> {
+        let too_many = || {
+            let message = format!("target lists can have at most {TARGETS_MAX} entries");
+            SqlError::new(SqlState::TOO_MANY_COLUMNS, message)
+        };
+        if projection.len() > TARGETS_MAX {
+            return Err(too_many());
+        }
         let mut items = Vec::with_capacity(projection.len());
         for item in projection {
             match item {
@@ -238,7 +248,7 @@ impl Binder<'_> {
                 _ => return Err(unsupported("this select list item")),
             }
         }
-        Ok(items)
+        if items.len() > TARGETS_MAX { Err(too_many()) } else { Ok(items) }
     }
 
     fn star_item(

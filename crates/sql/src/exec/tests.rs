@@ -307,6 +307,15 @@ fn what_was_dropped_is_swept_in_steps_and_nothing_else() {
 }
 
 #[test]
+fn a_select_list_has_at_most_1664_entries() {
+    let of = |count: usize| format!("SELECT count(*) FROM (SELECT 1{}) AS t", ", 1".repeat(count - 1));
+    // By name and by a star.
+    let starred = format!("SELECT a.*, a.* FROM (SELECT 1{}) AS a", ", 1".repeat(832));
+    let refused = "54011 target lists can have at most 1664 entries";
+    script(&[(&of(1664), "1"), (&of(1665), refused), (&starred, refused)]);
+}
+
+#[test]
 fn queries_without_tables() {
     script(&[
         ("SELECT 1", "1"),

@@ -10,8 +10,8 @@ use rustydb_types::ids::{DatabaseId, GroupId, NodeId, Oid};
 use serde::{Deserialize, Serialize};
 
 use super::record::{
-    COUNTERS, DATABASES, DatabaseRecord, DatabaseState, NODES, NodeRecord, ROLES, RoleRecord, SETTINGS,
-    SystemSnapshot,
+    COUNTERS, DATABASES, DatabaseRecord, DatabaseState, NODES, NodeRecord, REMOVED, ROLES, RemovedRecord,
+    RoleRecord, SETTINGS, SystemSnapshot,
 };
 use crate::catalog::descriptor::{DescriptorError, encode};
 use crate::catalog::snapshot::BOOTSTRAP_ROLE;
@@ -57,7 +57,7 @@ pub enum SystemCommand {
         name: String,
         /// Role that will own it.
         owner: Oid,
-        /// Nodes that will hold it.
+        /// Nodes that will hold it, but for those that are being removed, of which the caller may not know yet.
         replicas: Vec<NodeId>,
     },
     /// Records that the group of a database being created serves.
@@ -86,7 +86,7 @@ pub enum SystemCommand {
     SetReplicas {
         /// Which database.
         id: DatabaseId,
-        /// Nodes that hold it from now on.
+        /// Nodes that hold it from now on, as for [`SystemCommand::CreateDatabase`].
         replicas: Vec<NodeId>,
     },
     /// Creates a role.
@@ -108,12 +108,17 @@ pub enum SystemCommand {
         /// Name of the role.
         name: String,
     },
-    /// Adds a node or changes what is known of it.
+    /// Adds a node or changes what is known of it. Whether it is leaving stays as it is.
     PutNode {
         /// The node.
         node: NodeRecord,
     },
-    /// Removes a node.
+    /// Begins to remove a node: from now on no group is to keep it. Repeating it changes nothing.
+    MarkLeaving {
+        /// Which node.
+        id: NodeId,
+    },
+    /// Ends the removal of a node that no group has any more. Repeating it changes nothing.
     RemoveNode {
         /// Which node.
         id: NodeId,
@@ -168,6 +173,18 @@ pub enum SystemError {
     /// 42704.
     #[error("node {0} does not exist")]
     NoNode(NodeId),
+    /// 55000.
+    #[error(
+        "node {0} was removed from this cluster: give it an unused node.id and an empty data folder, and add it as a \
+         new node"
+    )]
+    NodeRemoved(NodeId),
+    /// 55000.
+    #[error("node {0} is not marked as leaving")]
+    NodeStays(NodeId),
+    /// 2BP01.
+    #[error("node {0} is the last one that is not being removed")]
+    LastNode(NodeId),
     /// 2BP01.
     #[error("node {node} still holds a replica of database \"{database}\"")]
     NodeHoldsReplica {
@@ -192,7 +209,11 @@ impl SystemError {
             Self::TooManyDatabases => "53400",
             Self::RoleExists(_) => "42710",
             Self::NoRole(_) | Self::NoNode(_) => "42704",
-            Self::RoleOwnsDatabase { .. } | Self::RoleRequired(_) | Self::NodeHoldsReplica { .. } => "2BP01",
+            Self::NodeRemoved(_) | Self::NodeStays(_) => "55000",
+            Self::RoleOwnsDatabase { .. }
+            | Self::RoleRequired(_)
+            | Self::LastNode(_)
+            | Self::NodeHoldsReplica { .. } => "2BP01",
             Self::Record(_) => "XX001",
         }
     }
@@ -225,6 +246,10 @@ fn role_key(oid: Oid) -> Vec<u8> {
 
 fn node_key(id: NodeId) -> Vec<u8> {
     [&[NODES][..], &id.get().to_be_bytes()].concat()
+}
+
+fn removed_key(id: NodeId) -> Vec<u8> {
+    [&[REMOVED][..], &id.get().to_be_bytes()].concat()
 }
 
 fn setting_key(name: &str) -> Vec<u8> {
@@ -278,7 +303,7 @@ impl SystemCommand {
                     group: GroupId::new(counters.next_group),
                     state: DatabaseState::Creating,
                     owner: *owner,
-                    replicas: replicas.clone(),
+                    replicas: without_parting(now, replicas),
                 };
                 counters.next_oid += 1;
                 counters.next_group += 1;
@@ -320,22 +345,14 @@ impl SystemCommand {
             }
             Self::SetReplicas { id, replicas } => {
                 let mut record = database_by_id(now, *id)?;
-                record.replicas.clone_from(replicas);
+                record.replicas = without_parting(now, replicas);
                 changes.put(database_key(*id), &record)?;
             }
             Self::CreateRole { .. } | Self::AlterRole { .. } | Self::DropRole { .. } => {
                 self.decide_role(now, &mut changes)?;
             }
-            Self::PutNode { node } => changes.put(node_key(node.id), node)?,
-            Self::RemoveNode { id } => {
-                if !now.nodes.contains_key(id) {
-                    return Err(SystemError::NoNode(*id));
-                }
-                if let Some(database) = now.databases.values().find(|database| database.replicas.contains(id))
-                {
-                    return Err(SystemError::NodeHoldsReplica { node: *id, database: database.name.clone() });
-                }
-                changes.delete(node_key(*id));
+            Self::PutNode { .. } | Self::MarkLeaving { .. } | Self::RemoveNode { .. } => {
+                self.decide_node(now, &mut changes)?;
             }
             Self::SetSetting { name, value } => match value {
                 Some(value) => changes.put(setting_key(name), &(name, value))?,
@@ -387,6 +404,43 @@ impl SystemCommand {
             _ => Ok(()),
         }
     }
+
+    fn decide_node(&self, now: &SystemSnapshot, changes: &mut Changes) -> Result<(), SystemError> {
+        match self {
+            Self::PutNode { node } if now.removed.contains(&node.id) => {
+                Err(SystemError::NodeRemoved(node.id))
+            }
+            Self::PutNode { node } => {
+                let leaving = now.nodes.get(&node.id).is_some_and(|present| present.leaving);
+                changes.put(node_key(node.id), &NodeRecord { leaving, ..node.clone() })
+            }
+            // What is done changes nothing when it is done again.
+            Self::MarkLeaving { id } | Self::RemoveNode { id } if now.removed.contains(id) => Ok(()),
+            Self::MarkLeaving { id } => {
+                let node = now.nodes.get(id).ok_or(SystemError::NoNode(*id))?;
+                if node.leaving {
+                    return Ok(());
+                }
+                if now.staying().all(|staying| staying == *id) {
+                    return Err(SystemError::LastNode(*id));
+                }
+                changes.put(node_key(*id), &NodeRecord { leaving: true, ..node.clone() })
+            }
+            Self::RemoveNode { id } => {
+                let node = now.nodes.get(id).ok_or(SystemError::NoNode(*id))?;
+                if !node.leaving {
+                    return Err(SystemError::NodeStays(*id));
+                }
+                if let Some(database) = now.databases.values().find(|database| database.replicas.contains(id))
+                {
+                    return Err(SystemError::NodeHoldsReplica { node: *id, database: database.name.clone() });
+                }
+                changes.delete(node_key(*id));
+                changes.put(removed_key(*id), &RemovedRecord { id: *id })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 fn bootstrap(
@@ -424,6 +478,11 @@ fn bootstrap(
     )?;
     counters.next_group += 1;
     changes.put(vec![COUNTERS], &counters)
+}
+
+fn without_parting(now: &SystemSnapshot, replicas: &[NodeId]) -> Vec<NodeId> {
+    let parting = now.parting();
+    replicas.iter().copied().filter(|node| !parting.contains(node)).collect()
 }
 
 fn new_role(oid: Oid, name: &str) -> RoleRecord {
@@ -470,6 +529,51 @@ mod tests {
             }
         }
         Ok(())
+    }
+
+    fn node(number: u64) -> NodeRecord {
+        NodeRecord {
+            id: NodeId::new(number),
+            name: format!("node-{number}"),
+            pg_address: String::new(),
+            interconnect_address: String::new(),
+            http_address: String::new(),
+            release: String::new(),
+            labels: BTreeMap::new(),
+            leaving: false,
+        }
+    }
+
+    #[test]
+    fn a_node_leaves_once_and_for_ever() {
+        let (one, two) = (NodeId::new(1), NodeId::new(2));
+        let mut now = bootstrapped();
+        for number in [1, 2] {
+            run(&mut now, &SystemCommand::PutNode { node: node(number) }).unwrap();
+        }
+        let database = now.database_named("postgres").unwrap().id;
+        run(&mut now, &SystemCommand::SetReplicas { id: database, replicas: vec![one, two] }).unwrap();
+        let (mark, remove) = (SystemCommand::MarkLeaving { id: two }, SystemCommand::RemoveNode { id: two });
+        assert!(matches!(run(&mut now, &remove), Err(SystemError::NodeStays(_))));
+        run(&mut now, &mark).unwrap();
+        assert!(mark.decide(&now).unwrap().is_empty(), "marking again changes nothing");
+        // Its own record, which it writes at every start, does not take the mark away.
+        run(&mut now, &SystemCommand::PutNode { node: node(2) }).unwrap();
+        assert_eq!((now.staying().collect(), now.parting()), (vec![one], [two].into()));
+        let last = SystemCommand::MarkLeaving { id: one };
+        assert_eq!(run(&mut now, &last).unwrap_err().sqlstate(), "2BP01");
+        assert!(matches!(run(&mut now, &remove), Err(SystemError::NodeHoldsReplica { .. })));
+        // Whoever asks has not heard of the mark yet.
+        run(&mut now, &SystemCommand::SetReplicas { id: database, replicas: vec![one, two] }).unwrap();
+        run(&mut now, &remove).unwrap();
+        assert!(!now.nodes.contains_key(&two) && now.removed.contains(&two));
+        for again in [&mark, &remove] {
+            assert!(again.decide(&now).unwrap().is_empty(), "{again:?}");
+        }
+        let back = SystemCommand::PutNode { node: node(2) };
+        assert_eq!(run(&mut now, &back).unwrap_err().sqlstate(), "55000");
+        let unknown = SystemCommand::MarkLeaving { id: NodeId::new(9) };
+        assert!(matches!(run(&mut now, &unknown), Err(SystemError::NoNode(_))));
     }
 
     fn bootstrapped() -> SystemSnapshot {

@@ -17,5 +17,5 @@
 pub mod command;
 pub mod record;
 
-pub use command::{RoleChange, SystemCommand};
+pub use command::{RoleChange, SystemCommand, SystemError};
 pub use record::{Counters, DatabaseRecord, DatabaseState, NodeRecord, RoleRecord, SystemSnapshot};

@@ -1,6 +1,6 @@
 //! Records of the system group and the view that a node keeps of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustydb_types::ids::{DatabaseId, GroupId, NodeId, Oid};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,8 @@ pub(crate) const ROLES: u8 = 0x03;
 pub(crate) const NODES: u8 = 0x04;
 /// First byte of the keys of settings.
 pub(crate) const SETTINGS: u8 = 0x05;
+/// First byte of the keys of nodes that were removed.
+pub(crate) const REMOVED: u8 = 0x06;
 
 /// What is given out once and never again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +111,16 @@ pub struct NodeRecord {
     /// Free labels, such as a zone.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Whether it is being removed. Nothing takes that back: a node that left may not come again under its number.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
+}
+
+/// A node that was removed: its number is not given out again, since what it had promised is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RemovedRecord {
+    /// Its number.
+    pub(crate) id: NodeId,
 }
 
 /// Everything the system group says at one moment, as a node read it from its own replica.
@@ -120,6 +132,8 @@ pub struct SystemSnapshot {
     pub roles: BTreeMap<Oid, RoleRecord>,
     /// By number.
     pub nodes: BTreeMap<NodeId, NodeRecord>,
+    /// Nodes that were members once.
+    pub removed: BTreeSet<NodeId>,
     /// By name.
     pub settings: BTreeMap<String, String>,
     /// What was given out.
@@ -137,6 +151,18 @@ impl SystemSnapshot {
     #[must_use]
     pub fn role_named(&self, name: &str) -> Option<&RoleRecord> {
         self.roles.values().find(|role| role.name == name)
+    }
+
+    /// The nodes that are to hold replicas, in order of their numbers: all but those that are being removed.
+    pub fn staying(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes.values().filter(|node| !node.leaving).map(|node| node.id)
+    }
+
+    /// The nodes that no group is to keep: those that are being removed, and those that were.
+    #[must_use]
+    pub fn parting(&self) -> BTreeSet<NodeId> {
+        let leaving = self.nodes.values().filter(|node| node.leaving).map(|node| node.id);
+        leaving.chain(self.removed.iter().copied()).collect()
     }
 
     /// Takes in one stored row.
@@ -161,6 +187,10 @@ impl SystemSnapshot {
             Some(&SETTINGS) => {
                 let (name, setting): (String, String) = decode(value)?;
                 self.settings.insert(name, setting);
+            }
+            Some(&REMOVED) => {
+                let record: RemovedRecord = decode(value)?;
+                self.removed.insert(record.id);
             }
             _ => {}
         }

@@ -25,17 +25,15 @@ pub fn dump(env: &Env, file: &Path) -> Result<Vec<String>, LogError> {
         "segment {} salt {:016x} size {} previous-end {}",
         header.id.0, header.salt, header.size_bytes, header.previous_end
     )];
-    let end = segment::walk(&bytes, header.seed(), |offset, frame| {
+    let walked = segment::walk(&bytes, header.seed(), |offset, frame| {
         let group = record::group_of(&frame);
         lines.push(format!("{offset:>10} batch {:<10} group {group:<6} {}", frame.batch, describe(&frame)));
         Ok::<(), LogError>(())
     })?;
-    lines.push(match segment::classify(&bytes, header.seed(), end) {
+    lines.push(match segment::classify(&bytes, header.seed(), walked) {
         SegmentEnd::Clean { end } => format!("{end:>10} end"),
         SegmentEnd::Torn { end, .. } => format!("{end:>10} end, old or torn bytes behind it"),
-        SegmentEnd::Corrupt { offset, later } => {
-            format!("{offset:>10} CORRUPT: a frame of a later batch follows at {later}")
-        }
+        SegmentEnd::Corrupt { offset, proof } => format!("{offset:>10} CORRUPT: {proof}"),
     });
     Ok(lines)
 }

@@ -45,6 +45,15 @@ pub enum LogError {
         /// What was found.
         detail: String,
     },
+    /// There is no log where there was one, and with it all votes are lost.
+    #[error(
+        "log: {path:?} is empty, and this node has had a log there: its votes are lost; put the data folder back \
+         as it was, or give the node an empty one and an unused node.id, and add it as a new node"
+    )]
+    Gone {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A file of a format that this version does not read.
     #[error("log: file {path:?} has format version {found}, this program reads {supported}")]
     UnknownFormat {
@@ -124,6 +133,7 @@ impl LogError {
             Self::Io { .. }
             | Self::Poisoned { .. }
             | Self::Corrupt { .. }
+            | Self::Gone { .. }
             | Self::UnknownFormat { .. }
             | Self::Locked { .. }
             | Self::InvalidConfig { .. }

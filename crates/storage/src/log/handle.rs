@@ -1,6 +1,7 @@
 //! The log as its users see it.
 
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::frame;
 use super::group::{Cached, GroupState, Location};
 use super::queue::{OpenSegment, Request, Shared};
 use super::record::{ENTRY_PREFIX_BYTES, Record};
+use super::segment::SegmentId;
 use super::{recovery, space, writer};
 
 /// Called once with the result, on the log thread: keep it short, hand work on to a task.
@@ -86,6 +88,18 @@ impl fmt::Debug for Log {
 }
 
 impl Log {
+    /// Whether a folder has a log in it, whatever it is like.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub(super) fn is_in(env: &Env, dir: &Path) -> Result<bool, LogError> {
+        match env.disk().list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(LogError::io(dir, error)),
+            Ok(paths) => Ok(paths.iter().any(|path| SegmentId::of_path(path).is_some())),
+        }
+    }
+
     /// Opens the log in a folder, creating it if absent, and recovers what it holds. Blocks while reading.
     ///
     /// # Errors

@@ -15,8 +15,10 @@
 //! - Submissions of all groups are written in one order, and completed in that order, after the `fdatasync` that
 //!   covers them. So a vote and the entries around it never change places.
 //! - Frames written between two syncs form a batch and name its start. A bad frame that is followed by a frame of
-//!   a later batch had been synced: that is corruption and the log refuses to open. A bad frame followed by none
-//!   is a torn tail, and what follows it had never been acknowledged.
+//!   a later batch had been synced, and one that a single changed bit makes valid was written whole: that is
+//!   corruption and the log refuses to open. Any other bad frame is a torn tail, and what follows it had never been
+//!   acknowledged.
+//! - Behind an end that was not clean nothing is written: the next segment says where it is.
 //! - Every segment opens with a checkpoint of what all groups were at that point, so the segments before it are
 //!   needed only for entries that are not purged.
 //! - A segment is retired when no group has an entry in it or before it, and only after the purge that says so is
@@ -39,6 +41,7 @@ mod record;
 mod recovery;
 mod segment;
 mod space;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -47,4 +50,4 @@ pub use config::LogConfig;
 pub use dump::dump;
 pub use error::{LogError, LogErrorKind};
 pub use handle::{Completion, GroupLog, GroupLogState, Log, LogEntry, LogStats};
-pub use place::LogPlace;
+pub use place::{LogPlace, Past};

@@ -11,13 +11,18 @@
 //! means for a group is consensus's business: it takes no part in elections until it has again what it may have
 //! promised.
 //!
+//! A log of which nothing is left where there was one is lost likewise, and so is one when nobody can say which folder
+//! it is in: `LOG` cannot be read, or is gone although another folder than the first was begun. An old folder may be
+//! sound and yet lack what was promised since.
+//!
 //! `LOG` is text: `folder NAME`, a line `mending GROUP` for each such group, and `sum CRC-32` of what is before.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use rustydb_env::{Env, OpenMode};
+use rustydb_env::{Disk, Env, OpenMode};
 use rustydb_types::ids::GroupId;
 
 use super::config::LogConfig;
@@ -36,36 +41,46 @@ struct Place {
     mending: BTreeSet<GroupId>,
 }
 
+/// Whether there must be a log already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Past {
+    /// The node may never have had one.
+    Unknown,
+    /// The node has had one: it belongs to a cluster.
+    HadLog,
+}
+
 /// Where the log of a node is. One per data folder.
 pub struct LogPlace {
     env: Env,
     data: PathBuf,
     place: Mutex<Place>,
+    /// Why nobody can say which folder it is in.
+    unknown: Option<String>,
 }
 
 impl LogPlace {
-    /// Reads it from a data folder; the first folder where nothing is written.
+    /// Reads it from a data folder; the first folder where nothing is written. What is written and cannot be read is
+    /// told by [`LogPlace::open`].
     ///
     /// # Errors
-    /// [`LogError::Corrupt`] when what is written cannot be read, [`LogError::Io`].
+    /// [`LogError::Io`].
     pub fn load(env: &Env, data: &Path) -> Result<LogPlace, LogError> {
         let path = data.join(FILE);
-        let at_path = |error| LogError::io(&path, error);
         let disk = env.disk();
-        let place = if disk.exists(&path).map_err(at_path)? {
-            let file = disk.open(&path, OpenMode::Read).map_err(at_path)?;
-            let size = file.len().map_err(at_path)?.min(SIZE_MAX);
-            let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-            file.read_at(0, &mut bytes).map_err(at_path)?;
-            decode(&bytes).ok_or_else(|| LogError::Corrupt {
-                path: path.clone(),
-                offset: 0,
-                detail: "it does not name the folder of the log".to_owned(),
-            })?
+        let first = Place { folder: FIRST.to_owned(), mending: BTreeSet::new() };
+        let (place, unknown) = if disk.exists(&path).map_err(|error| LogError::io(&path, error))? {
+            match read(&**disk, &path) {
+                Ok(Some(place)) => (place, None),
+                Ok(None) => (first, Some("it does not name the folder of the log".to_owned())),
+                Err(error) => (first, Some(format!("it cannot be read: {error}"))),
+            }
         } else {
-            Place { folder: FIRST.to_owned(), mending: BTreeSet::new() }
+            let begun = folders(&**disk, data)?.into_iter().find(|folder| folder != FIRST);
+            let unknown = begun.map(|begun| format!("it is gone, and {begun} was begun"));
+            (first, unknown)
         };
-        Ok(LogPlace { env: env.clone(), data: data.to_owned(), place: Mutex::new(place) })
+        Ok(LogPlace { env: env.clone(), data: data.to_owned(), place: Mutex::new(place), unknown })
     }
 
     /// The folder in use.
@@ -74,19 +89,19 @@ impl LogPlace {
         self.data.join(&self.place.lock().folder)
     }
 
-    /// Opens the log. If it is damaged and there are `groups`, it is left as it is, a new one is begun, and all of them
-    /// are to be mended. Blocks for the disk.
+    /// Opens the log. If it is damaged or lost and there are `groups`, what is there of it stays as it is, a new one is
+    /// begun, and all of them are to be mended. Blocks for the disk.
     ///
     /// # Errors
-    /// As [`Log::open`].
+    /// [`LogError::Gone`] when there is no log where there was one; as [`Log::open`].
     pub fn open(
         &self,
         config: LogConfig,
+        past: Past,
         groups: impl IntoIterator<Item = GroupId>,
     ) -> Result<Log, LogError> {
-        let folder = self.folder();
-        let error = match Log::open(&self.env, &folder, config) {
-            Err(error @ LogError::Corrupt { .. }) => error,
+        let error = match self.open_present(config, past) {
+            Err(error @ (LogError::Corrupt { .. } | LogError::Gone { .. })) => error,
             opened => return opened,
         };
         let mut mending = self.place.lock().mending.clone();
@@ -95,11 +110,23 @@ impl LogPlace {
             return Err(error);
         }
         let folder = self.unused()?;
-        tracing::error!(%error, begun = folder, "the log is damaged; it stays as it is, and what it had comes from the other nodes");
+        tracing::error!(%error, begun = folder, "the log is damaged or lost; what is left stays as it is, and what it had comes from the other nodes");
         let new = Place { folder, mending };
         self.write(&new)?;
         *self.place.lock() = new;
         Log::open(&self.env, &self.folder(), config)
+    }
+
+    fn open_present(&self, config: LogConfig, past: Past) -> Result<Log, LogError> {
+        if let Some(detail) = &self.unknown {
+            let (path, detail) = (self.data.join(FILE), detail.clone());
+            return Err(LogError::Corrupt { path, offset: 0, detail });
+        }
+        let folder = self.folder();
+        if past == Past::HadLog && !Log::is_in(&self.env, &folder)? {
+            return Err(LogError::Gone { path: folder });
+        }
+        Log::open(&self.env, &folder, config)
     }
 
     /// Whether a group has not got back what it may have lost.
@@ -112,6 +139,20 @@ impl LogPlace {
     #[must_use]
     pub fn mending(&self) -> BTreeSet<GroupId> {
         self.place.lock().mending.clone()
+    }
+
+    /// A group has lost what it had in the log, though the log is sound; durable at return. Blocks for the disk.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]: it does not count as unmended.
+    pub fn lost(&self, group: GroupId) -> Result<(), LogError> {
+        let mut place = self.place.lock();
+        let mut new = place.clone();
+        if new.mending.insert(group) {
+            self.write(&new)?;
+            *place = new;
+        }
+        Ok(())
     }
 
     /// A group has, or is no more; durable at return. Blocks for the disk.
@@ -129,16 +170,12 @@ impl LogPlace {
         Ok(())
     }
 
-    /// A name that no folder has.
+    /// A name behind those of all folders, so that none was ever used before.
     fn unused(&self) -> Result<String, LogError> {
-        let mut number = 1_u64;
-        loop {
-            let (name, path) = (format!("{FIRST}-{number}"), self.data.join(format!("{FIRST}-{number}")));
-            if !self.env.disk().exists(&path).map_err(|error| LogError::io(&path, error))? {
-                return Ok(name);
-            }
-            number += 1;
-        }
+        let number = |folder: &String| folder.strip_prefix(FIRST)?.strip_prefix('-')?.parse::<u64>().ok();
+        let folders = folders(&**self.env.disk(), &self.data)?;
+        let last = folders.iter().chain([&self.place.lock().folder]).filter_map(number).max();
+        Ok(format!("{FIRST}-{}", last.unwrap_or(0).saturating_add(1)))
     }
 
     fn write(&self, new: &Place) -> Result<(), LogError> {
@@ -154,6 +191,33 @@ impl LogPlace {
         };
         write().map_err(|error| LogError::io(&path, error))
     }
+}
+
+/// What a file says; [`None`] when it is not what was written.
+fn read(disk: &dyn Disk, path: &Path) -> io::Result<Option<Place>> {
+    let file = disk.open(path, OpenMode::Read)?;
+    let size = file.len()?.min(SIZE_MAX);
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+    file.read_at(0, &mut bytes)?;
+    Ok(decode(&bytes))
+}
+
+/// The folders of logs in a data folder.
+fn folders(disk: &dyn Disk, data: &Path) -> Result<Vec<String>, LogError> {
+    let paths = match disk.list(data) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        paths => paths.map_err(|error| LogError::io(data, error))?,
+    };
+    let name = |path: PathBuf| Some(path.file_name()?.to_str()?.to_owned());
+    let is_log = |name: &String| {
+        let rest = name.strip_prefix(FIRST);
+        rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(is_number))
+    };
+    Ok(paths.into_iter().filter_map(name).filter(is_log).collect())
+}
+
+fn is_number(text: &str) -> bool {
+    text.parse::<u64>().is_ok()
 }
 
 fn encode(place: &Place) -> String {
@@ -235,7 +299,7 @@ mod tests {
         let (group, other) = (GroupId::new(2), GroupId::new(3));
         let segment = data.path().join("log/0000000000000001.log");
         let begin = || LogPlace::load(&env, data.path()).unwrap();
-        let log = begin().open(config(), []).unwrap();
+        let log = begin().open(config(), Past::Unknown, []).unwrap();
         for index in 0..20 {
             let (done, written) = tokio::sync::oneshot::channel();
             let entry =
@@ -247,8 +311,11 @@ mod tests {
         let mut damaged = std::fs::read(&segment).unwrap();
         damaged[1000] ^= 8;
         std::fs::write(&segment, &damaged).unwrap();
-        assert!(matches!(begin().open(config(), []), Err(LogError::Corrupt { .. })), "nobody else has it");
-        let log = begin().open(config(), [group, other]).unwrap();
+        assert!(
+            matches!(begin().open(config(), Past::Unknown, []), Err(LogError::Corrupt { .. })),
+            "nobody else has it"
+        );
+        let log = begin().open(config(), Past::Unknown, [group, other]).unwrap();
         assert_eq!(log.groups(), []);
         log.close().await;
         assert_eq!(std::fs::read(&segment).unwrap(), damaged);
@@ -258,6 +325,58 @@ mod tests {
         place.mended(group).unwrap();
         assert_eq!(begin().mending(), [other].into());
         assert!(begin().folder().ends_with("log-1"));
-        begin().open(config(), []).unwrap().close().await;
+        begin().open(config(), Past::Unknown, []).unwrap().close().await;
+    }
+    async fn begun(env: &Env, data: &Path) {
+        let log = LogPlace::load(env, data).unwrap().open(config(), Past::Unknown, []).unwrap();
+        let (done, written) = tokio::sync::oneshot::channel();
+        let vote = bytes::Bytes::from_static(b"promised");
+        log.group(GroupId::new(2)).save_vote(vote, Box::new(move |result| drop(done.send(result))));
+        written.await.unwrap().unwrap();
+        log.close().await;
+    }
+
+    /// What is lost: the whole folder, what says which folder it is, or that it says so.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_log_that_is_gone_or_that_nobody_can_find_is_lost_and_not_begun_anew() {
+        type Loss = fn(&Path);
+        let losses: [(&str, Loss); 4] = [
+            ("log-1", |data| std::fs::remove_dir_all(data.join("log")).unwrap()),
+            ("log-1", |data| std::fs::write(data.join("LOG"), "folder log\nsum 00000000\n").unwrap()),
+            ("log-1", |data| std::fs::write(data.join("LOG"), [0xff; 40]).unwrap()),
+            ("log-8", |data| std::fs::create_dir(data.join("log-7")).unwrap()),
+        ];
+        for (folder, lose) in losses {
+            let (env, data) = (Env::os(), tempfile::tempdir().unwrap());
+            let group = GroupId::new(2);
+            begun(&env, data.path()).await;
+            lose(data.path());
+            let begin = || LogPlace::load(&env, data.path()).unwrap();
+            let refused = begin().open(config(), Past::HadLog, []);
+            assert!(
+                matches!(refused, Err(LogError::Corrupt { .. } | LogError::Gone { .. })),
+                "{folder}: {refused:?}"
+            );
+            let place = begin();
+            let log = place.open(config(), Past::HadLog, [group]).unwrap();
+            assert_eq!(log.group(group).state().vote, None);
+            assert!(place.is_mending(group) && place.folder().ends_with(folder), "{:?}", place.folder());
+            log.close().await;
+            let place = begin();
+            place.open(config(), Past::HadLog, []).unwrap().close().await;
+            assert!(place.is_mending(group) && place.folder().ends_with(folder), "{:?}", place.folder());
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_node_that_never_had_a_log_begins_one() {
+        let (env, data) = (Env::os(), tempfile::tempdir().unwrap());
+        begun(&env, data.path()).await;
+        let place = LogPlace::load(&env, data.path()).unwrap();
+        let log = place.open(config(), Past::HadLog, []).unwrap();
+        assert_eq!(log.groups(), [GroupId::new(2)]);
+        place.lost(GroupId::new(2)).unwrap();
+        assert!(LogPlace::load(&env, data.path()).unwrap().is_mending(GroupId::new(2)));
+        log.close().await;
     }
 }

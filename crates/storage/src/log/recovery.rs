@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rustydb_env::{Bug, Disk, Env, OpenMode};
@@ -18,10 +19,9 @@ use super::queue::{OpenSegment, Shared, State};
 use super::record::{self, Record};
 use super::segment::{self, SEGMENT_HEADER_BYTES, SegmentEnd, SegmentHeader, SegmentId};
 use super::space::{self, Spares};
-use super::writer::{self, Current, Writer};
+use super::tail::{self, Tail};
+use super::writer::{Current, Writer};
 
-/// The first segment of a new log is small, so that it can be zero-filled at once without a start being slow.
-const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
 /// The file whose lock says that a process uses the folder.
 const LOCK_FILE: &str = "LOCK";
 
@@ -60,22 +60,17 @@ pub(super) fn open(env: &Env, dir: &Path, config: LogConfig) -> Result<(Shared, 
     let (found, spares) = inspect(&**disk, dir, &config)?;
     let mut replay = Replay::default();
     let mut segments = BTreeMap::new();
-    let mut current = None;
+    let mut last = None;
     for (number, segment) in found.iter().enumerate() {
         let bytes = read_all(&**disk, segment)?;
         let next = found.get(number + 1);
-        let end = replay.segment(&bytes, segment, number == 0, next.map(|next| &next.header))?;
+        let (end, leftovers_end) =
+            replay.segment(&bytes, segment, number == 0, next.map(|next| &next.header))?;
         let file = disk.open(&segment.path, OpenMode::ReadWrite).map_err(at_dir)?;
         if next.is_none() {
-            let (end, leftovers_end) = end;
-            let written = if replay.is_closed { Written::Surely } else { Written::Perhaps };
-            repair(env, &segment.path, &*file, &bytes, (end, leftovers_end), written)?;
-            current = Some(Current {
-                header: segment.header,
-                path: segment.path.clone(),
-                file: std::sync::Arc::clone(&file),
-                end,
-            });
+            let (header, path) = (segment.header, segment.path.clone());
+            let current = Current { header, path, file: Arc::clone(&file), end };
+            last = Some(Tail { current, bytes, leftovers_end, is_closed: replay.is_closed });
         }
         let seed = segment.header.seed();
         let size_bytes = segment.header.size_bytes;
@@ -87,26 +82,28 @@ pub(super) fn open(env: &Env, dir: &Path, config: LogConfig) -> Result<(Shared, 
         let detail = format!("entries of group {group} lie in a segment before this one, which is missing");
         return Err(LogError::Corrupt { path, offset: 0, detail });
     }
-    let current = match current {
-        Some(current) => current,
-        None => {
-            let current = first_segment(env, dir, &config, &spares).map_err(at_dir)?;
-            segments.insert(current.header.id, current.open());
-            current
-        }
+    let is_unclean = last.as_ref().is_some_and(|last| !last.is_clean());
+    let current = match last {
+        Some(tail) => tail.go_on(env, dir, &config, &spares, &replay.ledger)?,
+        None => tail::first_segment(env, dir, &config, &spares).map_err(at_dir)?,
     };
+    segments.insert(current.header.id, current.open());
     let Replay { ledger, entries, .. } = replay;
-    let groups = rebuild(&ledger, entries);
+    let groups = rebuild(&ledger, entries).map_err(|group| LogError::Corrupt {
+        path: current.path.clone(),
+        offset: 0,
+        detail: format!("two ways to read the log of group {group} differ"),
+    })?;
     let state = State::new(groups, segments);
     let shared = Shared::new(env, dir.to_owned(), config, state, spares);
-    Ok((shared, Writer::new(current, ledger, lock)))
+    Ok((shared, Writer::new(current, ledger, lock, is_unclean)))
 }
 
-/// The groups as readers see them.
+/// The groups as readers see them; as an error a group whose entries are not those that its ledger tells of.
 fn rebuild(
     ledger: &Ledger,
     mut entries: BTreeMap<GroupId, VecDeque<(LogPosition, Location)>>,
-) -> BTreeMap<GroupId, GroupState> {
+) -> Result<BTreeMap<GroupId, GroupState>, GroupId> {
     let mut groups = BTreeMap::new();
     for (id, group) in &ledger.groups {
         let mut points = group.points.clone();
@@ -118,10 +115,12 @@ fn rebuild(
         for (position, location) in entries {
             state.recovered(position, location);
         }
-        assert_eq!(state.points.last, group.points.last, "two ways to replay the log of group {id} differ");
+        if state.points.last != group.points.last {
+            return Err(*id);
+        }
         groups.insert(*id, state);
     }
-    groups
+    Ok(groups)
 }
 
 /// Finds segments and spares, and removes spares that are of no use.
@@ -140,7 +139,7 @@ fn inspect(disk: &dyn Disk, dir: &Path, config: &LogConfig) -> Result<(Vec<Found
         if len < SEGMENT_HEADER_BYTES as u64 {
             return Err(corrupt("shorter than its header".to_owned()));
         }
-        file.read_at(0, &mut bytes).map_err(at_path)?;
+        file.read_at(0, &mut bytes).map_err(|error| unreadable(&path, &error))?;
         let header = SegmentHeader::decode(&path, &bytes)?;
         if len != header.size_bytes {
             return Err(corrupt(format!("{len} bytes long, its header says {}", header.size_bytes)));
@@ -180,51 +179,13 @@ fn read_all(disk: &dyn Disk, segment: &Found) -> Result<Vec<u8>, LogError> {
     let at_path = |error| LogError::io(&segment.path, error);
     let file = disk.open(&segment.path, OpenMode::Read).map_err(at_path)?;
     let mut bytes = vec![0u8; usize::try_from(segment.header.size_bytes).unwrap_or(0)];
-    file.read_at(0, &mut bytes).map_err(at_path)?;
+    file.read_at(0, &mut bytes).map_err(|error| unreadable(&segment.path, &error))?;
     Ok(bytes)
 }
 
-/// Whether the disk has what is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Written {
-    Surely,
-    /// After a sync that failed, the page cache may have it and count it as written: a second sync does nothing for it.
-    Perhaps,
-}
-
-/// Wipes what a crash left behind the end, and makes what is before it durable: a process that was killed may
-/// have left it in the page cache only, and the next batch will claim that it had been synced.
-fn repair(
-    env: &Env,
-    path: &Path,
-    file: &dyn rustydb_env::File,
-    bytes: &[u8],
-    (end, leftovers_end): (u64, u64),
-    written: Written,
-) -> Result<(), LogError> {
-    let at_path = |error| LogError::io(path, error);
-    if leftovers_end > end && !env.has_bug(Bug::TornTailKept) {
-        let count = usize::try_from(leftovers_end.min(bytes.len() as u64) - end).unwrap_or(0);
-        tracing::info!(?path, end, bytes = count, "log: torn tail of a crash removed");
-        file.write_at(end, &vec![0u8; count]).map_err(at_path)?;
-    }
-    if env.has_bug(Bug::RecoveryNotSynced) {
-        return Ok(());
-    }
-    if written == Written::Perhaps {
-        let whole = bytes.get(..usize::try_from(end).unwrap_or(usize::MAX)).unwrap_or_default();
-        file.write_at(0, whole).map_err(at_path)?;
-    }
-    file.sync_data().map_err(at_path)
-}
-
-/// Begins a log that has no segment yet.
-fn first_segment(env: &Env, dir: &Path, config: &LogConfig, spares: &Spares) -> io::Result<Current> {
-    let path = spares.new_path(dir);
-    let size_bytes = u64::from(config.segment_bytes).min(FIRST_SEGMENT_BYTES);
-    let file = space::create(&**env.disk(), &path, size_bytes)?;
-    space::fill_now(&*file, size_bytes)?;
-    writer::begin(env, dir, &path, SegmentId(1), 0, &Ledger::default())
+/// What the device does not give back is as damaged as what it gives back changed.
+fn unreadable(path: &Path, error: &io::Error) -> LogError {
+    LogError::Corrupt { path: path.to_owned(), offset: 0, detail: format!("it cannot be read: {error}") }
 }
 
 impl Replay {
@@ -240,7 +201,10 @@ impl Replay {
             |offset: u64, detail: String| LogError::Corrupt { path: segment.path.clone(), offset, detail };
         let seed = segment.header.seed();
         let mut checkpoint = Checkpoint { oldest, seen: 0, ended: false };
-        let end = segment::walk(bytes, seed, |offset, frame| {
+        // What a crash left behind the end that the next header names is no part of the log.
+        let limit = next.map_or(usize::MAX, |next| usize::try_from(next.previous_end).unwrap_or(usize::MAX));
+        let walked = bytes.get(..limit).unwrap_or(bytes);
+        let read = segment::walk(walked, seed, |offset, frame| {
             let record = Record::decode(&frame);
             let record =
                 record.ok_or_else(|| corrupt(offset, format!("unknown record kind {}", frame.kind)))?;
@@ -248,6 +212,7 @@ impl Replay {
             self.record(&mut checkpoint, record::group_of(&frame), record, location)
                 .map_err(|detail| corrupt(offset, detail))
         })?;
+        let end = read.end;
         if !checkpoint.ended {
             return Err(corrupt(end, "the checkpoint at its start is damaged".to_owned()));
         }
@@ -257,13 +222,10 @@ impl Replay {
                 let written = next.previous_end;
                 Err(corrupt(end, format!("a damaged frame; frames were written up to byte {written}")))
             }
-            None => match segment::classify(bytes, seed, end) {
+            None => match segment::classify(bytes, seed, read) {
                 SegmentEnd::Clean { end } => Ok((end, end)),
                 SegmentEnd::Torn { end, leftovers_end } => Ok((end, leftovers_end)),
-                SegmentEnd::Corrupt { offset, later } => Err(corrupt(
-                    offset,
-                    format!("a damaged frame with a later batch behind it, at byte {later}"),
-                )),
+                SegmentEnd::Corrupt { offset, proof } => Err(corrupt(offset, proof.to_string())),
             },
         }
     }

@@ -1,5 +1,6 @@
 //! A segment: a file of fixed size with a header and frames, and how its bytes are checked.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::error::LogError;
@@ -160,13 +161,43 @@ pub(super) enum SegmentEnd {
         /// No valid frame reaches beyond this.
         leftovers_end: u64,
     },
-    /// A bad frame with a frame of a later batch behind it: it had been synced.
+    /// A bad frame that no crash has made.
     Corrupt {
         /// Where the bad frame is.
         offset: u64,
-        /// Where the later one is.
-        later: u64,
+        /// How that is known.
+        proof: Proof,
     },
+}
+
+/// How a damaged frame is told from one that was torn by a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// A frame of a later batch lies behind it: it had been synced.
+    Later {
+        /// Where.
+        at: u64,
+    },
+    /// All of it is there but for one bit.
+    OneBit,
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Later { at } => write!(f, "a damaged frame with a later batch behind it, at byte {at}"),
+            Self::OneBit => write!(f, "a frame of which one bit has changed"),
+        }
+    }
+}
+
+/// Where the frames of a segment lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Walked {
+    /// Where no frame continues.
+    pub(super) end: u64,
+    /// Where the batch of the last frame begins.
+    batch: u64,
 }
 
 /// Walks the frames of a segment from the start, gives each to `visit`, and returns where no frame continues.
@@ -174,32 +205,38 @@ pub(super) fn walk<'a, E>(
     bytes: &'a [u8],
     seed: SegmentSeed,
     mut visit: impl FnMut(u64, Frame<'a>) -> Result<(), E>,
-) -> Result<u64, E> {
+) -> Result<Walked, E> {
     let mut offset = SEGMENT_HEADER_BYTES;
     let mut batch = SEGMENT_HEADER_BYTES as u64;
     while let Some(frame) = bytes.get(offset..).and_then(|rest| frame::decode(rest, seed, offset as u64)) {
         // A frame either continues the batch of the one before it or begins its own; anything else was left over
         // from before a crash and does not follow what is before it now.
         let own = u64::from(frame.batch);
-        if own != batch && own != offset as u64 {
+        if !continues(own, batch, offset as u64) {
             break;
         }
         batch = own;
         visit(offset as u64, frame)?;
         offset += frame.size;
     }
-    Ok(offset as u64)
+    Ok(Walked { end: offset as u64, batch })
 }
 
-/// What the bytes from `end` on mean, where no frame continues the log.
-pub(super) fn classify(bytes: &[u8], seed: SegmentSeed, end: u64) -> SegmentEnd {
+/// Whether a frame at `offset` that belongs to the batch `own` follows one of `batch`.
+const fn continues(own: u64, batch: u64, offset: u64) -> bool {
+    own == batch || own == offset
+}
+
+/// What the bytes mean from where no frame continues the log.
+pub(super) fn classify(bytes: &[u8], seed: SegmentSeed, Walked { end, batch }: Walked) -> SegmentEnd {
     let start = usize::try_from(end).unwrap_or(usize::MAX);
     let mut leftovers_end = end;
     let mut offset = start;
     while let Some(rest) = bytes.get(offset..).filter(|rest| rest.len() >= frame::FRAME_HEADER_BYTES) {
         if let Some(frame) = frame::decode(rest, seed, offset as u64) {
             if u64::from(frame.batch) > end {
-                return SegmentEnd::Corrupt { offset: end, later: offset as u64 };
+                let proof = Proof::Later { at: offset as u64 };
+                return SegmentEnd::Corrupt { offset: end, proof };
             }
             leftovers_end = leftovers_end.max((offset + frame.size) as u64);
         }
@@ -207,6 +244,10 @@ pub(super) fn classify(bytes: &[u8], seed: SegmentSeed, end: u64) -> SegmentEnd 
     }
     let header = bytes.get(start..start.saturating_add(frame::FRAME_HEADER_BYTES));
     let begun = header.is_some_and(|header| header.iter().any(|byte| *byte != 0));
+    let flipped = bytes.get(start..).filter(|_| begun).and_then(|rest| frame::flipped(rest, seed, end));
+    if flipped.is_some_and(|frame| continues(u64::from(frame.batch), batch, end)) {
+        return SegmentEnd::Corrupt { offset: end, proof: Proof::OneBit };
+    }
     if begun || leftovers_end > end {
         SegmentEnd::Torn { end, leftovers_end }
     } else {

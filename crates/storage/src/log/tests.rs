@@ -3,6 +3,7 @@
 mod damage;
 mod faults;
 mod operations;
+mod recovery;
 
 use std::path::Path;
 

@@ -55,7 +55,7 @@ pub(super) struct Writer {
     placed: Vec<Placed>,
     /// Files taken for segments that the append at hand will need.
     reserved: VecDeque<PathBuf>,
-    /// Whether anything was written since the log was opened.
+    /// Whether the log does not end with the mark of a good close.
     dirty: bool,
     /// Bytes written since the free space was last looked at.
     unchecked_bytes: u64,
@@ -76,7 +76,8 @@ pub(super) async fn run(mut writer: Writer, shared: Arc<Shared>) {
 }
 
 impl Writer {
-    pub(super) fn new(current: Current, ledger: Ledger, lock: Box<dyn DiskLock>) -> Self {
+    /// `dirty`: the log was not closed in good order before.
+    pub(super) fn new(current: Current, ledger: Ledger, lock: Box<dyn DiskLock>, dirty: bool) -> Self {
         Self {
             current,
             ledger,
@@ -84,7 +85,7 @@ impl Writer {
             buffer: Vec::new(),
             placed: Vec::new(),
             reserved: VecDeque::new(),
-            dirty: false,
+            dirty,
             unchecked_bytes: 0,
             failure: None,
             _lock: lock,
@@ -251,12 +252,7 @@ impl Writer {
 
     /// Bytes at the start of a new segment that no entry can have.
     fn opening_bytes(&self) -> u64 {
-        let checkpoints = self
-            .ledger
-            .groups
-            .values()
-            .map(|group| frame_size(record::checkpoint_body(&group.points).len()) as u64);
-        SEGMENT_HEADER_BYTES as u64 + checkpoints.sum::<u64>() + frame_size(8) as u64
+        opening_bytes(&self.ledger)
     }
 
     /// A file for a new segment: a spare, or one made at once if none is ready. While the disk has no room it waits:
@@ -399,6 +395,13 @@ impl Current {
     }
 }
 
+/// Bytes of a segment's header and checkpoint.
+pub(super) fn opening_bytes(ledger: &Ledger) -> u64 {
+    let checkpoints =
+        ledger.groups.values().map(|group| frame_size(record::checkpoint_body(&group.points).len()) as u64);
+    SEGMENT_HEADER_BYTES as u64 + checkpoints.sum::<u64>() + frame_size(8) as u64
+}
+
 /// Makes a file a segment: header and checkpoint are durable before it gets its name, and the name before it is
 /// used. So a file with a segment's name always has a whole checkpoint.
 pub(super) fn begin(
@@ -453,7 +456,7 @@ fn needs_sync(env: &Env, request: &Request) -> bool {
 }
 
 /// Whether a write failed for want of room, which may come back, and for nothing worse.
-fn is_out_of_space(error: &io::Error) -> bool {
+pub(super) fn is_out_of_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

@@ -58,7 +58,7 @@ pub(super) fn parse_offset(text: &str) -> Option<i32> {
         [hours, minutes, seconds] => (number(hours)?, number(minutes)?, number(seconds)?),
         _ => return None,
     };
-    (hours <= 15 && minutes < 60 && seconds < 60).then_some(sign * (hours * 3600 + minutes * 60 + seconds))
+    (hours <= 15 && minutes < 60 && seconds < 60).then(|| sign * (hours * 3600 + minutes * 60 + seconds))
 }
 
 fn parse_clock(text: &str) -> Result<i64, Failure> {
@@ -697,6 +697,14 @@ fn parse_iso_interval(text: &str, total: &mut Total) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn offsets_beyond_a_day_are_none() {
+        for text in ["+05:77580770", "+596524:00", "-1:2:2147483648", "+16", "+05:60"] {
+            assert_eq!(parse_offset(text), None, "{text}");
+        }
+        assert_eq!(parse_offset("-15:59:59"), Some(-57_599));
+    }
 
     #[test]
     fn years_beyond_an_interval_are_out_of_range() {

@@ -58,7 +58,7 @@ impl SqlNode {
     pub fn new(id: NodeId, databases: &Databases, hosts: Hosts, hashes: Hashes) -> Self {
         Self {
             id,
-            stores: Stores::new(hashes),
+            stores: Stores::varied(hashes),
             hosts,
             system: Arc::new(system(databases)),
             life: Arc::default(),

@@ -5,6 +5,7 @@ mod depth;
 mod prepared;
 mod refused;
 mod setting;
+mod size;
 mod system;
 mod text;
 mod utility;

@@ -17,6 +17,7 @@ use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use super::depth;
 use super::refused;
+use super::size;
 use super::words::Words;
 use crate::error::{SqlError, SqlState};
 use crate::session::statement::Statement;
@@ -27,9 +28,10 @@ const RECURSION_DEPTH_MAX: usize = 200;
 /// Parses SQL text.
 ///
 /// # Errors
-/// 42601 with the position, 54001 for what nests too deeply, 0A000 for what is not supported.
+/// 42601 with the position, 54001 for what nests too deeply or is too large, 0A000 for what is not supported.
 pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
     let dialect = PostgreSqlDialect {};
+    size::check(sql)?;
     let mut tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|error| {
         let message = if error.message.to_ascii_lowercase().contains("unterminated") {
             error.message.clone()

@@ -33,7 +33,15 @@ fn frames(bytes: &[u8]) -> (Vec<u64>, u64) {
         offsets.push(offset);
         Ok::<(), ()>(())
     });
-    (offsets, end.unwrap())
+    (offsets, end.unwrap().end)
+}
+
+/// Leaves nothing of a log but one segment.
+fn only_segment(dir: &tempfile::TempDir, bytes: &[u8]) {
+    for file in fs::read_dir(dir.path()).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    fs::write(first_file(dir), bytes).unwrap();
 }
 
 /// A log cut off at any byte of its last batch opens with the entries that are whole, in the right state, and can
@@ -50,7 +58,7 @@ async fn a_tail_torn_at_any_byte_is_cut_and_the_log_goes_on() {
     for cut in batch_start..batch_end {
         let mut torn = bytes.clone();
         torn[cut..].fill(0);
-        fs::write(&path, &torn).unwrap();
+        only_segment(&dir, &torn);
         let log = open(dir.path());
         let one = log.group(group(1));
         let kept = all(&one);
@@ -80,13 +88,12 @@ async fn a_hole_in_the_last_batch_is_a_torn_tail() {
     let hole = usize::try_from(offsets[offsets.len() - 4]).unwrap();
     let close = usize::try_from(offsets[offsets.len() - 1]).unwrap();
     bytes[close..usize::try_from(end).unwrap()].fill(0);
-    bytes[hole + 26] ^= 1;
+    bytes[hole + 24..hole + 48].fill(0);
     fs::write(&path, &bytes).unwrap();
     let log = open(dir.path());
     let one = log.group(group(1));
     assert_eq!(all(&one), all_entries[..9]);
-    let wiped = fs::read(&path).unwrap();
-    assert!(wiped[hole..close].iter().all(|byte| *byte == 0), "whole frames of the torn batch are wiped");
+    assert_eq!(fs::read(&path).unwrap(), bytes, "nothing is written where the torn batch was");
     // A new frame of exactly the size of the lost one ends where an old whole frame began.
     append(&one, vec![entry(2, 9, 30)]).await.unwrap();
     log.close().await;
@@ -200,27 +207,61 @@ fn every_flipped_bit_of_64_kib_is_detected() {
     assert_eq!(flips, 524_288);
 }
 
-/// A flip in any batch but the last is corruption, in the last a torn tail; sampled, since each look reads on to
+/// Wherever a bit is flipped, it is not taken for a batch that a crash has torn; sampled, since each look reads on to
 /// the end.
 #[test]
-fn a_flipped_bit_is_corruption_unless_in_the_last_batch() {
+fn a_flipped_bit_is_corruption_in_any_batch() {
     let (header, mut bytes) = full_segment();
-    let (offsets, _) = frames(&bytes);
-    let last_batch = {
-        let last = *offsets.last().unwrap();
-        let rest = &bytes[usize::try_from(last).unwrap()..];
-        frame::decode(rest, header.seed(), last).unwrap().batch
-    };
     for bit in (SEGMENT_HEADER_BYTES * 8..bytes.len() * 8).step_by(1009) {
         bytes[bit / 8] ^= 1 << (bit % 8);
-        let end = segment::walk(&bytes, header.seed(), |_, _| Ok::<(), ()>(())).unwrap();
-        let found = segment::classify(&bytes, header.seed(), end);
-        if bit / 8 < last_batch as usize {
-            assert!(matches!(found, SegmentEnd::Corrupt { .. }), "bit {bit}: {found:?}");
-        } else {
-            assert!(matches!(found, SegmentEnd::Torn { .. }), "bit {bit}: {found:?}");
-        }
+        let walked = segment::walk(&bytes, header.seed(), |_, _| Ok::<(), ()>(())).unwrap();
+        let found = segment::classify(&bytes, header.seed(), walked);
+        assert!(matches!(found, SegmentEnd::Corrupt { .. }), "bit {bit}: {found:?}");
         bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+}
+
+/// Every bit of a frame that nothing follows, in a segment that was used before.
+#[test]
+fn every_flipped_bit_of_the_last_frame_is_told_from_a_torn_one() {
+    for size in [0, 1, 7, 8, 300] {
+        let header = SegmentHeader { id: segment::SegmentId(9), salt: 77, previous_end: 0, size_bytes: 4096 };
+        let former = SegmentHeader { salt: 78, ..header };
+        let mut bytes = full_segment().1;
+        bytes.truncate(4096);
+        bytes[..SEGMENT_HEADER_BYTES].copy_from_slice(&header.encode());
+        let mut frames = Vec::new();
+        frame::encode(&mut frames, header.seed(), 64, (1, 64, 2), &[b"first"]);
+        let last = frames.len();
+        frame::encode(
+            &mut frames,
+            header.seed(),
+            64 + last as u64,
+            (1, 64 + last as u32, 2),
+            &[&vec![3; size]],
+        );
+        let end = frames.len();
+        frame::encode(&mut frames, former.seed(), 64 + end as u64, (1, 64 + end as u32, 2), &[b"former use"]);
+        bytes[64..64 + frames.len()].copy_from_slice(&frames);
+        let look = |bytes: &[u8]| {
+            let walked = segment::walk(bytes, header.seed(), |_, _| Ok::<(), ()>(())).unwrap();
+            segment::classify(bytes, header.seed(), walked)
+        };
+        let sound = look(&bytes);
+        assert!(
+            matches!(sound, SegmentEnd::Torn { end: found, .. } if found == 64 + end as u64),
+            "{sound:?}"
+        );
+        for bit in (64 + last) * 8..(64 + end) * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let found = look(&bytes);
+            assert!(matches!(found, SegmentEnd::Corrupt { .. }), "bit {bit}: {found:?}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        // More than one bit may be what a crash has left.
+        bytes[64 + last..64 + last + 20].fill(0);
+        let torn = look(&bytes);
+        assert!(matches!(torn, SegmentEnd::Torn { end, .. } if end == 64 + last as u64), "{torn:?}");
     }
 }
 
@@ -257,7 +298,8 @@ fn a_left_over_frame_does_not_continue_a_newer_batch() {
     let (offsets, end) = frames(&bytes);
     assert_eq!(offsets, vec![first, old_batch, new_batch]);
     assert_eq!(end, stale);
-    let found = segment::classify(&bytes, header.seed(), end);
+    let walked = segment::walk(&bytes, header.seed(), |_, _| Ok::<(), ()>(())).unwrap();
+    let found = segment::classify(&bytes, header.seed(), walked);
     assert!(matches!(found, SegmentEnd::Torn { leftovers_end, .. } if leftovers_end > stale), "{found:?}");
 }
 
