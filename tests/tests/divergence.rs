@@ -82,6 +82,11 @@ fn a_log_of_which_nothing_is_left_is_lost_and_not_begun_anew() {
 }
 
 #[test]
+fn a_log_whose_end_is_gone_without_a_trace_is_lost() {
+    lose(Loss::End, 1..=6);
+}
+
+#[test]
 fn a_leader_that_lost_its_log_and_comes_back_at_once_takes_nothing_with_it() {
     lose(Loss::Leader, 1..=4);
 }

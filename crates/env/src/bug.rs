@@ -24,6 +24,8 @@ pub enum Bug {
     RecoveryNotSynced,
     /// What a crash left behind the end of the log stays there.
     TornTailKept,
+    /// A log that ends before what was synced is taken for whole.
+    EndNotCompared,
     /// The engine does not sync what it commits.
     EngineNotSynced,
     /// The pointer to the engine in use is changed without being synced.
@@ -80,6 +82,7 @@ impl Bug {
         Bug::SegmentNotSynced,
         Bug::RecoveryNotSynced,
         Bug::TornTailKept,
+        Bug::EndNotCompared,
         Bug::EngineNotSynced,
         Bug::PointerNotSynced,
         Bug::FlushMissesNewest,

@@ -2,6 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -14,7 +16,7 @@ use rustydb_consensus::{
     model::{ModelState, ModelStore},
 };
 use rustydb_env::{
-    Env, TaskGroup,
+    Disk, Env, OpenMode, TaskGroup,
     sim::{DiskFaults, SimNode, Simulation},
 };
 use rustydb_storage::log::{LogConfig, LogPlace, Past};
@@ -299,14 +301,43 @@ impl<M: Machines> Cluster<M> {
         sim.is_some_and(|sim| self.sim.disk(sim).flip_bit(path, offset, bit))
     }
 
+    /// The files on a node's disk.
+    #[must_use]
+    pub fn file_names(&self, node: NodeId) -> Vec<PathBuf> {
+        let sim = self.members.lock().get(&node).map(|member| member.sim);
+        sim.map(|sim| self.sim.disk(sim).file_names()).unwrap_or_default()
+    }
+
+    /// Removes a file of a node that is down.
+    pub fn remove_file(&self, node: NodeId, path: &Path) {
+        self.spoil(node, path, |disk| {
+            disk.remove_file(path)?;
+            path.parent().map_or(Ok(()), |folder| disk.sync_dir(folder))
+        });
+    }
+
+    /// Makes zeros of a part of a file of a node that is down.
+    pub fn zero(&self, node: NodeId, path: &Path, part: Range<usize>) {
+        self.spoil(node, path, |disk| {
+            let file = disk.open(path, OpenMode::ReadWrite)?;
+            file.write_at(part.start as u64, &vec![0; part.len()])?;
+            file.sync_all()
+        });
+    }
+
+    fn spoil(&self, node: NodeId, path: &Path, change: impl FnOnce(&dyn Disk) -> io::Result<()>) {
+        let Some(sim) = self.members.lock().get(&node).map(|member| member.sim) else { return };
+        if let Err(error) = change(&**self.sim.env(sim).disk()) {
+            self.failures.lock().push(format!("{} of node {node} is not spoiled: {error}", path.display()));
+        }
+    }
+
     /// Removes a folder of a node that is down, with all in it.
     pub fn remove_folder(&self, node: NodeId, folder: &Path) {
-        let Some(sim) = self.members.lock().get(&node).map(|member| member.sim) else { return };
-        let disk = self.sim.env(sim);
-        let removed = disk.disk().remove_dir_all(folder).and_then(|()| disk.disk().sync_dir(Path::new("/")));
-        if let Err(error) = removed {
-            self.failures.lock().push(format!("{} of node {node} is not removed: {error}", folder.display()));
-        }
+        self.spoil(node, folder, |disk| {
+            disk.remove_dir_all(folder)?;
+            disk.sync_dir(Path::new("/"))
+        });
     }
 
     /// Moves the wall clock of a node from the true time.

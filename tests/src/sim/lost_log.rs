@@ -47,14 +47,23 @@ pub enum Loss {
     Folder,
     /// One of three has an empty log, and nothing says that there was another.
     Blank,
+    /// As [`Loss::OneOfThree`], but the end of the log is gone without a trace: zeros, or no newest segment.
+    End,
     /// One of five; another one is gone for good, a sixth is taken in, and then the one that is gone is removed.
     MembersChange,
 }
 
 impl Loss {
     /// All of them.
-    pub const ALL: &[Loss] =
-        &[Loss::OneOfThree, Loss::Leader, Loss::TwoOfFive, Loss::Folder, Loss::Blank, Loss::MembersChange];
+    pub const ALL: &[Loss] = &[
+        Loss::OneOfThree,
+        Loss::Leader,
+        Loss::TwoOfFive,
+        Loss::Folder,
+        Loss::Blank,
+        Loss::End,
+        Loss::MembersChange,
+    ];
 
     /// Plays it. Gives what was wrong.
     #[must_use]
@@ -67,7 +76,7 @@ impl Loss {
         let hashes = Hashes::default();
         let config = ConsensusConfig::default();
         let (nodes, voters) = match self {
-            Loss::OneOfThree | Loss::Leader | Loss::Folder | Loss::Blank => (3, 3),
+            Loss::OneOfThree | Loss::Leader | Loss::Folder | Loss::Blank | Loss::End => (3, 3),
             Loss::TwoOfFive => (5, 5),
             Loss::MembersChange => (6, 5),
         };
@@ -161,6 +170,22 @@ fn remove_log(cluster: &Cluster<Stores>, node: NodeId, _wrong: &Wrong) {
     cluster.expect_damaged_log(node);
 }
 
+/// The newest segment is gone, or all behind some frame in the newest segment is zeros: nothing in the log tells.
+fn lose_end(cluster: &Cluster<Stores>, node: NodeId, wrong: &Wrong) {
+    let is_segment =
+        |path: &PathBuf| path.starts_with("/log") && path.extension().is_some_and(|end| end == "log");
+    let segments: Vec<PathBuf> = cluster.file_names(node).into_iter().filter(is_segment).collect();
+    let Some(newest) = segments.iter().max() else { return wrong.lock().push("there is no log".to_owned()) };
+    if segments.len() > 1 && cluster.sim().harness().rng().chance(1, 2) {
+        cluster.remove_file(node, newest);
+    } else {
+        let content = cluster.disk_content(node, newest).unwrap_or_default();
+        let written = content.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+        cluster.zero(node, newest, written / 2..written + 1);
+    }
+    cluster.expect_damaged_log(node);
+}
+
 type Lose = fn(&Cluster<Stores>, NodeId, &Wrong);
 
 struct Stage {
@@ -180,6 +205,7 @@ impl Stage {
         others.rotate_left(usize::try_from(first).unwrap_or(0));
         match loss {
             Loss::OneOfThree | Loss::TwoOfFive => self.acknowledgers(leader, &others, damage_log).await,
+            Loss::End => self.acknowledgers(leader, &others, lose_end).await,
             Loss::Folder => self.acknowledgers(leader, &others, remove_log).await,
             Loss::Blank => self.blank(leader, &others).await,
             Loss::Leader => self.leader(leader).await,
@@ -209,6 +235,8 @@ impl Stage {
             }
         }
         self.write(leader, ROWS..2 * ROWS).await;
+        // Long enough for every node to have noted how far its log is.
+        cluster.sleep(LONG).await;
         cluster.crash(leader);
         for node in lost {
             cluster.crash(*node);

@@ -33,6 +33,7 @@ const fn hunt(bug: Bug) -> Errand {
         Bug::LeaseAfterTransfer => Errand::Played(Scene::HandingOver),
         Bug::VoteWithinLease => Errand::Played(Scene::RestartedVoter),
         Bug::LogLossForgotten => Errand::Lost(Loss::OneOfThree),
+        Bug::EndNotCompared => Errand::Lost(Loss::End),
         Bug::LearnersCounted => Errand::Played(Scene::LearnersOnly),
         _ => Errand::Cluster(Kind::Sql, 6),
     }

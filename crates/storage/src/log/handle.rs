@@ -18,7 +18,7 @@ use super::group::{Cached, GroupState, Location};
 use super::queue::{OpenSegment, Request, Shared};
 use super::record::{ENTRY_PREFIX_BYTES, Record};
 use super::segment::SegmentId;
-use super::{recovery, space, writer};
+use super::{end, recovery, space, writer};
 
 /// Called once with the result, on the log thread: keep it short, hand work on to a task.
 ///
@@ -109,9 +109,10 @@ impl Log {
         let (shared, log_writer) = recovery::open(env, dir, config)?;
         let shared = Arc::new(shared);
         shared.check_space();
-        // Both end with the log, and `close` waits for the writer, which is the one that matters.
+        // All end with the log, and `close` waits for the writer, which is the one that matters.
         drop(env.spawn_dedicated("log", writer::run(log_writer, Arc::clone(&shared))));
         drop(env.spawn_dedicated("log-space", space::run(Arc::clone(&shared))));
+        drop(env.spawn_dedicated("log-end", end::run(Arc::clone(&shared))));
         Ok(Self { handle: Arc::new(Handle { shared }) })
     }
 

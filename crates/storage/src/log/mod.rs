@@ -21,6 +21,7 @@
 //! - Behind an end that was not clean nothing is written: the next segment says where it is.
 //! - Every segment opens with a checkpoint of what all groups were at that point, so the segments before it are
 //!   needed only for entries that are not purged.
+//! - Beside the log it is noted how far it was durable; a log that ends before that is refused as well.
 //! - A segment is retired when no group has an entry in it or before it, and only after the purge that says so is
 //!   durable.
 //! - After a failed write or sync the log is poisoned for good: it completes everything with an error until the
@@ -30,6 +31,7 @@
 
 mod config;
 mod dump;
+mod end;
 mod error;
 mod frame;
 mod group;

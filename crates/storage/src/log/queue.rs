@@ -15,6 +15,7 @@ use rustydb_types::ids::{GroupId, LogIndex};
 use rustydb_types::position::LogPosition;
 
 use super::config::LogConfig;
+use super::end::{EndMark, Reached};
 use super::error::LogError;
 use super::group::{Cached, GroupState};
 use super::handle::Completion;
@@ -91,6 +92,8 @@ pub(super) struct Shared {
     pub(super) config: LogConfig,
     pub(super) state: Mutex<State>,
     pub(super) spares: Spares,
+    /// How far the log is durable.
+    pub(super) end: EndMark,
     /// Set while there is no room for more entries.
     pub(super) full: AtomicBool,
     /// Set while the log thread waits for room.
@@ -153,14 +156,24 @@ impl State {
 }
 
 impl Shared {
-    pub(super) fn new(env: &Env, dir: PathBuf, config: LogConfig, state: State, spares: Spares) -> Self {
+    /// Of a log that is durable up to `reached`.
+    pub(super) fn new(
+        env: &Env,
+        dir: PathBuf,
+        config: LogConfig,
+        state: State,
+        spares: Spares,
+        reached: Reached,
+    ) -> Self {
         let (open, _) = watch::channel(true);
+        let end = EndMark::new(&dir, reached);
         Self {
             env: env.clone(),
             dir,
             config,
             state: Mutex::new(state),
             spares,
+            end,
             full: AtomicBool::new(false),
             starved: AtomicBool::new(false),
             failed: Signal::default(),

@@ -11,6 +11,7 @@ use rustydb_types::ids::GroupId;
 use rustydb_types::position::LogPosition;
 
 use super::config::LogConfig;
+use super::end;
 use super::error::LogError;
 use super::frame::Frame;
 use super::group::{GroupState, Location};
@@ -82,6 +83,14 @@ pub(super) fn open(env: &Env, dir: &Path, config: LogConfig) -> Result<(Shared, 
         let detail = format!("entries of group {group} lie in a segment before this one, which is missing");
         return Err(LogError::Corrupt { path, offset: 0, detail });
     }
+    if let Some(reached) = end::read(&**disk, dir).filter(|_| !env.has_bug(Bug::EndNotCompared)) {
+        let found = last.as_ref().map(|last| last.current.reached());
+        if let Some(detail) = reached.missing_from(found) {
+            let path = last.as_ref().map_or_else(|| dir.to_owned(), |last| last.current.path.clone());
+            let offset = last.as_ref().map_or(0, |last| last.current.end);
+            return Err(LogError::Corrupt { path, offset, detail });
+        }
+    }
     let is_unclean = last.as_ref().is_some_and(|last| !last.is_clean());
     let current = match last {
         Some(tail) => tail.go_on(env, dir, &config, &spares, &replay.ledger)?,
@@ -95,7 +104,7 @@ pub(super) fn open(env: &Env, dir: &Path, config: LogConfig) -> Result<(Shared, 
         detail: format!("two ways to read the log of group {group} differ"),
     })?;
     let state = State::new(groups, segments);
-    let shared = Shared::new(env, dir.to_owned(), config, state, spares);
+    let shared = Shared::new(env, dir.to_owned(), config, state, spares, current.reached());
     Ok((shared, Writer::new(current, ledger, lock, is_unclean)))
 }
 

@@ -10,6 +10,7 @@ use rustydb_env::{Bug, DiskLock, Env, File, OpenMode};
 use rustydb_types::ids::{GroupId, LogIndex};
 use rustydb_types::position::LogPosition;
 
+use super::end::Reached;
 use super::error::LogError;
 use super::frame::{self, frame_size};
 use super::group::{Cached, Location};
@@ -70,6 +71,7 @@ pub(super) async fn run(mut writer: Writer, shared: Arc<Shared>) {
         writer.process(&shared, batch).await;
     }
     writer.finish(&shared).await;
+    shared.end.close(&**shared.env.disk(), writer.failure.is_none());
     drop(writer);
     shared.spares.close();
     shared.ended.set();
@@ -327,6 +329,7 @@ impl Writer {
         if must_sync && self.batch.is_some() {
             self.current.file.sync_data()?;
             self.batch = None;
+            shared.end.reach(self.current.reached());
             shared.env.io_pause().await;
         }
         if !self.placed.is_empty() {
@@ -353,6 +356,7 @@ impl Writer {
         shared.env.io_pause().await;
         shared.state.lock().segments.insert(id, current.open());
         self.current = current;
+        shared.end.reach(self.current.reached());
         Ok(())
     }
 
@@ -384,6 +388,11 @@ impl Writer {
 }
 
 impl Current {
+    /// Where it is now.
+    pub(super) const fn reached(&self) -> Reached {
+        Reached::new(&self.header, self.end)
+    }
+
     /// The segment as readers need it.
     pub(super) fn open(&self) -> OpenSegment {
         OpenSegment {

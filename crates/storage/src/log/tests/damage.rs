@@ -90,6 +90,8 @@ async fn a_hole_in_the_last_batch_is_a_torn_tail() {
     bytes[close..usize::try_from(end).unwrap()].fill(0);
     bytes[hole + 24..hole + 48].fill(0);
     fs::write(&path, &bytes).unwrap();
+    // As if it had crashed before it was noted how far it is.
+    fs::remove_file(dir.path().join("END")).unwrap();
     let log = open(dir.path());
     let one = log.group(group(1));
     assert_eq!(all(&one), all_entries[..9]);
@@ -100,6 +102,56 @@ async fn a_hole_in_the_last_batch_is_a_torn_tail() {
     drop((log, one));
     let log = open(dir.path());
     assert_eq!(all(&log.group(group(1))).len(), 10);
+}
+
+/// After a good close nothing can be gone without a trace: neither frames, wherever the zeros begin, nor segments.
+#[tokio::test]
+async fn an_end_that_is_gone_is_refused_after_a_good_close() {
+    let (dir, _) = written(30, 4).await;
+    let path = first_file(&dir);
+    let bytes = fs::read(&path).unwrap();
+    let (offsets, _) = frames(&bytes);
+    let before = fs::read(dir.path().join("END")).unwrap();
+    for offset in &offsets[1..] {
+        let mut cut = bytes.clone();
+        cut[usize::try_from(*offset).unwrap()..].fill(0);
+        fs::write(&path, &cut).unwrap();
+        let refused = Log::open(&Env::os(), dir.path(), small());
+        assert!(matches!(refused, Err(LogError::Corrupt { .. })), "from {offset}: {refused:?}");
+        assert_eq!(fs::read(&path).unwrap(), cut, "nothing is written");
+        assert_eq!(fs::read(dir.path().join("END")).unwrap(), before);
+    }
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(all(&open(dir.path()).group(group(1))).len(), 12);
+
+    let (dir, _) = written(4000, 12).await;
+    let last = fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path());
+    let last = last.filter(|path| path.extension().is_some_and(|end| end == "log")).max().unwrap();
+    assert_ne!(last, first_file(&dir));
+    fs::remove_file(last).unwrap();
+    let refused = Log::open(&Env::os(), dir.path(), small());
+    assert!(matches!(refused, Err(LogError::Corrupt { .. })), "{refused:?}");
+}
+
+/// What stands in for it is told from it, and a note that cannot be read is none.
+#[tokio::test]
+async fn another_log_is_refused_and_a_note_that_is_gone_proves_nothing() {
+    let ((dir, _), (other, _)) = (written(30, 4).await, written(30, 8).await);
+    let note = dir.path().join("END");
+    let own = fs::read(&note).unwrap();
+    fs::copy(first_file(&other), first_file(&dir)).unwrap();
+    let refused = Log::open(&Env::os(), dir.path(), small());
+    assert!(refused.as_ref().is_err_and(|error| error.to_string().contains("not the one")), "{refused:?}");
+    for damaged in
+        [Vec::new(), vec![0; own.len()], own.iter().map(|byte| byte ^ 1).collect(), own[..30].to_vec()]
+    {
+        fs::write(&note, &damaged).unwrap();
+        let log = open(dir.path());
+        assert_eq!(all(&log.group(group(1))).len(), 24);
+        log.close().await;
+        drop(log);
+        assert_ne!(fs::read(&note).unwrap(), damaged, "it is written again");
+    }
 }
 
 #[tokio::test]

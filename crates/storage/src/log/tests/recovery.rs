@@ -144,3 +144,37 @@ fn starts_that_write_nothing_cost_little_and_leave_nothing_behind() {
     simulation.run_for(Duration::from_secs(1));
     assert!(simulation.disk(node).used_bytes() <= 4 * 64 * 1024, "{:?}", simulation.disk(node).file_names());
 }
+
+/// The zeros that a disk gives back for what it had confirmed: as much as was noted is missed, and no sound log is ever
+/// refused, however it was cut off.
+#[test]
+fn an_end_that_a_crash_took_along_is_missed_once_it_was_noted() {
+    let mut missed = 0;
+    for seed in 0..8 {
+        let simulation = Simulation::new(seed);
+        let node = simulation.add_node();
+        let log = open_in(&simulation, node).unwrap();
+        append_in(&simulation, &log, entries(1, 0..3, SIZE)).unwrap();
+        append_in(&simulation, &log, entries(1, 3..6, SIZE)).unwrap();
+        let env = simulation.harness();
+        simulation
+            .block_on(LIMIT, async move { env.sleep(Duration::from_secs(seed % 2 * 3)).await })
+            .unwrap();
+        append_in(&simulation, &log, entries(1, 6..8, SIZE)).unwrap();
+        drop(log);
+        simulation.crash(node);
+        let path = Path::new("/log/0000000000000001.log");
+        let content = simulation.disk(node).content(path).unwrap();
+        let (offset, end) =
+            (content.len().min(4 << 10), content.iter().rposition(|byte| *byte != 0).unwrap() + 1);
+        let file = simulation.env(node).disk().open(path, rustydb_env::OpenMode::ReadWrite).unwrap();
+        file.write_at(offset as u64, &vec![0; end - offset]).unwrap();
+        file.sync_all().unwrap();
+        match open_in(&simulation, node) {
+            Err(LogError::Corrupt { .. }) => missed += 1,
+            Ok(log) => assert!(seed % 2 == 0 && !all(&log.group(group(1))).is_empty(), "seed {seed}"),
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+    }
+    assert_eq!(missed, 4, "noted in every other run");
+}
