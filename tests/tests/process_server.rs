@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustydb_tests::cluster::{PATIENCE, free_base_port, program, text};
-use rustydb_tests::server::{Server, finish};
+use rustydb_tests::cluster::{PATIENCE, connect, free_base_port, program, text};
+use rustydb_tests::server::{Server, TRUST_LOOPBACK, finish, patiently};
 use tokio_postgres::{Client, NoTls};
 
 const PASSWORD: &str = "correct horse";
@@ -184,11 +184,61 @@ async fn a_lost_log_is_mended_and_without_a_state_refused(page: &mut Page) -> Re
     assert_eq!(page.count(3).await?, 3);
     let lost = &mut page.servers[2];
     ensure!(lost.stop()?.success(), "{}", lost.logged());
+    let mended = lost.logged().matches("the log is whole again").count();
+    lose_end_of_log(&lost.data.join("log-1"))?;
+    lost.start()?;
+    lost.wait_ready()?;
+    lost.wait_logged("begun=\"log-2\"").context("an end of the log that is gone")?;
+    patiently("the log to be whole again", || {
+        lost.logged().matches("the log is whole again").count() == 2 * mended
+    })?;
+    assert_eq!(page.count(3).await?, 3);
+    let lost = &mut page.servers[2];
+    ensure!(lost.stop()?.success(), "{}", lost.logged());
     std::fs::remove_dir_all(lost.data.join("log-1"))?;
+    std::fs::remove_dir_all(lost.data.join("log-2"))?;
     std::fs::remove_dir_all(lost.data.join("groups"))?;
     std::fs::remove_file(lost.data.join("LOG"))?;
     let (code, said) = lost.refusal()?;
     ensure!(code == Some(1) && said.contains("its votes are lost"), "{said}");
+    Ok(())
+}
+
+/// Zeros behind the middle of what was written to the newest segment: the log itself does not tell.
+fn lose_end_of_log(log: &Path) -> Result<()> {
+    let paths = std::fs::read_dir(log)?.map(|file| Ok(file?.path())).collect::<Result<Vec<_>>>()?;
+    let segments = paths.into_iter().filter(|path| path.extension().is_some_and(|end| end == "log"));
+    let newest = segments.max().context("there is no segment")?;
+    let mut content = std::fs::read(&newest)?;
+    let written = content.iter().rposition(|byte| *byte != 0).context("an empty segment")?;
+    content[written / 2..].fill(0);
+    Ok(std::fs::write(&newest, content)?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_alone_whose_log_lacks_its_end_refuses_until_that_is_accepted() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut server = Server::new(folder.path(), "alone", 1, free_base_port()?, 1, TRUST_LOOPBACK)?;
+    server.start()?;
+    server.cli_json(&["cluster", "init"])?;
+    server.wait_ready()?;
+    let client = connect(&server.target("postgres")).await?;
+    client.batch_execute("CREATE TABLE t (id bigint PRIMARY KEY)").await?;
+    client.batch_execute("INSERT INTO t SELECT g FROM generate_series(1, 100) g").await?;
+    drop(client);
+    ensure!(server.stop()?.success(), "{}", server.logged());
+    lose_end_of_log(&server.data.join("log"))?;
+    for _ in 0..2 {
+        let (code, said) = server.refusal()?;
+        ensure!(code == Some(1) && said.contains("the log was written and synced up to byte"), "{said}");
+    }
+    ensure!(!server.data.join("LOG").exists() && !server.data.join("log-1").exists());
+    // As the manual says for whoever has no copy.
+    std::fs::remove_file(server.data.join("log").join("END"))?;
+    server.start()?;
+    server.wait_ready()?;
+    connect(&server.target("postgres")).await?.batch_execute("INSERT INTO t VALUES (101)").await?;
+    ensure!(server.stop()?.success(), "{}", server.logged());
     Ok(())
 }
 
