@@ -15,6 +15,9 @@ const PAUSE: Duration = Duration::from_millis(1000);
 /// Longest pause of the leader, in seconds, and the same in a soak.
 const PAUSE_MAX_S: [u64; 2] = [3, 30];
 
+/// Two turns of each ten stop the leader for much longer, in seconds: all that was kept for it has run out by then.
+const LONG_PAUSES_S: [(usize, u64); 2] = [(3, 10), (7, 30)];
+
 /// A partition's length: some elections.
 const CUT: Duration = Duration::from_millis(1200);
 
@@ -58,6 +61,9 @@ fn turn(run: &mut Run, number: usize, is_soak: bool) -> Vec<(&'static str, Fault
         others[number % others.len()],
         (KILL_LEADER, Fault::KillLeader),
     ];
+    if let Some((_, long)) = LONG_PAUSES_S.iter().find(|(turn, _)| *turn == number % 10) {
+        rounds.push(("stop leader", Fault::StopLeader(Duration::from_secs(*long))));
+    }
     // The cluster has five members from the middle on.
     if matches!(number % 10, 5 | 6) {
         rounds.push(("grow", Fault::Grow));

@@ -43,6 +43,8 @@ pub enum Failure {
     Power,
     /// It is an I/O error.
     Error,
+    /// It is an I/O error, and the process is killed: it goes on with what memory holds, and the power is cut later.
+    Killed,
     /// It is a short write and an I/O error.
     Short,
     /// There is no room for it.
@@ -53,13 +55,13 @@ pub enum Failure {
 
 impl Failure {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Power, Self::Error, Self::Short, Self::Full, Self::Read];
+    pub const ALL: [Self; 6] = [Self::Power, Self::Error, Self::Killed, Self::Short, Self::Full, Self::Read];
 
     fn faults(self, after: u64) -> DiskFaults {
         let change = |failure| DiskFaults { failure_after: Some((after, failure)), ..DiskFaults::default() };
         match self {
             Self::Power => DiskFaults { power_cut_after: Some(after), ..DiskFaults::default() },
-            Self::Error => change(DiskFailure::Error),
+            Self::Error | Self::Killed => change(DiskFailure::Error),
             Self::Short => change(DiskFailure::Short),
             Self::Full => change(DiskFailure::Full),
             Self::Read => DiskFaults { read_error_after: Some(after), ..DiskFaults::default() },
@@ -239,6 +241,13 @@ impl Stage {
             if !ran.stopped {
                 served.map_err(|why| format!("the node lives and does not serve: {why}"))?;
             }
+        }
+        if step.strike.map(|(failure, _)| failure) == Some(Failure::Killed) {
+            self.cluster.kill(self.victim);
+            self.cluster.start(self.victim).await;
+            self.commit_until_served(&mut model).await.map_err(|why| format!("after the kill: {why}"))?;
+            // Time for flushes and purges that build on what was found.
+            self.cluster.sleep(Duration::from_secs(1)).await;
         }
         self.cluster.crash(self.victim);
         let (before, _) = self.cluster.disk_operations(self.victim);
