@@ -1,7 +1,7 @@
 //! The parts of the fuzzer, in the order in which they run, and what is printed of each.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail, ensure};
@@ -120,18 +120,31 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The input at work, and since when: an input that never returns is told by whoever waits.
+type AtWork = Mutex<Option<(Instant, Vec<u8>)>>;
+
 /// A target until the time is over. Gives how many frames it was given.
 fn decode(target: &'static Target, seed: u64, budget: Duration) -> (u64, Result<Value>) {
     let deadline = Instant::now() + budget;
+    let at_work = Arc::<AtWork>::default();
+    let seen = Arc::clone(&at_work);
     // In a thread of its own, which a panic ends; what the target keeps is the thread's.
-    let working = std::thread::spawn(move || work(target, seed, deadline));
+    let working = std::thread::spawn(move || work(target, seed, deadline, &seen));
+    while !working.is_finished() {
+        std::thread::sleep(Duration::from_millis(5));
+        let at_work = at_work.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((since, input)) = at_work.as_ref().filter(|(since, _)| since.elapsed() > 2 * HANGS) {
+            println!("          replay: fuzz --target {} --input {}", target.name, hex(input));
+            return (0, Err(anyhow!("one input has not returned for {:?}", since.elapsed())));
+        }
+    }
     match working.join() {
         Ok(done) => done,
         Err(_) => (0, Err(anyhow!("{} panicked: {}", target.name, said()))),
     }
 }
 
-fn work(target: &Target, seed: u64, deadline: Instant) -> (u64, Result<Value>) {
+fn work(target: &Target, seed: u64, deadline: Instant, at_work: &AtWork) -> (u64, Result<Value>) {
     let corpus = (target.corpus)();
     let (mut frames, mut inputs) = (0_u64, 0_u64);
     let before = panics();
@@ -150,6 +163,7 @@ fn work(target: &Target, seed: u64, deadline: Instant) -> (u64, Result<Value>) {
         for _ in 0..32 {
             input = (target.mutate)(&corpus, &mut dice);
             let began = Instant::now();
+            *at_work.lock().unwrap_or_else(PoisonError::into_inner) = Some((began, input.clone()));
             let ran = std::panic::catch_unwind(|| (target.run)(&input));
             if began.elapsed() > slowest.0 {
                 slowest = (began.elapsed(), input.clone());
