@@ -59,8 +59,9 @@ fn sessions_are_told_the_truth() {
 
 #[test]
 fn seeds_that_failed_once_fail_no_more() {
-    sim::REGRESSIONS.iter().map(|seed| sim::run_stores(course(*seed))).for_each(check);
-    sim::SQL_REGRESSIONS.iter().map(|seed| sim::run_sql(course(*seed))).for_each(check);
+    for (kind, seed, seconds) in sim::REGRESSIONS {
+        check(kind.run(sim::Course::new(*seed, Duration::from_secs(*seconds))).unwrap());
+    }
 }
 
 #[test]

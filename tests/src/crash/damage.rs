@@ -27,6 +27,8 @@ pub enum Place {
     LogMiddle,
     /// The header of a segment.
     LogHeader,
+    /// The end of the log: it is gone without a trace.
+    LogEnd,
     /// Pages of an engine that hold rows.
     EnginePages,
     /// The head of an engine's file.
@@ -37,11 +39,17 @@ pub enum Place {
 
 impl Place {
     /// All places.
-    pub const ALL: [Self; 5] =
-        [Self::LogMiddle, Self::LogHeader, Self::EnginePages, Self::EngineHead, Self::EnginePointer];
+    pub const ALL: [Self; 6] = [
+        Self::LogMiddle,
+        Self::LogHeader,
+        Self::LogEnd,
+        Self::EnginePages,
+        Self::EngineHead,
+        Self::EnginePointer,
+    ];
 
     const fn is_of_log(self) -> bool {
-        matches!(self, Self::LogMiddle | Self::LogHeader)
+        matches!(self, Self::LogMiddle | Self::LogHeader | Self::LogEnd)
     }
 }
 
@@ -146,6 +154,16 @@ impl Cluster {
                 let mut bytes = std::fs::read(&path)?;
                 flip(&path, &mut bytes, 16 + dice.index(32))
             }
+            Place::LogEnd => {
+                let newest = self.files(at, |name| name.ends_with(".log"))?.into_iter().max();
+                let path = newest.context("there is no log")?;
+                let mut bytes = std::fs::read(&path)?;
+                let written = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+                let from = written / 2 + dice.index(written / 4 + 1);
+                bytes[from..].fill(0);
+                std::fs::write(&path, &bytes)?;
+                Ok(format!("{}: zeros from byte {from} of {written} that were written", path.display()))
+            }
             Place::EnginePages => {
                 // The text of a row, wherever the engine has put it: as many places as there are.
                 let mut said = String::new();
@@ -187,7 +205,8 @@ impl Cluster {
     pub fn try_place(&mut self, place: Place, dice: &mut Dice) -> Result<Value> {
         let victim = 1 + dice.index(2);
         // By force, so that the log ends as a crash leaves it.
-        std::thread::sleep(Duration::from_millis(400));
+        // Long enough for it to be noted how far that is.
+        std::thread::sleep(Duration::from_millis(2500));
         self.servers[victim].kill()?;
         let said = self.damage(victim, place, dice)?;
         let before = self.logs(victim)?;

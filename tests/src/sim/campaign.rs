@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::{
-    REGRESSIONS, SQL_REGRESSIONS,
+    REGRESSIONS,
     churn::Churn,
     nemesis::{Fault, Strikes},
     oracle::Counts,
@@ -82,19 +82,15 @@ const CHURN_EVERY: u64 = 9;
 const CHURN_SECONDS: u64 = 30;
 /// Every so many runs one is run twice.
 const TWICE_EVERY: u64 = 18;
-/// Virtual time with faults of the seeds that found something once.
-const REGRESSION_SECONDS: u64 = 3;
 
 impl Trip {
     /// The run of this number: first what found something once, then new seeds from `base` on.
     fn of(number: u64, base: u64) -> Self {
-        let known = REGRESSIONS.iter().map(|seed| (Kind::Stores, *seed));
-        let mut known = known.chain(SQL_REGRESSIONS.iter().map(|seed| (Kind::Sql, *seed)));
-        let count = known.clone().count() as u64;
-        if let Some((kind, seed)) = usize::try_from(number).ok().and_then(|number| known.nth(number)) {
-            return Self { kind, seed, seconds: REGRESSION_SECONDS, twice: false, churns: false };
+        let known = usize::try_from(number).ok().and_then(|number| REGRESSIONS.get(number));
+        if let Some((kind, seed, seconds)) = known.copied() {
+            return Self { kind, seed, seconds, twice: false, churns: false };
         }
-        let number = number - count;
+        let number = number - REGRESSIONS.len() as u64;
         // Coprime, so that each kind has runs of each length, and each of both twice.
         let kind = match number % 7 {
             0..4 => Kind::Sql,

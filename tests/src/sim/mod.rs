@@ -48,8 +48,6 @@ pub use scenes::Scene;
 pub use sql::run_sql;
 pub use transactions::run_stores;
 
-/// Seeds of [`run_stores`] that found a fault once.
-pub const REGRESSIONS: &[u64] = &[];
-
-/// Seeds of [`run_sql`] that found a fault once.
-pub const SQL_REGRESSIONS: &[u64] = &[6, 8, 5014];
+/// What the clients did, the seed and the seconds of campaign runs that found a fault once.
+pub const REGRESSIONS: &[(campaign::Kind, u64, u64)] =
+    &[(campaign::Kind::Sql, 6, 3), (campaign::Kind::Sql, 8, 3), (campaign::Kind::Sql, 5014, 20)];
