@@ -1,11 +1,10 @@
 //! The operating system as the outside world: tokio, threads and `std::fs`.
 
+mod dedicated;
 mod disk;
 mod turns;
 
 use std::sync::{Arc, LazyLock};
-use std::task::{Context, Wake, Waker};
-use std::thread::Thread;
 
 use rand::Rng as _;
 
@@ -78,7 +77,8 @@ impl Backend for OsBackend {
     }
 
     fn spawn_dedicated(&self, name: &'static str, task: BoxTask) -> Arc<dyn Abort> {
-        let started = std::thread::Builder::new().name(name.to_owned()).spawn(move || block_on(task));
+        let started =
+            std::thread::Builder::new().name(name.to_owned()).spawn(move || dedicated::block_on(task));
         match started {
             Ok(_detached) => Arc::new(NoAbort),
             Err(error) => panic!("cannot start thread {name}: {error}"),
@@ -93,12 +93,14 @@ impl Backend for OsBackend {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Sleep {
-        let _entered = self.runtime.as_ref().map(tokio::runtime::Handle::enter);
         let until = (*ORIGIN).checked_add(deadline - Instant::ORIGIN);
         // tokio takes no moment beyond what the system's clock can represent; a year is as good as never.
         let until =
             until.unwrap_or_else(|| std::time::Instant::now() + std::time::Duration::from_secs(31_536_000));
-        Sleep::new(tokio::time::sleep_until(until.into()))
+        dedicated::sleep_until(until).unwrap_or_else(|| {
+            let _entered = self.runtime.as_ref().map(tokio::runtime::Handle::enter);
+            Sleep::new(tokio::time::sleep_until(until.into()))
+        })
     }
 
     fn io_pause(&self) -> Option<Sleep> {
@@ -114,29 +116,6 @@ impl Backend for OsBackend {
     #[cfg(feature = "planted_bugs")]
     fn has_bug(&self, _: crate::bug::Bug) -> bool {
         false
-    }
-}
-
-/// Wakes a parked thread.
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// Runs one future on this thread, which sleeps while the future waits.
-fn block_on(mut task: BoxTask) {
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut cx = Context::from_waker(&waker);
-    // `unpark` before `park` makes the next `park` return at once, so no wake-up is lost.
-    while task.as_mut().poll(&mut cx).is_pending() {
-        std::thread::park();
     }
 }
 
