@@ -91,6 +91,12 @@ impl ModelCell {
         self.inner.lock().present.clone()
     }
 
+    /// Up to where the state survives a crash.
+    #[must_use]
+    pub fn flushed(&self) -> Option<LogPosition> {
+        self.inner.lock().flushed.applied.position
+    }
+
     /// The term in which this node may serve, if any.
     #[must_use]
     pub fn leads(&self) -> Option<Term> {

@@ -14,6 +14,7 @@ use super::{
     churn::Churn,
     nemesis::{Fault, Strikes},
     oracle::Counts,
+    panics::caught,
     run::{Course, Report},
     run_models, run_sql, run_stores,
 };
@@ -53,14 +54,6 @@ impl Kind {
         };
         caught(|| run(course))
     }
-}
-
-/// What something gives, or what it panicked with.
-pub(super) fn caught<T>(run: impl FnOnce() -> T + std::panic::UnwindSafe) -> Result<T, String> {
-    std::panic::catch_unwind(run).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
-    })
 }
 
 /// One run of a campaign.

@@ -19,7 +19,7 @@ use rustydb_env::{
     Disk, Env, OpenMode, TaskGroup,
     sim::{DiskFaults, SimNode, Simulation},
 };
-use rustydb_storage::log::{LogConfig, LogPlace, Past};
+use rustydb_storage::log::{GroupLog, GroupLogView, Log, LogConfig, LogPlace, Past};
 use rustydb_types::{
     ids::{GroupId, NodeId, Term},
     position::LogPosition,
@@ -34,6 +34,7 @@ const RESERVE_BYTES: u64 = 32 << 10;
 struct Running {
     env: Env,
     groups: Groups,
+    log: Log,
     _tasks: TaskGroup,
 }
 
@@ -49,6 +50,8 @@ struct Member<M> {
     has_stopped: bool,
     /// Its log was damaged by the harness.
     has_damaged_log: bool,
+    /// How the logs of its groups were when it ended last.
+    former_logs: BTreeMap<GroupId, GroupLogView>,
     running: Option<Running>,
 }
 
@@ -86,6 +89,7 @@ impl<M: Machines> Cluster<M> {
                     is_failing: false,
                     has_stopped: false,
                     has_damaged_log: false,
+                    former_logs: BTreeMap::new(),
                     running: None,
                 };
                 (id, member)
@@ -187,7 +191,7 @@ impl<M: Machines> Cluster<M> {
         let groups = Groups::new(GroupsParts {
             env: env.clone(),
             config: self.config.clone(),
-            log,
+            log: log.clone(),
             place: Arc::new(place),
             transport: self.network.endpoint(node, &env),
             machines: machines.factory(&env),
@@ -214,7 +218,7 @@ impl<M: Machines> Cluster<M> {
                 cluster.failures.lock().push(format!("node {node} stopped by itself: {error:?}"));
             }
         });
-        let running = Running { env, groups, _tasks: tasks };
+        let running = Running { env, groups, log, _tasks: tasks };
         if let Some(member) = self.members.lock().get_mut(&node) {
             member.running = Some(running);
         }
@@ -378,6 +382,24 @@ impl<M: Machines> Cluster<M> {
         self.members.lock().get(&node)?.running.as_ref()?.groups.get(group)
     }
 
+    /// The log of a group at a node that is up.
+    #[must_use]
+    pub fn log(&self, node: NodeId, group: GroupId) -> Option<GroupLog> {
+        Some(self.members.lock().get(&node)?.running.as_ref()?.log.group(group))
+    }
+
+    /// How the log of a group was when a node ended last.
+    #[must_use]
+    pub fn former_log(&self, node: NodeId, group: GroupId) -> Option<GroupLogView> {
+        self.members.lock().get(&node)?.former_logs.get(&group).cloned()
+    }
+
+    /// Whether the log of a node may turn out to be damaged.
+    #[must_use]
+    pub fn has_damaged_log(&self, node: NodeId) -> bool {
+        self.members.lock().get(&node).is_some_and(|member| member.has_damaged_log)
+    }
+
     /// What the groups of a node apply to.
     ///
     /// # Panics
@@ -391,6 +413,12 @@ impl<M: Machines> Cluster<M> {
     #[must_use]
     pub fn applied(&self, node: NodeId, group: GroupId) -> Option<(LogPosition, u128)> {
         self.machines(node).applied(group)
+    }
+
+    /// Up to where a crash would leave a group applied at a node.
+    #[must_use]
+    pub fn flushed(&self, node: NodeId, group: GroupId) -> Option<LogPosition> {
+        self.machines(node).flushed(group)
     }
 
     /// The nodes that say they serve a group, with their terms; the last in the newest. More than one when some have
@@ -426,6 +454,10 @@ impl<M: Machines> Cluster<M> {
         let crashed = {
             let mut members = self.members.lock();
             let Some(member) = members.get_mut(&node) else { return };
+            if let Some(running) = &member.running {
+                let views = self.groups.iter().map(|group| (*group, running.log.group(*group).view()));
+                member.former_logs = views.collect();
+            }
             end(&self.sim, member.sim);
             member.machines.crash();
             member.is_failing = false;

@@ -2,11 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{
-    Course, Loss, Report, Scene,
-    campaign::{Kind, caught},
-    run_log,
-};
+use super::{Course, Loss, Report, Scene, campaign::Kind, panics::caught, run_log};
 
 /// What is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

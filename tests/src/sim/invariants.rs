@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use rustydb_consensus::{Health, node_state::NodeState};
+use rustydb_consensus::{Health, RaftProgress, node_state::NodeState};
 use rustydb_types::{
     ids::{GroupId, LogIndex, NodeId, Term},
     position::LogPosition,
 };
 
-use super::{cluster::Cluster, machines::Machines};
+use super::{
+    cluster::Cluster,
+    log_rules::{LogRules, Sight},
+    machines::Machines,
+};
 
 /// Remembers what was seen, to hold it against what is seen later.
 #[derive(Debug, Default)]
@@ -16,6 +20,7 @@ pub struct Invariants {
     leaders: BTreeMap<(GroupId, Term), NodeId>,
     hashes: BTreeMap<(GroupId, LogPosition), u128>,
     progress: BTreeMap<(GroupId, NodeId), Progress>,
+    logs: BTreeMap<GroupId, LogRules>,
     looks: u64,
 }
 
@@ -27,15 +32,25 @@ struct Progress {
     committed: Option<LogIndex>,
 }
 
+/// A group at a node that is up.
+struct Seen {
+    node: NodeId,
+    life: u64,
+    status: RaftProgress,
+    /// [`None`] when nobody reads its state any more.
+    applied: Option<LogPosition>,
+}
+
 impl Invariants {
     /// Looks at all nodes that are up. Gives what is wrong.
     pub fn look<M: Machines>(&mut self, cluster: &Cluster<M>) -> Vec<String> {
         self.looks += 1;
         let mut wrong = Vec::new();
         for group in cluster.groups() {
-            for node in cluster.up() {
-                self.look_at(cluster, *group, node, &mut wrong);
-            }
+            let up = cluster.up();
+            let seen =
+                up.iter().filter_map(|node| self.look_at(cluster, *group, *node, &mut wrong)).collect();
+            wrong.extend(self.look_at_logs(cluster, *group, seen));
         }
         wrong
     }
@@ -58,8 +73,8 @@ impl Invariants {
         group: GroupId,
         node: NodeId,
         wrong: &mut Vec<String>,
-    ) {
-        let Some(found) = cluster.group(node, group) else { return };
+    ) -> Option<Seen> {
+        let found = cluster.group(node, group)?;
         let status = found.progress();
         if status.state == NodeState::Leader {
             let leader = *self.leaders.entry((group, status.term)).or_insert(node);
@@ -106,5 +121,40 @@ impl Invariants {
             wrong.push(format!("group {group} at {node}: progress went back: {before:?} to {now:?}"));
         }
         *before = now;
+        Some(Seen { node, life, status, applied: applied.map(|(position, _)| position) })
+    }
+
+    /// Looks at the logs of a group.
+    fn look_at_logs<M: Machines>(
+        &mut self,
+        cluster: &Cluster<M>,
+        group: GroupId,
+        seen: Vec<Seen>,
+    ) -> Vec<String> {
+        let rules = self.logs.entry(group).or_default();
+        let sights = seen.into_iter().filter_map(|Seen { node, life, status, applied }| {
+            let log = cluster.log(node, group)?;
+            let former = if rules.knows(node, life) { None } else { cluster.former_log(node, group) };
+            Some(Sight {
+                node,
+                life,
+                term: status.term,
+                leads: status.state == NodeState::Leader,
+                commit_index: status.commit_index,
+                state: applied.map(|applied| (applied, cluster.flushed(node, group))),
+                view: log.view(),
+                recent: Box::new(move |from| log.recent(from)),
+                former,
+                is_mending: cluster.has_damaged_log(node),
+            })
+        });
+        let sights: Vec<Sight> = sights.collect();
+        let down = || {
+            let down =
+                cluster.ids().into_iter().filter(|node| sights.iter().all(|sight| sight.node != *node));
+            down.filter_map(|node| Some((node, cluster.former_log(node, group)?))).collect()
+        };
+        let wrong = rules.look(&sights, down);
+        wrong.into_iter().map(|wrong| format!("group {group}: {wrong}")).collect()
     }
 }

@@ -22,6 +22,9 @@ pub trait Machines: Clone + Send + Sync + 'static {
 
     /// How far a group is applied, and the hash of that state. [`None`] before the first entry, or when it is down.
     fn applied(&self, group: GroupId) -> Option<(LogPosition, u128)>;
+
+    /// Up to where a crash would leave a group applied.
+    fn flushed(&self, group: GroupId) -> Option<LogPosition>;
 }
 
 impl Machines for ModelStore {
@@ -40,5 +43,9 @@ impl Machines for ModelStore {
     fn applied(&self, group: GroupId) -> Option<(LogPosition, u128)> {
         let state = self.cell(group).present();
         Some((state.applied.position?, u128::from(state.hash)))
+    }
+
+    fn flushed(&self, group: GroupId) -> Option<LogPosition> {
+        self.cell(group).flushed()
     }
 }

@@ -7,7 +7,8 @@
 //!   clients run statements or transactions, ask for lost outcomes ─┐ for a while
 //!   a nemesis crashes, pauses, cuts, slows, loses, fails disks     ─┘
 //!   then everything heals, must serve, and must agree
-//!   checked all the time: one leader per term, equal state at equal position, nothing applied goes back
+//!   checked all the time: one leader per term, equal state at equal position, nothing applied goes back,
+//!                         logs that agree, what is committed durable at a majority, votes that are kept
 //!   checked at the end:   some one order of the transactions explains all that was told and seen
 //! ```
 //!
@@ -23,6 +24,7 @@ pub mod errand;
 pub mod history;
 pub mod invariants;
 pub mod lists;
+pub mod log_rules;
 pub mod logs;
 mod lost_log;
 pub mod machines;
@@ -31,6 +33,7 @@ pub mod members;
 pub mod mutations;
 pub mod nemesis;
 pub mod oracle;
+pub mod panics;
 pub mod run;
 pub mod scenes;
 pub mod sql;

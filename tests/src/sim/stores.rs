@@ -159,6 +159,11 @@ impl Machines for Stores {
         let machine = machine.lock();
         Some((machine.applied().position?, machine.state_hash()))
     }
+
+    fn flushed(&self, group: GroupId) -> Option<LogPosition> {
+        let machine = self.open.lock().get(&group)?.machine.clone();
+        machine.lock().flushed()
+    }
 }
 
 /// Opens stores in one life of a node.

@@ -36,6 +36,8 @@ pub(super) struct Cached {
 #[derive(Clone, Debug, Default)]
 pub(super) struct GroupState {
     pub(super) points: GroupPoints,
+    /// The last vote that is durable.
+    pub(super) durable_vote: Option<Bytes>,
     first: LogIndex,
     written: VecDeque<Location>,
     tail: VecDeque<Cached>,
@@ -51,7 +53,7 @@ impl GroupState {
     /// A group without entries in memory, whose next entry follows `points.last`.
     pub(super) fn new(points: GroupPoints) -> Self {
         let first = points.last.map_or(LogIndex::new(0), |last| last.index.next());
-        Self { points, first, ..Self::default() }
+        Self { durable_vote: points.vote.clone(), points, first, ..Self::default() }
     }
 
     /// The index of the first entry; of the next one if there is none.
@@ -78,7 +80,8 @@ impl GroupState {
         self.points.last.map(|last| last.index.next())
     }
 
-    fn written_end(&self) -> LogIndex {
+    /// The index behind the last entry that is written.
+    pub(super) fn written_end(&self) -> LogIndex {
         LogIndex::new(self.first.get() + self.written.len() as u64)
     }
 
@@ -154,6 +157,16 @@ impl GroupState {
             self.points.last = Some(through);
         }
         self.points.purged = Some((through, opaque));
+    }
+
+    /// The terms of the entries, each with the first of its run that is there.
+    pub(super) fn terms(&self) -> impl Iterator<Item = (LogIndex, Term)> {
+        self.terms.iter().map(|(first, term)| (self.first.max(*first), *term))
+    }
+
+    /// The first entry in memory.
+    pub(super) fn cached_first(&self) -> Option<LogIndex> {
+        self.tail.front().map(|cached| cached.entry.index)
     }
 
     /// A recent entry, if it is in memory.

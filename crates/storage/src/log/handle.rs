@@ -18,6 +18,7 @@ use super::group::{Cached, GroupState, Location};
 use super::queue::{OpenSegment, Request, Shared};
 use super::record::{ENTRY_PREFIX_BYTES, Record};
 use super::segment::SegmentId;
+use super::view::GroupLogView;
 use super::{end, recovery, space, writer};
 
 /// Called once with the result, on the log thread: keep it short, hand work on to a task.
@@ -220,6 +221,19 @@ impl GroupLog {
             purged: group.points.purged.clone(),
             last: group.points.last,
         })
+    }
+
+    /// The positions of its entries, and how far they are durable.
+    #[must_use]
+    pub fn view(&self) -> GroupLogView {
+        self.handle.shared.state.lock().groups.get(&self.group).map(GroupState::view).unwrap_or_default()
+    }
+
+    /// The entries in memory, of those from an index on.
+    #[must_use]
+    pub fn recent(&self, from: LogIndex) -> Vec<LogEntry> {
+        let state = self.handle.shared.state.lock();
+        state.groups.get(&self.group).map_or_else(Vec::new, |group| group.recent(from))
     }
 
     /// The index of the first entry; of the next one if there is none.

@@ -46,6 +46,7 @@ mod space;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod view;
 mod writer;
 
 pub use config::LogConfig;
@@ -53,3 +54,4 @@ pub use dump::dump;
 pub use error::{LogError, LogErrorKind};
 pub use handle::{Completion, GroupLog, GroupLogState, Log, LogEntry, LogStats};
 pub use place::{LogPlace, Past};
+pub use view::GroupLogView;

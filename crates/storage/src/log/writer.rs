@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustydb_env::{Bug, DiskLock, Env, File, OpenMode};
 use rustydb_types::ids::{GroupId, LogIndex};
 use rustydb_types::position::LogPosition;
@@ -54,6 +55,8 @@ pub(super) struct Writer {
     /// Frames that are encoded and not yet written; they go before `current.end`.
     buffer: Vec<u8>,
     placed: Vec<Placed>,
+    /// Votes in the buffer, to be announced like entries.
+    votes: Vec<(GroupId, Bytes)>,
     /// Files taken for segments that the append at hand will need.
     reserved: VecDeque<PathBuf>,
     /// Whether the log does not end with the mark of a good close.
@@ -86,6 +89,7 @@ impl Writer {
             batch: None,
             buffer: Vec::new(),
             placed: Vec::new(),
+            votes: Vec::new(),
             reserved: VecDeque::new(),
             dirty,
             unchecked_bytes: 0,
@@ -142,6 +146,7 @@ impl Writer {
         self.failure = Some(error);
         self.buffer.clear();
         self.placed.clear();
+        self.votes.clear();
     }
 
     /// Puts a request into the buffer.
@@ -151,7 +156,8 @@ impl Writer {
             Request::Append(entries) => return self.append(shared, group, entries).await,
             Request::Vote(vote) => {
                 let written = self.frame(shared, group, record::KIND_VOTE, &[&vote]).await;
-                self.ledger.group(group).points.vote = Some(vote);
+                self.ledger.group(group).points.vote = Some(vote.clone());
+                self.votes.push((group, vote));
                 written
             }
             Request::Committed(committed) => {
@@ -332,8 +338,13 @@ impl Writer {
             shared.end.reach(self.current.reached());
             shared.env.io_pause().await;
         }
-        if !self.placed.is_empty() {
+        if !self.placed.is_empty() || !self.votes.is_empty() {
             let mut state = shared.state.lock();
+            for (group, vote) in self.votes.drain(..) {
+                if let Some(group) = state.groups.get_mut(&group) {
+                    group.durable_vote = Some(vote);
+                }
+            }
             for placed in self.placed.drain(..) {
                 if let Some(group) = state.groups.get_mut(&placed.group) {
                     group.set_written(placed.index, placed.ordinal, placed.location);

@@ -157,6 +157,10 @@ impl Machines for SqlNode {
     fn applied(&self, group: GroupId) -> Option<(LogPosition, u128)> {
         self.stores.applied(group)
     }
+
+    fn flushed(&self, group: GroupId) -> Option<LogPosition> {
+        self.stores.flushed(group)
+    }
 }
 
 /// The cluster as the sessions of one life of a node see it.
