@@ -26,6 +26,8 @@ pub enum Bug {
     TornTailKept,
     /// A log that ends before what was synced is taken for whole.
     EndNotCompared,
+    /// A follower keeps its own entries where a leader has others, and takes only those behind them.
+    ConflictKept,
     /// The engine does not sync what it commits.
     EngineNotSynced,
     /// The pointer to the engine in use is changed without being synced.
@@ -34,6 +36,8 @@ pub enum Bug {
     FlushMissesNewest,
     /// A snapshot leaves out what became of commits.
     SnapshotWithoutOutcomes,
+    /// A snapshot is marked with what is applied when it is ready, and not with what is in it.
+    SnapshotMarkedLate,
     /// A commit that comes twice takes place twice.
     CopyCommitted,
     /// To ask for the outcome of a commit does not keep it from taking place later.
@@ -83,10 +87,12 @@ impl Bug {
         Bug::RecoveryNotSynced,
         Bug::TornTailKept,
         Bug::EndNotCompared,
+        Bug::ConflictKept,
         Bug::EngineNotSynced,
         Bug::PointerNotSynced,
         Bug::FlushMissesNewest,
         Bug::SnapshotWithoutOutcomes,
+        Bug::SnapshotMarkedLate,
         Bug::CopyCommitted,
         Bug::FenceForgotten,
         Bug::UnknownToldRefused,

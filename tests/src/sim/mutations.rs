@@ -22,6 +22,7 @@ const fn hunt(bug: Bug) -> Errand {
         | Bug::RecoveryNotSynced
         | Bug::TornTailKept => Errand::Log,
         Bug::CopyCommitted
+        | Bug::SnapshotMarkedLate
         | Bug::CommitNotValidated
         | Bug::FenceForgotten
         | Bug::RowLeftOut
