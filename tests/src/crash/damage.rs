@@ -214,11 +214,13 @@ impl Cluster {
         let mended = if place.is_of_log() { self.wait_mended(victim).context(said.clone())? } else { 0.0 };
         // Whatever it shows must be right, also when it leads.
         let leads = self.make_leader(victim)?;
+        ensure!(leads, "{said}: it never comes to lead");
         let (mut answers, mut errors) = (0, 0);
         for _ in 0..5 {
             if self.read(victim)? { answers += 1 } else { errors += 1 }
         }
         ensure!(self.servers[victim].is_alive()?, "{said}: the node has stopped");
+        ensure!(answers > 0, "{said}: the node answers nothing");
         let outcome = if place.is_of_log() {
             let after = self.logs(victim)?;
             let is_kept = before.iter().all(|(path, bytes)| after.get(path) == Some(bytes));

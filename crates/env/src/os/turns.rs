@@ -84,7 +84,7 @@ fn hand_over(wait: impl FnOnce()) {
     tokio::task::block_in_place(|| {
         // What takes the tasks is work of the runtime's pool that has just been given to it, and the pool begins its work
         // in order: when this begins, that has. A thread that does not wait for it gets its tasks back untouched as a rule.
-        let (begins, begun) = std::sync::mpsc::channel::<()>();
+        let (begins, begun) = std::sync::mpsc::sync_channel::<()>(0);
         tokio::task::spawn_blocking(move || drop(begins));
         wait();
         let _ = begun.recv_timeout(HAND_OVER_MAX);

@@ -83,28 +83,27 @@ impl Reached {
 /// What the file says; [`None`] where nothing was written or it cannot be read, which proves nothing.
 pub(super) fn read(disk: &dyn Disk, dir: &Path) -> Option<Reached> {
     let path = dir.join(FILE);
-    let slots = || -> io::Result<Vec<Option<Reached>>> {
-        if !disk.exists(&path)? {
-            return Ok(Vec::new());
-        }
-        let file = disk.open(&path, OpenMode::Read)?;
-        let slot = |offset| {
-            let mut slot = [0; SLOT_BYTES];
-            file.read_at(offset, &mut slot).map(|()| Reached::decode(&slot))
-        };
-        [0, PAGE_BYTES]
-            .into_iter()
-            .filter(|offset| file.len().is_ok_and(|len| len > *offset))
-            .map(slot)
-            .collect()
+    let unreadable = |error: &io::Error| {
+        tracing::warn!(?path, %error, "log: how far it was written cannot be read");
     };
-    match slots() {
-        Ok(slots) => slots.into_iter().flatten().max(),
+    let file = match disk.open(&path, OpenMode::Read) {
+        Ok(file) => file,
         Err(error) => {
-            tracing::warn!(?path, %error, "log: how far it was written cannot be read");
-            None
+            if error.kind() != io::ErrorKind::NotFound {
+                unreadable(&error);
+            }
+            return None;
         }
-    }
+    };
+    // Each by itself: where one cannot be read the other counts.
+    slots(&*file).into_iter().filter_map(|slot| slot.inspect_err(unreadable).ok().flatten()).max()
+}
+
+fn slots(file: &dyn File) -> [io::Result<Option<Reached>>; 2] {
+    [0, PAGE_BYTES].map(|offset| {
+        let mut slot = [0; SLOT_BYTES];
+        file.read_at(offset, &mut slot).map(|()| Reached::decode(&slot))
+    })
 }
 
 /// How far the log is durable, and what the file says of that.
@@ -140,7 +139,13 @@ impl EndMark {
         }
         let file = match &state.file {
             Some(file) => Arc::clone(file),
-            None => self.create(disk)?,
+            None => {
+                let file = self.create(disk)?;
+                // The higher one stays until the other is written.
+                let [first, second] = slots(&*file).map(|slot| slot.ok().flatten());
+                state.is_second_next = first >= second && first.is_some();
+                file
+            }
         };
         let offset = if state.is_second_next { PAGE_BYTES } else { 0 };
         file.write_at(offset, &reached.encode())?;

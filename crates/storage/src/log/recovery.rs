@@ -58,7 +58,7 @@ pub(super) fn open(env: &Env, dir: &Path, config: LogConfig) -> Result<(Shared, 
     if !env.has_bug(Bug::NamesNotSynced) {
         disk.sync_dir(dir).map_err(at_dir)?;
     }
-    let (found, spares) = inspect(&**disk, dir, &config)?;
+    let Inspected { found, spares, useless } = inspect(&**disk, dir, &config)?;
     let mut replay = Replay::default();
     let mut segments = BTreeMap::new();
     let mut last = None;
@@ -90,6 +90,10 @@ pub(super) fn open(env: &Env, dir: &Path, config: LogConfig) -> Result<(Shared, 
             let offset = last.as_ref().map_or(0, |last| last.current.end);
             return Err(LogError::Corrupt { path, offset, detail });
         }
+    }
+    // Nothing is removed before the log is known to be whole.
+    for spare in useless {
+        disk.remove_file(&spare).map_err(at_dir)?;
     }
     let is_unclean = last.as_ref().is_some_and(|last| !last.is_clean());
     let current = match last {
@@ -132,8 +136,16 @@ fn rebuild(
     Ok(groups)
 }
 
-/// Finds segments and spares, and removes spares that are of no use.
-fn inspect(disk: &dyn Disk, dir: &Path, config: &LogConfig) -> Result<(Vec<Found>, Spares), LogError> {
+/// What is in the folder of a log.
+struct Inspected {
+    found: Vec<Found>,
+    spares: Spares,
+    /// Spares of another size, or too many.
+    useless: Vec<PathBuf>,
+}
+
+/// Finds segments and spares.
+fn inspect(disk: &dyn Disk, dir: &Path, config: &LogConfig) -> Result<Inspected, LogError> {
     let at_dir = |error| LogError::io(dir, error);
     let mut found: Vec<Found> = Vec::new();
     let paths = disk.list(dir).map_err(at_dir)?;
@@ -159,16 +171,16 @@ fn inspect(disk: &dyn Disk, dir: &Path, config: &LogConfig) -> Result<(Vec<Found
         }
         found.push(Found { path, header });
     }
-    let mut spares = VecDeque::new();
+    let (mut spares, mut useless) = (VecDeque::new(), Vec::new());
     for path in paths.into_iter().filter(|path| space::is_spare(path)) {
         let useful = is_useful_spare(disk, &path, &found, config).map_err(at_dir)?;
         if useful && spares.len() < config.spare_count {
             spares.push_back(path);
         } else {
-            disk.remove_file(&path).map_err(at_dir)?;
+            useless.push(path);
         }
     }
-    Ok((found, Spares::new(spares)))
+    Ok(Inspected { found, spares: Spares::new(spares), useless })
 }
 
 /// Whether a spare can become a segment: it has the right size, and is not a second name of a segment, which some

@@ -128,9 +128,14 @@ async fn an_end_that_is_gone_is_refused_after_a_good_close() {
     let last = fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path());
     let last = last.filter(|path| path.extension().is_some_and(|end| end == "log")).max().unwrap();
     assert_ne!(last, first_file(&dir));
-    fs::remove_file(last).unwrap();
+    // The name may have gone back to what it was before, which would be a spare of no use.
+    let spare = dir.path().join("spare-00000000000000ff");
+    fs::rename(&last, &spare).unwrap();
+    let content = fs::read(&spare).unwrap();
+    fs::write(&spare, [&content[..], &[0; 4096]].concat()).unwrap();
     let refused = Log::open(&Env::os(), dir.path(), small());
     assert!(matches!(refused, Err(LogError::Corrupt { .. })), "{refused:?}");
+    assert!(fs::read(&spare).unwrap().starts_with(&content), "what may be the end is still there");
 }
 
 /// What stands in for it is told from it, and a note that cannot be read is none.
@@ -139,9 +144,17 @@ async fn another_log_is_refused_and_a_note_that_is_gone_proves_nothing() {
     let ((dir, _), (other, _)) = (written(30, 4).await, written(30, 8).await);
     let note = dir.path().join("END");
     let own = fs::read(&note).unwrap();
+    let is_written = |page: usize| own[page * 4096] != 0;
+    assert!(is_written(0) && is_written(1), "at the start and at the close");
     fs::copy(first_file(&other), first_file(&dir)).unwrap();
     let refused = Log::open(&Env::os(), dir.path(), small());
     assert!(refused.as_ref().is_err_and(|error| error.to_string().contains("not the one")), "{refused:?}");
+    // Where one slot cannot be read the other counts.
+    let without_first = [&[0; 4096][..], &own[4096..]].concat();
+    for one_slot in [without_first, own[..4096].to_vec()] {
+        fs::write(&note, one_slot).unwrap();
+        Log::open(&Env::os(), dir.path(), small()).unwrap_err();
+    }
     for damaged in
         [Vec::new(), vec![0; own.len()], own.iter().map(|byte| byte ^ 1).collect(), own[..30].to_vec()]
     {
