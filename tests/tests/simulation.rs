@@ -59,7 +59,8 @@ fn sessions_are_told_the_truth() {
 
 #[test]
 fn seeds_that_failed_once_fail_no_more() {
-    for (kind, seed, seconds) in sim::REGRESSIONS {
+    // The longer ones are for the gate.
+    for (kind, seed, seconds) in sim::REGRESSIONS.iter().filter(|(_, _, seconds)| *seconds < 10) {
         check(kind.run(sim::Course::new(*seed, Duration::from_secs(*seconds))).unwrap());
     }
 }

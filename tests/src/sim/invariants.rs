@@ -140,7 +140,8 @@ impl Invariants {
                 life,
                 term: status.term,
                 leads: status.state == NodeState::Leader,
-                commit_index: status.commit_index,
+                // A log that has failed does not take what its group has heard of, and the group stops at that.
+                commit_index: status.commit_index.filter(|_| !cluster.is_failing(node)),
                 state: applied.map(|applied| (applied, cluster.flushed(node, group))),
                 view: log.view(),
                 recent: Box::new(move |from| log.recent(from)),
