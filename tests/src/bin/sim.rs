@@ -27,7 +27,7 @@ use rustydb_tests::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "\
-sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models] [--churn]
+sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models] [--churn] [--watch-logs]
     [--logs | --scene NAME | --lost-log NAME] [--verbose] [--log FILTER] [--bug NAME]
         one run per seed, B itself not among them; --bug in a build with the feature planted_bugs
 sim gate [--seconds S] [--base N] [--runs M] [--jobs J] [--report FILE]
@@ -132,6 +132,7 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
         },
     };
     let churns = take_flag(&mut arguments, "--churn");
+    let watches_logs = take_flag(&mut arguments, "--watch-logs");
     let is_verbose = take_flag(&mut arguments, "--verbose");
     if let Some(filter) = take_option(&mut arguments, "--log")? {
         tracing_subscriber::fmt()
@@ -151,7 +152,7 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
     };
     nothing_left(
         &arguments,
-        "--seed, --seeds, --seconds, --sql, --stores, --models, --logs, --scene, --lost-log, --churn, --verbose, --log, and gate as the first",
+        "--seed, --seeds, --seconds, --sql, --stores, --models, --logs, --scene, --lost-log, --churn, --watch-logs, --verbose, --log, and gate as the first",
     )?;
     #[cfg(feature = "planted_bugs")]
     let with_bug = bug.map(|bug| format!(" --bug {bug}")).unwrap_or_default();
@@ -160,7 +161,7 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
     let features = if with_bug.is_empty() { "" } else { " --features planted_bugs" };
     let (mut failed, mut virtual_time, mut acknowledged) = (Vec::new(), Duration::ZERO, 0);
     for seed in seeds.clone() {
-        let course = Course { churns, ..Course::new(seed, Duration::ZERO) };
+        let course = Course { churns, watches_logs, ..Course::new(seed, Duration::ZERO) };
         #[cfg(feature = "planted_bugs")]
         let course = Course { bug, ..course };
         let ended = errand.run(course);

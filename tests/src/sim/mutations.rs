@@ -49,7 +49,7 @@ struct Found {
 }
 
 fn wrong_in(errand: Errand, seed: u64, bug: Option<Bug>) -> Option<String> {
-    let course = Course { bug, ..Course::new(seed, Duration::ZERO) };
+    let course = Course { bug, watches_logs: true, ..Course::new(seed, Duration::ZERO) };
     let run = || errand.run(course).wrong.into_iter().next();
     // What a bug brings about is found; what goes wrong without one is told in full.
     if bug.is_some() { quietly(run) } else { run() }

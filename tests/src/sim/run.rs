@@ -178,6 +178,8 @@ pub struct Course {
     /// Whether members come and go all the time, among seven nodes, while links are cut in one direction and nodes have
     /// just one other in common.
     pub churns: bool,
+    /// Whether the logs of all nodes are held against each other all the time, which takes as long as the run itself.
+    pub watches_logs: bool,
     /// A bug that all nodes have.
     #[cfg(feature = "planted_bugs")]
     pub bug: Option<rustydb_env::Bug>,
@@ -191,6 +193,7 @@ impl Course {
             seed,
             duration,
             churns: false,
+            watches_logs: false,
             #[cfg(feature = "planted_bugs")]
             bug: None,
         }
@@ -271,7 +274,7 @@ async fn scenario<W: Workload>(stage: Stage<W::Machines>, workload: W, mut rando
     let clients: Vec<_> = (1..=stage.pace.clients)
         .map(|number| env.spawn("client", workload.clone().client(stage.clone(), number, env.rng())))
         .collect();
-    let watching = env.spawn("invariants", watch(stage.clone()));
+    let watching = env.spawn("invariants", watch(stage.clone(), course.watches_logs));
     let mut faults = Fault::draw(&mut random);
     if course.churns {
         faults.extend([Fault::OneWayCut, Fault::Bridge]);
@@ -365,8 +368,8 @@ pub(super) async fn agree<M: Machines>(cluster: &Cluster<M>) -> Vec<String> {
     wrong
 }
 
-async fn watch<M: Machines>(stage: Stage<M>) {
-    let mut invariants = Invariants::default();
+async fn watch<M: Machines>(stage: Stage<M>, watches_logs: bool) {
+    let mut invariants = Invariants::new(watches_logs);
     while !stage.is_over() {
         stage.wrong(invariants.look(&stage.cluster));
         stage.seen.lock().terms = invariants.leaders();
