@@ -178,7 +178,7 @@ pub struct Course {
     /// Whether members come and go all the time, among seven nodes, while links are cut in one direction and nodes have
     /// just one other in common.
     pub churns: bool,
-    /// Whether the logs of all nodes are held against each other all the time, which takes as long as the run itself.
+    /// Whether the logs of all nodes are held against each other all the time.
     pub watches_logs: bool,
     /// A bug that all nodes have.
     #[cfg(feature = "planted_bugs")]
