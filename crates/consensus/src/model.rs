@@ -4,7 +4,7 @@
 //! state is the last flushed one, from where the log is applied again. It checks what a machine may rely on: that
 //! entries come in order and without a gap, and snapshots with their positions.
 //!
-//! Format of a command: key and value, each 8 bytes little-endian. Of a snapshot: the same pairs, then the hash.
+//! Format of a command: key and value, each 8 bytes little-endian. Of a snapshot: the same pairs, then hash and sum.
 
 use std::{
     collections::BTreeMap,
@@ -39,13 +39,21 @@ pub struct ModelState {
     pub lists: BTreeMap<u64, Vec<u64>>,
     /// Of all commands in their order: equal on replicas that applied the same.
     pub hash: u64,
+    /// Of all pairs, whatever their order.
+    pub sum: u64,
 }
 
 impl ModelState {
     fn append(&mut self, key: u64, value: u64) {
         self.lists.entry(key).or_default().push(value);
         self.hash = mix(mix(self.hash, key), value);
+        self.sum = self.sum.wrapping_add(share(key, value));
     }
+}
+
+/// Of a pair in the sum.
+fn share(key: u64, value: u64) -> u64 {
+    mix(mix(0, key), value)
 }
 
 /// One step of a hash that depends on the order.
@@ -82,6 +90,7 @@ pub struct ModelCell {
 struct ModelInner {
     present: ModelState,
     flushed: ModelState,
+    spoils: u64,
 }
 
 impl ModelCell {
@@ -104,6 +113,17 @@ impl ModelCell {
             0 => None,
             term => Some(Term::new(term)),
         }
+    }
+
+    /// So many of the next snapshots that are read are not what their sum says.
+    pub fn spoil_snapshots(&self, count: u64) {
+        self.inner.lock().spoils = count;
+    }
+
+    /// How many snapshots are still to be spoilt.
+    #[must_use]
+    pub fn spoils(&self) -> u64 {
+        self.inner.lock().spoils
     }
 
     /// Forgets what was not flushed.
@@ -199,17 +219,12 @@ impl Machine for ModelMachine {
         let state = inner.present.clone();
         let pairs =
             state.lists.iter().flat_map(|(key, list)| list.iter().map(|value| (*key, *value))).collect();
-        let snapshot =
-            ModelSnapshot { applied: state.applied, hash: state.hash, pairs, next: 0, ended: false };
+        let snapshot = ModelSnapshot { cell: self.cell.clone(), state, pairs, next: 0, ended: false };
         Box::pin(async move { Ok(Box::new(snapshot) as Box<dyn MachineSnapshot>) })
     }
 
     fn installer(&mut self) -> Result<Box<dyn MachineInstaller>, MachineError> {
-        Ok(Box::new(ModelInstaller {
-            cell: self.cell.clone(),
-            state: ModelState::default(),
-            taken: Vec::new(),
-        }))
+        Ok(Box::new(ModelInstaller { cell: self.cell.clone(), taken: Vec::new() }))
     }
 
     fn leadership(&self, leadership: Leadership) {
@@ -222,8 +237,8 @@ impl Machine for ModelMachine {
 }
 
 struct ModelSnapshot {
-    applied: Applied,
-    hash: u64,
+    cell: ModelCell,
+    state: ModelState,
     pairs: Vec<(u64, u64)>,
     next: usize,
     ended: bool,
@@ -231,7 +246,7 @@ struct ModelSnapshot {
 
 impl MachineSnapshot for ModelSnapshot {
     fn applied(&self) -> &Applied {
-        &self.applied
+        &self.state.applied
     }
 
     fn next_chunk(&mut self, bytes_max: usize) -> Result<Option<Bytes>, MachineError> {
@@ -245,7 +260,11 @@ impl MachineSnapshot for ModelSnapshot {
             self.next += 1;
         }
         if self.next == self.pairs.len() {
-            chunk.extend_from_slice(&self.hash.to_le_bytes());
+            let mut inner = self.cell.inner.lock();
+            let spoilt = inner.spoils > 0;
+            inner.spoils = inner.spoils.saturating_sub(1);
+            chunk.extend_from_slice(&self.state.hash.to_le_bytes());
+            chunk.extend_from_slice(&self.state.sum.wrapping_add(u64::from(spoilt)).to_le_bytes());
             self.ended = true;
         }
         Ok(Some(Bytes::from(chunk)))
@@ -254,8 +273,31 @@ impl MachineSnapshot for ModelSnapshot {
 
 struct ModelInstaller {
     cell: ModelCell,
-    state: ModelState,
     taken: Vec<u8>,
+}
+
+/// Bytes of hash and sum behind the pairs of a snapshot.
+const SNAPSHOT_END: usize = 16;
+
+impl ModelInstaller {
+    /// The state, and the sum that came with it.
+    fn state(&self) -> Result<(ModelState, u64), MachineError> {
+        let split =
+            self.taken.len().checked_sub(SNAPSHOT_END).ok_or_else(|| error("a snapshot without an end"))?;
+        let (pairs, end) = self.taken.split_at(split);
+        let mut state = ModelState::default();
+        for pair in pairs.chunks_exact(16) {
+            let (key, value) = pair.split_at_checked(8).unwrap_or_default();
+            match (number(key), number(value)) {
+                (Some(key), Some(value)) => state.append(key, value),
+                _ => return Err(error("a snapshot of uneven length")),
+            }
+        }
+        let (hash, sum) = end.split_at_checked(8).unwrap_or_default();
+        state.hash = number(hash).ok_or_else(|| error("a snapshot without a hash"))?;
+        let sum = number(sum).ok_or_else(|| error("a snapshot without a sum"))?;
+        Ok((state, sum))
+    }
 }
 
 impl MachineInstaller for ModelInstaller {
@@ -264,21 +306,16 @@ impl MachineInstaller for ModelInstaller {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>, applied: Applied) -> Result<(), MachineError> {
-        let split = self.taken.len().checked_sub(8).ok_or_else(|| error("a snapshot without a hash"))?;
-        let (pairs, hash) = self.taken.split_at(split);
-        for pair in pairs.chunks_exact(16) {
-            let (key, value) = pair.split_at_checked(8).unwrap_or_default();
-            match (number(key), number(value)) {
-                (Some(key), Some(value)) => self.state.lists.entry(key).or_default().push(value),
-                _ => return Err(error("a snapshot of uneven length")),
-            }
-        }
-        self.state.hash = number(hash).ok_or_else(|| error("a snapshot without a hash"))?;
-        self.state.applied = applied;
+    fn adds_up(&self) -> Result<bool, MachineError> {
+        self.state().map(|(state, sum)| state.sum == sum)
+    }
+
+    fn finish(self: Box<Self>, applied: Applied) -> Result<(), MachineError> {
+        let (mut state, _) = self.state()?;
+        state.applied = applied;
         let mut inner = self.cell.inner.lock();
-        inner.present = self.state.clone();
-        inner.flushed = self.state;
+        inner.present = state.clone();
+        inner.flushed = state;
         Ok(())
     }
 }

@@ -120,6 +120,10 @@ enum ReceiveError {
     Codec(#[from] codec::CodecError),
     #[error("the first piece has no header")]
     NoHeader,
+    #[error(
+        "its rows are not those of its hash: either they were changed on the way, or the state it is of is wrong"
+    )]
+    Unsound,
     #[error(transparent)]
     Machine(#[from] crate::machine::MachineError),
     #[error("the group has stopped: {0}")]
@@ -183,6 +187,10 @@ impl Receiver {
             return Ok(*vote);
         }
         let Some((vote, meta, installer)) = taking.take() else { return Err(ReceiveError::NoHeader) };
+        // Nothing of the present state has changed yet, and the sender tries again.
+        if !installer.adds_up()? {
+            return Err(ReceiveError::Unsound);
+        }
         let snapshot = Snapshot { meta, snapshot: SnapshotData::Incoming(installer) };
         let installed = self.raft.install_snapshot(vote, snapshot).await;
         installed.map_err(|error| ReceiveError::Stopped(error.to_string()))

@@ -314,8 +314,12 @@ async fn a_learner_catches_up_by_snapshot_is_promoted_and_removed_again() {
     cluster.start(node(4), ModelStore::default());
     cluster.nodes[&node(4)].groups.open_group(GROUP).await.unwrap();
     let group = cluster.group(leader);
+    // What is not what its sum says is not taken in, and sent again.
+    let source = cluster.nodes[&leader].store.cell(GROUP);
+    source.spoil_snapshots(2);
     group.add_learner(node(4)).await.unwrap();
     cluster.converged(&[leader, node(4)], 1, 3000).await;
+    assert_eq!(source.spoils(), 0);
     assert_eq!(cluster.group(node(4)).status().state, NodeState::Joining);
     group.promote(node(4)).await.unwrap();
     assert_eq!(group.status().voters.len(), 4);
