@@ -15,6 +15,7 @@ use rustydb_pg::scram::Verifier;
 use rustydb_pg::{Server, ServerConfig};
 use rustydb_sql::error::SqlError;
 use rustydb_sql::gateway::{ClusterPort, Gateway};
+use rustydb_sql::memory::HeldMemory;
 use rustydb_sql::session::executor::{Context, Executor, Fetched, ResultFormats, Shape, ast};
 use rustydb_sql::session::request::Bind;
 use rustydb_sql::system::{DatabaseRecord, DatabaseState, RoleRecord, SystemCommand, SystemSnapshot};
@@ -31,6 +32,9 @@ impl Executor for Refusing {
     type Cursor = ();
     type CopyIn = ();
 
+    fn hold(&self, _: usize) -> Result<HeldMemory, SqlError> {
+        Ok(HeldMemory::default())
+    }
     async fn plan(
         &self,
         _: &mut Transaction,

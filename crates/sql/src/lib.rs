@@ -7,6 +7,7 @@ pub mod ddl;
 pub mod error;
 pub mod exec;
 pub mod gateway;
+pub mod memory;
 pub mod parse;
 pub mod pgcatalog;
 pub mod plan;

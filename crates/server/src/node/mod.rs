@@ -43,7 +43,7 @@ use rustydb_env::sync::Signal;
 use rustydb_env::{Env, Instant, TaskGroup};
 use rustydb_interconnect::ClusterIdentity;
 use rustydb_proto::v1::{ExecuteSystemRequest, execute_system_response};
-use rustydb_sql::exec::WorkMemory;
+use rustydb_sql::memory::WorkMemory;
 use rustydb_sql::system::{NodeRecord, SystemCommand};
 use rustydb_types::ids::{GroupId, Incarnation, NodeId};
 use tokio::sync::Notify;

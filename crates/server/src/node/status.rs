@@ -49,7 +49,7 @@ impl StatusSource for Inner {
             },
             Figure {
                 name: "rustydb_sql_work_memory_bytes",
-                help: "Kept by sorts, hash tables and materialisations of all statements.",
+                help: "Kept by all statements: sorts, hash tables, materialisations, and what is made of large texts.",
                 value: self.work_memory.used_bytes() as f64,
             },
         ];

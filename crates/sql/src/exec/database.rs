@@ -9,7 +9,6 @@ use rustydb_types::datatype::DataType;
 use rustydb_types::value::Value;
 use sqlparser::ast::{self, SetExpr, Statement};
 
-use super::run::WorkMemory;
 use super::write::RowNumbers;
 use crate::bind::context::TableUse;
 use crate::bind::errors::unsupported;
@@ -18,6 +17,7 @@ use crate::catalog::store::CatalogCache;
 use crate::catalog::virtual_table::{Live, VirtualContext, VirtualRegistry};
 use crate::catalog::{CatalogSnapshot, keys};
 use crate::error::{SqlError, SqlState};
+use crate::memory::WorkMemory;
 use crate::plan::optimize::optimize;
 use crate::plan::statement::{Action, LockPlan, Plan};
 use crate::scalar::{CatalogLookup, EvalContext, SessionView};

@@ -28,4 +28,3 @@ mod tests;
 
 pub use cursor::{Cursor, Fetched};
 pub use database::{Database, ExecContext};
-pub use run::WorkMemory;

@@ -11,39 +11,10 @@ use rustydb_types::value::Value;
 use super::subquery::KeptSubquery;
 use crate::catalog::virtual_table::VirtualContext;
 use crate::error::{SqlError, SqlState};
+use crate::memory::WorkMemory;
 use crate::plan::Row;
 use crate::scalar::EvalContext;
 use crate::session::interrupt::Interrupts;
-
-/// What all statements of a node may keep in memory together, for sorts, hash tables and materialisations.
-#[derive(Debug)]
-pub struct WorkMemory {
-    size_bytes: usize,
-    used_bytes: AtomicUsize,
-}
-
-impl WorkMemory {
-    /// A pool of `size_bytes`.
-    #[must_use]
-    pub const fn new(size_bytes: usize) -> Self {
-        Self { size_bytes, used_bytes: AtomicUsize::new(0) }
-    }
-
-    /// Bytes in use now.
-    #[must_use]
-    pub fn used_bytes(&self) -> usize {
-        self.used_bytes.load(Ordering::Relaxed)
-    }
-
-    fn take(&self, bytes: usize) -> bool {
-        let fits = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.size_bytes);
-        self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
 
 /// What one execution keeps between its parts.
 #[derive(Debug)]
@@ -95,16 +66,9 @@ impl RunState {
     pub fn charge(&self, bytes: usize) -> Result<(), SqlError> {
         let fits = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.work_mem);
         if self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok() {
-            if self.pool.take(bytes) {
-                return Ok(());
-            }
-            self.used.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(SqlError::new(SqlState::OUT_OF_MEMORY, "out of memory")
-                .with_detail(format!(
-                    "All statements of the node together need to keep more than its work memory ({} kB).",
-                    self.pool.size_bytes >> 10
-                ))
-                .with_hint("Try again when fewer statements run, or raise memory.budget."));
+            return self.pool.take(bytes).inspect_err(|_| {
+                self.used.fetch_sub(bytes, Ordering::Relaxed);
+            });
         }
         Err(SqlError::new(SqlState::OUT_OF_MEMORY, "out of memory")
             .with_detail(format!(

@@ -24,6 +24,7 @@ use crate::bind::errors::unpack;
 use crate::catalog::virtual_table::{Live, VirtualContext};
 use crate::copy::CopyWriter;
 use crate::error::{SqlError, SqlState};
+use crate::memory::HeldMemory;
 use crate::pgcatalog::lookup::SystemLookup;
 use crate::plan::Row;
 use crate::plan::statement::{Action, Plan};
@@ -425,6 +426,10 @@ impl Executor for SqlExecutor {
     type Plan = Planned;
     type Cursor = Running;
     type CopyIn = Copying;
+
+    fn hold(&self, size_bytes: usize) -> Result<HeldMemory, SqlError> {
+        self.database.work_memory().hold(size_bytes)
+    }
 
     async fn plan(
         &self,

@@ -13,11 +13,11 @@ use rustydb_txn::{KvStore, LocalKv};
 use rustydb_types::ids::{DatabaseId, Incarnation, NodeId, Oid, SessionId};
 
 use super::database::Database;
-use super::run::WorkMemory;
 use super::service::SqlExecutor;
 use crate::catalog::virtual_table::VirtualRegistry;
 use crate::error::SqlError;
 use crate::gateway::{ClusterPort, SessionContext, SessionKey};
+use crate::memory::WorkMemory;
 use crate::session::core::{Session, SessionParts};
 use crate::session::interrupt::Interrupts;
 use crate::session::response::Messages;

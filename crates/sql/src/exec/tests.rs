@@ -13,12 +13,12 @@ use rustydb_types::ids::{DatabaseId, Incarnation, Oid, RequestId, SessionId};
 
 use super::database::Database;
 use super::operator::BATCH_SIZE_BYTES;
-use super::run::WorkMemory;
 use super::service::SqlExecutor;
 use super::sweep::{self, Place, Swept};
 use crate::catalog::keys;
 use crate::catalog::virtual_table::VirtualRegistry;
 use crate::error::{SqlError, SqlState};
+use crate::memory::WorkMemory;
 use crate::session::activity::Activities;
 use crate::session::executor::{Context, Executor, ResultFormats};
 use crate::session::interrupt::Interrupts;

@@ -27,7 +27,7 @@ use super::executor::{Context, Executor};
 use super::failure::Fault;
 use super::interrupt::{Deadline, Interrupts};
 use super::portal::Portal;
-use super::prepared::Prepared;
+use super::prepared::{OWN_MEMORY_BYTES, Prepared, hold};
 use super::request::Request;
 use super::response::{self, Mark, TransactionStatus};
 use super::settings::{Scope, Settings};
@@ -39,6 +39,7 @@ use crate::error::{Severity, SqlError, SqlState};
 use crate::gateway::ClusterPort;
 use crate::gateway::frame::{SessionContext, StateChanges};
 use crate::gateway::peer::SessionKey;
+use crate::memory::{HeldMemory, WorkMemory};
 
 /// Microseconds from the Unix epoch to 2000-01-01.
 const POSTGRES_EPOCH_UNIX_MICROS: i64 = 946_684_800_000_000;
@@ -103,6 +104,10 @@ pub struct Session<E: Executor> {
     pub(super) is_skipping: bool,
     /// Statements of a Query that are still to run, and whether there were several.
     pub(super) pending: VecDeque<Statement>,
+    /// For what is made of texts, before it takes what all sessions share.
+    pub(super) own_memory: Arc<WorkMemory>,
+    /// For the statements of the Query that is answered.
+    pub(super) memory: HeldMemory,
     pub(super) is_multiple: bool,
     /// Where in the buffer the rows begin that may not be shown yet.
     pub(super) unsettled: Option<usize>,
@@ -155,15 +160,18 @@ impl<E: Executor> Session<E> {
             statement_time: 0,
             lock_wait: LockWait::Forever,
         };
+        let own_memory = Arc::new(WorkMemory::new(OWN_MEMORY_BYTES));
         let mut prepared = BTreeMap::new();
         let mut unnamed = None;
         for text in &from.prepared {
+            let memory = hold(&*parts.executor, &own_memory, &text.sql)?;
             let statement = syntax::parse(&text.sql)?.into_iter().next().map(Arc::new);
             let entry = Prepared {
                 text: activity::kept_text(&text.sql),
                 statement,
                 param_types: text.param_types.clone(),
                 plan: None,
+                _memory: memory,
             };
             if text.name.is_empty() {
                 unnamed = Some(entry);
@@ -188,6 +196,8 @@ impl<E: Executor> Session<E> {
             copy: None,
             is_skipping: false,
             pending: VecDeque::new(),
+            own_memory,
+            memory: HeldMemory::default(),
             is_multiple: false,
             unsettled: None,
             counter: from.counter,
@@ -368,6 +378,7 @@ impl<E: Executor> Session<E> {
     pub(super) fn ready<S: ResponseSink>(&mut self, sink: &mut S) {
         self.is_busy = false;
         self.is_multiple = false;
+        self.memory = HeldMemory::default();
         self.deadline = None;
         self.spent = Duration::ZERO;
         if self.reported_version != self.context.settings.version() {

@@ -22,6 +22,7 @@ use super::response::Format;
 use super::settings::{Scope, Settings};
 use super::token::{Questions, TransactionToken};
 use crate::error::SqlError;
+use crate::memory::HeldMemory;
 
 /// A change of a setting: how long it lasts, the name, and the value unless it is the default.
 pub type SettingChange = (Scope, String, Option<String>);
@@ -146,6 +147,12 @@ pub trait Executor: Send + Sync + 'static {
     type Cursor: Send + 'static;
     /// A COPY that takes data.
     type CopyIn: Send + 'static;
+
+    /// Takes memory of the node's statements for what is made of the text of one, as long as the answer is kept.
+    ///
+    /// # Errors
+    /// 53200 when there is not so much left.
+    fn hold(&self, size_bytes: usize) -> Result<HeldMemory, SqlError>;
 
     /// Plans a statement. Of `param_types` 0 means: to be inferred.
     ///

@@ -8,6 +8,7 @@ use super::core::{Session, SessionEnd};
 use super::executor::{Dialogue, Executor, ResultFormats};
 use super::failure::Fault;
 use super::portal::write_row_description;
+use super::prepared::hold;
 use super::request::Bind;
 use super::response::{self, Mark, TransactionStatus};
 use super::sink::ResponseSink;
@@ -21,7 +22,7 @@ impl<E: Executor> Session<E> {
         self.unnamed_portal = None;
         self.is_multiple = false;
         self.context.activity.begin(kept_text(sql), self.context.statement_time);
-        let statements = match syntax::parse(sql) {
+        let statements = match self.parse_query(sql) {
             Ok(statements) => statements,
             Err(error) => return self.answer_failure(true, error, sink).await,
         };
@@ -31,6 +32,11 @@ impl<E: Executor> Session<E> {
         self.is_multiple = statements.len() > 1;
         self.pending = statements.into();
         self.run_pending(sink).await
+    }
+
+    fn parse_query(&mut self, sql: &str) -> Result<Vec<Statement>, SqlError> {
+        self.memory = hold(&*self.parts.executor, &self.own_memory, sql)?;
+        syntax::parse(sql)
     }
 
     /// Runs the statements of a Query, up to a COPY that takes data.

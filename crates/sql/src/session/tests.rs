@@ -21,9 +21,12 @@ use super::sink::{ResponseSink, SinkClosed};
 use crate::error::{SqlError, SqlState};
 use crate::gateway::frame::StateChanges;
 use crate::gateway::{ClusterPort, SessionContext, SessionKey};
+use crate::memory::{HeldMemory, WorkMemory};
 use crate::system::{SystemCommand, SystemSnapshot};
 
-struct Scripted;
+struct Scripted {
+    memory: Arc<WorkMemory>,
+}
 
 struct Script {
     shape: Shape,
@@ -41,6 +44,10 @@ impl Executor for Scripted {
     type Plan = Script;
     type Cursor = Run;
     type CopyIn = u64;
+
+    fn hold(&self, size_bytes: usize) -> Result<HeldMemory, SqlError> {
+        self.memory.hold(size_bytes)
+    }
 
     async fn plan(
         &self,
@@ -213,13 +220,17 @@ struct Client {
 
 impl Client {
     fn new() -> Self {
+        Self::with(&Arc::new(WorkMemory::new(1 << 30)))
+    }
+
+    fn with(memory: &Arc<WorkMemory>) -> Self {
         let env = Env::os();
         let dir = tempfile::tempdir().unwrap();
         let store = LocalKv::in_memory(&env, dir.path().to_owned(), Duration::ZERO).unwrap();
         let parts = SessionParts {
             env,
             cluster: Arc::new(Alone),
-            executor: Arc::new(Scripted),
+            executor: Arc::new(Scripted { memory: Arc::clone(memory) }),
             store: store.kv(),
             database: DatabaseId::new(Oid::new(5)),
             key: SessionKey { incarnation: Incarnation::new(1), session: SessionId::new(1) },
@@ -281,6 +292,38 @@ async fn a_query_answers_rows_tag_and_readiness() {
     assert_eq!(client.query("selec").await, "E42601 ZI");
     assert_eq!(client.query("select 1; select x; select 1").await, "T D C[SELECT 1] E42P01 ZI");
     assert_eq!(client.query("show server_version").await, "T D C[SHOW] ZI");
+}
+
+#[tokio::test]
+async fn what_is_made_of_texts_is_bounded_for_all_sessions_together() {
+    let memory = Arc::new(WorkMemory::new(5 << 20));
+    let (mut one, mut other) = (Client::with(&memory), Client::with(&memory));
+    let values = vec!["1"; 1500].join(", ");
+    let parse = |name: &str| format!("{name}\0insert into t values ({values})\0\0\0").into_bytes();
+    assert_eq!(one.send(&[(b'P', &parse("a")), SYNC]).await, "1 ZI");
+    let kept = memory.used_bytes();
+    assert!(kept > 3000 * 500, "{kept}");
+    assert_eq!(one.send(&[(b'P', &parse("b")), SYNC]).await, "1 ZI");
+    // Neither to be kept nor to be run at once, and the sessions go on.
+    assert_eq!(other.send(&[(b'P', &parse("")), SYNC]).await, "E53200 ZI");
+    assert_eq!(other.query(&format!("insert into t values ({values})")).await, "E53200 ZI");
+    assert_eq!(other.query("insert into t values (1)").await, "C[INSERT 0 1] ZI");
+    assert_eq!(one.query("deallocate a").await, "C[DEALLOCATE] ZI");
+    assert_eq!(other.query(&format!("insert into t values ({values})")).await, "C[INSERT 0 1] ZI");
+    assert_eq!(other.query(&format!("insert into t values ({values}, selec'")).await, "E42601 ZI");
+    // An unnamed one is there until the next.
+    assert_eq!(other.send(&[(b'P', &parse("")), SYNC]).await, "1 ZI");
+    assert_eq!(other.query("select 1").await, "T D C[SELECT 1] ZI");
+    one.query("deallocate all").await;
+    assert_eq!(memory.used_bytes(), 0);
+    assert_eq!(one.query(&format!("prepare c as insert into t values ({values})")).await, "C[PREPARE] ZI");
+    assert!(
+        (kept * 9 / 10..kept * 11 / 10).contains(&memory.used_bytes()),
+        "the statement, and not the Query"
+    );
+    one.send(&[(b'P', &parse("a")), SYNC]).await;
+    drop((one, other));
+    assert_eq!(memory.used_bytes(), 0);
 }
 
 #[tokio::test]

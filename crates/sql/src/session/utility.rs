@@ -9,7 +9,7 @@ use super::activity::kept_text;
 use super::core::Session;
 use super::executor::{Executor, ResultFormats};
 use super::failure::{Fault, no_such_cursor, no_such_statement, store_error};
-use super::prepared::Prepared;
+use super::prepared::{Prepared, hold};
 use super::request::{Bind, Request};
 use super::response::{self, Field, Mark, RowWriter, TransactionStatus};
 use super::settings::{DEFINITIONS, Scope};
@@ -123,11 +123,13 @@ impl<E: Executor> Session<E> {
             }
             Statement::Prepare { name, param_types, statement, sql } => {
                 self.check_new_prepared(name)?;
+                let memory = hold(&*self.parts.executor, &self.own_memory, sql)?;
                 let prepared = Prepared {
                     text: kept_text(sql),
                     statement: Some(Arc::new(Statement::Plan(Arc::clone(statement)))),
                     param_types: param_types.clone(),
                     plan: None,
+                    _memory: memory,
                 };
                 self.add_prepared(name, sql, prepared);
                 // A statement that cannot be planned is refused now, not when it is executed.

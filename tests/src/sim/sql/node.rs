@@ -6,7 +6,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use rustydb_consensus::MachineFactory;
 use rustydb_env::Env;
-use rustydb_sql::exec::WorkMemory;
+use rustydb_sql::memory::WorkMemory;
 use rustydb_sql::{
     catalog::virtual_table::VirtualRegistry,
     error::{SqlError, SqlState},

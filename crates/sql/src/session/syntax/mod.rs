@@ -14,4 +14,5 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+pub use size::size_bytes;
 pub use text::parse;

@@ -9,6 +9,19 @@ use crate::error::{SqlError, SqlState};
 /// Words and signs that a message may have: some hundred bytes of memory each while it is planned.
 pub(super) const WORDS_MAX: usize = 250_000;
 
+/// Memory that a word or sign takes at most while its statement is planned, and as long as that is kept: measured with
+/// long lists of numbers, which take the most.
+const WORD_BYTES: usize = 600;
+
+/// Memory that is needed for what is made of a text, in bytes, and for the text.
+///
+/// # Errors
+/// 54001 for a text that is too large in any case.
+pub fn size_bytes(sql: &str) -> Result<usize, SqlError> {
+    check(sql)?;
+    Ok(sql.len() + count_to(sql.as_bytes(), WORDS_MAX) * WORD_BYTES)
+}
+
 /// Refuses a text with more words and signs than can be planned in bounded memory.
 ///
 /// # Errors
