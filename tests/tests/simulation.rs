@@ -66,6 +66,21 @@ fn seeds_that_failed_once_fail_no_more() {
 }
 
 #[test]
+fn histories_under_refused_and_lost_proposals_agree_with_the_model() {
+    const SEEDS: u64 = 300;
+    let (mut committed, mut staged) = (0, 0);
+    for seed in 1..=SEEDS {
+        eprintln!("--seed {seed} --proposals");
+        let report = sim::run_proposals(course(seed));
+        committed += report.committed;
+        staged += report.staged;
+    }
+    assert!(staged > SEEDS * 6, "only {staged} staged transactions committed");
+    assert!(committed > SEEDS * 6, "only {committed} writers committed");
+    assert_eq!(sim::run_proposals(course(7)), sim::run_proposals(course(7)));
+}
+
+#[test]
 fn scenes_that_find_planted_bugs_find_nothing_without_one() {
     for scene in sim::Scene::ALL {
         for seed in 1..=3 {

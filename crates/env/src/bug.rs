@@ -44,6 +44,8 @@ pub enum Bug {
     FenceForgotten,
     /// A proposal of which nobody knows what became is told to be refused.
     UnknownToldRefused,
+    /// Who has read a commit in flight goes on after that was refused.
+    RefusedCommitKept,
     /// A leader reads by its lease after that has run out.
     LeaseOutlived,
     /// A new leader reads by its lease before it has applied what earlier ones acknowledged.
@@ -96,6 +98,7 @@ impl Bug {
         Bug::CopyCommitted,
         Bug::FenceForgotten,
         Bug::UnknownToldRefused,
+        Bug::RefusedCommitKept,
         Bug::LeaseOutlived,
         Bug::LeaseBeforeApplied,
         Bug::LeaseAfterTransfer,

@@ -507,7 +507,9 @@ impl Core {
         }
         self.overlay.drop_from(from);
         state.recent.drop_from(from);
-        self.registry.refuse_from(from);
+        if !self.env.has_bug(Bug::RefusedCommitKept) {
+            self.registry.refuse_from(from);
+        }
         self.sweep_wanted.notify_one();
         for waiter in state.settling.split_off(&from).into_values().flatten() {
             let reason = "a commit that this transaction had read was refused";

@@ -1,6 +1,6 @@
 //! Runs the simulated cluster.
 //!
-//! `sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models | --logs | --scene NAME |
+//! `sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models | --logs | --proposals | --scene NAME |
 //! --lost-log NAME] [--churn] [--verbose] [--log FILTER]`: one run per seed, of SQL sessions unless it is told otherwise,
 //! with S seconds of virtual time under faults. Of each run that went wrong it prints the seed, what was wrong and how to
 //! replay it; it exits with 1 when there was one.
@@ -28,7 +28,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "\
 sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models] [--churn] [--watch-logs]
-    [--logs | --scene NAME | --lost-log NAME] [--verbose] [--log FILTER] [--bug NAME]
+    [--logs | --proposals | --scene NAME | --lost-log NAME] [--verbose] [--log FILTER] [--bug NAME]
         one run per seed, B itself not among them; --bug in a build with the feature planted_bugs
 sim gate [--seconds S] [--base N] [--runs M] [--jobs J] [--report FILE]
          [--require seeds=N,hours=N,pairs=N,steps=N,churns=N,speed=N]
@@ -116,6 +116,7 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
     let mut kinds = [Kind::Sql, Kind::Stores, Kind::Models].into_iter();
     let kind = kinds.find(|kind| take_flag(&mut arguments, kind.option())).unwrap_or(Kind::Sql);
     let logs = take_flag(&mut arguments, "--logs");
+    let proposals = take_flag(&mut arguments, "--proposals");
     let lost = take_option(&mut arguments, "--lost-log")?;
     let errand = match take_option(&mut arguments, "--scene")? {
         Some(name) => {
@@ -123,6 +124,7 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
             Errand::Played(*scene.with_context(|| format!("there is no scene {name}, but {:?}", Scene::ALL))?)
         }
         None if logs => Errand::Log,
+        None if proposals => Errand::Proposals,
         None => match lost {
             Some(name) => {
                 let loss = Loss::ALL.iter().find(|loss| loss.to_string() == name);
@@ -152,7 +154,7 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
     };
     nothing_left(
         &arguments,
-        "--seed, --seeds, --seconds, --sql, --stores, --models, --logs, --scene, --lost-log, --churn, --watch-logs, --verbose, --log, and gate as the first",
+        "--seed, --seeds, --seconds, --sql, --stores, --models, --logs, --proposals, --scene, --lost-log, --churn, --watch-logs, --verbose, --log, and gate as the first",
     )?;
     #[cfg(feature = "planted_bugs")]
     let with_bug = bug.map(|bug| format!(" --bug {bug}")).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Course, Loss, Report, Scene, campaign::Kind, panics::caught, run_log};
+use super::{Course, Loss, Report, Scene, campaign::Kind, panics::caught, run_log, run_proposals};
 
 /// What is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum Errand {
     Cluster(Kind, u64),
     /// The log alone.
     Log,
+    /// One store, whose proposals are refused or lost.
+    Proposals,
     /// A scene.
     Played(Scene),
     /// Logs that are lost.
@@ -53,6 +55,10 @@ impl Errand {
                 let report = run_log(course);
                 Ended { wrong: report.wrong, acknowledged: report.acknowledged, report: None }
             }
+            Self::Proposals => match caught(|| run_proposals(course)) {
+                Ok(report) => Ended { acknowledged: report.committed, ..Ended::default() },
+                Err(panic) => Ended { wrong: vec![panic], ..Ended::default() },
+            },
             Self::Played(scene) => Ended::of(caught(|| scene.play(course))),
             Self::Lost(loss) => Ended::of(caught(|| loss.play(course))),
         }
@@ -64,6 +70,7 @@ impl fmt::Display for Errand {
         match self {
             Self::Cluster(kind, seconds) => write!(f, "--seconds {seconds} {}", kind.option()),
             Self::Log => f.write_str("--logs"),
+            Self::Proposals => f.write_str("--proposals"),
             Self::Played(scene) => write!(f, "--scene {scene}"),
             Self::Lost(loss) => write!(f, "--lost-log {loss}"),
         }

@@ -30,6 +30,7 @@ const fn hunt(bug: Bug) -> Errand {
         | Bug::UnknownToldRefused
         | Bug::ChangedRowWritten
         | Bug::SnapshotWithoutOutcomes => Errand::Cluster(Kind::Stores, 6),
+        Bug::RefusedCommitKept => Errand::Proposals,
         Bug::LeaseOutlived | Bug::LeaseBeforeApplied => Errand::Cluster(Kind::Models, 12),
         Bug::LeaseAfterTransfer => Errand::Played(Scene::HandingOver),
         Bug::VoteWithinLease => Errand::Played(Scene::RestartedVoter),
