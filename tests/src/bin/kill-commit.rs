@@ -1,6 +1,6 @@
 //! Leaders are killed at commit time, and every client learns what became of its transaction: see
 //! [`rustydb_tests::commit_kill`]. Before that, power cuts in the simulation. `--kills N` (40), `--crashes N` (1000, in
-//! steps of 100), `--seconds N`, `--report FILE`, `--seed N`. They are all done; what is not when twice the time is over
+//! steps of 100), `--seconds N`, `--report FILE`, `--seed N`. They are all done; what is not when three times the time is over
 //! is a failure.
 
 use std::process::ExitCode;
@@ -46,7 +46,7 @@ fn run() -> Result<ExitCode> {
             continue;
         }
         if gate.is_late() {
-            gate.failed(&part, "twice the time is over");
+            gate.failed(&part, "the time of a slow machine is over");
             continue;
         }
         let count = STEP.min(crashes - (step - 1) * STEP);
@@ -71,7 +71,7 @@ async fn kill(gate: &mut Gate, kills: u64) -> Result<Tally> {
             continue;
         }
         if gate.is_late() {
-            gate.failed(&part, format!("twice the time is over, and {kills} kills are wanted"));
+            gate.failed(&part, format!("the time of a slow machine is over, and {kills} kills are wanted"));
             break;
         }
         let result = run.round(number).await;

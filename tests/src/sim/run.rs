@@ -153,6 +153,12 @@ impl<M: Machines> Stage<M> {
         self.seen.lock().is_over
     }
 
+    /// Whether the faults are over: a client writes then now and then, so that it is seen to be served.
+    #[must_use]
+    pub fn is_healed(&self) -> bool {
+        self.seen.lock().is_healed
+    }
+
     /// Pauses as a client does between two transactions.
     pub async fn think(&self, random: &mut Rng) {
         let think_max = if self.seen.lock().is_healed { EAGER } else { self.pace.think_max };
@@ -222,9 +228,11 @@ pub fn run<W: Workload>(
     let nodes = if course.churns { CHURNING_NODES } else { nodes };
     let pace = Pace::draw(&mut random, duration);
     let groups = vec![GroupId::SYSTEM, GroupId::new(2)];
+    // Small, so that snapshots are taken and needed. A long run takes many in any case, and each has the state flushed.
+    let snapshot_log_bytes =
+        if duration < VERY_LONG { [4096, 4096, 32 << 10] } else { [16 << 10, 64 << 10, 256 << 10] };
     let config = ConsensusConfig {
-        // Small, so that snapshots are taken and needed.
-        snapshot_log_bytes: one_of(&mut random, [4096, 4096, 32 << 10]),
+        snapshot_log_bytes: one_of(&mut random, snapshot_log_bytes),
         entries_kept_behind_snapshot: 50,
         snapshot_chunk_bytes: one_of(&mut random, [512, 1024, 4096]),
         append_bytes_max: 4096,

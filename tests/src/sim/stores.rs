@@ -32,8 +32,8 @@ const COMPARED_EVERY: u64 = 4;
 const CACHE_BYTES: usize = 64 << 10;
 /// When a store is flushed: at so many bytes, and this often when it is not filled. The first, or in each life one of them.
 const FLUSHES: [(usize, Duration); 3] = [
-    (4 << 10, Duration::from_millis(300)),
-    (16 << 10, Duration::from_millis(1000)),
+    (4 << 10, Duration::from_millis(800)),
+    (16 << 10, Duration::from_millis(1500)),
     (64 << 10, Duration::from_millis(4000)),
 ];
 

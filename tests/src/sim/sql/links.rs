@@ -4,7 +4,11 @@
 //! that stays cut for `KEEP_ALIVE`, or is reset, ends the streams over it at both ends, and a crash ends those of its
 //! node.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
@@ -33,13 +37,15 @@ type Served = (Env, Arc<Host<SqlExecutor>>);
 pub struct Hosts {
     network: LoopbackNetwork,
     up: Arc<Mutex<BTreeMap<NodeId, Served>>>,
+    /// The clock of all links. Those of two nodes run apart, and what one of them says is nothing to the other.
+    clock: Arc<OnceLock<Env>>,
 }
 
 impl Hosts {
     /// None are up yet.
     #[must_use]
     pub fn new(network: LoopbackNetwork) -> Self {
-        Self { network, up: Arc::default() }
+        Self { network, up: Arc::default(), clock: Arc::default() }
     }
 
     /// A node is up.
@@ -57,7 +63,9 @@ impl Hosts {
     /// The way from one node to the others.
     #[must_use]
     pub fn peer(&self, from: NodeId, env: &Env) -> Arc<dyn SessionPeer> {
-        Arc::new(Peer { hosts: self.clone(), from, env: env.clone() })
+        // That of the first node that asks: any one will do.
+        let clock = self.clock.get_or_init(|| env.clone()).clone();
+        Arc::new(Peer { hosts: self.clone(), from, env: env.clone(), clock })
     }
 
     fn host(&self, node: NodeId) -> Option<Served> {
@@ -69,6 +77,7 @@ impl Hosts {
 #[derive(Clone)]
 struct Way {
     network: LoopbackNetwork,
+    clock: Env,
     from: NodeId,
     to: NodeId,
 }
@@ -81,14 +90,14 @@ fn lost(what: &str) -> SessionClosed {
 
 impl Way {
     fn back(&self) -> Self {
-        Self { network: self.network.clone(), from: self.to, to: self.from }
+        Self { network: self.network.clone(), clock: self.clock.clone(), from: self.to, to: self.from }
     }
 
     fn is_cut(&self) -> bool {
         self.network.link(self.from, self.to).cut
     }
 
-    /// When what is sent now arrives.
+    /// When what is sent now arrives, by the clock of the links.
     fn arrival(&self, env: &Env) -> Instant {
         let link = self.network.link(self.from, self.to);
         let span = link.delay_max.saturating_sub(link.delay_min);
@@ -98,7 +107,7 @@ impl Way {
             // It is sent again.
             delay += Duration::from_millis(200);
         }
-        env.now() + delay
+        self.clock.now() + delay
     }
 
     /// Waits until the link carries something, or the stream has ended over it.
@@ -144,7 +153,7 @@ impl Way {
         to: &mpsc::Sender<T>,
     ) -> Result<(), SessionClosed> {
         while let Some((at, item)) = from.recv().await {
-            env.sleep_until(at).await;
+            self.clock.sleep_until(at).await;
             self.passable(env).await?;
             if to.send(item).await.is_err() {
                 return Ok(());
@@ -164,11 +173,13 @@ struct Peer {
     hosts: Hosts,
     from: NodeId,
     env: Env,
+    clock: Env,
 }
 
 impl Peer {
     fn way(&self, to: NodeId) -> Way {
-        Way { network: self.hosts.network.clone(), from: self.from, to }
+        let (network, clock) = (self.hosts.network.clone(), self.clock.clone());
+        Way { network, clock, from: self.from, to }
     }
 
     /// Does something at another node, there and back over the links.
@@ -180,13 +191,13 @@ impl Peer {
     ) -> Result<T, SessionClosed> {
         let (env, way) = (&self.env, self.way(node));
         let asking = async {
-            env.sleep_until(way.arrival(env)).await;
+            self.clock.sleep_until(way.arrival(env)).await;
             way.passable(env).await?;
             let (there, host) = self.hosts.host(node).ok_or_else(|| lost("the node is down"))?;
             let asked = ask(there.clone(), host);
             let answer = there.spawn("asked by a peer", asked).await.map_err(|_| lost("the node crashed"))?;
             let back = way.back();
-            env.sleep_until(back.arrival(env)).await;
+            self.clock.sleep_until(back.arrival(env)).await;
             back.passable(env).await?;
             Ok(answer)
         };

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use rustydb_env::Rng;
+use rustydb_env::{Instant, Rng};
 use rustydb_types::ids::{GroupId, NodeId};
 
 use super::{
@@ -197,7 +197,10 @@ impl Client {
     }
 
     async fn ask(&self, connection: &mut Connection, request: &Request) -> Answer {
-        let answer = match connection.ask(&self.stage.cluster, request).await {
+        let answered = connection.ask(&self.stage.cluster, request).await;
+        let at = self.stage.cluster.sim().harness().now() - Instant::ORIGIN;
+        tracing::debug!(?at, client = self.number, ?request, ?answered, "asked");
+        let answer = match answered {
             Ok(reply) => match reply.failure {
                 None => Answer::Done(reply),
                 Some(failure) if failure.is_fatal => Answer::Over(Some(failure)),
@@ -219,7 +222,9 @@ impl Client {
 
     /// Runs a transaction to its end. Whether the session goes on.
     async fn transaction(&mut self, session: &mut Session) -> bool {
-        let plan = Plan::draw(&mut self.random, &self.history, self.number, session.kind);
+        let reads_only = session.kind.reads_only && !self.stage.is_healed();
+        let kind = Kind { reads_only, ..session.kind };
+        let plan = Plan::draw(&mut self.random, &self.history, self.number, kind);
         if plan.steps.is_empty() {
             return true;
         }
