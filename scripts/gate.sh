@@ -9,7 +9,7 @@
 # Parts: simulation, bugs, crash-lab, chaos, commits, fuzz. What cannot be tried on this machine is printed and counted as
 # skipped. Each commit has its own seeds; GATE_BASE=N tries those of another.
 #
-# What each part must come to is below. A slow machine gets up to three times the time for it. What an overload leaves, and how
+# What each part must come to is below. A slow machine gets up to four times the time for it. What an overload leaves, and how
 # fast the simulation is, is not held where CI is set, since other work may run beside it: it is printed only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,8 +42,8 @@ part() {
   local arguments=("$@" --seconds "$seconds")
   [ -z "$report" ] || arguments+=(--report "$report/$name.jsonl")
   printf '\n== %s: %s %s\n' "$name" "$program" "${arguments[*]}"
-  # A part ends by itself within three times its time and a little; one that hangs is ended here and has failed.
-  timeout --foreground --kill-after=20 "$((seconds * 3 + 240))" \
+  # A part ends by itself within four times its time and a little; one that hangs is ended here and has failed.
+  timeout --foreground --kill-after=20 "$((seconds * 4 + 240))" \
     "$target/gate/$program" "${arguments[@]}" 2>&1 | tee "$log" || status=1
   names+=("$name")
   results+=("$(tail -n 1 "$log")")
@@ -53,7 +53,7 @@ wanted=("$@")
 [ $# -gt 0 ] || wanted=(simulation bugs crash-lab chaos commits fuzz)
 for one in "${wanted[@]}"; do
   case $one in
-    simulation) part simulation 430 sim gate --base "$base" $(require seeds=400,hours=20,pairs=20,steps=800000,churns=20${floors:+,speed=60}) ;;
+    simulation) part simulation 400 sim gate --base "$base" $(require seeds=400,hours=20,pairs=20,steps=800000,churns=20${floors:+,speed=60}) ;;
     # With seeds of their own, that are known to be enough.
     bugs) part bugs 120 sim bugs ;;
     crash-lab) part crash-lab 170 crash-lab --seed "$base" ;;

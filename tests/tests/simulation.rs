@@ -45,7 +45,7 @@ fn stores_lose_nothing() {
 
 #[test]
 fn voters_go_from_seven_to_three_and_back_while_links_are_asymmetric() {
-    let course = sim::Course { churns: true, ..sim::Course::new(1, Duration::from_secs(8)) };
+    let course = sim::Course { churns: true, ..sim::Course::new(2, Duration::from_secs(8)) };
     let report = sim::run_stores(course);
     check(report.clone());
     let churn = report.churn;

@@ -1,6 +1,6 @@
 //! Leaders are killed at commit time, and every client learns what became of its transaction: see
 //! [`rustydb_tests::commit_kill`]. Before that, power cuts in the simulation. `--kills N` (40), `--crashes N` (1000, in
-//! steps of 100), `--seconds N`, `--report FILE`, `--seed N`. They are all done; what is not when three times the time is over
+//! steps of 100), `--seconds N`, `--report FILE`, `--seed N`. They are all done; what is not when the time of a slow machine is over
 //! is a failure.
 
 use std::process::ExitCode;
