@@ -215,9 +215,7 @@ pub trait MachineInstaller: Send {
     ///
     /// # Errors
     /// It cannot be read.
-    fn adds_up(&self) -> Result<bool, MachineError> {
-        Ok(true)
-    }
+    fn adds_up(&self) -> Result<bool, MachineError>;
 
     /// Replaces the present state by what was taken in, in one durable step.
     ///

@@ -145,6 +145,7 @@ pub(crate) fn unexpected(body: Body) -> RpcError {
                 v1::raft_refusal::Reason::UnknownGroup
                 | v1::raft_refusal::Reason::Stopped
                 | v1::raft_refusal::Reason::Busy
+                | v1::raft_refusal::Reason::NoState
                 | v1::raft_refusal::Reason::DiskFull => RPCError::Unreachable(Unreachable::from_string(text)),
                 _ => RPCError::Network(NetworkError::from_string(text)),
             }

@@ -102,6 +102,9 @@ pub(crate) struct Piece {
     pub(crate) answers: Arc<dyn FrameSink>,
 }
 
+/// What was sent and is not what its hash says is refused after this part of the time that a transfer may be idle.
+const UNSOUND_PAUSE_PART: u32 = 10;
+
 /// Takes in one transfer after its first piece.
 pub(crate) struct Receiver {
     pub(crate) env: Env,
@@ -141,16 +144,23 @@ impl Receiver {
             let result = self.take(&mut taking, expected, piece.chunk).await;
             expected += 1;
             let ended = last || result.is_err();
+            if matches!(result, Err(ReceiveError::Unsound)) {
+                // The sender begins anew at once, and what it sends may be large.
+                self.env.sleep(self.idle_timeout / UNSOUND_PAUSE_PART).await;
+            }
             let body = match result {
                 Ok(vote) => {
                     Body::SnapshotAnswer(v1::RaftSnapshotAnswer { vote: Some(codec::vote_to_wire(&vote)) })
                 }
                 Err(error) => {
-                    tracing::warn!(group = self.group, %error, "a snapshot was not taken in");
-                    Body::Refusal(v1::RaftRefusal {
-                        reason: v1::raft_refusal::Reason::Malformed.into(),
-                        message: error.to_string(),
-                    })
+                    let reason = if matches!(error, ReceiveError::Unsound) {
+                        tracing::error!(group = self.group, %error, "a snapshot was not taken in");
+                        v1::raft_refusal::Reason::NoState
+                    } else {
+                        tracing::warn!(group = self.group, %error, "a snapshot was not taken in");
+                        v1::raft_refusal::Reason::Malformed
+                    };
+                    Body::Refusal(v1::RaftRefusal { reason: reason.into(), message: error.to_string() })
                 }
             };
             let frame = v1::RaftFrame { group: self.group, call: piece.call, body: Some(body) };

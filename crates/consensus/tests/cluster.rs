@@ -299,6 +299,7 @@ async fn a_learner_catches_up_by_snapshot_is_promoted_and_removed_again() {
     let config = ConsensusConfig {
         entries_kept_behind_snapshot: 10,
         snapshot_chunk_bytes: 4096,
+        snapshot_timeout: Duration::from_secs(2),
         ..Default::default()
     };
     let mut cluster = Cluster::of(3, config).await;

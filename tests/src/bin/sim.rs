@@ -6,7 +6,7 @@
 //! replay it; it exits with 1 when there was one.
 //!
 //! `sim gate [--seconds S] [--base N] [--runs M] [--jobs J] [--report FILE] [--require seeds=N,hours=N,pairs=N,steps=N,
-//! churns=N]`: runs of all kinds and lengths for S seconds of real time, on J threads, with the seeds from N on.
+//! churns=N,kinds=N]`: runs of all kinds and lengths for S seconds of real time, on J threads, with the seeds from N on.
 //!
 //! Built with the feature `planted_bugs`, `--bug NAME` plants one, and `sim bugs [--seconds S] [--seeds M] [--jobs J]
 //! [--report FILE] [NAME...]` looks for each of them.
@@ -31,7 +31,7 @@ sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models] [--chu
     [--logs | --proposals | --scene NAME | --lost-log NAME] [--verbose] [--log FILTER] [--bug NAME]
         one run per seed, B itself not among them; --bug in a build with the feature planted_bugs
 sim gate [--seconds S] [--base N] [--runs M] [--jobs J] [--report FILE]
-         [--require seeds=N,hours=N,pairs=N,steps=N,churns=N,speed=N]
+         [--require seeds=N,hours=N,pairs=N,steps=N,churns=N,kinds=N,speed=N]
         runs of all kinds and lengths with the seeds from N on
 sim bugs [--seconds S] [--seeds M] [--jobs J] [--report FILE] [NAME...]
         looks for each planted bug; in a build with the feature planted_bugs";
@@ -182,8 +182,9 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
         failed.push(seed);
         println!(
             "seed {seed} went wrong; replay, with the source as it is: cargo run -p rustydb-tests{features} --bin sim -- \
-             --seed {seed} {errand}{}{with_bug}",
-            if churns { " --churn" } else { "" }
+             --seed {seed} {errand}{}{}{with_bug}",
+            if churns { " --churn" } else { "" },
+            if watches_logs { " --watch-logs" } else { "" },
         );
         for wrong in ended.wrong {
             println!("  {wrong}");

@@ -87,7 +87,7 @@ fn damage_files(gate: &mut Gate, plan: &Plan) -> Result<()> {
             continue;
         }
         if gate.is_late() {
-            gate.failed(&part, "twice the time is over");
+            gate.failed(&part, "the time of a slow machine is over");
             continue;
         }
         let mut dice = Dice::new(plan.seed);

@@ -165,16 +165,17 @@ impl Total {
 
     /// What a campaign may be required to come to: different seeds, hours of virtual time, pairs of equal runs, operations
     /// in the histories that were checked, seeds in which a group went from seven voters to three and back while links
-    /// were cut in one direction or nodes had just one other in common, and how many times real time a core simulates.
+    /// were cut in one direction or nodes had just one other in common, kinds of faults, and how many times real time a core simulates.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts that are printed and compared with floors")]
-    pub fn counts(&self) -> [(&'static str, f64); 6] {
+    pub fn counts(&self) -> [(&'static str, f64); 7] {
         [
             ("seeds", self.runs as f64),
             ("hours", self.virtual_time.as_secs_f64() / 3600.0),
             ("pairs", self.pairs as f64),
             ("steps", self.operations.steps as f64),
             ("churns", self.churned as f64),
+            ("kinds", self.strikes.0.len() as f64),
             ("speed", self.speed()),
         ]
     }

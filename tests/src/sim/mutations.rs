@@ -70,7 +70,7 @@ fn find(bug: Bug, seeds_max: u64, is_over: impl Fn() -> bool) -> (Option<Found>,
     (None, seeds_max)
 }
 
-/// Looks for bugs, on so many threads, with at most so many seeds each and at most twice the time. A bug that is not found
+/// Looks for bugs, on so many threads, with at most so many seeds each and no longer than a slow machine gets. A bug that is not found
 /// fails. Gives the figures.
 pub fn mutations(gate: &mut Gate, bugs: &[Bug], seeds_max: u64, jobs: u64) -> String {
     let next = AtomicUsize::new(0);

@@ -49,8 +49,13 @@ impl StatusSource for Inner {
             },
             Figure {
                 name: "rustydb_sql_work_memory_bytes",
-                help: "Kept by all statements: sorts, hash tables, materialisations, and what is made of large texts.",
+                help: "Kept by sorts, hash tables and materialisations of all statements.",
                 value: self.work_memory.used_bytes() as f64,
+            },
+            Figure {
+                name: "rustydb_sql_text_memory_bytes",
+                help: "What is made of the texts of large and of prepared statements.",
+                value: self.work_memory.texts().used_bytes() as f64,
             },
         ];
         let totals = self.databases.totals();

@@ -428,7 +428,7 @@ impl Executor for SqlExecutor {
     type CopyIn = Copying;
 
     fn hold(&self, size_bytes: usize) -> Result<HeldMemory, SqlError> {
-        self.database.work_memory().hold(size_bytes)
+        self.database.work_memory().texts().hold(size_bytes)
     }
 
     async fn plan(

@@ -39,7 +39,7 @@ use crate::error::{Severity, SqlError, SqlState};
 use crate::gateway::ClusterPort;
 use crate::gateway::frame::{SessionContext, StateChanges};
 use crate::gateway::peer::SessionKey;
-use crate::memory::{HeldMemory, WorkMemory};
+use crate::memory::{HeldMemory, TextMemory};
 
 /// Microseconds from the Unix epoch to 2000-01-01.
 const POSTGRES_EPOCH_UNIX_MICROS: i64 = 946_684_800_000_000;
@@ -105,9 +105,9 @@ pub struct Session<E: Executor> {
     /// Statements of a Query that are still to run, and whether there were several.
     pub(super) pending: VecDeque<Statement>,
     /// For what is made of texts, before it takes what all sessions share.
-    pub(super) own_memory: Arc<WorkMemory>,
+    pub(super) own_memory: Arc<TextMemory>,
     /// For the statements of the Query that is answered.
-    pub(super) memory: HeldMemory,
+    pub(super) memory: Arc<HeldMemory>,
     pub(super) is_multiple: bool,
     /// Where in the buffer the rows begin that may not be shown yet.
     pub(super) unsettled: Option<usize>,
@@ -160,18 +160,20 @@ impl<E: Executor> Session<E> {
             statement_time: 0,
             lock_wait: LockWait::Forever,
         };
-        let own_memory = Arc::new(WorkMemory::new(OWN_MEMORY_BYTES));
+        let own_memory = Arc::new(TextMemory::new(OWN_MEMORY_BYTES));
         let mut prepared = BTreeMap::new();
         let mut unnamed = None;
         for text in &from.prepared {
-            let memory = hold(&*parts.executor, &own_memory, &text.sql)?;
+            // A session that moves keeps what it had where it was counted, or nobody could go on after a change of
+            // leaders.
+            let memory = hold(&*parts.executor, &own_memory, &text.sql).unwrap_or_default();
             let statement = syntax::parse(&text.sql)?.into_iter().next().map(Arc::new);
             let entry = Prepared {
                 text: activity::kept_text(&text.sql),
                 statement,
                 param_types: text.param_types.clone(),
                 plan: None,
-                _memory: memory,
+                memory,
             };
             if text.name.is_empty() {
                 unnamed = Some(entry);
@@ -197,7 +199,7 @@ impl<E: Executor> Session<E> {
             is_skipping: false,
             pending: VecDeque::new(),
             own_memory,
-            memory: HeldMemory::default(),
+            memory: Arc::default(),
             is_multiple: false,
             unsettled: None,
             counter: from.counter,
@@ -378,7 +380,7 @@ impl<E: Executor> Session<E> {
     pub(super) fn ready<S: ResponseSink>(&mut self, sink: &mut S) {
         self.is_busy = false;
         self.is_multiple = false;
-        self.memory = HeldMemory::default();
+        self.memory = Arc::default();
         self.deadline = None;
         self.spent = Duration::ZERO;
         if self.reported_version != self.context.settings.version() {

@@ -20,6 +20,7 @@ use super::response::TransactionStatus;
 use super::sink::ResponseSink;
 use super::statement::{Declaration, Motion};
 use crate::error::{SqlError, SqlState};
+use crate::memory::HeldMemory;
 
 /// What a portal made by DECLARE knows besides.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +95,7 @@ impl<E: Executor> Session<E> {
         declaration: &Declaration,
         plan: Arc<E::Plan>,
         cursor: E::Cursor,
+        memory: Arc<HeldMemory>,
     ) -> Result<(), SqlError> {
         if self.block.status == TransactionStatus::Idle && !self.is_multiple && !declaration.is_holdable {
             return Err(needs_block("DECLARE CURSOR"));
@@ -120,6 +122,7 @@ impl<E: Executor> Session<E> {
             depth: self.block.savepoints.len(),
             is_started: true,
             cursor: Some(sql),
+            memory,
         };
         self.portals.insert(declaration.name.clone(), portal);
         // What runs from here on must not be seen, not even before the first row is fetched.

@@ -148,10 +148,10 @@ pub trait Executor: Send + Sync + 'static {
     /// A COPY that takes data.
     type CopyIn: Send + 'static;
 
-    /// Takes memory of the node's statements for what is made of the text of one, as long as the answer is kept.
+    /// Takes memory of the node for what is made of the text of a statement, as long as the answer is kept.
     ///
     /// # Errors
-    /// 53200 when there is not so much left.
+    /// 53200 when it is used up.
     fn hold(&self, size_bytes: usize) -> Result<HeldMemory, SqlError>;
 
     /// Plans a statement. Of `param_types` 0 means: to be inferred.

@@ -14,6 +14,7 @@ use super::response::{self, Mark, TransactionStatus};
 use super::sink::ResponseSink;
 use super::statement::{Declaration, Statement};
 use crate::error::{SqlError, SqlState};
+use crate::memory::HeldMemory;
 
 /// Most open portals of a session; one more is refused with 53400.
 pub(super) const PORTAL_COUNT_MAX: usize = 1_000;
@@ -44,12 +45,14 @@ pub(super) struct Portal<E: Executor> {
     pub(super) is_started: bool,
     /// What SQL says of it, if it was made by DECLARE.
     pub(super) cursor: Option<SqlCursor>,
+    /// For the plan, which may outlive its statement.
+    pub(super) memory: Arc<HeldMemory>,
 }
 
 impl<E: Executor> Session<E> {
     pub(super) async fn bind<S: ResponseSink>(&mut self, bind: &Bind<'_>, sink: &mut S) -> Result<(), Fault> {
         let prepared = self.prepared_named(bind.statement)?;
-        let statement = prepared.statement.clone();
+        let (statement, memory) = (prepared.statement.clone(), Arc::clone(&prepared.memory));
         self.context.activity.begin(Arc::clone(&prepared.text), self.context.statement_time);
         if !statement.as_deref().is_none_or(Statement::ends_failure) {
             self.refuse_in_failed_block()?;
@@ -104,7 +107,7 @@ impl<E: Executor> Session<E> {
             (None, None) => PortalBody::Empty,
         };
         let depth = self.block.savepoints.len();
-        let portal = Portal { body, formats, depth, is_started: false, cursor: None };
+        let portal = Portal { body, formats, depth, is_started: false, cursor: None, memory };
         if bind.portal.is_empty() {
             self.unnamed_portal = Some(portal);
         } else {
@@ -181,6 +184,7 @@ impl<E: Executor> Session<E> {
         let portal = place.ok_or_else(|| no_such_portal(name))?;
         let formats = std::mem::take(&mut portal.formats);
         let (depth, was_started, declared) = (portal.depth, portal.is_started, portal.cursor.take());
+        let memory = Arc::clone(&portal.memory);
         match std::mem::replace(&mut portal.body, PortalBody::Done) {
             PortalBody::Empty => response::mark(sink.buffer(), Mark::EmptyQuery),
             PortalBody::Done => {
@@ -193,7 +197,7 @@ impl<E: Executor> Session<E> {
             PortalBody::Utility(statement) => self.run_utility(&statement, &formats, true, sink).await?,
             PortalBody::Declare { declaration, plan, cursor } => {
                 self.refuse_in_failed_block()?;
-                self.declare(&declaration, plan, cursor).await?;
+                self.declare(&declaration, plan, cursor, memory).await?;
                 response::command_complete(sink.buffer(), "DECLARE CURSOR");
             }
             PortalBody::Run { plan, cursor } => {
@@ -213,7 +217,7 @@ impl<E: Executor> Session<E> {
                     };
                     if let Some(portal) = place {
                         let body = PortalBody::Run { plan, cursor };
-                        *portal = Portal { body, formats, depth, is_started: true, cursor: declared };
+                        *portal = Portal { body, formats, depth, is_started: true, cursor: declared, memory };
                     }
                 }
             }

@@ -15,7 +15,7 @@ use super::statement::Statement;
 use super::syntax;
 use crate::error::{SqlError, SqlState};
 use crate::gateway::frame::PreparedText;
-use crate::memory::{HeldMemory, WorkMemory};
+use crate::memory::{HeldMemory, TextMemory};
 
 /// Most named prepared statements of a session; one more is refused with 53400.
 pub(super) const PREPARED_COUNT_MAX: usize = 10_000;
@@ -30,24 +30,24 @@ pub(super) struct Prepared<E: Executor> {
     pub(super) param_types: Vec<u32>,
     /// The plan, for what the executor runs.
     pub(super) plan: Option<Arc<E::Plan>>,
-    /// For all of it.
-    pub(super) _memory: HeldMemory,
+    /// For all of it, and for what runs with it.
+    pub(super) memory: Arc<HeldMemory>,
 }
 
-/// What is made of the texts of a session, up to which it takes nothing of what all sessions share.
+/// What may be made of the texts of a session before it takes of what all sessions share, in bytes.
 pub(super) const OWN_MEMORY_BYTES: usize = 256 << 10;
 
 /// Memory for what is made of a text: the session's own while that lasts, then the node's.
 ///
 /// # Errors
-/// 54001 for a text that is too large in any case, 53200 when there is not so much left.
+/// 54001 for a text that is too large in any case, 53200 when the node's is used up.
 pub(super) fn hold<E: Executor>(
     executor: &E,
-    own: &Arc<WorkMemory>,
+    own: &Arc<TextMemory>,
     sql: &str,
-) -> Result<HeldMemory, SqlError> {
+) -> Result<Arc<HeldMemory>, SqlError> {
     let size_bytes = syntax::size_bytes(sql)?;
-    own.hold(size_bytes).or_else(|_full| executor.hold(size_bytes))
+    own.hold_within(size_bytes).map_or_else(|| executor.hold(size_bytes), Ok).map(Arc::new)
 }
 
 impl<E: Executor> Session<E> {
@@ -60,6 +60,10 @@ impl<E: Executor> Session<E> {
     ) -> Result<(), Fault> {
         let text = kept_text(sql);
         self.context.activity.begin(Arc::clone(&text), self.context.statement_time);
+        if name.is_empty() {
+            // Gone in any case.
+            self.unnamed = None;
+        }
         let memory = hold(&*self.parts.executor, &self.own_memory, sql)?;
         let mut statements = syntax::parse(sql)?;
         if statements.len() > 1 {
@@ -83,7 +87,7 @@ impl<E: Executor> Session<E> {
         self.add_prepared(
             name,
             sql,
-            Prepared { text, statement: statement.map(Arc::new), param_types, plan, _memory: memory },
+            Prepared { text, statement: statement.map(Arc::new), param_types, plan, memory },
         );
         response::mark(sink.buffer(), Mark::ParseComplete);
         Ok(())

@@ -46,7 +46,7 @@ impl Executor for Scripted {
     type CopyIn = u64;
 
     fn hold(&self, size_bytes: usize) -> Result<HeldMemory, SqlError> {
-        self.memory.hold(size_bytes)
+        self.memory.texts().hold(size_bytes)
     }
 
     async fn plan(
@@ -296,34 +296,43 @@ async fn a_query_answers_rows_tag_and_readiness() {
 
 #[tokio::test]
 async fn what_is_made_of_texts_is_bounded_for_all_sessions_together() {
-    let memory = Arc::new(WorkMemory::new(5 << 20));
+    // Half of it for texts: two of those below, and no third one.
+    let memory = Arc::new(WorkMemory::new(6 << 20));
+    let used = || memory.texts().used_bytes();
     let (mut one, mut other) = (Client::with(&memory), Client::with(&memory));
     let values = vec!["1"; 1500].join(", ");
-    let parse = |name: &str| format!("{name}\0insert into t values ({values})\0\0\0").into_bytes();
+    let insert = format!("insert into t values ({values})");
+    let parse = |name: &str| format!("{name}\0{insert}\0\0\0").into_bytes();
     assert_eq!(one.send(&[(b'P', &parse("a")), SYNC]).await, "1 ZI");
-    let kept = memory.used_bytes();
+    let kept = used();
     assert!(kept > 3000 * 500, "{kept}");
     assert_eq!(one.send(&[(b'P', &parse("b")), SYNC]).await, "1 ZI");
-    // Neither to be kept nor to be run at once, and the sessions go on.
+    // Neither to be kept nor to be run at once; and the sessions go on, with what is short.
     assert_eq!(other.send(&[(b'P', &parse("")), SYNC]).await, "E53200 ZI");
-    assert_eq!(other.query(&format!("insert into t values ({values})")).await, "E53200 ZI");
+    assert_eq!(other.query(&insert).await, "E53200 ZI");
     assert_eq!(other.query("insert into t values (1)").await, "C[INSERT 0 1] ZI");
     assert_eq!(one.query("deallocate a").await, "C[DEALLOCATE] ZI");
-    assert_eq!(other.query(&format!("insert into t values ({values})")).await, "C[INSERT 0 1] ZI");
-    assert_eq!(other.query(&format!("insert into t values ({values}, selec'")).await, "E42601 ZI");
-    // An unnamed one is there until the next.
+    assert_eq!(other.query(&insert).await, "C[INSERT 0 1] ZI");
+    assert_eq!(other.query(&format!("{insert}, selec")).await, "E42601 ZI");
+    assert_eq!(used(), kept);
+    // An unnamed one is there until the next, whether that is taken or not.
     assert_eq!(other.send(&[(b'P', &parse("")), SYNC]).await, "1 ZI");
-    assert_eq!(other.query("select 1").await, "T D C[SELECT 1] ZI");
+    assert_eq!(other.send(&[(b'P', b"\0selec\0\0\0"), SYNC]).await, "E42601 ZI");
+    assert_eq!(used(), kept);
     one.query("deallocate all").await;
-    assert_eq!(memory.used_bytes(), 0);
-    assert_eq!(one.query(&format!("prepare c as insert into t values ({values})")).await, "C[PREPARE] ZI");
-    assert!(
-        (kept * 9 / 10..kept * 11 / 10).contains(&memory.used_bytes()),
-        "the statement, and not the Query"
-    );
+    assert_eq!(used(), 0);
+    assert_eq!(one.query(&format!("prepare c as {insert}")).await, "C[PREPARE] ZI");
+    assert!((kept * 9 / 10..kept * 11 / 10).contains(&used()), "the statement, and not the Query");
+    one.query("deallocate all").await;
+    // A portal keeps what it runs.
+    let bind = (b'B', b"p\0d\0\0\0\0\0\0\0".as_slice());
+    assert_eq!(one.send(&[(b'P', &parse("d")), bind, (b'C', b"Sd\0")]).await, "1 2 3");
+    assert_eq!(used(), kept);
+    assert_eq!(one.send(&[(b'C', b"Pp\0"), SYNC]).await, "3 ZI");
+    assert_eq!(used(), 0);
     one.send(&[(b'P', &parse("a")), SYNC]).await;
     drop((one, other));
-    assert_eq!(memory.used_bytes(), 0);
+    assert_eq!(used(), 0);
 }
 
 #[tokio::test]

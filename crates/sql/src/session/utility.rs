@@ -129,7 +129,7 @@ impl<E: Executor> Session<E> {
                     statement: Some(Arc::new(Statement::Plan(Arc::clone(statement)))),
                     param_types: param_types.clone(),
                     plan: None,
-                    _memory: memory,
+                    memory,
                 };
                 self.add_prepared(name, sql, prepared);
                 // A statement that cannot be planned is refused now, not when it is executed.
@@ -146,7 +146,7 @@ impl<E: Executor> Session<E> {
                 let plan = self.plan(&declaration.query, &[], statement.looks_read_only()).await?;
                 let plan = self.lock(plan, &declaration.query, &[]).await?;
                 let cursor = self.parts.executor.open(&self.context, &plan, &Bind::EMPTY)?;
-                self.declare(declaration, plan, cursor).await?;
+                self.declare(declaration, plan, cursor, Arc::clone(&self.memory)).await?;
                 "DECLARE CURSOR"
             }
             Statement::Fetch { name, motion, is_move } => {
