@@ -30,7 +30,7 @@ cargo build --locked --profile gate --features rustydb-tests/planted_bugs \
 # require NAME=N,... : what a part must come to. A soak that goes on after an earlier one counts only what it adds.
 require() { [ -n "$report" ] || echo "--require $1"; }
 
-names=() results=()
+names=() results=() failures=
 status=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -47,19 +47,20 @@ part() {
     "$target/gate/$program" "${arguments[@]}" 2>&1 | tee "$log" || status=1
   names+=("$name")
   results+=("$(tail -n 1 "$log")")
+  failures+=$(sed -n '/^== what failed in /,$p' "$log" | sed '$d')$'\n'
 }
 
 wanted=("$@")
 [ $# -gt 0 ] || wanted=(simulation bugs crash-lab chaos commits fuzz)
 for one in "${wanted[@]}"; do
   case $one in
-    simulation) part simulation 400 sim gate --base "$base" $(require seeds=400,hours=20,pairs=20,steps=800000,churns=20,kinds=20${floors:+,speed=60}) ;;
+    simulation) part simulation 400 sim gate --base "$base" $(require seeds=400,hours=20,pairs=20,steps=800000,churns=20,watched=40,kinds=20${floors:+,speed=60}) ;;
     # With seeds of their own, that are known to be enough.
     bugs) part bugs 120 sim bugs ;;
     crash-lab) part crash-lab 170 crash-lab --seed "$base" ;;
     chaos)
       part chaos 450 chaos --seed "$base" ${floors:+"$floors"} \
-        $(require kills=50,stops=20,fresh=20,histories=200,steps=200000,added=4,removed=4)
+        $(require kills=50,stops=20,fresh=20,histories=200,steps=200000,added=4,removed=4,components=10,links=5,clocks=6,partitions=15)
       ;;
     # 40 kills at commit time, 1,000 in a soak.
     commits) part commits 70 kill-commit --kills "$((scale > 1 ? 1000 : 40))" --seed "$base" ;;
@@ -70,4 +71,6 @@ done
 
 printf '\n== the gate\n'
 for place in "${!names[@]}"; do printf '%-11s %s\n' "${names[$place]}" "${results[$place]}"; done
+# At the end, where it is seen when only the end of an output is kept.
+[ -z "${failures//$'\n'/}" ] || printf '\n%s\n' "$failures"
 exit "$status"

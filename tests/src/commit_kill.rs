@@ -95,11 +95,11 @@ impl CommitKill {
         self.tally
     }
 
-    /// One kill. `salt` says when.
+    /// One kill. `random` says when.
     ///
     /// # Errors
     /// An outcome is unknown, changes, or is not what is stored; or a wait ran out.
-    pub async fn round(&mut self, salt: u64) -> Result<Value> {
+    pub async fn round(&mut self, random: u64) -> Result<Value> {
         let leader = self.cluster.leader(DATABASE)?;
         let others: Vec<u16> = self.cluster.node_numbers().filter(|node| *node != leader).collect();
         let [first, second] = others[..] else { bail!("a cluster of three has two other nodes") };
@@ -109,7 +109,7 @@ impl CommitKill {
             self.next_id += 1;
             open.push(begin(&self.cluster, place, self.next_id).await?);
         }
-        let kill_after = Duration::from_micros(salt.wrapping_mul(7_919) % 4_001).min(KILL_WITHIN);
+        let kill_after = KILL_WITHIN.mul_f64((random % 1_000) as f64 / 1_000.0);
         let pid = self.cluster.pid(leader)?;
         let killing = tokio::task::spawn_blocking(move || {
             let until = Instant::now() + kill_after;

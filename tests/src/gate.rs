@@ -22,6 +22,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+/// So much is repeated at the end of what is said of each failure.
+const REPEATED_CHARS: usize = 3000;
+
 /// A slow machine gets so many times the time for what must be done.
 const TIMES_WHERE_SLOW: u32 = 4;
 
@@ -36,6 +39,7 @@ pub struct Gate {
     passed: usize,
     failed: usize,
     skipped: usize,
+    failures: Vec<String>,
 }
 
 impl Gate {
@@ -74,7 +78,18 @@ impl Gate {
         }
         let required = BTreeMap::new();
         let failed = failed_before.len();
-        Ok(Self { name, started, budget, report, done, required, passed: 0, failed, skipped: 0 })
+        Ok(Self {
+            name,
+            started,
+            budget,
+            report,
+            done,
+            required,
+            passed: 0,
+            failed,
+            skipped: 0,
+            failures: Vec::new(),
+        })
     }
 
     /// A run as the arguments of the program say, of which `--seconds N`, `--report FILE` and `--require NAME=N,...` are
@@ -104,6 +119,19 @@ impl Gate {
             }
         }
         Ok(gate)
+    }
+
+    /// Looks whether all that is required is among what the run counts, before it begins.
+    ///
+    /// # Errors
+    /// A name is not.
+    pub fn can_require(&self, counts: &[(&str, f64)]) -> Result<()> {
+        let known: Vec<&str> = counts.iter().map(|(name, _)| *name).collect();
+        match self.required.keys().find(|name| !known.contains(&name.as_str())) {
+            None => Ok(()),
+            Some(name) if known.is_empty() => bail!("--require {name}: nothing can be required here"),
+            Some(name) => bail!("--require {name}: it is not counted here, but {}", known.join(", ")),
+        }
     }
 
     /// How much of the time is left.
@@ -140,6 +168,12 @@ impl Gate {
     #[must_use]
     pub fn waits_for(&self, counts: &[(&str, f64)]) -> bool {
         !self.is_late() && !self.lacking(counts).is_empty()
+    }
+
+    /// Whether more of this one thing is required and may still be reached.
+    #[must_use]
+    pub fn waits_for_more(&self, name: &str, count: f64) -> bool {
+        !self.is_late() && self.required.get(name).is_some_and(|least| count < *least)
     }
 
     /// What is required and not reached.
@@ -182,7 +216,10 @@ impl Gate {
     /// A part is not as it should be.
     pub fn failed(&mut self, part: &str, what: impl Display) {
         self.failed += 1;
-        self.note(part, "failed", &json!(what.to_string()));
+        let what = what.to_string();
+        let repeated: String = what.chars().take(REPEATED_CHARS).collect();
+        self.failures.push(format!("{part}: {repeated}"));
+        self.note(part, "failed", &json!(what));
     }
 
     /// A part cannot be tried here.
@@ -214,12 +251,16 @@ impl Gate {
         }
     }
 
-    /// Prints the last line, and gives what the program exits with. What is required and was not reached is a failure,
+    /// Prints what failed once more and the last line, and gives what the program exits with. What is required and was not reached is a failure,
     /// and that nothing passed is one, too.
     #[must_use]
     pub fn finish(mut self, figures: &str, counts: &[(&str, f64)]) -> ExitCode {
         for lacking in self.lacking(counts) {
             self.failed("what is required", lacking);
+        }
+        if !self.failures.is_empty() {
+            // Far above it may be cut off where only the end of an output is kept.
+            println!("== what failed in {}\n{}", self.name, self.failures.join("\n"));
         }
         let is_empty = self.passed == 0 && self.skipped == 0 && self.done.is_empty();
         let nothing = if is_empty && self.failed == 0 { " (nothing was tried)" } else { "" };
@@ -319,6 +360,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_counted_cannot_be_required() {
+        let mut arguments = ["--require", "kills=5,stop=3"].map(str::to_owned).to_vec();
+        let gate = Gate::from_arguments("lab", Duration::from_secs(9), &mut arguments).unwrap();
+        let refused = gate.can_require(&[("kills", 0.0), ("stops", 0.0)]).unwrap_err().to_string();
+        assert_eq!(refused, "--require stop: it is not counted here, but kills, stops");
+        assert!(gate.can_require(&[("kills", 0.0), ("stop", 0.0)]).is_ok());
+        assert!(gate.can_require(&[]).is_err());
+    }
+
+    #[test]
     fn what_is_required_is_waited_for_and_then_a_failure() {
         let gate = |require: &str, seconds: u64| {
             let mut arguments = vec!["--require".to_owned(), require.to_owned()];
@@ -335,6 +386,8 @@ mod tests {
         let Some(earlier) = Instant::now().checked_sub(Duration::from_secs(10)) else { return };
         slow.started = earlier;
         assert!(slow.is_over() && slow.goes_on(&counts) && !slow.goes_on(&[("kills", 6.0)]));
+        assert!(slow.waits_for_more("kills", 5.0) && !slow.waits_for_more("kills", 6.0));
+        assert!(!slow.waits_for_more("stops", 0.0), "nobody asks for them");
         slow.budget = Duration::from_secs(2);
         assert!(slow.is_late() && !slow.goes_on(&counts));
     }

@@ -82,6 +82,18 @@ async fn outcomes_are_told_by_token_at_every_node_and_never_change() -> Result<(
     ensure!(state(&client, &ask("r1.nothing")).await? == "22023");
     let mistyped = rolled_back.replace("r1.", "r1.1");
     ensure!(state(&client, &ask(&mistyped)).await? == "22023");
+    // A made-up token would keep another session from ever committing again, or drop what others may still ask for.
+    let parts: Vec<&str> = returned.split('.').collect();
+    let [form, database, incarnation, session, .., signature] = parts[..] else {
+        anyhow::bail!("{returned}")
+    };
+    for counter in ["6", "ffffffffffffffff"] {
+        for since in ["0", "ffffffffffffffff"] {
+            let made_up = [form, database, incarnation, session, counter, since, signature].join(".");
+            ensure!(state(&other, &ask(&made_up)).await? == "22023", "{made_up}");
+        }
+    }
+    client.batch_execute("INSERT INTO t VALUES (6)").await?;
     let writes = format!("INSERT INTO t SELECT length(rustydb_transaction_outcome('{returned}'))");
     ensure!(state(&client, &writes).await? == "0A000");
     client.batch_execute("CREATE DATABASE another").await?;

@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 use crate::{
     acknowledgements::Acknowledgements,
     calls::Calls,
+    campaigns::Campaigns,
     codec,
     config::ConsensusConfig,
     error::ConsensusError,
@@ -326,6 +327,8 @@ impl Groups {
         let inner = &self.inner;
         let Begun { proposer, cell, vote } = self.begin(id).await?;
         let log = LogStore::new(inner.log.group(id), inner.config.append_bytes_max).keeping_members_of(&cell);
+        let campaigns = Arc::new(Campaigns::new(Arc::clone(&inner.config)));
+        let log = log.telling_votes(&campaigns);
         if let Some(vote) = vote {
             log.adopt_vote(&vote).await.map_err(|error| ConsensusError::Stopped {
                 group: id,
@@ -348,6 +351,7 @@ impl Groups {
         let acknowledgements = Arc::<Acknowledgements>::default();
         let network = NetworkFactory {
             acknowledgements: Arc::clone(&acknowledgements),
+            campaigns: Arc::clone(&campaigns),
             node: inner.node,
             group: id,
             calls: inner.calls.clone(),
@@ -390,6 +394,7 @@ impl Groups {
             config: inner.config.clone(),
             raft,
             acknowledgements,
+            campaigns,
             cell,
             proposer,
             elections_from,

@@ -240,6 +240,10 @@ impl MachineInstaller for KvInstaller {
         self.0.adds_up().map_err(|error| fatal(&error))
     }
 
+    fn seal(&mut self) -> Result<(), MachineError> {
+        self.0.seal().map_err(|error| fatal(&error))
+    }
+
     fn finish(self: Box<Self>, expected: Applied) -> Result<(), MachineError> {
         let installed = self.0.finish().map_err(|error| fatal(&error))?;
         if installed.position == expected.position {

@@ -33,6 +33,7 @@ pub mod type_config;
 
 mod acknowledgements;
 mod calls;
+mod campaigns;
 mod mending;
 mod network;
 mod plausible;

@@ -31,6 +31,7 @@ use rustydb_types::{
 use tokio::sync::oneshot;
 
 use crate::{
+    campaigns::Campaigns,
     codec,
     machine::Applied,
     state_machine::MachineCell,
@@ -48,6 +49,8 @@ pub struct LogStore {
     handed_end: Arc<AtomicU64>,
     /// Knows the members as of what is purged.
     machine: Option<Arc<MachineCell>>,
+    /// Told of every vote.
+    campaigns: Option<Arc<Campaigns>>,
 }
 
 fn io_error(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
@@ -79,12 +82,17 @@ impl LogStore {
     /// Over `log`, reading pieces of about `read_bytes_max`.
     #[must_use]
     pub fn new(log: GroupLog, read_bytes_max: usize) -> Self {
-        Self { log, read_bytes_max, handed_end: Arc::default(), machine: None }
+        Self { log, read_bytes_max, handed_end: Arc::default(), machine: None, campaigns: None }
     }
 
     /// The same; with what it purges it keeps the members, so that they are known even when the state is lost.
     pub(crate) fn keeping_members_of(self, machine: &Arc<MachineCell>) -> Self {
         Self { machine: Some(Arc::clone(machine)), ..self }
+    }
+
+    /// The same; it tells of every vote, and how long it took.
+    pub(crate) fn telling_votes(self, campaigns: &Arc<Campaigns>) -> Self {
+        Self { campaigns: Some(Arc::clone(campaigns)), ..self }
     }
 
     /// Takes a vote for the own one, unless that is as high. Returns once it is durable.
@@ -312,9 +320,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let began = ambient::now();
         let (done, saved) = oneshot::channel();
         self.log.save_vote(codec::encode_vote(vote), Box::new(move |result| drop(done.send(result))));
-        finished(saved).await
+        finished(saved).await?;
+        if let Some(campaigns) = &self.campaigns {
+            campaigns.note(vote, ambient::now().saturating_since(began));
+        }
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {

@@ -84,6 +84,10 @@ struct State {
     /// Frames on their way, per link and lane in order, and when the last of them arrives: the next one comes no
     /// earlier. Whichever timer fires first takes the first frame.
     on_the_way: BTreeMap<(NodeId, NodeId, Lane), (Instant, VecDeque<Arrival>)>,
+    /// After so long without a frame a bulk lane closes; what is sent to a closed one opens it and is refused.
+    bulk_idle: Option<Duration>,
+    /// When the last frame was sent on a bulk lane that is open.
+    bulk_open: BTreeMap<(NodeId, NodeId), Instant>,
     traffic: Traffic,
 }
 
@@ -200,6 +204,19 @@ impl LoopbackNetwork {
         self.inner.lock().resets.get(&(one.min(other), one.max(other))).copied().unwrap_or(0)
     }
 
+    /// Bulk lanes open when they are needed, as real ones do, and close when nothing was sent for so long.
+    pub fn open_bulk_on_demand(&self, idle: Duration) {
+        self.inner.lock().bulk_idle = Some(idle);
+    }
+
+    /// Whether a bulk lane takes a frame now.
+    fn takes_bulk(&self, from: NodeId, to: NodeId, now: Instant) -> bool {
+        let mut state = self.inner.lock();
+        let Some(idle) = state.bulk_idle else { return true };
+        let before = state.bulk_open.insert((from, to), now);
+        before.is_some_and(|before| now - before <= idle)
+    }
+
     /// Makes all links as the default again.
     pub fn heal(&self) {
         self.inner.lock().links.clear();
@@ -286,6 +303,9 @@ pub struct Endpoint {
 
 impl Transport for Endpoint {
     fn send(&self, to: NodeId, lane: Lane, frame: RaftFrame) -> Result<(), TransportError> {
+        if lane == Lane::Bulk && !self.network.takes_bulk(self.node, to, self.env.now()) {
+            return Err(TransportError::Unreachable { to });
+        }
         self.network.send(&self.env, self.node, to, lane, &frame, false);
         Ok(())
     }

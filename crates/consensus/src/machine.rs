@@ -217,6 +217,12 @@ pub trait MachineInstaller: Send {
     /// It cannot be read.
     fn adds_up(&self) -> Result<bool, MachineError>;
 
+    /// Makes what was taken in durable beside the present state, so that what is left to do cannot fail for want of room.
+    ///
+    /// # Errors
+    /// Not all of it is there, or there is no room. Nothing of the present state has changed.
+    fn seal(&mut self) -> Result<(), MachineError>;
+
     /// Replaces the present state by what was taken in, in one durable step.
     ///
     /// # Errors

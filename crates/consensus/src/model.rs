@@ -310,6 +310,10 @@ impl MachineInstaller for ModelInstaller {
         self.state().map(|(state, sum)| state.sum == sum)
     }
 
+    fn seal(&mut self) -> Result<(), MachineError> {
+        self.state().map(drop)
+    }
+
     fn finish(self: Box<Self>, applied: Applied) -> Result<(), MachineError> {
         let (mut state, _) = self.state()?;
         state.applied = applied;

@@ -33,9 +33,10 @@ use rustydb_types::ids::{GroupId, NodeId};
 use crate::{
     acknowledgements::Acknowledgements,
     calls::{Call, Calls},
+    campaigns::Campaigns,
     codec,
     config::ConsensusConfig,
-    runtime::BoxFuture,
+    runtime::{BoxFuture, prolong},
     snapshot,
     state_machine::{Snapshot, SnapshotData},
     transport::Lane,
@@ -55,6 +56,7 @@ pub(crate) struct NetworkFactory {
     pub(crate) calls: Arc<Calls>,
     pub(crate) config: Arc<ConsensusConfig>,
     pub(crate) acknowledgements: Arc<Acknowledgements>,
+    pub(crate) campaigns: Arc<Campaigns>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
@@ -109,16 +111,21 @@ impl Network {
     async fn ask_for_vote(
         &self,
         request: VoteRequest<TypeConfig>,
-        option: &RPCOption,
         pre_vote: bool,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let campaigns = &self.factory.campaigns;
+        let patience = if pre_vote { campaigns.pre_vote_patience() } else { campaigns.patience() };
+        prolong(ambient::now() + patience);
         let body = Body::Vote(v1::RaftVoteRequest {
             vote: Some(codec::vote_to_wire(&request.vote)),
             last: request.last_log_id.as_ref().map(codec::log_id_to_wire),
             leadership_transfer: request.leadership_transfer,
             pre_vote,
         });
-        match self.call(RPCTypes::Vote, body, option.soft_ttl()).await? {
+        match self.call(RPCTypes::Vote, body, patience).await? {
+            Body::VoteAnswer(_) if pre_vote && !self.factory.campaigns.is_allowed() => {
+                Err(RPCError::Unreachable(Unreachable::from_string("this member does not campaign any more")))
+            }
             Body::VoteAnswer(answer) => {
                 let vote = codec::required_vote("vote answer", answer.vote.as_ref()).map_err(unreadable)?;
                 let last = answer.last.as_ref().map(codec::log_id_from_wire);
@@ -238,17 +245,17 @@ impl RaftNetworkV2<TypeConfig> for Network {
     async fn vote(
         &mut self,
         request: VoteRequest<TypeConfig>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        self.ask_for_vote(request, &option, false).await
+        self.ask_for_vote(request, false).await
     }
 
     async fn pre_vote(
         &mut self,
         request: VoteRequest<TypeConfig>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        self.ask_for_vote(request, &option, true).await
+        self.ask_for_vote(request, true).await
     }
 
     async fn full_snapshot(

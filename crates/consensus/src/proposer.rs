@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!  sequencer ── propose ──► openraft's queue              (the usual way: no task between)
-//!                  └──────► backlog ── pump ──► queue     (only while the queue is full)
+//!                  └──────► backlog ── pump ──► queue     (while the queue is full, or the lease has run out)
 //! ```
 //!
-//! A proposal is handed to openraft at once, in the caller's thread. Only when openraft's queue is full it waits in
-//! the backlog, and all later ones behind it, so the order of the calls is always the order of the log.
+//! A proposal is handed to openraft at once, in the caller's thread. When openraft's queue is full it waits in the
+//! backlog, and all later ones behind it, so the order of the calls is always the order of the log. It waits there, too,
+//! while the leader has no lease, which openraft refuses, for as long as an election takes. What is in openraft's queue
+//! when the lease runs out is still refused.
 //!
 //! Bounds: entries and bytes that are proposed and not yet applied. At the bound a proposal is refused, so memory
 //! never grows with a slow disk or a slow follower.
@@ -15,7 +17,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::Poll,
 };
@@ -28,7 +30,7 @@ use openraft::{
     raft::ClientWriteResult,
 };
 use parking_lot::Mutex;
-use rustydb_env::{Bug, ambient, sync::Signal};
+use rustydb_env::{Bug, Instant, ambient, sync::Signal};
 use rustydb_types::ids::{NodeId, Term};
 use tokio::sync::Notify;
 
@@ -49,7 +51,8 @@ pub enum ProposeError {
         /// The term of the proposal.
         term: Term,
     },
-    /// Refused before it reached the log: the lease has run out, or leadership is being handed over.
+    /// Refused before it reached the log: the lease has run out and was not renewed for as long as an election takes, or
+    /// leadership is being handed over.
     #[error("refused before it reached the log")]
     Refused,
     /// Too much is proposed and not applied; the entry is not in the log.
@@ -103,8 +106,8 @@ pub enum ReadError {
 
 /// Work that could not be done in the caller's thread.
 enum Delayed {
-    /// A proposal that openraft's queue had no room for.
-    Write(BoxFuture<Result<(), Fatal<TypeConfig>>>),
+    /// A proposal that openraft's queue had no room for, or that waits for the lease, and since when.
+    Write(BoxFuture<Result<(), Fatal<TypeConfig>>>, Instant),
     /// A proposal that openraft dropped while it was handed over.
     Dropped(ProposalDone),
 }
@@ -118,6 +121,8 @@ pub struct RaftProposer {
     bytes: AtomicUsize,
     /// Held while a proposal is handed over, which keeps the order.
     backlog: Mutex<VecDeque<Delayed>>,
+    /// Whether nobody looks after the backlog any more. Changed while it is held.
+    has_stopped: AtomicBool,
     work: Notify,
     /// The last term in which a transfer of leadership was begun: its lease is not trusted any more.
     transferred: AtomicU64,
@@ -145,6 +150,7 @@ impl RaftProposer {
             entries: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             backlog: Mutex::new(VecDeque::new()),
+            has_stopped: AtomicBool::new(false),
             work: Notify::new(),
             transferred: AtomicU64::new(u64::MAX),
         })
@@ -203,20 +209,26 @@ impl RaftProposer {
                 },
             }
         });
-        let raft = raft.clone();
+        let openraft = raft.raft().clone();
         let mut write: BoxFuture<Result<(), Fatal<TypeConfig>>> = Box::pin(async move {
             let leader = CommittedLeaderId::new(term.get());
-            raft.raft().write(command).responder(answer).with_leader(leader).await
+            openraft.write(command).responder(answer).with_leader(leader).await
         });
         let mut backlog = self.backlog.lock();
-        if backlog.is_empty() {
+        if backlog.is_empty() && (may_write(raft) || self.has_stopped.load(Ordering::Acquire)) {
             // Ready unless the queue is full: the message is in openraft's queue.
             let polled = poll_once(&mut write);
             if let Poll::Ready(_taken_or_stopped) = polled {
                 return Ok(());
             }
         }
-        backlog.push_back(Delayed::Write(write));
+        if self.has_stopped.load(Ordering::Acquire) {
+            // What it was to be told goes with it.
+            drop(backlog);
+            drop(write);
+            return Ok(());
+        }
+        backlog.push_back(Delayed::Write(write, ambient::now()));
         drop(backlog);
         self.work.notify_one();
         Ok(())
@@ -226,12 +238,12 @@ impl RaftProposer {
         // `propose` may hold the backlog at this moment, in this thread: then the pump is not needed to keep order,
         // since a proposal that was dropped has no place in it.
         match self.backlog.try_lock() {
-            Some(mut backlog) => {
+            Some(mut backlog) if !self.has_stopped.load(Ordering::Acquire) => {
                 backlog.push_back(Delayed::Dropped(done));
                 drop(backlog);
                 self.work.notify_one();
             }
-            None => {
+            _ => {
                 ambient::spawn("dropped proposal", async move { done(Err(ProposeError::Unknown)) });
             }
         }
@@ -252,10 +264,13 @@ impl RaftProposer {
                 let next = {
                     let mut backlog = self.backlog.lock();
                     match backlog.front_mut() {
-                        None => break,
-                        Some(Delayed::Write(write)) => {
+                        None => {
+                            self.has_stopped.store(last, Ordering::Release);
+                            break;
+                        }
+                        Some(Delayed::Write(write, since)) => {
                             let parked: BoxFuture<_> = Box::pin(std::future::pending());
-                            Delayed::Write(std::mem::replace(write, parked))
+                            Delayed::Write(std::mem::replace(write, parked), *since)
                         }
                         Some(Delayed::Dropped(_)) => match backlog.pop_front() {
                             Some(dropped) => dropped,
@@ -265,7 +280,15 @@ impl RaftProposer {
                 };
                 match next {
                     Delayed::Dropped(done) => done(Err(ProposeError::Unknown)),
-                    Delayed::Write(write) => {
+                    Delayed::Write(write, since) => {
+                        if let Some(raft) = self.raft.get() {
+                            // Cancel-safe. What is left when the group stops is answered by openraft.
+                            tokio::select! {
+                                biased;
+                                () = stopping.wait() => {}
+                                () = wait_to_write(raft, since) => {}
+                            }
+                        }
                         // An error means that openraft stopped; its answer has told the proposer.
                         let _stopped = write.await;
                         self.backlog.lock().pop_front();
@@ -311,6 +334,33 @@ impl RaftProposer {
         }
         ambient::has_bug(Bug::LeaseOutlived)
             || raft.acknowledged(&metrics).is_some_and(|at| ambient::now() < at + raft.config().read_lease())
+    }
+}
+
+/// Whether openraft takes a proposal now or says for good why not. It refuses what comes when the lease has run out, as it
+/// does after a moment in which the whole node or its disk stood still, although the next heartbeat renews the lease.
+fn may_write(raft: &RaftHandle) -> bool {
+    let metrics = raft.raft().metrics();
+    let metrics = metrics.borrow_watched();
+    let voters = metrics.membership_config.get_joint_config();
+    metrics.state != openraft::ServerState::Leader
+        || voters.iter().all(|voters| voters.len() == 1)
+        || metrics
+            .last_quorum_acked
+            .is_some_and(|acked| ambient::now() < acked.into_inner().0 + raft.config().leader_lease())
+}
+
+/// Waits until openraft takes a proposal or says for good why not, but no longer than the others need to elect another
+/// leader.
+async fn wait_to_write(raft: &RaftHandle, since: Instant) {
+    let mut metrics = raft.raft().metrics();
+    let until = since + raft.config().election_timeout_max * 2;
+    while !may_write(raft) {
+        match ambient::timeout_at(until, metrics.changed()).await {
+            Ok(Ok(())) => {}
+            // openraft has stopped, or it is late.
+            Ok(Err(_)) | Err(_) => return,
+        }
     }
 }
 

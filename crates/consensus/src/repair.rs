@@ -28,6 +28,11 @@ use crate::{
     transport::{FrameSink, Lane},
 };
 
+/// How often a question is sent again that no lane takes, and the pause before each: a lane that is opened for it has
+/// so long.
+const OPENING_TRIES: u32 = 10;
+const OPENING_PAUSE: Duration = Duration::from_millis(100);
+
 /// Why a wrong state was not replaced; it is tried again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RepairError {
@@ -139,6 +144,7 @@ impl Transfer {
                 installer.write_chunk(&piece.data)?;
             }
             if piece.last {
+                installer.seal()?;
                 let position = Some(self.mark.position);
                 return Ok((installer, Applied { position, membership: self.membership }));
             }
@@ -155,8 +161,16 @@ async fn next_piece(
     ask: v1::RaftStateAsk,
 ) -> Result<v1::RaftStatePiece, RepairError> {
     let unreachable = RepairError::Unreachable { source_node: source };
-    let Ok(call) = group.calls().start(source, Lane::Bulk, group.id(), Body::State(ask)) else {
-        return Err(unreachable);
+    let mut tries = 0;
+    let call = loop {
+        let body = Body::State(ask);
+        match group.calls().start(source, Lane::Bulk, group.id(), body) {
+            Ok(call) => break call,
+            // A lane that is not open yet is opened by what is to be sent, and refuses that.
+            Err(_) if tries < OPENING_TRIES => ambient::sleep(OPENING_PAUSE).await,
+            Err(_) => return Err(unreachable),
+        }
+        tries += 1;
     };
     match ambient::timeout(group.handle().config().snapshot_timeout, call).await {
         Ok(Ok(Body::StatePiece(piece))) => Ok(piece),

@@ -8,6 +8,7 @@
 //! tokio's wakes its waiters in random order.
 
 use std::{
+    cell::Cell,
     future::Future,
     io,
     ops::{Add, AddAssign, Deref, Sub, SubAssign},
@@ -45,6 +46,46 @@ fn on_grid(moment: env::Instant) -> env::Instant {
     next.map_or(env::Instant::FAR_FUTURE, env::Instant::from_nanos)
 }
 
+thread_local! {
+    /// What the future that this thread polls within a [`Timeout`] has asked for.
+    static PROLONGED: Cell<Option<env::Instant>> = const { Cell::new(None) };
+}
+
+/// Asks openraft, which waits for the future that is being polled, to wait until `deadline`, whatever its configuration
+/// says. Nothing happens where nobody waits so.
+pub(crate) fn prolong(deadline: env::Instant) {
+    PROLONGED.set(Some(deadline));
+}
+
+/// A future with a deadline, which it may move by `prolong`. The future is asked first, so that one that is ready at its
+/// deadline wins.
+pub struct Timeout<F> {
+    future: Pin<Box<F>>,
+    sleep: env::Sleep,
+}
+
+impl<F> Timeout<F> {
+    fn new(deadline: env::Instant, future: F) -> Self {
+        Self { future: Box::pin(future), sleep: ambient::sleep_until(deadline) }
+    }
+}
+
+impl<F: Future> Future for Timeout<F> {
+    type Output = Result<F::Output, env::Elapsed>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let outer = PROLONGED.replace(None);
+        let polled = self.future.as_mut().poll(context);
+        if let Some(deadline) = PROLONGED.replace(outer) {
+            self.sleep = ambient::sleep_until(deadline);
+        }
+        match polled {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => Pin::new(&mut self.sleep).poll(context).map(|()| Err(env::Elapsed)),
+        }
+    }
+}
+
 /// The runtime that openraft is given.
 #[derive(Debug, Default)]
 pub struct EnvRuntime;
@@ -55,7 +96,7 @@ impl AsyncRuntime for EnvRuntime {
     type Sleep = env::Sleep;
     type Instant = Instant;
     type TimeoutError = env::Elapsed;
-    type Timeout<R, T: Future<Output = R> + OptionalSend> = env::Timeout<T>;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = Timeout<T>;
     type ThreadLocalRng = env::Rng;
     type Mpsc = BoundedMpsc;
     type Watch = OrderedWatch;
@@ -84,14 +125,14 @@ impl AsyncRuntime for EnvRuntime {
         duration: Duration,
         future: F,
     ) -> Self::Timeout<R, F> {
-        ambient::timeout(duration, future)
+        Timeout::new(ambient::now() + duration, future)
     }
 
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
         deadline: Self::Instant,
         future: F,
     ) -> Self::Timeout<R, F> {
-        ambient::timeout_at(deadline.0, future)
+        Timeout::new(deadline.0, future)
     }
 
     fn is_panic(_error: &Self::JoinError) -> bool {

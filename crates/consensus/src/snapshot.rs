@@ -102,8 +102,9 @@ pub(crate) struct Piece {
     pub(crate) answers: Arc<dyn FrameSink>,
 }
 
-/// What was sent and is not what its hash says is refused after this part of the time that a transfer may be idle.
-const UNSOUND_PAUSE_PART: u32 = 10;
+/// What was sent and is not what its hash says, or cannot be stored, is refused after this part of the time that a
+/// transfer may be idle.
+const REFUSAL_PAUSE_PART: u32 = 10;
 
 /// Takes in one transfer after its first piece.
 pub(crate) struct Receiver {
@@ -144,21 +145,29 @@ impl Receiver {
             let result = self.take(&mut taking, expected, piece.chunk).await;
             expected += 1;
             let ended = last || result.is_err();
-            if matches!(result, Err(ReceiveError::Unsound)) {
+            if result.is_err() {
+                // What was taken in so far takes up room.
+                taking = None;
+            }
+            if matches!(result, Err(ReceiveError::Unsound | ReceiveError::Machine(_))) {
                 // The sender begins anew at once, and what it sends may be large.
-                self.env.sleep(self.idle_timeout / UNSOUND_PAUSE_PART).await;
+                self.env.sleep(self.idle_timeout / REFUSAL_PAUSE_PART).await;
             }
             let body = match result {
                 Ok(vote) => {
                     Body::SnapshotAnswer(v1::RaftSnapshotAnswer { vote: Some(codec::vote_to_wire(&vote)) })
                 }
                 Err(error) => {
-                    let reason = if matches!(error, ReceiveError::Unsound) {
+                    let is_unsound = matches!(error, ReceiveError::Unsound);
+                    if is_unsound {
                         tracing::error!(group = self.group, %error, "a snapshot was not taken in");
-                        v1::raft_refusal::Reason::NoState
                     } else {
                         tracing::warn!(group = self.group, %error, "a snapshot was not taken in");
-                        v1::raft_refusal::Reason::Malformed
+                    }
+                    let reason = match error {
+                        ReceiveError::Unsound => v1::raft_refusal::Reason::NoState,
+                        ReceiveError::Machine(_) => v1::raft_refusal::Reason::Busy,
+                        _ => v1::raft_refusal::Reason::Malformed,
                     };
                     Body::Refusal(v1::RaftRefusal { reason: reason.into(), message: error.to_string() })
                 }
@@ -196,11 +205,13 @@ impl Receiver {
         if !chunk.last {
             return Ok(*vote);
         }
-        let Some((vote, meta, installer)) = taking.take() else { return Err(ReceiveError::NoHeader) };
+        let Some((vote, meta, mut installer)) = taking.take() else { return Err(ReceiveError::NoHeader) };
         // Nothing of the present state has changed yet, and the sender tries again.
         if !installer.adds_up()? {
             return Err(ReceiveError::Unsound);
         }
+        // A full disk is met here, and not where openraft can only stop.
+        installer.seal()?;
         let snapshot = Snapshot { meta, snapshot: SnapshotData::Incoming(installer) };
         let installed = self.raft.install_snapshot(vote, snapshot).await;
         installed.map_err(|error| ReceiveError::Stopped(error.to_string()))

@@ -58,6 +58,8 @@ pub enum Bug {
     LogLossForgotten,
     /// A node that reads its log again takes learners for voters.
     LearnersCounted,
+    /// A member gives up on votes and campaigns again at once, however long a vote takes.
+    CampaignsAtOnce,
     /// Rows are shown that are not known to be committed.
     RowsShownEarly,
     /// Chunks of a large transaction are seen before it commits.
@@ -74,6 +76,10 @@ pub enum Bug {
     FateAssumed,
     /// A gateway that lost the leader takes a commit that was about to take place for one that did not.
     FateDenied,
+    /// A commit whose outcome was recorded and dropped is taken for one that never was.
+    FateGuessed,
+    /// A gateway that lost the leader takes the last transaction that it knows of for one that is open.
+    OpenAssumed,
     /// A replica leaves out a row of a commit now and then, another one than the others.
     RowLeftOut,
 }
@@ -105,6 +111,7 @@ impl Bug {
         Bug::VoteWithinLease,
         Bug::LogLossForgotten,
         Bug::LearnersCounted,
+        Bug::CampaignsAtOnce,
         Bug::RowsShownEarly,
         Bug::StagedVisible,
         Bug::CommitNotValidated,
@@ -113,6 +120,8 @@ impl Bug {
         Bug::SavepointKept,
         Bug::FateAssumed,
         Bug::FateDenied,
+        Bug::FateGuessed,
+        Bug::OpenAssumed,
         Bug::RowLeftOut,
     ];
 }

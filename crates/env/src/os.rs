@@ -5,8 +5,10 @@ mod disk;
 mod turns;
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use rand::Rng as _;
+use rustix::time::{ClockId, clock_gettime};
 
 pub use disk::OsDisk;
 pub(crate) use turns::{compute, share as share_turn};
@@ -17,9 +19,20 @@ use crate::task::Abort;
 use crate::time::{Instant, WallTime};
 use crate::timer::Sleep;
 
-/// The origin of the monotonic clock. One for the whole process, so that moments taken through different handles
-/// compare; this is why it is a global.
-static ORIGIN: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+/// The origin of the monotonic clock, in nanoseconds since the machine was started. One for the whole process, so that
+/// moments taken through different handles compare; this is why it is a global.
+static ORIGIN: LazyLock<u64> = LazyLock::new(nanos_since_boot);
+
+/// The longest sleep, which is as good as for ever: tokio takes no moment beyond what the system's clock can represent.
+const SLEEP_MAX: Duration = Duration::from_secs(31_536_000);
+
+/// Counts while the machine is suspended, too, other than the clock of [`std::time::Instant`]: a leader that wakes up must
+/// see that its lease has run out.
+fn nanos_since_boot() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let part = |number: i64| u64::try_from(number).unwrap_or(0);
+    part(now.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(now.tv_nsec))
+}
 
 /// All handles share one disk: it has no state.
 static DISK: LazyLock<Arc<dyn Disk>> = LazyLock::new(|| Arc::new(OsDisk));
@@ -49,11 +62,13 @@ impl Abort for NoAbort {
 
 impl Backend for OsBackend {
     fn now(&self) -> Instant {
-        Instant::ORIGIN + ORIGIN.elapsed()
+        // The origin first: it must not be later.
+        let origin = *ORIGIN;
+        Instant::ORIGIN + Duration::from_nanos(nanos_since_boot().saturating_sub(origin))
     }
 
     fn wall_now(&self) -> WallTime {
-        let micros = |duration: std::time::Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
             Ok(since) => WallTime::from_unix_micros(micros(since)),
             Err(before) => WallTime::from_unix_micros(-micros(before.duration())),
@@ -93,10 +108,9 @@ impl Backend for OsBackend {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Sleep {
-        let until = (*ORIGIN).checked_add(deadline - Instant::ORIGIN);
-        // tokio takes no moment beyond what the system's clock can represent; a year is as good as never.
-        let until =
-            until.unwrap_or_else(|| std::time::Instant::now() + std::time::Duration::from_secs(31_536_000));
+        let now = self.now();
+        let left = if deadline > now { deadline - now } else { Duration::ZERO };
+        let until = std::time::Instant::now() + left.min(SLEEP_MAX);
         dedicated::sleep_until(until).unwrap_or_else(|| {
             let _entered = self.runtime.as_ref().map(tokio::runtime::Handle::enter);
             Sleep::new(tokio::time::sleep_until(until.into()))

@@ -188,9 +188,17 @@ impl Simulation {
     }
 }
 
+impl Simulation {
+    /// Ends all tasks. What a task holds on to is let go of; a task that holds on to the simulation keeps it from being
+    /// dropped otherwise.
+    pub fn end(&self) {
+        self.core.end();
+    }
+}
+
 impl Drop for Simulation {
     fn drop(&mut self) {
-        self.core.end();
+        self.end();
     }
 }
 

@@ -17,7 +17,7 @@ use rustydb_sql::gateway::{GatewaySession, SessionContext};
 use rustydb_sql::session::core::SessionEnd;
 use rustydb_sql::session::executor::Executor;
 use rustydb_sql::session::interrupt::Interrupts;
-use rustydb_sql::session::response;
+use rustydb_sql::session::response::{self, TransactionStatus};
 use rustydb_sql::session::sink::{ResponseSink, SinkClosed};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -155,6 +155,7 @@ impl<S: Stream> ResponseSink for Wire<'_, S> {
     async fn before_commit(
         &mut self,
         _: rustydb_types::ids::RequestId,
+        _: TransactionStatus,
         _: &[u8],
         _: rustydb_sql::gateway::frame::StateChanges,
     ) -> Result<(), SinkClosed> {

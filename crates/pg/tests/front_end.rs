@@ -18,6 +18,7 @@ use rustydb_sql::gateway::{ClusterPort, Gateway};
 use rustydb_sql::memory::HeldMemory;
 use rustydb_sql::session::executor::{Context, Executor, Fetched, ResultFormats, Shape, ast};
 use rustydb_sql::session::request::Bind;
+use rustydb_sql::session::token::TokenKey;
 use rustydb_sql::system::{DatabaseRecord, DatabaseState, RoleRecord, SystemCommand, SystemSnapshot};
 use rustydb_txn::{KvStore, LocalKv, Transaction};
 use rustydb_types::ids::{DatabaseId, GroupId, Incarnation, NodeId, Oid};
@@ -152,6 +153,7 @@ async fn front(method: Method, connections: usize) -> Front {
         state: DatabaseState::Ready,
         owner: Oid::new(10),
         replicas: vec![NodeId::new(1)],
+        token_key: TokenKey::new([1; 16]),
     };
     system.databases.insert(id, record);
     let cluster = Arc::new(OneNode { system: Arc::new(system), store });

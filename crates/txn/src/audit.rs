@@ -125,9 +125,10 @@ impl KvStore {
     /// Commits the entry at which all replicas are audited. At the leader.
     ///
     /// # Errors
-    /// As [`outcome`](KvStore::outcome).
+    /// As [`fate`](KvStore::fate).
     pub async fn mark_audit(&self, id: AuditId) -> Result<(), TxnError> {
-        self.outcome(id.request()).await.map(|_| ())
+        self.core().linearize().await?;
+        self.fence(id.request()).await
     }
 }
 

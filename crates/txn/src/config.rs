@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::outcomes::OutcomeBounds;
+
 /// How one store behaves. Internal: the server carves the figures from its own configuration.
 #[derive(Clone, Debug)]
 pub struct KvConfig {
@@ -42,6 +44,8 @@ pub struct KvConfig {
     /// Of so many entries one has everything that it replaces looked up and compared, wherever it is stored. Of the
     /// others only what is in memory is: to read each old row from the engine at each replica costs a tenth of a write.
     pub base_check_interval: u64,
+    /// How many outcomes of transactions are kept, and for how long.
+    pub outcomes: OutcomeBounds,
     /// Key ranges that one SERIALIZABLE transaction remembers before it coarsens them.
     pub read_ranges_max: usize,
     /// Bytes of recently written keys kept to validate SERIALIZABLE transactions.
@@ -69,6 +73,7 @@ impl KvConfig {
             stage_begin_size_bytes: 8 << 20,
             stage_wait: Duration::from_secs(60),
             base_check_interval: 16,
+            outcomes: OutcomeBounds::default(),
             read_ranges_max: 4096,
             validation_size_bytes_max: 16 << 20,
         }

@@ -117,6 +117,8 @@ pub(crate) struct TxnShared {
     pub(crate) id: TxnId,
     /// The leadership in which the transaction began.
     pub(crate) term: Term,
+    /// What was applied at this node when it began, or when what it belongs to was sent.
+    began: AtomicU64,
     /// The version of its present snapshot.
     pub(crate) pinned: AtomicU64,
     /// The highest version in flight that it has read.
@@ -125,9 +127,20 @@ pub(crate) struct TxnShared {
 }
 
 impl TxnShared {
-    pub(crate) const fn new(id: TxnId, term: Term) -> TxnShared {
+    pub(crate) const fn new(id: TxnId, term: Term, began: Version) -> TxnShared {
         let (pinned, read_through) = (AtomicU64::new(0), AtomicU64::new(0));
-        TxnShared { id, term, pinned, read_through, ended: AtomicU8::new(ALIVE) }
+        let began = AtomicU64::new(began.get());
+        TxnShared { id, term, began, pinned, read_through, ended: AtomicU8::new(ALIVE) }
+    }
+
+    /// The version that was applied when it began, or before.
+    pub(crate) fn began(&self) -> Version {
+        Version::new(self.began.load(Ordering::Relaxed))
+    }
+
+    /// It began no later than that.
+    pub(crate) fn began_by(&self, version: Version) {
+        self.began.fetch_min(version.get(), Ordering::Relaxed);
     }
 
     /// Whether the transaction may go on.
@@ -177,10 +190,10 @@ impl Registry {
         inner.next
     }
 
-    pub(crate) fn open(&self, term: Term) -> Arc<TxnShared> {
+    pub(crate) fn open(&self, term: Term, began: Version) -> Arc<TxnShared> {
         let mut inner = self.inner.lock();
         inner.next += 1;
-        let shared = Arc::new(TxnShared::new(inner.next, term));
+        let shared = Arc::new(TxnShared::new(inner.next, term, began));
         inner.open.insert(shared.id, Arc::clone(&shared));
         shared
     }

@@ -42,7 +42,7 @@ pub enum TxnError {
     /// The snapshot was given up to keep memory bounded (72000).
     #[error("the snapshot is too old")]
     SnapshotTooOld,
-    /// The commit was proposed and its fate is not known here (08007). Ask [`KvStore::outcome`](crate::KvStore::outcome).
+    /// The commit was proposed and its fate is not known here (08007). Ask [`KvStore::fate`](crate::KvStore::fate).
     #[error("whether the transaction was committed is not known")]
     UnknownOutcome,
     /// A bound on work in flight, or on locks, was met and did not clear in time (53000).

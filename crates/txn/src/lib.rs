@@ -59,7 +59,7 @@ pub use crate::local::{LocalKv, LocalProposer};
 pub use crate::locks::{LockView, LockWait, Locked, RowLock, TableLockId, TableLockMode};
 pub use crate::machine::{Applied, ApplyEntry, ApplyPayload, Leadership, StateMachine};
 pub use crate::marks::{Mark, MarkAt};
-pub use crate::outcomes::{Fate, Outcome};
+pub use crate::outcomes::{Fate, OutcomeBounds};
 pub use crate::proposer::{Linearize, Proposal, ProposalDone, Proposer};
 pub use crate::snapshot::{SnapshotInstaller, SnapshotReader};
 pub use crate::store::{KvStats, KvStore};

@@ -270,7 +270,7 @@ impl StateMachine {
         self.core.flush()?;
         while self.core.collect_step()? {}
         let flushed = self.core.flush()?;
-        let picture = crate::meta::load(&*flushed.view)?;
+        let picture = crate::meta::load(&*flushed.view, self.core.config.outcomes)?;
         if !picture.staged.resolved().is_empty() {
             return Ok(true);
         }

@@ -13,7 +13,7 @@ use crate::entry::Reader;
 use crate::error::ApplyError;
 use crate::layer::{META, OUTCOMES, STAGED_TABLE};
 use crate::marks::Marks;
-use crate::outcomes::{self, OutcomeRow, OutcomeTable, SessionKey};
+use crate::outcomes::{self, OutcomeBounds, OutcomeRow, OutcomeTable, SessionKey};
 use crate::staged::{StagedTable, StagedTxn};
 
 /// The only key of the space.
@@ -104,10 +104,10 @@ pub(crate) struct Loaded {
 }
 
 /// Reads what an engine holds; of an empty engine, nothing applied yet.
-pub(crate) fn load(view: &dyn EngineView) -> Result<Loaded, ApplyError> {
+pub(crate) fn load(view: &dyn EngineView, bounds: OutcomeBounds) -> Result<Loaded, ApplyError> {
     let mut loaded = Loaded {
         state: ApplyState::default(),
-        outcomes: OutcomeTable::default(),
+        outcomes: OutcomeTable::new(bounds),
         staged: StagedTable::default(),
     };
     let Some(stored) = view.get(META, APPLIED_KEY)? else { return Ok(loaded) };

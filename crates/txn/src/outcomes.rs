@@ -3,29 +3,31 @@
 //! A session commits one thing at a time under rising counters, so its last outcome is all that can be asked for,
 //! and the last commit before that, so that a fence or one more commit does not hide it.
 //! A commit under a counter that is not above the recorded one is refused at apply: it was fenced, or it is a
-//! second copy. Rows are dropped by their place in the order of commits: when they are older than
-//! [`HORIZON`] commits, or when there are more than [`ROWS_MAX`].
+//! second copy. Rows are dropped by their place in the order of commits, within [`OutcomeBounds`]. What was dropped is
+//! told to be forgotten, never to be aborted; and what may have been fenced by a row that was dropped does not commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rustydb_types::ids::{Incarnation, RequestId, SessionId, Version};
 
+use crate::audit::audit_of;
 use crate::entry::Reader;
 use crate::hash;
 
-/// Commits after which an outcome is forgotten.
-const HORIZON: u64 = 4_000_000;
-/// Outcomes kept at most.
-const ROWS_MAX: usize = 100_000;
-
-/// What became of a commit.
+/// How many outcomes are kept, and for how long. The same at all replicas of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is committed, at this version.
-    Committed(Version),
-    /// It is not committed and never will be.
-    NotCommitted,
+pub struct OutcomeBounds {
+    /// Rows, one per session.
+    pub rows_max: usize,
+    /// Commits after which an outcome is forgotten.
+    pub commits_max: u64,
+}
+
+impl Default for OutcomeBounds {
+    fn default() -> Self {
+        Self { rows_max: 100_000, commits_max: 4_000_000 }
+    }
 }
 
 /// What became of a transaction, asked for at any later time.
@@ -104,13 +106,30 @@ pub(crate) fn is_named(request: &RequestId) -> bool {
 /// All outcomes, with what changed since the last flush and the sum of their shares of the state hash.
 #[derive(Debug, Default)]
 pub(crate) struct OutcomeTable {
+    bounds: OutcomeBounds,
     rows: BTreeMap<SessionKey, OutcomeRow>,
     by_age: BTreeSet<(Version, SessionKey)>,
     dirty: BTreeSet<SessionKey>,
     hash: u128,
+    /// The sequence of the last entry that this saw.
+    last: Version,
+    /// The sessions that were fenced in this life of the node. Not part of the state: it is for transactions that run
+    /// at this node, and those of an earlier life or leadership do not commit.
+    fenced: BTreeSet<SessionKey>,
+    /// When the last row of such a session was dropped.
+    fence_dropped: Version,
 }
 
 impl OutcomeTable {
+    pub(crate) fn new(bounds: OutcomeBounds) -> OutcomeTable {
+        OutcomeTable { bounds, ..OutcomeTable::default() }
+    }
+
+    /// The table of a snapshot as of `sequence`, which does not say what was fenced and dropped before.
+    pub(crate) fn after_snapshot(self, sequence: Version) -> OutcomeTable {
+        OutcomeTable { fence_dropped: sequence, ..self }
+    }
+
     pub(crate) fn get(&self, request: &RequestId) -> Option<&OutcomeRow> {
         self.rows.get(&(request.incarnation, request.session))
     }
@@ -120,37 +139,40 @@ impl OutcomeTable {
         is_named(request) && self.get(request).is_some_and(|row| row.counter >= request.counter)
     }
 
-    /// What is known of a request.
-    pub(crate) fn outcome(&self, request: &RequestId) -> Option<Outcome> {
-        let row = self.get(request)?;
-        match row.counter.cmp(&request.counter) {
-            std::cmp::Ordering::Less => None,
-            std::cmp::Ordering::Equal if row.committed > Version::ZERO => {
-                Some(Outcome::Committed(row.committed))
-            }
-            _ => Some(Outcome::NotCommitted),
-        }
+    /// Whether a transaction that began at this node after the version `began` may have been fenced by a row that is
+    /// gone: then its client was told that it never commits.
+    pub(crate) fn may_have_been_fenced(&self, request: &RequestId, began: Version) -> bool {
+        is_named(request) && began < self.fence_dropped && self.get(request).is_none()
     }
 
     /// What is known of a request whose transaction had begun when `since` was the last version, with `last` being the
     /// last one now; `None` when it has no outcome, and can still be given one.
     pub(crate) fn fate(&self, request: &RequestId, since: Version, last: Version) -> Option<Fate> {
+        // Rows go before what has made them too old is shown to be applied.
+        let last = last.max(self.last);
         // What was recorded since, and is not there, was dropped: for its age, or for want of room.
         let is_dropped = || {
-            let has_expired = since.get().saturating_add(HORIZON) < last.get();
-            let is_crowded = self.rows.len() >= ROWS_MAX
-                && self.by_age.first().is_some_and(|(oldest, _)| *oldest > since.next());
+            let has_expired = since.get().saturating_add(self.bounds.commits_max) < last.get();
+            let is_crowded = self.rows.len() >= self.bounds.rows_max
+                && self
+                    .by_age
+                    .first()
+                    .is_some_and(|(oldest, _)| oldest.get() > since.get().saturating_add(1));
             has_expired || is_crowded
         };
+        // Nothing is recorded under no name.
+        if !is_named(request) {
+            return Some(Fate::Forgotten);
+        }
         let Some(row) = self.get(request) else { return is_dropped().then_some(Fate::Forgotten) };
         match row.counter.cmp(&request.counter) {
             std::cmp::Ordering::Less => None,
             std::cmp::Ordering::Equal if row.committed > Version::ZERO => {
                 Some(Fate::Committed(row.committed))
             }
-            std::cmp::Ordering::Equal => Some(Fate::Aborted),
-            // The session has gone on. What it committed in between would be the last commit before.
-            std::cmp::Ordering::Greater => Some(match row.before {
+            // It was fenced, or the session has gone on. If it was committed before that, then it would be the last commit
+            // before; but where there was no row, one may have been dropped.
+            std::cmp::Ordering::Equal | std::cmp::Ordering::Greater => Some(match row.before {
                 Some((counter, committed)) if counter == request.counter => Fate::Committed(committed),
                 Some((counter, _)) if counter < request.counter => Fate::Aborted,
                 None if !is_dropped() => Fate::Aborted,
@@ -161,18 +183,26 @@ impl OutcomeTable {
 
     /// Records an outcome and drops those that are too old.
     pub(crate) fn record(&mut self, request: &RequestId, committed: Version, recorded: Version) {
+        self.last = self.last.max(recorded);
         if is_named(request) {
             let key = (request.incarnation, request.session);
             let before = self.rows.get(&key).and_then(OutcomeRow::last_commit);
             self.insert(key, OutcomeRow { counter: request.counter, committed, recorded, before });
             self.dirty.insert(key);
+            // The marks of audits are fences of nobody.
+            if committed == Version::ZERO && audit_of(request).is_none() {
+                self.fenced.insert(key);
+            }
         }
         while let Some((age, key)) = self.by_age.first().copied() {
-            let expired = age.get().saturating_add(HORIZON) < recorded.get();
-            if !expired && self.rows.len() <= ROWS_MAX {
+            let expired = age.get().saturating_add(self.bounds.commits_max) < recorded.get();
+            if !expired && self.rows.len() <= self.bounds.rows_max {
                 break;
             }
             self.remove(key);
+            if self.fenced.remove(&key) {
+                self.fence_dropped = recorded;
+            }
             self.dirty.insert(key);
         }
     }
@@ -221,11 +251,55 @@ mod tests {
         table.record(&request(1, 5), Version::new(10), Version::new(10));
         assert!(table.refuses(&request(1, 5)));
         assert!(!table.refuses(&request(1, 6)));
-        assert_eq!(table.outcome(&request(1, 5)), Some(Outcome::Committed(Version::new(10))));
-        assert_eq!(table.outcome(&request(1, 6)), None);
+        let fate = |table: &OutcomeTable, request| table.fate(&request, Version::new(9), Version::new(11));
+        assert_eq!(fate(&table, request(1, 5)), Some(Fate::Committed(Version::new(10))));
+        assert_eq!(fate(&table, request(1, 6)), None);
         table.record(&request(1, 6), Version::ZERO, Version::new(11));
-        assert_eq!(table.outcome(&request(1, 6)), Some(Outcome::NotCommitted));
+        assert_eq!(fate(&table, request(1, 6)), Some(Fate::Aborted));
         assert!(table.refuses(&request(1, 6)));
+        let nobody = RequestId { incarnation: Incarnation::new(0), ..request(0, 0) };
+        assert_eq!(fate(&table, nobody), Some(Fate::Forgotten), "who has no name cannot be asked for");
+    }
+
+    #[test]
+    fn who_was_fenced_by_a_row_that_is_gone_does_not_commit() {
+        let mut table = OutcomeTable::new(OutcomeBounds { rows_max: 2, commits_max: 1_000 });
+        let began = Version::new(4);
+        let version = Version::new;
+        table.record(&request(1, 5), Version::ZERO, version(5));
+        table.record(&request(2, 1), version(6), version(6));
+        assert!(table.refuses(&request(1, 5)));
+        assert!(!table.may_have_been_fenced(&request(9, 1), began), "nothing was dropped yet");
+        // A commit that gave way is not told to be aborted because of a fence that came when it was gone.
+        assert_eq!(table.fate(&request(1, 5), began, version(6)), Some(Fate::Aborted));
+        // The fence gives way to other sessions' rows.
+        table.record(&request(3, 1), version(7), version(7));
+        assert!(!table.refuses(&request(1, 5)), "nobody remembers it");
+        assert!(table.may_have_been_fenced(&request(1, 5), began));
+        assert!(!table.may_have_been_fenced(&request(2, 2), began), "this session's row would tell");
+        assert!(!table.may_have_been_fenced(&request(9, 1), version(7)), "it began later");
+        // What only committed may go: nobody was told that it never would.
+        table.record(&request(4, 1), version(8), version(8));
+        assert!(!table.may_have_been_fenced(&request(2, 2), version(7)));
+        // Who was fenced and has committed since was told so of the earlier one.
+        table.record(&request(4, 2), Version::ZERO, version(9));
+        table.record(&request(4, 3), version(10), version(10));
+        table.record(&request(5, 1), version(11), version(11));
+        table.record(&request(6, 1), version(12), version(12));
+        assert!(table.may_have_been_fenced(&request(4, 2), version(11)));
+        table.record(&request(2, 1), Version::ZERO, version(13));
+        assert_eq!(
+            table.fate(&request(2, 1), version(5), version(13)),
+            Some(Fate::Forgotten),
+            "it was committed at 6"
+        );
+        assert_eq!(
+            table.fate(&request(2, 1), version(12), version(13)),
+            Some(Fate::Aborted),
+            "that one cannot be"
+        );
+        let end = Version::new(u64::MAX);
+        assert_eq!(table.fate(&request(9, 1), end, version(12)), None, "however late it began");
     }
 
     #[test]
@@ -235,7 +309,8 @@ mod tests {
         assert_ne!(table.hash(), 0);
         let nobody = request(0, 0);
         let nobody = RequestId { incarnation: Incarnation::new(0), ..nobody };
-        table.record(&nobody, Version::new(HORIZON + 2), Version::new(HORIZON + 2));
+        let late = Version::new(OutcomeBounds::default().commits_max + 2);
+        table.record(&nobody, late, late);
         assert_eq!(table.get(&request(1, 1)), None);
         assert_eq!(table.hash(), 0);
         assert_eq!(table.take_dirty(), vec![((Incarnation::new(1), SessionId::new(1)), None)]);
@@ -266,15 +341,15 @@ mod tests {
         assert_eq!(fate(&table, &request(1, 9), 14), Some(Fate::Committed(Version::new(13))));
         table.record(&request(3, 2), Version::ZERO, Version::new(15));
         assert_eq!(fate(&table, &request(3, 1), 15), Some(Fate::Aborted), "nothing came before");
-        let late = 9 + HORIZON;
+        let late = 9 + OutcomeBounds::default().commits_max;
         assert_eq!(fate(&table, &request(2, 1), late), None);
         assert_eq!(fate(&table, &request(2, 1), late + 1), Some(Fate::Forgotten), "too many commits ago");
     }
 
     #[test]
     fn a_crowded_table_may_have_dropped_what_is_younger_than_its_oldest_row_was() {
-        let mut table = OutcomeTable::default();
-        let count = u64::try_from(ROWS_MAX).unwrap();
+        let mut table = OutcomeTable::new(OutcomeBounds { rows_max: 100, commits_max: 4_000 });
+        let count = 100;
         for number in 1..=count + 1 {
             table.record(&request(number, 1), Version::new(number), Version::new(number));
         }

@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn only_a_live_owner_stands_in_the_way_of_others() {
         let owners = Owners::default();
-        let shared = |id| Arc::new(TxnShared::new(id, Term::new(1)));
+        let shared = |id| Arc::new(TxnShared::new(id, Term::new(1), Version::ZERO));
         let (first, second) = (shared(1), shared(2));
         let mut keys = KeyRanges::default();
         keys.add(&"m".into());

@@ -301,7 +301,9 @@ impl Core {
                 drop(state);
                 Err(if self.stopping.is_set() { TxnError::Stopped } else { self.not_leader() })
             }
-            Phase::Open { term } | Phase::Draining { term } => Ok(self.registry.open(term)),
+            Phase::Open { term } | Phase::Draining { term } => {
+                Ok(self.registry.open(term, self.layers.applied()))
+            }
         }
     }
 
@@ -408,6 +410,10 @@ impl Core {
             let in_flight = state.sessions.get(&key).is_some_and(|counter| *counter >= request.counter);
             if in_flight || self.refuses(&request) {
                 return Err(TxnError::Serialization { reason: "the request was answered before" });
+            }
+            let began = submission.shared.as_ref().map_or(Version::ZERO, |shared| shared.began());
+            if self.outcomes.read().may_have_been_fenced(&request, began) {
+                return Err(TxnError::Serialization { reason: "the request may have been answered before" });
             }
         }
         self.validate_staged(submission)?;

@@ -9,7 +9,7 @@
 //! A snapshot is what the engine holds after a flush: current rows, outcomes, staged transactions, the applied
 //! position with the membership. No history. Memory on both sides is one chunk.
 //! The record of the applied position is written last and durably, so an unfinished install is an empty store; the
-//! pointer to the store in use is flipped after that.
+//! pointer to the store in use is flipped after that, by a rename of what was written before.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use crate::layer::{META, OUTCOMES, ROWS, STAGED, STAGED_TABLE, decode_row};
 use crate::machine::Applied;
 use crate::marks::Mark;
 use crate::meta::{self, APPLIED_KEY};
+use crate::outcomes::OutcomeBounds;
 use crate::staged::{Leavings, StagedTxn};
 
 /// Rows, then what explains them.
@@ -45,7 +46,7 @@ pub struct SnapshotReader {
 
 impl SnapshotReader {
     pub(crate) fn new(view: Arc<dyn EngineView>) -> Result<SnapshotReader, ApplyError> {
-        let state = meta::load(&*view)?.state;
+        let state = meta::load(&*view, OutcomeBounds::default())?.state;
         let applied = Applied {
             position: state.position,
             opaque_position: state.opaque,
@@ -127,6 +128,8 @@ pub struct SnapshotInstaller {
     /// The sum over all rows so far.
     rows_hash: u128,
     ended: bool,
+    /// All of it is durable.
+    is_sealed: bool,
     /// The beginning of a row whose end comes with the next piece.
     carried: BytesMut,
 }
@@ -160,6 +163,7 @@ impl SnapshotInstaller {
             rows: 0,
             rows_hash: 0,
             ended: false,
+            is_sealed: false,
             carried: BytesMut::new(),
         })
     }
@@ -226,19 +230,37 @@ impl SnapshotInstaller {
         Ok(resolved || state.rows_hash == self.rows_hash)
     }
 
-    /// Makes the new store durable and flips to it. Open snapshots of the former state end with
+    /// Makes the new store durable beside the present one, when all of it is there. What is left to do then needs no room
+    /// on the disk. Blocks for the disk.
+    ///
+    /// # Errors
+    /// [`ApplyError`] when the snapshot is incomplete, or the disk fails or is full; the present store is as it was.
+    /// Drop the installer then.
+    pub fn seal(&mut self) -> Result<(), ApplyError> {
+        let is_whole = self.ended && self.carried.is_empty();
+        let applied = self.applied.as_ref().filter(|_| is_whole).ok_or(DAMAGED)?;
+        self.engine.write(Durability::Synced, &mut |writer| writer.put(META, APPLIED_KEY, applied))?;
+        if let Some(number) = self.unfinished.number {
+            self.unfinished.core.stores.prepare(number)?;
+        }
+        self.is_sealed = true;
+        Ok(())
+    }
+
+    /// [Seals](SnapshotInstaller::seal) the new store unless it is, and flips to it. Open snapshots of the former state end with
     /// [`SnapshotTooOld`](crate::TxnError::SnapshotTooOld). Blocks for the disk.
     ///
     /// # Errors
     /// [`ApplyError`] when the snapshot is incomplete (the former state stays), or the disk fails.
     pub fn finish(mut self) -> Result<Applied, ApplyError> {
-        let applied = self.applied.filter(|_| self.ended && self.carried.is_empty()).ok_or(DAMAGED)?;
-        self.engine.write(Durability::Synced, &mut |writer| writer.put(META, APPLIED_KEY, &applied))?;
+        if !self.is_sealed {
+            self.seal()?;
+        }
         let core = Arc::clone(&self.unfinished.core);
         let mut flushed = core.flushed.lock();
         let mut state = core.apply.lock();
         let view = self.engine.view()?;
-        let loaded = meta::load(&*view)?;
+        let loaded = meta::load(&*view, core.config.outcomes)?;
         let resolved = loaded.staged.resolved();
         // Rows of committed staged transactions that are not at their place yet have their share in the sum already.
         if resolved.is_empty() && loaded.state.rows_hash != self.rows_hash {
@@ -247,7 +269,7 @@ impl SnapshotInstaller {
         if let Some(number) = self.unfinished.number.take() {
             core.stores.switch(number, Arc::clone(&self.engine))?;
         }
-        *core.outcomes.write() = loaded.outcomes;
+        *core.outcomes.write() = loaded.outcomes.after_snapshot(loaded.state.sequence);
         *core.staged.leavings.lock() = Leavings::of(&loaded.staged.rows, &loaded.staged.garbage);
         *core.staged.table.write() = loaded.staged;
         core.layers.replace(view, loaded.state.sequence, resolved);

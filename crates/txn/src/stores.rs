@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   DIR/CURRENT    the name of the engine in use
+//!   DIR/CURRENT-8  what `CURRENT` will be when store-8 takes its place
 //!   DIR/store-7    that engine
 //!   DIR/store-8    being filled by a snapshot, or left over from an install that did not finish
 //!   DIR/waiting    empty: in use while the engine that `CURRENT` names is damaged and a snapshot is waited for
@@ -56,7 +57,8 @@ pub(crate) struct Stores {
 }
 
 const POINTER: &str = "CURRENT";
-const POINTER_NEW: &str = "CURRENT.new";
+/// What the names of pointers begin with that are to take the place of [`POINTER`].
+const POINTER_NEXT: &str = "CURRENT-";
 const PREFIX: &str = "store-";
 const WAITING: &str = "waiting";
 /// The number of the engine at [`WAITING`].
@@ -71,6 +73,15 @@ impl Stores {
         let disk = env.disk();
         disk.create_dir_all(&dir)?;
         remove(env, &dir.join(WAITING))?;
+        for path in disk.list(&dir)? {
+            if path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| name.starts_with(POINTER_NEXT))
+            {
+                remove(env, &path)?;
+            }
+        }
         let mut present = numbered(env, &dir)?;
         let damage = Damage::new();
         let opened = match named(env, &dir, &present)? {
@@ -143,23 +154,37 @@ impl Stores {
         Ok((number, self.damage.watch(number, path, engine)))
     }
 
-    /// Puts a filled engine in the place of the one in use, durably. The former's files are removed, or kept aside if
+    /// Makes ready what [`switch`](Stores::switch) needs, durably, so that it needs no room on the disk.
+    pub(crate) fn prepare(&self, number: u64) -> Result<(), ApplyError> {
+        prepare_pointer(&self.env, &self.dir, number)
+    }
+
+    /// Puts a filled engine that is [prepared](Stores::prepare) in the place of the one in use, durably. The former's files are removed, or kept aside if
     /// the state is withheld; who still reads its view reads on.
+    ///
+    /// # Errors
+    /// The pointer cannot be written; the engine in use stays. Whatever fails after that is logged only: the new engine
+    /// is in use then, its reader must know of it, and what is left of the former one goes at the next start.
     pub(crate) fn switch(&self, number: u64, engine: Arc<dyn Engine>) -> Result<(), ApplyError> {
-        write_pointer(&self.env, &self.dir, number)?;
-        let mut former = {
+        move_pointer(&self.env, &self.dir, number)?;
+        let (former, unfilled) = {
             let mut current = self.current.lock();
             let path = std::mem::replace(&mut current.path, self.dir.join(store_name(number)));
             current.engine = engine;
             match current.lost.take() {
-                Some(lost) => {
-                    remove(&self.env, &path)?;
-                    lost.paths
-                }
-                None => vec![path],
+                Some(lost) => (lost.paths, Some(path)),
+                None => (vec![path], None),
             }
         };
         self.damage.begin(number);
+        if let Err(error) = self.clear(former, unfilled) {
+            tracing::warn!(dir = %self.dir.display(), %error, "files of a former engine are not removed yet");
+        }
+        Ok(())
+    }
+
+    /// Removes what is not in use any more, but for what is kept aside, which comes first.
+    fn clear(&self, mut former: Vec<PathBuf>, unfilled: Option<PathBuf>) -> Result<(), ApplyError> {
         let (disk, aside) = (self.env.disk(), self.dir.join(DIVERGED));
         if self.is_withheld()?
             && !disk.exists(&aside)?
@@ -169,12 +194,14 @@ impl Stores {
             disk.rename(&newest, &aside)?;
             disk.sync_dir(&self.dir)?;
         }
-        former.iter().try_for_each(|path| remove(&self.env, path))
+        unfilled.iter().chain(&former).try_for_each(|path| remove(&self.env, path))
     }
 
     /// Removes an engine that was not filled to its end.
     pub(crate) fn abandon(&self, number: u64) -> Result<(), ApplyError> {
-        remove(&self.env, &self.dir.join(store_name(number)))
+        // The large one first.
+        remove(&self.env, &self.dir.join(store_name(number)))?;
+        remove(&self.env, &next_pointer(&self.dir, number))
     }
 
     /// Whether the state was withheld when this was last said.
@@ -247,7 +274,8 @@ fn named(env: &Env, dir: &Path, present: &[(u64, PathBuf)]) -> Result<Result<u64
         if !present.is_empty() {
             return Ok(Err(format!("{} is missing", path.display())));
         }
-        write_pointer(env, dir, FIRST)?;
+        prepare_pointer(env, dir, FIRST)?;
+        move_pointer(env, dir, FIRST)?;
         return Ok(Ok(FIRST));
     }
     // Whoever wrote it may have been killed before its name was durable, and what it does not name is removed.
@@ -283,16 +311,25 @@ fn pointed_at(text: &str) -> Option<u64> {
     number_of(name).filter(|_| is_whole)
 }
 
-fn write_pointer(env: &Env, dir: &Path, number: u64) -> Result<(), ApplyError> {
-    let disk = env.disk();
-    let path = dir.join(POINTER_NEW);
-    let file = disk.open(&path, OpenMode::Create)?;
+fn next_pointer(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{POINTER_NEXT}{number}"))
+}
+
+/// Writes what the pointer will be.
+fn prepare_pointer(env: &Env, dir: &Path, number: u64) -> Result<(), ApplyError> {
+    let file = env.disk().open(&next_pointer(dir, number), OpenMode::Create)?;
     file.set_len(0)?;
     file.write_at(0, pointer_to(number).as_bytes())?;
     if !env.has_bug(Bug::PointerNotSynced) {
         file.sync_all()?;
     }
-    disk.rename(&path, &dir.join(POINTER))?;
+    Ok(())
+}
+
+/// Makes the pointer what was prepared.
+fn move_pointer(env: &Env, dir: &Path, number: u64) -> Result<(), ApplyError> {
+    let disk = env.disk();
+    disk.rename(&next_pointer(dir, number), &dir.join(POINTER))?;
     if !env.has_bug(Bug::PointerNotSynced) {
         disk.sync_dir(dir)?;
     }

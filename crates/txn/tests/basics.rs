@@ -8,10 +8,10 @@ use bytes::Bytes;
 use rustydb_env::Env;
 use rustydb_storage::engine::EngineKind;
 use rustydb_txn::{
-    Access, Direction, FeedEvent, Isolation, KvConfig, KvStore, LocalKv, LockWait, Outcome, RowLock,
-    RowLockOutcome, ScanRequest, Transaction, TxnError, TxnOptions,
+    Access, Direction, Fate, FeedEvent, Isolation, KvConfig, KvStore, LocalKv, LockWait, OutcomeBounds,
+    RowLock, RowLockOutcome, ScanRequest, Transaction, TxnError, TxnOptions,
 };
-use rustydb_types::ids::{Incarnation, RequestId, SessionId};
+use rustydb_types::ids::{Incarnation, RequestId, SessionId, Version};
 
 const NOBODY: RequestId =
     RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
@@ -177,6 +177,55 @@ async fn write_skew_is_refused_by_serializable() {
 }
 
 #[tokio::test]
+async fn a_fence_that_gave_way_to_others_still_refuses_a_late_original() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = KvConfig::new(dir.path().into());
+    config.outcomes = OutcomeBounds { rows_max: 2, commits_max: 1_000 };
+    let local =
+        LocalKv::with_engine(&Env::os(), config, EngineKind::Memory, 1 << 20, Duration::ZERO).unwrap();
+    let kv = local.kv();
+    let request = |session| RequestId {
+        incarnation: Incarnation::new(1),
+        session: SessionId::new(session),
+        counter: 1,
+    };
+    let named = |session| TxnOptions {
+        request: request(session),
+        ..options(Isolation::ReadCommitted, Access::ReadWrite)
+    };
+    let commit = async |session, key| {
+        let mut txn = kv.begin(named(session)).await.unwrap();
+        set(&mut txn, key, "1").await.unwrap();
+        txn.commit().await
+    };
+    let since = kv.applied();
+    let mut late = kv.begin(named(1)).await.unwrap();
+    set(&mut late, "late", "1").await.unwrap();
+    assert_eq!(kv.fate(request(1), since).await.unwrap(), Fate::Aborted);
+    for (session, key) in [(2, "b"), (3, "c"), (4, "d")] {
+        commit(session, key).await.unwrap();
+    }
+    assert!(
+        matches!(late.commit().await, Err(TxnError::Serialization { .. })),
+        "its client knows it as aborted"
+    );
+    assert_eq!(read(&kv, "late").await, None);
+    // Nor does one that begins only now, of what was sent before the question.
+    let mut later = kv.begin(named(1)).await.unwrap();
+    later.began_by(since);
+    set(&mut later, "late", "1").await.unwrap();
+    assert!(matches!(later.commit().await, Err(TxnError::Serialization { .. })));
+    assert_eq!(read(&kv, "late").await, None);
+    // What is asked for by then is not known; nobody is told that it was aborted.
+    assert_eq!(kv.fate(request(1), since).await.unwrap(), Fate::Forgotten);
+    assert_eq!(kv.fate(request(2), since).await.unwrap(), Fate::Forgotten);
+    assert!(matches!(kv.fate(request(4), since).await.unwrap(), Fate::Committed(_)));
+    commit(5, "e").await.unwrap();
+    let nobody = RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
+    assert_eq!(kv.fate(nobody, since).await.unwrap(), Fate::Forgotten);
+}
+
+#[tokio::test]
 async fn the_outcome_of_a_request_is_known_and_a_fence_refuses_a_late_original() {
     let dir = tempfile::tempdir().unwrap();
     let local = local(&dir, 0);
@@ -190,10 +239,11 @@ async fn the_outcome_of_a_request_is_known_and_a_fence_refuses_a_late_original()
     let mut txn = kv.begin(named(1)).await.unwrap();
     set(&mut txn, "a", "1").await.unwrap();
     let receipt = txn.commit().await.unwrap();
-    assert_eq!(kv.outcome(request(1)).await.unwrap(), Outcome::Committed(receipt.version));
+    let since = Version::ZERO;
+    assert_eq!(kv.fate(request(1), since).await.unwrap(), Fate::Committed(receipt.version));
     let mut late = kv.begin(named(2)).await.unwrap();
     set(&mut late, "a", "2").await.unwrap();
-    assert_eq!(kv.outcome(request(2)).await.unwrap(), Outcome::NotCommitted);
+    assert_eq!(kv.fate(request(2), since).await.unwrap(), Fate::Aborted);
     assert!(matches!(late.commit().await, Err(TxnError::Serialization { .. })));
     assert_eq!(read(&kv, "a").await, Some("1".into()));
 }

@@ -229,10 +229,10 @@ fn array_in(reader: &mut Reader<'_>, element: BaseType) -> Result<Value, ValueEr
     let mut dimensions = Vec::new();
     let mut total: usize = usize::from(count > 0);
     for _ in 0..count {
-        let dimension = ArrayDimension { length: reader.i32()?, lower: reader.i32()? };
-        let length = usize::try_from(dimension.length).map_err(|_| ValueError::binary())?;
-        total = total.checked_mul(length).ok_or_else(ValueError::binary)?;
-        dimensions.push(dimension);
+        let (length, lower) = (reader.i32()?, reader.i32()?);
+        let count = usize::try_from(length).map_err(|_| ValueError::binary())?;
+        total = total.checked_mul(count).ok_or_else(ValueError::binary)?;
+        dimensions.push(ArrayDimension::new(length, lower)?);
     }
     // Each element takes at least its length word, so a lying header cannot make us allocate.
     if total > reader.0.len() / 4 {

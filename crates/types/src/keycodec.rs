@@ -316,7 +316,8 @@ impl Reader<'_, '_> {
                 let count = self.byte()?;
                 let mut dimensions = Vec::new();
                 for _ in 0..count {
-                    dimensions.push(ArrayDimension { length: self.i32()?, lower: self.i32()? });
+                    let (length, lower) = (self.i32()?, self.i32()?);
+                    dimensions.push(ArrayDimension::new(length, lower).map_err(|_| corrupt())?);
                 }
                 Value::Array(Box::new(ArrayValue { element, dimensions, elements }))
             }

@@ -443,8 +443,8 @@ fn parse_array(input: &str, element: BaseType, ctx: &TextContext) -> Result<Valu
         .lengths
         .iter()
         .enumerate()
-        .map(|(at, length)| ArrayDimension { length: *length, lower: lowers.get(at).copied().unwrap_or(1) })
-        .collect();
+        .map(|(at, length)| ArrayDimension::new(*length, lowers.get(at).copied().unwrap_or(1)))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(Value::Array(Box::new(ArrayValue { element, dimensions, elements: parser.elements })))
 }
 
@@ -612,6 +612,21 @@ fn fit_length(text: &str, length: usize, ty: DataType, explicit: bool) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn subscripts_of_an_array_do_not_go_beyond_an_integer() {
+        let read = |text| text_in(text, BaseType::Int4.array().unwrap(), &TextContext::UTC);
+        for text in ["[2147483647:2147483647]={1}", "[2147483646:2147483647]={1,2}"] {
+            assert_eq!(read(text).unwrap_err().kind(), "54000", "{text}");
+        }
+        let last = read("[2147483645:2147483646]={1,2}").unwrap();
+        let ty = DataType::plain(BaseType::Int4.array().unwrap());
+        assert_eq!(text_out(&last, ty, &TextContext::UTC), "[2147483645:2147483646]={1,2}");
+        // One dimension, no nulls, integers, one element from the last subscript on.
+        let words: [i32; 7] = [1, 0, 23, 1, i32::MAX, 4, 1];
+        let bytes: Vec<u8> = words.into_iter().flat_map(i32::to_be_bytes).collect();
+        assert_eq!(crate::binary::binary_in(&bytes, ty.base).unwrap_err().kind(), "54000");
+    }
 
     /// Each text is read and printed; the expected output is PostgreSQL 15's.
     #[test]

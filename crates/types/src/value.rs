@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::datatype::BaseType;
 use crate::numeric::Numeric;
+use crate::value_error::ValueError;
 
 /// A date that is before all others.
 pub const DATE_NEGATIVE_INFINITY: i32 = i32::MIN;
@@ -112,6 +113,19 @@ pub struct ArrayDimension {
     pub length: i32,
     /// Subscript of the first element, 1 unless said otherwise.
     pub lower: i32,
+}
+
+impl ArrayDimension {
+    /// A dimension of so many elements from this subscript on.
+    ///
+    /// # Errors
+    /// 54000 when the subscripts would go beyond those that an integer has.
+    pub fn new(length: i32, lower: i32) -> Result<ArrayDimension, ValueError> {
+        match lower.checked_add(length) {
+            Some(_) => Ok(ArrayDimension { length, lower }),
+            None => Err(ValueError::new("54000", format!("array lower bound is too large: {lower}"))),
+        }
+    }
 }
 
 /// An array: its elements in row-major order, and the shape over them.

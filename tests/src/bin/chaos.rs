@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! chaos [--seconds N] [--report FILE] [--seed N] [--keep DIR] [--only SECTION] [--soak] [--floors]
-//!       [--require kills=N,stops=N,fresh=N,histories=N,steps=N,added=N,removed=N]
+//!       [--require kills=N,stops=N,fresh=N,histories=N,steps=N,added=N,removed=N,components=N,links=N,clocks=N,
+//!        partitions=N]
 //! ```
 //!
 //! Without the right to make namespaces the nodes run on loopback and what needs a network is skipped and counted.
@@ -24,7 +25,8 @@ use rustydb_tests::gate::{Gate, exit_code, help, nothing_left, take_flag, take_o
 
 const USAGE: &str = "\
 chaos [--seconds N] [--report FILE] [--seed N] [--keep DIR] [--only SECTION] [--soak] [--floors] [--loopback]
-      [--require kills=N,stops=N,fresh=N,histories=N,steps=N,added=N,removed=N]";
+      [--require kills=N,stops=N,fresh=N,histories=N,steps=N,added=N,removed=N,components=N,links=N,clocks=N,
+       partitions=N]";
 
 fn main() -> ExitCode {
     exit_code("chaos", run())
@@ -67,6 +69,7 @@ fn run() -> Result<ExitCode> {
     };
     let folder = sections::data_folder()?;
     let mut run = Run::new(gate, Arc::new(runtime), ground, folder.path(), &keep, seed);
+    run.gate.can_require(&run.counts())?;
     run.no_network = no_network;
     run.has_floors = has_floors;
     sections::run_all(&mut run, only.as_deref(), is_soak);

@@ -26,8 +26,9 @@ fn run() -> Result<ExitCode> {
     help(&arguments, USAGE);
     if let Some(step) = take_option(&mut arguments, "--step")? {
         let step = steps::Step::parse(&step).context("no such step")?;
-        println!("{:?}", steps::run(step));
-        return Ok(ExitCode::SUCCESS);
+        let ran = steps::run(step);
+        println!("{ran:?}");
+        return Ok(if ran.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let mut gate = Gate::from_arguments("crash-lab", Duration::from_secs(240), &mut arguments)?;
     let number = |text: Option<String>, default: u64| -> Result<u64> {
@@ -40,6 +41,7 @@ fn run() -> Result<ExitCode> {
         again: take_flag(&mut arguments, "--again"),
     };
     nothing_left(&arguments, KNOWN)?;
+    gate.can_require(&[])?;
     if let Some(only) = plan.only.as_deref() {
         let is_one = PARTS.iter().any(|part| part.starts_with(only) || only.starts_with(part));
         ensure!(is_one, "no part is called {only}; their names begin with {}", PARTS.join(", "));

@@ -58,6 +58,7 @@ fn run() -> Result<ExitCode> {
         only: take_option(&mut arguments, "--part")?,
     };
     nothing_left(&arguments, KNOWN)?;
+    gate.can_require(&[])?;
     if let Some(only) = plan.only.as_deref() {
         let is_one = PARTS.iter().any(|part| part.starts_with(only) || only.starts_with(part));
         ensure!(is_one, "no part is called {only}; their names begin with {}", PARTS.join(", "));

@@ -1,13 +1,14 @@
 //! Leaders are killed at commit time, and every client learns what became of its transaction: see
 //! [`rustydb_tests::commit_kill`]. Before that, power cuts in the simulation. `--kills N` (40), `--crashes N` (1000, in
-//! steps of 100), `--seconds N`, `--report FILE`, `--seed N`. They are all done; what is not when the time of a slow machine is over
-//! is a failure.
+//! steps of 100), `--seconds N`, `--report FILE`, `--seed N`. They are all done; what is not when the time of a slow
+//! machine is over is a failure.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustydb_tests::commit_kill::{CommitKill, Tally};
+use rustydb_tests::crash::Dice;
 use rustydb_tests::gate::{Gate, exit_code, help, nothing_left, take_option};
 use rustydb_tests::sim::run_commit_crashes;
 use serde_json::json;
@@ -38,6 +39,7 @@ fn run() -> Result<ExitCode> {
         None => 1,
     };
     nothing_left(&arguments, "--kills, --crashes, --seed, --seconds, --report, --require")?;
+    gate.can_require(&[])?;
     let mut simulated = 0;
     for step in 1..=crashes.div_ceil(STEP) {
         let step_seed = seed.wrapping_add(step - 1);
@@ -59,14 +61,16 @@ fn run() -> Result<ExitCode> {
     }
     // Only now: within a runtime the simulation's own tasks would be held to that one's budget.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let tally = if kills > 0 { runtime.block_on(kill(&mut gate, kills))? } else { Tally::default() };
+    let tally = if kills > 0 { runtime.block_on(kill(&mut gate, kills, seed))? } else { Tally::default() };
     Ok(gate.finish(&format!("{simulated} simulated crashes; {}", tally.figures()), &[]))
 }
 
-async fn kill(gate: &mut Gate, kills: u64) -> Result<Tally> {
+async fn kill(gate: &mut Gate, kills: u64, seed: u64) -> Result<Tally> {
+    let mut dice = Dice::new(seed);
     let mut run = CommitKill::start().await?;
     for number in 1..=kills {
         let part = format!("kill {number}");
+        let random = dice.number();
         if gate.is_done(&part) {
             continue;
         }
@@ -74,7 +78,7 @@ async fn kill(gate: &mut Gate, kills: u64) -> Result<Tally> {
             gate.failed(&part, format!("the time of a slow machine is over, and {kills} kills are wanted"));
             break;
         }
-        let result = run.round(number).await;
+        let result = run.round(random).await;
         let is_wrong = result.is_err();
         gate.settle(&part, result);
         if is_wrong {

@@ -1,12 +1,13 @@
 //! Runs the simulated cluster.
 //!
-//! `sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models | --logs | --proposals | --scene NAME |
-//! --lost-log NAME] [--churn] [--verbose] [--log FILTER]`: one run per seed, of SQL sessions unless it is told otherwise,
-//! with S seconds of virtual time under faults. Of each run that went wrong it prints the seed, what was wrong and how to
-//! replay it; it exits with 1 when there was one.
+//! `sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models | --logs | --proposals | --series |
+//! --scene NAME | --lost-log NAME] [--churn] [--watch-logs] [--verbose] [--log FILTER]`: one run per seed, of SQL sessions
+//! unless it is told otherwise, with S seconds of virtual time under faults. Of each run that went wrong it prints the
+//! seed, what was wrong and how to replay it; it exits with 1 when there was one.
 //!
 //! `sim gate [--seconds S] [--base N] [--runs M] [--jobs J] [--report FILE] [--require seeds=N,hours=N,pairs=N,steps=N,
-//! churns=N,kinds=N]`: runs of all kinds and lengths for S seconds of real time, on J threads, with the seeds from N on.
+//! churns=N,watched=N,kinds=N,speed=N]`: runs of all kinds and lengths for S seconds of real time, on J threads, with the
+//! seeds from N on.
 //!
 //! Built with the feature `planted_bugs`, `--bug NAME` plants one, and `sim bugs [--seconds S] [--seeds M] [--jobs J]
 //! [--report FILE] [NAME...]` looks for each of them.
@@ -18,7 +19,7 @@ use rustydb_tests::{
     gate::{Gate, exit_code, help, nothing_left, take_flag, take_option},
     sim::{
         Course, Errand, Loss, Scene,
-        campaign::{Kind, campaign},
+        campaign::{Kind, Total, campaign},
     },
 };
 
@@ -28,10 +29,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "\
 sim [--seed N | --seeds A..B] [--seconds S] [--sql | --stores | --models] [--churn] [--watch-logs]
-    [--logs | --proposals | --scene NAME | --lost-log NAME] [--verbose] [--log FILTER] [--bug NAME]
+    [--logs | --proposals | --series | --scene NAME | --lost-log NAME] [--verbose] [--log FILTER] [--bug NAME]
         one run per seed, B itself not among them; --bug in a build with the feature planted_bugs
 sim gate [--seconds S] [--base N] [--runs M] [--jobs J] [--report FILE]
-         [--require seeds=N,hours=N,pairs=N,steps=N,churns=N,kinds=N,speed=N]
+         [--require seeds=N,hours=N,pairs=N,steps=N,churns=N,watched=N,kinds=N,speed=N]
         runs of all kinds and lengths with the seeds from N on
 sim bugs [--seconds S] [--seeds M] [--jobs J] [--report FILE] [NAME...]
         looks for each planted bug; in a build with the feature planted_bugs";
@@ -68,6 +69,7 @@ fn gate(mut arguments: Vec<String>) -> Result<ExitCode> {
     let runs = number(&mut arguments, "--runs", u64::MAX)?;
     let jobs = number(&mut arguments, "--jobs", cores())?;
     nothing_left(&arguments, "--seconds, --base, --runs, --jobs, --report and --require")?;
+    gate.can_require(&Total::default().counts())?;
     println!("seeds from {base} on, {jobs} at a time");
     let total = campaign(&mut gate, base, runs, jobs);
     Ok(gate.finish(&total.figures(), &total.counts()))
@@ -87,6 +89,7 @@ fn bugs(mut arguments: Vec<String>) -> Result<ExitCode> {
         }
         bugs.retain(|bug| arguments.contains(&bug.to_string()));
     }
+    gate.can_require(&[])?;
     let figures = mutations(&mut gate, &bugs, seeds_max, jobs);
     Ok(gate.finish(&figures, &[]))
 }
@@ -117,6 +120,7 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
     let kind = kinds.find(|kind| take_flag(&mut arguments, kind.option())).unwrap_or(Kind::Sql);
     let logs = take_flag(&mut arguments, "--logs");
     let proposals = take_flag(&mut arguments, "--proposals");
+    let series = take_flag(&mut arguments, "--series");
     let lost = take_option(&mut arguments, "--lost-log")?;
     let errand = match take_option(&mut arguments, "--scene")? {
         Some(name) => {
@@ -125,6 +129,7 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
         }
         None if logs => Errand::Log,
         None if proposals => Errand::Proposals,
+        None if series => Errand::Series,
         None => match lost {
             Some(name) => {
                 let loss = Loss::ALL.iter().find(|loss| loss.to_string() == name);
@@ -134,7 +139,7 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
         },
     };
     let churns = take_flag(&mut arguments, "--churn");
-    let watches_logs = take_flag(&mut arguments, "--watch-logs");
+    let is_watching = take_flag(&mut arguments, "--watch-logs");
     let is_verbose = take_flag(&mut arguments, "--verbose");
     if let Some(filter) = take_option(&mut arguments, "--log")? {
         tracing_subscriber::fmt()
@@ -154,8 +159,14 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
     };
     nothing_left(
         &arguments,
-        "--seed, --seeds, --seconds, --sql, --stores, --models, --logs, --proposals, --scene, --lost-log, --churn, --watch-logs, --verbose, --log, and gate as the first",
+        "--seed, --seeds, --seconds, --sql, --stores, --models, --logs, --proposals, --series, --scene, --lost-log, --churn, \
+         --watch-logs, --verbose, --log, --bug where it is built in, and gate or bugs as the first",
     )?;
+    // A bug is looked for with all rules.
+    #[cfg(feature = "planted_bugs")]
+    let watches_logs = is_watching || bug.is_some();
+    #[cfg(not(feature = "planted_bugs"))]
+    let watches_logs = is_watching;
     #[cfg(feature = "planted_bugs")]
     let with_bug = bug.map(|bug| format!(" --bug {bug}")).unwrap_or_default();
     #[cfg(not(feature = "planted_bugs"))]
@@ -184,7 +195,7 @@ fn replay(mut arguments: Vec<String>) -> Result<ExitCode> {
             "seed {seed} went wrong; replay, with the source as it is: cargo run -p rustydb-tests{features} --bin sim -- \
              --seed {seed} {errand}{}{}{with_bug}",
             if churns { " --churn" } else { "" },
-            if watches_logs { " --watch-logs" } else { "" },
+            if is_watching { " --watch-logs" } else { "" },
         );
         for wrong in ended.wrong {
             println!("  {wrong}");

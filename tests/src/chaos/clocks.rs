@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use super::network::needs;
 use super::nodes::{Nodes, Setup};
 use super::random::Random;
-use super::run::Run;
+use super::run::{CLOCK, Run};
 use crate::cluster::{PATIENCE, connect, text};
 use crate::server::finish;
 
@@ -67,6 +67,7 @@ const ROUNDS: &[(&str, &[Change])] = &[
 /// The cluster does not come up.
 pub fn run(run: &mut Run, deadline: Instant, is_soak: bool) -> Result<()> {
     if let Err(error) = needs("cc") {
+        run.untried.insert("clocks", ROUNDS.len());
         run.gate.skipped("clocks", error);
         return Ok(());
     }
@@ -84,11 +85,11 @@ pub fn run(run: &mut Run, deadline: Instant, is_soak: bool) -> Result<()> {
     is_set(run, &nodes, set)?;
     for turn in 0..if is_soak { 20 } else { 1 } {
         for (name, changes) in ROUNDS {
-            if !run.goes_on(deadline) {
+            if !run.goes_on_for("clocks", deadline) {
                 return Ok(());
             }
             let part = format!("clocks {turn} {name}");
-            let is_usable = run.round(&mut nodes, &part, "clock", |nodes, random| {
+            let is_usable = run.round(&mut nodes, &part, CLOCK, |nodes, random| {
                 changes.iter().try_for_each(|change| change.make(nodes, random, &set))?;
                 nodes.numbers().try_for_each(|node| set(node, 0).map_err(Into::into))
             });

@@ -11,7 +11,7 @@ use super::faults::{Fault, Partition};
 use super::network::shell;
 use super::nodes::{Nodes, Setup};
 use super::random::Random;
-use super::run::Run;
+use super::run::{COMPONENT, Run};
 
 /// How long a component is away if it comes back by itself.
 const AWAY: Duration = Duration::from_millis(1500);
@@ -53,13 +53,14 @@ pub fn run(run: &mut Run, deadline: Instant, _is_soak: bool) -> Result<()> {
     let mut nodes: Option<Nodes> = None;
     for (name, component, limit) in COMPONENTS {
         let part = format!("component {name}");
-        if !run.goes_on(deadline) {
+        if !run.goes_on_for("components", deadline) {
             return Ok(());
         }
         if run.gate.is_done(&part) {
             continue;
         }
         if let (true, Some(reason)) = (component.needs_network(), run.no_network.clone()) {
+            *run.untried.entry("components").or_default() += 1;
             run.gate.skipped(&part, reason);
             continue;
         }
@@ -67,7 +68,7 @@ pub fn run(run: &mut Run, deadline: Instant, _is_soak: bool) -> Result<()> {
             Some(cluster) => cluster,
             None => run.cluster(3, 1, &Setup::default())?,
         };
-        let is_usable = run.round(&mut cluster, &part, "component", |nodes, random| {
+        let is_usable = run.round(&mut cluster, &part, COMPONENT, |nodes, random| {
             let started = Instant::now();
             component.lose(nodes, random)?;
             // Service is back when a client has written after the loss: the round sees to that and to its outage.

@@ -60,6 +60,8 @@ pub struct Run {
     pub runtime: Arc<Runtime>,
     /// Where nodes run.
     pub ground: Arc<Ground>,
+    /// How much of that which may be required cannot be tried on this machine. Each was told as skipped.
+    pub untried: BTreeMap<&'static str, usize>,
     /// Why the network cannot be hurt, if so.
     pub no_network: Option<String>,
     /// Whether too slow is wrong.
@@ -102,6 +104,7 @@ impl Run {
             gate,
             runtime,
             ground: Arc::new(ground),
+            untried: BTreeMap::new(),
             no_network: None,
             has_floors: false,
             folder: folder.to_owned(),
@@ -212,6 +215,15 @@ impl Run {
         self.cut_short.is_none()
     }
 
+    /// The same for a section all of whose parts may be required: a slow machine gets more time for them.
+    #[must_use]
+    pub fn goes_on_for(&mut self, name: &str, deadline: Instant) -> bool {
+        let counts = self.counts();
+        let count = counts.iter().find(|(counted, _)| *counted == name).map_or(0.0, |(_, count)| *count);
+        let is_required = self.gate.waits_for_more(name, count);
+        self.goes_on(if is_required { Instant::now() + MORE } else { deadline })
+    }
+
     /// Counts what a section that has ended left out as skipped.
     pub fn end_section(&mut self, name: &str) {
         if let Some(why) = self.cut_short.take() {
@@ -261,7 +273,12 @@ impl Run {
     /// What a run may be required to come to.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts that are printed and compared with floors")]
-    pub fn counts(&self) -> [(&'static str, f64); 7] {
+    pub fn counts(&self) -> [(&'static str, f64); 11] {
+        let rounds = |name: &str, kind: &str| {
+            let counted = self.totals.faults.iter().filter(|(fault, _)| fault.ends_with(kind));
+            let count: usize = counted.map(|(_, count)| *count).sum();
+            (count + self.untried.get(name).copied().unwrap_or(0)) as f64
+        };
         [
             ("kills", self.totals.outages.len() as f64),
             ("stops", self.totals.stops as f64),
@@ -270,6 +287,10 @@ impl Run {
             ("steps", self.totals.verdict.steps as f64),
             ("added", self.totals.added as f64),
             ("removed", self.totals.removed as f64),
+            ("components", rounds("components", COMPONENT)),
+            ("links", rounds("links", BAD_LINKS)),
+            ("clocks", rounds("clocks", CLOCK)),
+            ("partitions", rounds("partitions", PARTITION)),
         ]
     }
 
@@ -327,3 +348,13 @@ impl Run {
 
 /// The kind of rounds whose outage is the figure of a killed leader.
 pub const KILL_LEADER: &str = "kill leader";
+/// The kind of rounds in which a component is lost.
+pub const COMPONENT: &str = "component";
+/// The kind of rounds over bad links.
+pub const BAD_LINKS: &str = "bad links";
+/// The kind of rounds with wrong clocks.
+pub const CLOCK: &str = "clock";
+/// What the kinds of rounds end with in which nodes do not hear each other.
+const PARTITION: &str = " partition";
+/// Another round is begun within this time.
+const MORE: Duration = Duration::from_secs(1);

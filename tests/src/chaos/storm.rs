@@ -101,6 +101,7 @@ pub fn run(run: &mut Run, deadline: Instant, is_soak: bool) -> Result<()> {
             if fault.needs_network()
                 && let Some(reason) = run.no_network.clone()
             {
+                *run.untried.entry("partitions").or_default() += 1;
                 run.gate.skipped(&part, reason);
                 continue;
             }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::links::{Link, Router, needs_tun};
 use super::nodes::Setup;
-use super::run::Run;
+use super::run::{BAD_LINKS, Run};
 
 /// Name, and how all links are while clients work.
 const WEATHERS: &[(&str, Link)] = &[
@@ -69,6 +69,7 @@ pub fn run(run: &mut Run, deadline: Instant, is_soak: bool) -> Result<()> {
         None => needs_tun().err().map(|error| error.to_string()),
     };
     if let Some(reason) = impossible {
+        run.untried.insert("links", WEATHERS.len());
         run.gate.skipped("links", reason);
         return Ok(());
     }
@@ -77,11 +78,11 @@ pub fn run(run: &mut Run, deadline: Instant, is_soak: bool) -> Result<()> {
     let turns = if is_soak { 20 } else { 1 };
     for turn in 0..turns {
         for (name, link) in WEATHERS {
-            if !run.goes_on(deadline) {
+            if !run.goes_on_for("links", deadline) {
                 return Ok(());
             }
             let part = format!("links {turn} {name}");
-            let is_usable = run.round(&mut nodes, &part, "bad links", |nodes, _| {
+            let is_usable = run.round(&mut nodes, &part, BAD_LINKS, |nodes, _| {
                 router.set(*link);
                 std::thread::sleep(SPELL);
                 let leader = nodes.leader()?;

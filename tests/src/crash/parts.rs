@@ -41,7 +41,7 @@ impl Plan {
 pub fn run(gate: &mut Gate, plan: &Plan) -> Result<String> {
     let mut figures = Vec::new();
     if plan.wants(gate, "power cuts") {
-        let budget = gate.left();
+        let budget = gate.left_at_most();
         match PowerDisk::missing() {
             Some(reason) => gate.skipped("power cuts", reason),
             None => {

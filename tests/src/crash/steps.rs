@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use rustydb_consensus::ConsensusConfig;
 use rustydb_env::sim::{DiskFailure, DiskFaults, Simulation};
 use rustydb_storage::log::LogConfig;
-use rustydb_txn::{Access, Direction, Isolation, KvStore, Outcome, ScanRequest, TxnError, TxnOptions};
-use rustydb_types::ids::{GroupId, Incarnation, NodeId, RequestId, SessionId};
+use rustydb_txn::{Access, Direction, Fate, Isolation, KvStore, ScanRequest, TxnError, TxnOptions};
+use rustydb_types::ids::{GroupId, Incarnation, NodeId, RequestId, SessionId, Version};
 
 use super::Dice;
 use crate::sim::{
@@ -430,11 +430,12 @@ impl Stage {
             return Ok(false);
         };
         let (request, asked) = (*request, store.clone());
-        let asking = self.cluster.at(leader, "outcome", async move { asked.outcome(request).await });
+        let asking = async move { asked.fate(request, Version::ZERO).await };
+        let asking = self.cluster.at(leader, "outcome", asking);
         let env = self.cluster.sim().harness();
         match env.timeout(Duration::from_secs(4), asking).await {
-            Ok(Some(Ok(Outcome::Committed(_)))) => model.rows = maybe.clone(),
-            Ok(Some(Ok(Outcome::NotCommitted))) => {}
+            Ok(Some(Ok(Fate::Committed(_)))) => model.rows = maybe.clone(),
+            Ok(Some(Ok(Fate::Aborted))) => {}
             _ => return Ok(false),
         }
         model.maybe = None;

@@ -15,7 +15,9 @@ use rustydb_sql::gateway::{ClusterPort, Gateway, GatewaySession, Host, SessionCo
 use rustydb_sql::memory::WorkMemory;
 use rustydb_sql::session::core::SessionEnd;
 use rustydb_sql::session::interrupt::Interrupts;
+use rustydb_sql::session::response::TransactionStatus;
 use rustydb_sql::session::sink::{ResponseSink, SinkClosed};
+use rustydb_sql::session::token::TokenKey;
 use rustydb_sql::system::{DatabaseRecord, DatabaseState, RoleRecord, SystemCommand, SystemSnapshot};
 use rustydb_txn::{KvStore, LocalKv};
 use rustydb_types::ids::{DatabaseId, GroupId, Incarnation, NodeId, Oid, RequestId};
@@ -77,7 +79,13 @@ impl ResponseSink for Drain {
         self.buffer.clear();
         Ok(())
     }
-    async fn before_commit(&mut self, _: RequestId, _: &[u8], _: StateChanges) -> Result<(), SinkClosed> {
+    async fn before_commit(
+        &mut self,
+        _: RequestId,
+        _: TransactionStatus,
+        _: &[u8],
+        _: StateChanges,
+    ) -> Result<(), SinkClosed> {
         Ok(())
     }
 }
@@ -122,6 +130,7 @@ fn node(env: &Env) -> Node {
         state: DatabaseState::Ready,
         owner,
         replicas: vec![NodeId::new(1)],
+        token_key: TokenKey::new([1; 16]),
     };
     system.databases.insert(id, record);
     let system = Arc::new(system);

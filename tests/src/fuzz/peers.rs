@@ -11,7 +11,7 @@ use rustydb_env::sim::Simulation;
 use rustydb_proto::v1::{self, RaftFrame, raft_frame::Body};
 use rustydb_sql::gateway::SessionContext;
 use rustydb_sql::gateway::frame::{Joiner, RequestFrame, ResponseFrame};
-use rustydb_types::ids::{GroupId, Incarnation, NodeId, RequestId, SessionId};
+use rustydb_types::ids::{GroupId, Incarnation, NodeId, RequestId, SessionId, Version};
 
 use crate::sim::cluster::Cluster;
 
@@ -144,7 +144,9 @@ pub fn session_frames() -> Vec<Vec<u8>> {
     let id = RequestId { incarnation: Incarnation::new(3), session: SessionId::new(4), counter: 5 };
     let mut all = vec![context.encode().to_vec()];
     let query = Bytes::from(crate::raw::query("SELECT * FROM t"));
-    for frame in [RequestFrame::Messages(query), RequestFrame::Outcome(id)] {
+    let outcome = RequestFrame::Outcome { request: id, since: Version::new(6) };
+    let messages = RequestFrame::Messages { since: Version::new(6), messages: query };
+    for frame in [messages, outcome] {
         all.extend(frame.encode().into_iter().map(|bytes| bytes.to_vec()));
     }
     let answer = ResponseFrame::Data(Bytes::from_static(b"T\0\0\0\x06\0\0"));

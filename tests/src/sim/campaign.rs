@@ -66,6 +66,8 @@ struct Trip {
     twice: bool,
     /// Whether members come and go all the time.
     churns: bool,
+    /// Whether the logs of all nodes are held against each other all the time.
+    watches_logs: bool,
 }
 
 /// Of so many runs one has members come and go all the time, unless it is a long one. Coprime to the turns of the kinds
@@ -73,15 +75,17 @@ struct Trip {
 const CHURN_EVERY: u64 = 9;
 /// Virtual time with faults of such a run: enough for some turns from seven voters to three and back.
 const CHURN_SECONDS: u64 = 30;
-/// Every so many runs one is run twice.
-const TWICE_EVERY: u64 = 18;
+/// One of so many runs is run twice.
+const TWICE_EVERY: u64 = 19;
+/// Of so many runs one has its logs watched, which makes it longer. Coprime to all other turns.
+const WATCH_EVERY: u64 = 8;
 
 impl Trip {
     /// The run of this number: first what found something once, then new seeds from `base` on.
     fn of(number: u64, base: u64) -> Self {
         let known = usize::try_from(number).ok().and_then(|number| REGRESSIONS.get(number));
         if let Some((kind, seed, seconds)) = known.copied() {
-            return Self { kind, seed, seconds, twice: false, churns: false };
+            return Self { kind, seed, seconds, twice: false, churns: false, watches_logs: true };
         }
         let number = number - REGRESSIONS.len() as u64;
         // Coprime, so that each kind has runs of each length, and each of both twice.
@@ -91,21 +95,23 @@ impl Trip {
             _ => Kind::Models,
         };
         let seconds = [3, 15, 60, 200, 600][usize::try_from(number % 5).unwrap_or(0)];
-        let twice = number.is_multiple_of(TWICE_EVERY + 1);
+        let twice = number.is_multiple_of(TWICE_EVERY);
         let churns = number % CHURN_EVERY == CHURN_EVERY / 2 && seconds <= 60;
         let seconds = if churns { CHURN_SECONDS } else { seconds };
-        Self { kind, seed: base.wrapping_add(number), seconds, twice, churns }
+        let watches_logs = number % WATCH_EVERY == WATCH_EVERY / 2;
+        Self { kind, seed: base.wrapping_add(number), seconds, twice, churns, watches_logs }
     }
 
     fn name(&self) -> String {
         let churn = if self.churns { " --churn" } else { "" };
-        format!("--seed {} --seconds {} {}{churn}", self.seed, self.seconds, self.kind.option())
+        let watch = if self.watches_logs { " --watch-logs" } else { "" };
+        format!("--seed {} --seconds {} {}{churn}{watch}", self.seed, self.seconds, self.kind.option())
     }
 
     /// What is wrong, and the report.
     fn run(&self) -> (Vec<String>, Option<Report>) {
         let course = Course::new(self.seed, Duration::from_secs(self.seconds));
-        let course = Course { churns: self.churns, ..course };
+        let course = Course { churns: self.churns, watches_logs: self.watches_logs, ..course };
         let report = match self.kind.run(course) {
             Ok(report) => report,
             Err(panic) => return (vec![panic], None),
@@ -141,6 +147,8 @@ pub struct Total {
     /// Runs in which a group went from all seven to three voters and back, with links cut in one direction or bridges.
     churned: u64,
     churn: Churn,
+    /// Runs whose logs were held against each other all the time.
+    watched: u64,
     kinds: BTreeMap<&'static str, u64>,
 }
 
@@ -160,21 +168,24 @@ impl Total {
         let has = |fault: Fault| report.strikes.0.get(&fault).is_some_and(|count| *count > 0);
         let is_asymmetric = has(Fault::OneWayCut) || has(Fault::Bridge);
         self.churned += u64::from(is_asymmetric && report.churn.shrunk > 0 && report.churn.grown > 0);
+        self.watched += u64::from(trip.watches_logs);
         *self.kinds.entry(trip.kind.option()).or_default() += 1;
     }
 
     /// What a campaign may be required to come to: different seeds, hours of virtual time, pairs of equal runs, operations
     /// in the histories that were checked, seeds in which a group went from seven voters to three and back while links
-    /// were cut in one direction or nodes had just one other in common, kinds of faults, and how many times real time a core simulates.
+    /// were cut in one direction or nodes had just one other in common, seeds whose logs were watched, kinds of faults,
+    /// and how many times real time a core simulates.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts that are printed and compared with floors")]
-    pub fn counts(&self) -> [(&'static str, f64); 7] {
+    pub fn counts(&self) -> [(&'static str, f64); 8] {
         [
             ("seeds", self.runs as f64),
             ("hours", self.virtual_time.as_secs_f64() / 3600.0),
             ("pairs", self.pairs as f64),
             ("steps", self.operations.steps as f64),
             ("churns", self.churned as f64),
+            ("watched", self.watched as f64),
             ("kinds", self.strikes.0.len() as f64),
             ("speed", self.speed()),
         ]
@@ -194,8 +205,8 @@ impl Total {
         format!(
             "faults struck: {}\nchurn with one-way/bridge partitions: {} seeds from 7 voters to 3 and back ({} voters \
              added, {} removed, {} times down, {} times up)\n{} seeds ({}), {:.1} cluster-hours at {:.0} times real \
-             time per core, {} pairs of equal seeds, {} leaders, {} polls; {} transactions with {acknowledged} acknowledged, {reads} read, {refused} \
-             refused, {unknown} unknown, of {steps} operations on lists; {} of {} kinds of faults",
+             time per core, {} pairs of equal seeds, {} with the logs watched, {} leaders, {} polls; {} transactions with \
+             {acknowledged} acknowledged, {reads} read, {refused} refused, {unknown} unknown, of {steps} operations on lists; {} of {} kinds of faults",
             strikes.join(", "),
             self.churned,
             self.churn.added,
@@ -207,6 +218,7 @@ impl Total {
             self.virtual_time.as_secs_f64() / 3600.0,
             self.speed(),
             self.pairs,
+            self.watched,
             self.terms,
             self.steps,
             acknowledged + refused + unknown + reads,

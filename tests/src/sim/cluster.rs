@@ -117,6 +117,12 @@ impl<M: Machines> Cluster<M> {
         self
     }
 
+    /// Within this the others notice that one is cut off, and elect a leader.
+    #[must_use]
+    pub fn election_time(&self) -> Duration {
+        self.config.election_timeout_max * 7 / 4
+    }
+
     /// The simulated world.
     #[must_use]
     pub fn sim(&self) -> &Simulation {

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustydb_consensus::{Agreement, ConsensusConfig, Health};
 use rustydb_env::{Env, Rng, sim::Simulation};
-use rustydb_txn::{Access, Isolation, KvStore, Outcome, TxnError, TxnOptions};
-use rustydb_types::ids::{GroupId, Incarnation, NodeId, RequestId, SessionId};
+use rustydb_txn::{Access, Fate, Isolation, KvStore, TxnError, TxnOptions};
+use rustydb_types::ids::{GroupId, Incarnation, NodeId, RequestId, SessionId, Version};
 
 use super::{
     cluster::Cluster,
@@ -114,6 +114,8 @@ pub fn run_divergence(seed: u64, victim: Victim, wrong: Wrong) -> DivergenceRepo
     };
     let hashes = Hashes::default();
     let cluster = Cluster::new(sim.clone(), NODES, vec![GROUP], config, |_, _| Stores::new(hashes.clone()));
+    // Closed again before a repair that failed for it is tried once more.
+    cluster.network().open_bulk_on_demand(Duration::from_millis(400));
     let stage = Stage { cluster, seen: Arc::default() };
     if let Err(error) = sim.block_on(RUN_LIMIT, scenario(stage.clone(), victim, wrong)) {
         stage.wrong(error.to_string());
@@ -407,9 +409,10 @@ async fn write(stage: &Stage, key: &Bytes, value: Bytes, request: RequestId) -> 
         {
             let (key, value) = (key.clone(), value.clone());
             let outcome = if asked {
-                let asking = async move { store.outcome(request).await };
+                let asking = async move { store.fate(request, Version::ZERO).await };
                 match cluster.at(leader, "outcome", asking).await {
-                    Some(Ok(outcome)) => Some(matches!(outcome, Outcome::Committed(_))),
+                    Some(Ok(Fate::Committed(_))) => Some(true),
+                    Some(Ok(Fate::Aborted)) => Some(false),
                     _ => None,
                 }
             } else {

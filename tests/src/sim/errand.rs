@@ -2,7 +2,12 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Course, Loss, Report, Scene, campaign::Kind, panics::caught, run_log, run_proposals};
+use super::{
+    Course, Loss, Report, Scene, campaign::Kind, panics::caught, run_log, run_proposals, run_series,
+};
+
+/// Series in one run.
+const SERIES: u32 = 50;
 
 /// What is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +22,8 @@ pub enum Errand {
     Played(Scene),
     /// Logs that are lost.
     Lost(Loss),
+    /// Series of transactions, under each of which the leader dies.
+    Series,
 }
 
 /// What it came to.
@@ -61,6 +68,12 @@ impl Errand {
             },
             Self::Played(scene) => Ended::of(caught(|| scene.play(course))),
             Self::Lost(loss) => Ended::of(caught(|| loss.play(course))),
+            Self::Series => match caught(|| run_series(course, SERIES)) {
+                Ok(report) => {
+                    Ended { wrong: report.wrong, acknowledged: report.counts.acknowledged, report: None }
+                }
+                Err(panic) => Ended { wrong: vec![panic], ..Ended::default() },
+            },
         }
     }
 }
@@ -73,6 +86,7 @@ impl fmt::Display for Errand {
             Self::Proposals => f.write_str("--proposals"),
             Self::Played(scene) => write!(f, "--scene {scene}"),
             Self::Lost(loss) => write!(f, "--lost-log {loss}"),
+            Self::Series => f.write_str("--series"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rustydb_consensus::{Health, RaftProgress, node_state::NodeState};
+use rustydb_consensus::{Health, RaftProgress, codec, node_state::NodeState};
 use rustydb_types::{
     ids::{GroupId, LogIndex, NodeId, Term},
     position::LogPosition,
@@ -144,15 +144,25 @@ impl Invariants {
         let sights = seen.into_iter().filter_map(|Seen { node, life, status, applied }| {
             let log = cluster.log(node, group)?;
             let former = if rules.knows(node, life) { None } else { cluster.former_log(node, group) };
+            let view = log.view();
+            // openraft's own figure runs ahead of what it has told its log, by all that waits behind a purge.
+            let told = log.state().committed.and_then(|committed| codec::decode_log_id(&committed).ok());
+            let told = told.map(|committed| LogIndex::new(committed.index));
+            // What its state has applied it knows as well, which may be further after a restart. A state that came in a
+            // snapshot is ahead of a log that still has another end.
+            let in_log = applied.filter(|applied| {
+                view.holds(*applied) || view.purged.is_some_and(|purged| purged >= *applied)
+            });
+            let told = told.max(in_log.map(|applied| applied.index));
             Some(Sight {
                 node,
                 life,
                 term: status.term,
                 leads: status.state == NodeState::Leader,
                 // A log that has failed does not take what its group has heard of, and the group stops at that.
-                commit_index: status.commit_index.filter(|_| !cluster.is_failing(node)),
+                commit_index: status.commit_index.min(told).filter(|_| !view.is_poisoned),
                 state: applied.map(|applied| (applied, cluster.flushed(node, group))),
-                view: log.view(),
+                view,
                 recent: Box::new(move |from| log.recent(from)),
                 former,
                 is_mending: cluster.has_damaged_log(node),

@@ -297,7 +297,8 @@ impl Stage {
         if !cluster.is_mending(victim, GROUP) {
             self.say("a log is whole although a member has not answered".to_owned());
         }
-        self.change(is_out(gone), members::remove(cluster, GROUP, gone)).await;
+        let removing = async { _ = members::remove(cluster, GROUP, gone).await };
+        self.change(is_out(gone), removing).await;
         // It comes back neither as a member nor at all.
         self.until_mended(&[victim]).await;
         // A majority of the five that are left needs the one that was mended.

@@ -12,14 +12,16 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause before a change is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Asks the leader to hand over. Whether it does is another matter.
-pub async fn transfer<M: Machines>(cluster: &Cluster<M>, group: GroupId, to: NodeId) {
-    let _may_fail = at_leader(cluster, group, |group| async move { group.transfer_leader(to).await }).await;
+/// Asks the leader to hand over to another node. Gives whether it said that it did.
+pub async fn transfer<M: Machines>(cluster: &Cluster<M>, group: GroupId, to: NodeId) -> bool {
+    let is_other = cluster.leader(group).is_some_and(|(leader, _)| leader != to);
+    let moved = at_leader(cluster, group, |group| async move { group.transfer_leader(to).await }).await;
+    is_other && moved.is_some()
 }
 
-/// Asks the leader to remove a member. It may refuse, or be gone.
-pub async fn remove<M: Machines>(cluster: &Cluster<M>, group: GroupId, node: NodeId) {
-    let _may_fail = at_leader(cluster, group, |group| async move { group.remove(node).await }).await;
+/// Asks the leader to remove a member. It may refuse, or be gone. Gives whether it said that it did.
+pub async fn remove<M: Machines>(cluster: &Cluster<M>, group: GroupId, node: NodeId) -> bool {
+    at_leader(cluster, group, |group| async move { group.remove(node).await }).await.is_some()
 }
 
 /// Asks the leader to make a node a voter. It may refuse, or be gone.

@@ -37,6 +37,8 @@ const fn hunt(bug: Bug) -> Errand {
         Bug::LogLossForgotten => Errand::Lost(Loss::OneOfThree),
         Bug::EndNotCompared => Errand::Lost(Loss::End),
         Bug::LearnersCounted => Errand::Played(Scene::LearnersOnly),
+        Bug::OpenAssumed => Errand::Series,
+        Bug::CampaignsAtOnce => Errand::Played(Scene::SlowDisks),
         _ => Errand::Cluster(Kind::Sql, 6),
     }
 }
@@ -97,7 +99,10 @@ pub fn mutations(gate: &mut Gate, bugs: &[Bug], seeds_max: u64, jobs: u64) -> St
                         Some(Found { seed, wrong, control: None }) => {
                             let first = wrong.lines().next().unwrap_or_default();
                             let short: String = first.chars().take(160).collect();
-                            gate.passed(&name, &json!(format!("found with seed {seed} of {runs}: {short}")));
+                            gate.passed(
+                                &name,
+                                &json!(format!("found by --bug {name} --seed {seed} {runs}: {short}")),
+                            );
                             found.lock().insert(bug, seed);
                         }
                         None => gate.failed(&name, format!("not found with {tried} seeds of {runs}")),

@@ -90,7 +90,7 @@ impl Fault {
         Fault::Membership,
     ];
 
-    /// Those of a run: each by a throw of a coin.
+    /// Those of a run: each with two chances in three.
     #[must_use]
     pub fn draw(random: &mut Rng) -> BTreeSet<Fault> {
         Fault::ALL.iter().copied().filter(|_| random.chance(2, 3)).collect()
@@ -116,8 +116,6 @@ impl Strikes {
 
 /// The farthest that a wall clock is set from the true time: a day.
 const WALL_OFFSET_MICROS_MAX: u64 = 86_400_000_000;
-/// Within this the others notice that one is cut off, and elect a leader.
-const ELECTION: Duration = Duration::from_millis(700);
 /// Room that a full disk still has, at most.
 const ROOM_BYTES_MAX: u64 = 64 << 10;
 
@@ -314,7 +312,7 @@ impl<M: Machines> Nemesis<M> {
                     network.set_cut(alone, other, true);
                 }
                 // So that the others have a leader and work for a while.
-                cluster.sleep(lasting + ELECTION).await;
+                cluster.sleep(lasting + cluster.election_time()).await;
                 network.heal();
             }
             1 if self.strikes(Fault::PairCut) => {
@@ -338,7 +336,7 @@ impl<M: Machines> Nemesis<M> {
                         network.set_cut(*one, *other, true);
                     }
                 }
-                cluster.sleep(lasting + ELECTION).await;
+                cluster.sleep(lasting + cluster.election_time()).await;
                 network.heal();
             }
             4 if self.strikes(Fault::Reset) => {
@@ -378,9 +376,16 @@ impl<M: Machines> Nemesis<M> {
         let lasting = self.lasting();
         let (group, node) = (self.group(), self.target());
         match self.random.range(0..4) {
-            0 if self.strikes(Fault::Transfer) => members::transfer(&cluster, group, node).await,
-            1 if self.strikes(Fault::Membership) => {
-                members::remove(&cluster, group, node).await;
+            // These may be refused: they count when they have come about.
+            0 if self.faults.contains(&Fault::Transfer) => {
+                if members::transfer(&cluster, group, node).await {
+                    self.strikes.count(Fault::Transfer);
+                }
+            }
+            1 if self.faults.contains(&Fault::Membership) => {
+                if members::remove(&cluster, group, node).await {
+                    self.strikes.count(Fault::Membership);
+                }
                 cluster.sleep(lasting).await;
                 members::take_in(&cluster, group, node).await;
             }

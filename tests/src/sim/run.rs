@@ -147,6 +147,13 @@ struct Seen {
 }
 
 impl<M: Machines> Stage<M> {
+    /// Of a run without faults of its own, which goes on until its task ends.
+    #[must_use]
+    pub fn new(cluster: Cluster<M>) -> Self {
+        let pace = Pace { clients: 1, think_max: EAGER, calm_max: EAGER };
+        Self { cluster, pace, seen: Arc::default() }
+    }
+
     /// Whether clients must end.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -269,6 +276,8 @@ pub fn run<W: Workload>(
     for node in stage.cluster.ids() {
         stage.cluster.crash(node);
     }
+    // And those of the harness.
+    sim.end();
     report
 }
 

@@ -3,7 +3,7 @@
 //! A campaign draws its faults one by one, so what takes four of them within one lease comes about too rarely to be
 //! waited for. Clients append to a list and read it, as those of [`lists`](super::lists) do, and are held to the same.
 
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, ops::Range, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use rustydb_consensus::{ConsensusConfig, loopback::Link, model::ModelStore};
@@ -29,6 +29,11 @@ const LOOK: Duration = Duration::from_millis(5);
 /// For how long clients ask while the nodes disagree about who leads.
 const CONTEST: Duration = Duration::from_millis(1500);
 
+/// How much slower a disk is when it takes 0.28 to 0.6 s for a vote on the average.
+const SLOWNESS: Range<u64> = 700..1500;
+/// How long it may take with such disks until a leader is elected that takes an append.
+const SLOW_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Which one is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scene {
@@ -38,11 +43,14 @@ pub enum Scene {
     HandingOver,
     /// A voter is restarted, leads, and then reaches two learners, but no other voter.
     LearnersOnly,
+    /// All disks, or all but one, are so slow that a vote takes longer than an election timeout; then the leader dies.
+    SlowDisks,
 }
 
 impl Scene {
     /// All of them.
-    pub const ALL: &[Scene] = &[Scene::RestartedVoter, Scene::HandingOver, Scene::LearnersOnly];
+    pub const ALL: &[Scene] =
+        &[Scene::RestartedVoter, Scene::HandingOver, Scene::LearnersOnly, Scene::SlowDisks];
 
     /// Plays it. Gives what was wrong; nothing when all went well.
     #[must_use]
@@ -148,6 +156,21 @@ impl Stage {
                 self.contest(leader).await;
                 let _may_fail = transfer.await;
             }
+            Scene::SlowDisks => {
+                let factor = random.range(SLOWNESS);
+                let fast = random.chance(1, 3).then_some(one);
+                for node in cluster.ids().into_iter().filter(|node| Some(*node) != fast) {
+                    cluster.slow_disk(node, factor);
+                }
+                cluster.kill(leader);
+                self.serve_within(SLOW_PATIENCE)
+                    .await
+                    .map_err(|wrong| format!("disks that are {factor} times slower: {wrong}"))?;
+                for node in cluster.ids() {
+                    cluster.slow_disk(node, 1);
+                }
+                cluster.start(leader).await;
+            }
             Scene::LearnersOnly => {
                 let learners: Vec<NodeId> = cluster.ids().difference(voters).copied().collect();
                 for learner in &learners {
@@ -215,8 +238,12 @@ impl Stage {
 
     /// Waits for somebody who leads and takes an append; gives who.
     async fn serve(&self) -> Result<NodeId, String> {
+        self.serve_within(PATIENCE).await
+    }
+
+    async fn serve_within(&self, patience: Duration) -> Result<NodeId, String> {
         let env = self.cluster.sim().harness();
-        let until = env.now() + PATIENCE;
+        let until = env.now() + patience;
         loop {
             if let Some((leader, _)) = self.cluster.leader(GROUP)
                 && self.append(leader).await
@@ -224,7 +251,7 @@ impl Stage {
                 return Ok(leader);
             }
             if env.now() > until {
-                return Err(format!("nobody takes an append within {PATIENCE:?}"));
+                return Err(format!("nobody takes an append within {patience:?}"));
             }
             self.cluster.sleep(LOOK).await;
         }

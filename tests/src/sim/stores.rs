@@ -18,7 +18,7 @@ use rustydb_consensus::{
 use rustydb_env::Env;
 use rustydb_storage::engine::{self, EngineKind};
 use rustydb_txn::entry::{Entry, EntryKind};
-use rustydb_txn::{Authority, EngineOpener, KvConfig, KvStore};
+use rustydb_txn::{Authority, EngineOpener, KvConfig, KvStore, OutcomeBounds};
 use rustydb_types::{
     ids::{GroupId, LogIndex, Term},
     position::LogPosition,
@@ -83,6 +83,7 @@ pub struct Stores {
     open: Arc<Mutex<BTreeMap<GroupId, Open>>>,
     hashes: Hashes,
     is_varied: bool,
+    outcomes: OutcomeBounds,
     tampering: Arc<Mutex<Tampering>>,
 }
 
@@ -101,13 +102,25 @@ impl Stores {
     /// The stores of a node that is down; all nodes of a cluster share `hashes`.
     #[must_use]
     pub fn new(hashes: Hashes) -> Self {
-        Self { open: Arc::default(), hashes, is_varied: false, tampering: Arc::default() }
+        Self {
+            open: Arc::default(),
+            hashes,
+            is_varied: false,
+            outcomes: OutcomeBounds::default(),
+            tampering: Arc::default(),
+        }
     }
 
     /// The same, flushed seldom in some of its lives.
     #[must_use]
     pub fn varied(hashes: Hashes) -> Self {
         Self { is_varied: true, ..Self::new(hashes) }
+    }
+
+    /// The same, with other bounds for what is remembered of commits.
+    #[must_use]
+    pub fn remembering(self, outcomes: OutcomeBounds) -> Self {
+        Self { outcomes, ..self }
     }
 
     /// The store of a group, if it is open.
@@ -197,6 +210,7 @@ impl MachineFactory for StoresOfLife {
             stage_size_bytes: 128,
             stage_begin_size_bytes: 256,
             base_check_interval: 4,
+            outcomes: self.stores.outcomes,
             ..KvConfig::new(Self::folder(group))
         };
         let proposer = Arc::new(KvProposer::new(Arc::clone(proposer)));

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustydb_env::{Env, Rng};
 use rustydb_txn::{
-    Access, Direction, Isolation, KvStore, LockWait, Outcome, RowLock, ScanRequest, Transaction, TxnError,
+    Access, Direction, Fate, Isolation, KvStore, LockWait, RowLock, ScanRequest, Transaction, TxnError,
     TxnOptions,
 };
-use rustydb_types::ids::{GroupId, Incarnation, NodeId, RequestId, SessionId};
+use rustydb_types::ids::{GroupId, Incarnation, NodeId, RequestId, SessionId, Version};
 
 use super::{
     cluster::Cluster,
@@ -373,11 +373,12 @@ impl Transactions {
             let Some((leader, _)) = cluster.leader(group) else { continue };
             let Some(store) = cluster.machines(leader).store(group) else { continue };
             let request = plan.options.request;
-            let asking = cluster.at(leader, "outcome", async move { store.outcome(request).await });
+            let asking = async move { store.fate(request, Version::ZERO).await };
+            let asking = cluster.at(leader, "outcome", asking);
             match env.timeout(TRANSACTION_TIMEOUT, asking).await {
-                Ok(Some(Ok(Outcome::Committed(_)))) => return Ok(Saw::default()),
-                Ok(Some(Ok(Outcome::NotCommitted))) => return Err(Told::Refused),
-                Ok(Some(Err(_)) | None) | Err(_) => {}
+                Ok(Some(Ok(Fate::Committed(_)))) => return Ok(Saw::default()),
+                Ok(Some(Ok(Fate::Aborted))) => return Err(Told::Refused),
+                Ok(Some(Ok(Fate::Forgotten) | Err(_)) | None) | Err(_) => {}
             }
         }
         stage.wrong([format!("nobody could say what became of {request:?}", request = plan.options.request)]);

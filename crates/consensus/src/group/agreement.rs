@@ -41,7 +41,7 @@ const ASKED_TIMES: u32 = 5;
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Pause after a repair that did not work out; doubled up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// How a member's state stands to that of the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -308,7 +308,7 @@ impl Group {
             reason,
             "the state of this replica is wrong; it serves nobody until it is replaced"
         );
-        inner.handle.raft.runtime_config().elect(false);
+        self.settle_elections();
         inner.cell.give_up();
         if let Err(error) = inner.cell.with(|machine| machine.withhold(reason)) {
             tracing::warn!(group, node, %error, "that the state is wrong will not be known after a restart");
@@ -325,9 +325,7 @@ impl Group {
             agreement.repairs += 1;
             *agreement
         };
-        if self.takes_part_in_elections() {
-            inner.handle.raft.runtime_config().elect(true);
-        }
+        self.settle_elections();
         tracing::info!(
             group,
             node,

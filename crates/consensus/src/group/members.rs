@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use openraft::{
     ChangeMembers, Raft,
+    async_runtime::WatchReceiver,
     errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError},
 };
 use rustydb_types::ids::{NodeId, Term};
@@ -102,6 +103,24 @@ impl Group {
             return self.change(ChangeMembers::RemoveNodes([node.get()].into())).await;
         }
         self.require_leader(&self.status())
+    }
+
+    /// Ends a change of voters that was begun, here or by an earlier leader, and is only half done: until then the voters
+    /// before it and after it must both agree.
+    ///
+    /// # Errors
+    /// See [`ConsensusError`]; only the leader can do this.
+    pub async fn finish_change(&self) -> Result<(), ConsensusError> {
+        let voters = {
+            let metrics = self.inner.handle.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let configs = metrics.membership_config.membership().get_joint_config();
+            configs.last().filter(|_| configs.len() > 1).cloned()
+        };
+        match voters {
+            Some(voters) => self.change(ChangeMembers::ReplaceAllVoters(voters)).await,
+            None => self.require_leader(&self.status()),
+        }
     }
 
     fn require_leader(&self, status: &RaftStatus) -> Result<(), ConsensusError> {

@@ -31,6 +31,7 @@ use self::watcher::Watcher;
 use crate::{
     acknowledgements::Acknowledgements,
     calls::Calls,
+    campaigns::Campaigns,
     config::ConsensusConfig,
     error::ConsensusError,
     node_state::NodeState,
@@ -233,6 +234,9 @@ struct GroupInner {
     /// Before this moment the node takes no part in elections.
     elections_from: rustydb_env::Instant,
     campaigns_from: rustydb_env::Instant,
+    campaigns: Arc<Campaigns>,
+    /// Held while it is settled whether this member campaigns, so that who looked last has the say.
+    elections: parking_lot::Mutex<()>,
     /// When a leader was heard last in this life of the node.
     heard: parking_lot::Mutex<Option<rustydb_env::Instant>>,
     calls: Arc<Calls>,
@@ -252,6 +256,7 @@ pub(crate) struct GroupParts {
     pub(crate) config: Arc<ConsensusConfig>,
     pub(crate) raft: Raft<TypeConfig, StateMachine>,
     pub(crate) acknowledgements: Arc<Acknowledgements>,
+    pub(crate) campaigns: Arc<Campaigns>,
     pub(crate) cell: Arc<MachineCell>,
     pub(crate) proposer: Arc<RaftProposer>,
     /// When it may vote.
@@ -273,6 +278,7 @@ impl Group {
             config,
             raft,
             acknowledgements,
+            campaigns,
             cell,
             proposer,
             elections_from,
@@ -311,6 +317,8 @@ impl Group {
                 closing: AtomicBool::new(false),
                 elections_from,
                 campaigns_from,
+                campaigns,
+                elections: parking_lot::Mutex::default(),
                 heard,
                 calls,
                 agreement: parking_lot::Mutex::new(agreement),
@@ -319,10 +327,16 @@ impl Group {
                 distrusted: parking_lot::Mutex::default(),
             }),
         };
+        let settling = Arc::downgrade(&group.inner);
+        group.inner.campaigns.settled_by(Box::new(move || {
+            if let Some(inner) = settling.upgrade() {
+                Self { inner }.settle_elections();
+            }
+        }));
         let tasks = &group.inner.tasks;
         tasks.spawn("proposals", group.inner.proposer.clone().pump(tasks.stopping()));
         tasks.spawn("leadership", Watcher::new(&group).run());
-        tasks.spawn("elections", group.clone().join_elections());
+        tasks.spawn("elections", group.clone().keep_elections());
         tasks.spawn("upkeep", group.clone().upkeep());
         tasks.spawn("agreement", group.clone().keep_agreement());
         if group.is_mending() {
@@ -380,7 +394,7 @@ impl Group {
             node = inner.node.get(),
             "the log is whole again; this member votes again"
         );
-        self.clone().join_elections().await;
+        self.settle_elections();
         true
     }
 
@@ -523,13 +537,42 @@ impl Group {
         self.inner.tasks.shutdown(left).await;
     }
 
+    /// Lets this member campaign as soon as it may, and not before.
+    async fn keep_elections(self) {
+        let stopping = self.inner.tasks.stopping();
+        let mut changes = self.inner.campaigns.watch();
+        loop {
+            let from = self.settle_elections();
+            let may = async {
+                match from {
+                    Some(from) => self.inner.env.sleep_until(from).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Cancel-safe: whatever happened is looked at anew.
+            tokio::select! {
+                biased;
+                () = stopping.wait() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+                () = may => {}
+            }
+        }
+    }
+
+    /// Lets this member campaign, or not; gives the moment from which it may, when that is to come.
+    ///
     /// After a restart a voter waits for one lease before it votes or campaigns: the leader it acknowledged before
     /// may still read by that lease, and the vote does not remember it.
-    async fn join_elections(self) {
-        self.inner.env.sleep_until(self.inner.elections_from.max(self.inner.campaigns_from)).await;
-        if self.is_sound() && !self.is_mending() {
-            self.inner.handle.raft.runtime_config().elect(true);
-        }
+    pub(crate) fn settle_elections(&self) -> Option<rustydb_env::Instant> {
+        let inner = &self.inner;
+        let _settling = inner.elections.lock();
+        let from = inner.elections_from.max(inner.campaigns_from);
+        let from = inner.campaigns.rests_until().map_or(from, |rested| rested.max(from));
+        let is_early = inner.env.now() < from;
+        let is_allowed = !is_early && self.is_sound() && !self.is_mending();
+        inner.campaigns.allow(is_allowed);
+        inner.handle.raft.runtime_config().elect(is_allowed);
+        is_early.then_some(from)
     }
 }
 

@@ -251,25 +251,31 @@ impl Cluster {
         while Instant::now() < deadline {
             self.poll().await;
             self.part();
-            for node in &mut self.nodes {
-                if let Some(Ok(Some(status))) = node.child.as_mut().map(Child::try_wait) {
-                    let reason = process::why_ended(&self.layout, node.number, status);
-                    return Err(DevError::Start { node: node.number, reason });
-                }
-            }
+            self.find_ended()?;
             if self.nodes.iter().all(|node| node.status.is_some()) {
                 return Ok(());
             }
             tokio::time::sleep(POLL / 4).await;
         }
-        let silent: Vec<String> = self
-            .nodes
-            .iter()
-            .filter(|node| node.status.is_none())
-            .map(|node| node.number.to_string())
-            .collect();
-        let what = format!("starting node {}", silent.join(", "));
+        let what = format!("starting node {}", self.silent());
         Err(DevError::Deadline { what, seconds: START_DEADLINE.as_secs() })
+    }
+
+    /// An error if a process has ended.
+    fn find_ended(&mut self) -> Result<(), DevError> {
+        for node in &mut self.nodes {
+            if let Some(Ok(Some(status))) = node.child.as_mut().map(Child::try_wait) {
+                let reason = process::why_ended(&self.layout, node.number, status);
+                return Err(DevError::Start { node: node.number, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// The nodes that did not answer the last poll.
+    fn silent(&self) -> String {
+        let silent = self.nodes.iter().filter(|node| node.status.is_none());
+        silent.map(|node| node.number.to_string()).collect::<Vec<_>>().join(", ")
     }
 
     /// Forms the cluster at the first start; adds nodes that belong to none at later ones. Every step may be
@@ -283,11 +289,24 @@ impl Cluster {
             let answer = first.client.admin().init_cluster(request).await;
             answer.map_err(|status| refused("the cluster cannot be formed", &status))?;
         }
-        self.poll().await;
-        let Some(member) = self.nodes.iter().find(|node| belongs(node)).map(|node| node.client.clone())
-        else {
-            let what = "the cluster cannot be formed".to_owned();
-            return Err(DevError::Refused { what, reason: "no node belongs to it".to_owned() });
+        // A node that is busy may miss a poll, which does not say that it belongs to none.
+        let deadline = Instant::now() + START_DEADLINE;
+        let member = loop {
+            self.poll().await;
+            self.part();
+            self.find_ended()?;
+            let all_answer = self.nodes.iter().all(|node| node.status.is_some());
+            if all_answer && let Some(node) = self.nodes.iter().find(|node| belongs(node)) {
+                break node.client.clone();
+            }
+            if Instant::now() >= deadline {
+                let what = match self.silent() {
+                    silent if silent.is_empty() => "forming the cluster".to_owned(),
+                    silent => format!("forming the cluster, while node {silent} does not answer,"),
+                };
+                return Err(DevError::Deadline { what, seconds: START_DEADLINE.as_secs() });
+            }
+            tokio::time::sleep(POLL / 4).await;
         };
         for node in self.nodes.iter().filter(|node| !belongs(node)) {
             let [_, interconnect_address, _] = self.layout.addresses(node.number);

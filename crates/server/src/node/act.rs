@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use rustydb_sql::session::token::TokenKey;
 use rustydb_sql::system::SystemCommand;
 use rustydb_types::ids::{GroupId, NodeId};
 
@@ -123,7 +124,8 @@ async fn keep_own_record(node: &Arc<Inner>) {
             return;
         }
         let (role, database) = (FIRST.to_owned(), FIRST.to_owned());
-        SystemCommand::Bootstrap { role, database, nodes: vec![own] }
+        let token_key = TokenKey::random(&mut node.env.rng());
+        SystemCommand::Bootstrap { role, database, nodes: vec![own], token_key }
     } else {
         match recorded.nodes.get(&node.me) {
             Some(present) => {
@@ -153,7 +155,7 @@ async fn carry_out(node: &Arc<Inner>, actions: Vec<Action>) {
             match node.env.timeout(ACTION_DEADLINE, act(node, action)).await {
                 Ok(Ok(())) => tracing::debug!(action = text, "done"),
                 Ok(Err(error)) => {
-                    tracing::debug!(action = text, %error, "not done yet");
+                    tracing::info!(action = text, %error, "not done yet");
                     return;
                 }
                 Err(_) => {
@@ -169,7 +171,7 @@ async fn carry_out(node: &Arc<Inner>, actions: Vec<Action>) {
 fn group_of(node: &Inner, action: &Action) -> GroupId {
     let database = |id| node.system.latest().databases.get(id).map_or(GroupId::SYSTEM, |record| record.group);
     match action {
-        Action::Open(group) | Action::Remove(group) => *group,
+        Action::Open(group) | Action::Remove(group) | Action::FinishChange(group) => *group,
         Action::Initialize => GroupId::SYSTEM,
         Action::Found { group, .. }
         | Action::AddLearner { group, .. }
@@ -211,6 +213,10 @@ async fn act(node: &Arc<Inner>, action: Action) -> Result<(), NodeError> {
         Action::Promote { group, node: voter } => {
             tracing::info!(%group, %voter, "making a learner a voter");
             node.replicas.promote(group, voter).await
+        }
+        Action::FinishChange(group) => {
+            tracing::info!(%group, "ending a change of voters that is half done");
+            node.replicas.finish_change(group).await
         }
         Action::RemoveMember { group, node: leaving } => {
             tracing::info!(%group, %leaving, "removing a member");

@@ -116,28 +116,41 @@ pub(crate) async fn add(node: &Arc<Inner>, address: &str, expected: u64) -> Resu
         .await
         .map_err(|refusal| Status::unavailable(refusal.to_string()))?;
     node.reconcile_now();
-    node.wait_for(STEP, "the node to become a voter of every group", |node| node.votes_everywhere(id))
-        .await?;
+    let voted = node
+        .wait_for(STEP, "the node to become a voter of every group", |node| node.lacking(id).is_none())
+        .await;
+    voted.map_err(|late| match node.lacking(id) {
+        Some(lacking) => Status::new(late.code(), format!("{}: {lacking}", late.message())),
+        None => late,
+    })?;
     Ok(number)
 }
 
 impl Inner {
-    /// Whether a node has a vote in every group that it is to have one in, and no change of their members is on its
-    /// way: until then the cluster may not survive the loss of a node that it survives afterwards.
-    fn votes_everywhere(&self, node: NodeId) -> bool {
+    /// What a node lacks of a vote in every group that it is to have one in, with no change of their members on its way:
+    /// until then the cluster may not survive the loss of a node that it survives afterwards.
+    fn lacking(&self, node: NodeId) -> Option<String> {
         let (recorded, groups) = (self.system.latest(), self.replicas.view());
-        let votes = |group: &GroupId| {
-            groups.get(group).is_some_and(|group| group.voters.contains(&node) && !group.members_changing)
+        let lacks_vote = |group: &GroupId| match groups.get(group) {
+            None => Some(format!("group {group} is not open here")),
+            Some(local) if !local.voters.contains(&node) => {
+                Some(format!("node {node} is no voter of group {group}: {:?} are", local.voters))
+            }
+            Some(local) if local.members_changing => {
+                Some(format!("the change of the members of group {group} is not known to be committed"))
+            }
+            Some(_) => None,
         };
         let has_replicas = recorded.staying().take(REPLICAS_MAX).any(|id| id == node);
-        let ready = |database: &&DatabaseRecord| database.state == DatabaseState::Ready;
-        votes(&GroupId::SYSTEM)
-            && (!has_replicas
-                || recorded
-                    .databases
-                    .values()
-                    .filter(ready)
-                    .all(|database| database.replicas.contains(&node) && votes(&database.group)))
+        let ready = |database: &&DatabaseRecord| has_replicas && database.state == DatabaseState::Ready;
+        let lacks_database = |database: &DatabaseRecord| {
+            if database.replicas.contains(&node) {
+                return lacks_vote(&database.group);
+            }
+            Some(format!("no replica of database \"{}\" is recorded for node {node}", database.name))
+        };
+        lacks_vote(&GroupId::SYSTEM)
+            .or_else(|| recorded.databases.values().filter(ready).find_map(lacks_database))
     }
 }
 

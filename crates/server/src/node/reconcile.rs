@@ -51,6 +51,8 @@ pub struct LocalGroup {
     pub learners: BTreeSet<NodeId>,
     /// A change of members is not known to be committed.
     pub members_changing: bool,
+    /// A change of voters is half done: those before it and after it must both agree.
+    pub joint: bool,
     /// The state here differs from that of the other members and is withheld.
     pub diverged: bool,
     /// At the leader: members that answered lately, itself among them.
@@ -105,6 +107,8 @@ pub enum Action {
         /// The node.
         node: NodeId,
     },
+    /// End a change of voters of a group that this node leads, which it, or an earlier leader, has begun.
+    FinishChange(GroupId),
     /// Take a node out of a group that this node leads.
     RemoveMember {
         /// The group.
@@ -276,6 +280,9 @@ fn plan_members(
     parting: &BTreeSet<NodeId>,
     actions: &mut Vec<Action>,
 ) {
+    if local.joint {
+        return actions.push(Action::FinishChange(group));
+    }
     let missing = |node: &&NodeId| !local.voters.contains(node) && !parting.contains(node);
     for node in wanted.iter().filter(missing) {
         if !local.learners.contains(node) {

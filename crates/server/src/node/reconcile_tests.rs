@@ -1,5 +1,6 @@
 //! Tests of [`super::plan`]: single decisions, and a model cluster in which nodes act, fail and pause at random.
 
+use rustydb_sql::session::token::TokenKey;
 use rustydb_sql::system::{NodeRecord, SystemCommand};
 use rustydb_types::ids::Oid;
 
@@ -21,6 +22,8 @@ fn node_record(number: u64) -> NodeRecord {
         leaving: false,
     }
 }
+
+const TOKEN_KEY: TokenKey = TokenKey::new([1; 16]);
 
 fn execute(recorded: &mut SystemSnapshot, command: &SystemCommand) {
     let changes = command.decide(recorded).unwrap();
@@ -50,8 +53,8 @@ impl Model {
         let mut recorded = SystemSnapshot::default();
         let nodes: Vec<NodeRecord> = (1..=nodes).map(node_record).collect();
         let ids: BTreeSet<NodeId> = nodes.iter().map(|record| record.id).collect();
-        let bootstrap =
-            SystemCommand::Bootstrap { role: "postgres".to_owned(), database: "postgres".to_owned(), nodes };
+        let (role, database) = ("postgres".to_owned(), "postgres".to_owned());
+        let bootstrap = SystemCommand::Bootstrap { role, database, nodes, token_key: TOKEN_KEY };
         execute(&mut recorded, &bootstrap);
         Model {
             recorded,
@@ -84,6 +87,7 @@ impl Model {
                 voters,
                 learners,
                 members_changing: false,
+                joint: false,
                 diverged: false,
                 answering: caught_up.clone(),
                 caught_up,
@@ -150,6 +154,7 @@ impl Model {
                 assert!(self.learners.get_mut(&group).unwrap().remove(&node));
                 self.members.get_mut(&group).unwrap().insert(node);
             }
+            Action::FinishChange(group) => panic!("no change of group {group} is half done"),
             Action::RemoveMember { group, node } => {
                 assert_ne!(node, me, "a leader removes itself");
                 let members = self.members.get_mut(&group).unwrap();
@@ -203,7 +208,9 @@ impl Model {
     fn create(&mut self, name: &str) {
         let replicas = self.recorded.nodes.keys().copied().collect();
         let name = name.to_owned();
-        execute(&mut self.recorded, &SystemCommand::CreateDatabase { name, owner: Oid::new(10), replicas });
+        let owner = Oid::new(10);
+        let create = SystemCommand::CreateDatabase { name, owner, replicas, token_key: TOKEN_KEY };
+        execute(&mut self.recorded, &create);
     }
 }
 
@@ -361,4 +368,33 @@ fn leaders_move_only_when_that_evens_them_out() {
     let mut unknown = lopsided;
     unknown.insert(GroupId::new(4), LocalGroup { leader: None, ..group(2) });
     assert_eq!(plan_balance(node(1), &unknown, &BTreeSet::new()), None);
+}
+
+#[test]
+fn a_change_of_voters_that_is_half_done_is_ended_before_anything_else() {
+    let recorded = Model::new(3, 0).recorded;
+    let voters: BTreeSet<NodeId> = [1, 2].map(node).into();
+    let local = |joint| LocalGroup {
+        initialized: true,
+        leads: true,
+        leader: Some(node(1)),
+        voters: voters.clone(),
+        caught_up: voters.clone(),
+        answering: voters.clone(),
+        members_changing: joint,
+        joint,
+        ..LocalGroup::default()
+    };
+    let planned =
+        |joint| plan(node(1), &recorded, &BTreeMap::from([(GroupId::SYSTEM, local(joint))]), Balance::Wait);
+    assert!(planned(true).contains(&Action::FinishChange(GroupId::SYSTEM)), "{:?}", planned(true));
+    let goes_on = |action: &Action| {
+        matches!(
+            action,
+            Action::AddLearner { group: GroupId::SYSTEM, .. }
+                | Action::Promote { group: GroupId::SYSTEM, .. }
+        )
+    };
+    assert!(!planned(true).iter().any(goes_on), "{:?}", planned(true));
+    assert!(!planned(false).contains(&Action::FinishChange(GroupId::SYSTEM)), "{:?}", planned(false));
 }

@@ -135,6 +135,10 @@ impl Replicas {
         Ok(self.get(group)?.promote(node).await?)
     }
 
+    pub(crate) async fn finish_change(&self, group: GroupId) -> Result<(), NodeError> {
+        Ok(self.get(group)?.finish_change().await?)
+    }
+
     pub(crate) async fn remove_member(&self, group: GroupId, node: NodeId) -> Result<(), NodeError> {
         Ok(self.get(group)?.remove(node).await?)
     }
@@ -166,6 +170,7 @@ impl Replicas {
                 voters: status.voters,
                 learners: status.learners,
                 members_changing: status.members_changing,
+                joint: status.joint,
                 diverged: group.agreement().health == Health::Diverged,
                 answering: status.answering.into_iter().chain([self.me]).collect(),
                 caught_up,

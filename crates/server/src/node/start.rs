@@ -1,18 +1,20 @@
 //! Putting a node together, in the order in which its parts need each other.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use rustydb_consensus::{ConsensusConfig, Groups, GroupsParts};
-use rustydb_env::TaskGroup;
 use rustydb_env::sync::Signal;
+use rustydb_env::{Env, TaskGroup};
 use rustydb_interconnect::{ClusterIdentity, Local, Peers, SessionClient, raft_service, session_service};
 use rustydb_proto::v1::admin_server::AdminServer;
 use rustydb_sql::exec::sweep;
 use rustydb_sql::gateway::cluster::ClusterPort;
 use rustydb_sql::memory::WorkMemory;
-use rustydb_storage::log::{LogPlace, Past};
+use rustydb_storage::log::{Log, LogError, LogPlace, Past};
 use rustydb_types::ids::{GroupId, NodeId};
 use tokio::net::TcpListener;
 
@@ -29,6 +31,11 @@ use crate::memory::{self, MemoryPlan};
 
 /// Streams that one connection of the interconnect may have open: one per session that is forwarded, and a few.
 const STREAMS_MAX: u32 = 10_000;
+
+/// How often a log that cannot be read is tried before it is given up.
+const READ_ATTEMPTS: u32 = 10;
+/// Pause after each try.
+const READ_PAUSE: Duration = Duration::from_secs(2);
 
 fn consensus_config(config: &RaftConfig) -> ConsensusConfig {
     let size = |size: crate::config::units::ByteSize| usize::try_from(size.get()).unwrap_or(usize::MAX);
@@ -52,6 +59,33 @@ fn log_config(config: &LogConfig, memory: &MemoryPlan) -> rustydb_storage::log::
         tail_cache_bytes: usize::try_from(memory.log_tail).unwrap_or(usize::MAX),
         ..rustydb_storage::log::LogConfig::default()
     }
+}
+
+/// Opens the log of a data folder, and says where it is. One that cannot be read is tried again, since the way to a disk
+/// may come back: a log that is given up must be had from the other nodes, and of three nodes two must not give up theirs.
+async fn open_log(
+    env: &Env,
+    data: &Path,
+    config: rustydb_storage::log::LogConfig,
+    past: Past,
+    groups: Vec<GroupId>,
+) -> Result<(Arc<LogPlace>, Log), NodeError> {
+    for attempt in 1..=READ_ATTEMPTS {
+        let place = Arc::new(LogPlace::load(env, data)?);
+        let (there, groups) = (Arc::clone(&place), groups.clone());
+        match env.blocking(move || there.open_readable(config, past, groups)).await {
+            Ok(log) => return Ok((place, log)),
+            Err(error @ LogError::Unreadable { .. }) => {
+                tracing::warn!(%error, attempt, of = READ_ATTEMPTS, "the log cannot be read");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        env.sleep(READ_PAUSE).await;
+    }
+    let place = Arc::new(LogPlace::load(env, data)?);
+    let there = Arc::clone(&place);
+    let log = env.blocking(move || there.open(config, past, groups)).await?;
+    Ok((place, log))
 }
 
 pub(super) async fn start(
@@ -85,17 +119,16 @@ pub(super) async fn start(
     );
     let databases = Arc::new(Databases::new(&env, folder.dir(), &config, memory));
     let addresses = Addresses::load(&env, folder.dir());
-    let place = Arc::new(LogPlace::load(&env, folder.dir())?);
-    let log = {
+    let (place, log) = {
         // What a damaged log had can only come from other nodes.
         let has_peers = addresses.all().iter().any(|(node, _)| *node != me);
         let unread =
             |error| NodeError::Fatal { reason: format!("the groups in {}: {error}", folder.dir().display()) };
         let groups = if has_peers { databases.on_disk().map_err(unread)? } else { Vec::new() };
-        let (place, config) = (Arc::clone(&place), log_config(&config.log, &memory));
+        let config = log_config(&config.log, &memory);
         // Whoever belongs to a cluster had opened a log before.
         let past = if folder.cluster_id().is_some() { Past::HadLog } else { Past::Unknown };
-        env.blocking(move || place.open(config, past, groups)).await?
+        open_log(&env, folder.dir(), config, past, groups).await?
     };
     let tasks = Arc::new(TaskGroup::new(&env));
     let sql_tasks = TaskGroup::new(&sql);
@@ -212,4 +245,87 @@ async fn open_replicas(inner: &Arc<Inner>, groups: &Groups) -> Result<(), NodeEr
         return Ok(());
     }
     inner.refresh_system().await
+}
+
+#[cfg(test)]
+mod tests {
+    use rustydb_env::sim::{DiskFaults, SimNode, Simulation};
+
+    use super::*;
+
+    const GROUP: GroupId = GroupId::new(2);
+    const DATA: &str = "/";
+
+    fn config() -> rustydb_storage::log::LogConfig {
+        rustydb_storage::log::LogConfig {
+            segment_bytes: 1 << 16,
+            reserve_bytes: 1 << 16,
+            ..rustydb_storage::log::LogConfig::default()
+        }
+    }
+
+    /// A node with a log, whose disk cannot be read from here on.
+    fn unreadable(sim: &Simulation) -> (SimNode, Env) {
+        let node = sim.add_node();
+        let env = sim.env(node);
+        env.disk().create_dir_all(&Path::new(DATA).join("log")).unwrap();
+        env.disk().sync_dir(Path::new(DATA)).unwrap();
+        let opened = {
+            let env = env.clone();
+            sim.block_on(Duration::from_secs(5), async move {
+                let task = env.clone().spawn("open", async move {
+                    open_log(&env, Path::new(DATA), config(), Past::Unknown, Vec::new()).await.map(drop)
+                });
+                task.await
+            })
+        };
+        opened.unwrap().unwrap().unwrap();
+        sim.crash(node);
+        read_errors(sim, node, 1_000_000);
+        (node, sim.env(node))
+    }
+
+    fn read_errors(sim: &Simulation, node: SimNode, read_errors_ppm: u64) {
+        sim.disk(node).set_faults(DiskFaults { read_errors_ppm, ..DiskFaults::default() });
+    }
+
+    /// The groups that are to be mended once the log is open.
+    async fn opened(env: &Env) -> Vec<GroupId> {
+        let node = env.clone();
+        let task = env.spawn("open", async move {
+            let (place, _log) =
+                open_log(&node, Path::new(DATA), config(), Past::HadLog, vec![GROUP]).await.unwrap();
+            place.mending().into_iter().collect()
+        });
+        task.await.unwrap()
+    }
+
+    #[test]
+    fn a_log_whose_disk_comes_back_in_time_is_not_given_up() {
+        let sim = Arc::new(Simulation::new(1));
+        let (node, env) = unreadable(&sim);
+        let healing = Arc::clone(&sim);
+        let mending = sim.block_on(Duration::from_secs(60), async move {
+            let harness = healing.harness();
+            let back = harness.spawn("heal", {
+                let (healing, harness) = (Arc::clone(&healing), harness.clone());
+                async move {
+                    harness.sleep(READ_PAUSE * (READ_ATTEMPTS - 1)).await;
+                    read_errors(&healing, node, 0);
+                }
+            });
+            let mending = opened(&env).await;
+            back.await.unwrap();
+            mending
+        });
+        assert_eq!(mending.unwrap(), []);
+    }
+
+    #[test]
+    fn a_log_whose_disk_does_not_come_back_is_begun_anew() {
+        let sim = Simulation::new(2);
+        let (_, env) = unreadable(&sim);
+        let limit = READ_PAUSE * (READ_ATTEMPTS + 1);
+        assert_eq!(sim.block_on(limit, async move { opened(&env).await }).unwrap(), [GROUP]);
+    }
 }

@@ -135,12 +135,17 @@ impl SessionView for View<'_> {
     fn backend_pid(&self) -> i32 {
         self.context.activity.pid()
     }
-    fn transaction_token(&self) -> Option<TransactionToken> {
+    fn transaction_token(&self) -> Option<String> {
         let token = self.context.token?;
         self.context.is_token_given.store(true, Ordering::Relaxed);
-        Some(token)
+        Some(self.context.token_key.text(&token))
     }
-    fn transaction_outcome(&self, token: TransactionToken) -> Result<&'static str, SqlError> {
+    fn transaction_outcome(&self, token: &str) -> Result<&'static str, SqlError> {
+        let token = self.context.token_key.read(token).map_err(|error| {
+            SqlError::new(SqlState::INVALID_PARAMETER_VALUE, error.to_string()).with_hint(
+                "Give the text that rustydb_transaction_token() returned, in the database in which it did.",
+            )
+        })?;
         let mut questions = self.context.questions.lock();
         if let Some((_, answer)) = questions.answers.iter().find(|(asked, _)| *asked == token) {
             return Ok(answer);
@@ -284,13 +289,6 @@ impl SqlExecutor {
 
     /// What became of a transaction. The answer waits for nothing but a commit of the database's log.
     async fn outcome(&self, context: &Context, token: TransactionToken) -> Result<&'static str, SqlError> {
-        if context.database_id != token.database {
-            return Err(SqlError::new(
-                SqlState::INVALID_PARAMETER_VALUE,
-                "the transaction token is of another database",
-            )
-            .with_hint("Connect to the database in which the transaction was."));
-        }
         if context.token.is_some_and(|own| own.request == token.request) {
             return Ok("in progress");
         }

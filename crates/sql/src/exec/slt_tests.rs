@@ -22,6 +22,7 @@ use crate::session::core::{Session, SessionParts};
 use crate::session::interrupt::Interrupts;
 use crate::session::response::Messages;
 use crate::session::sink::{ResponseSink, SinkClosed};
+use crate::session::token::TokenKey;
 use crate::system::{SystemCommand, SystemSnapshot};
 
 /// A cluster of one node.
@@ -64,6 +65,7 @@ impl ResponseSink for Kept {
     async fn before_commit(
         &mut self,
         _: rustydb_types::ids::RequestId,
+        _: crate::session::response::TransactionStatus,
         _: &[u8],
         _: crate::gateway::frame::StateChanges,
     ) -> Result<(), SinkClosed> {
@@ -91,6 +93,7 @@ impl World {
             role: "postgres".into(),
             database: "postgres".into(),
             nodes: Vec::new(),
+            token_key: TokenKey::new([1; 16]),
         };
         for (key, value) in bootstrap.decide(&system).unwrap() {
             system.absorb(&key, &value.unwrap()).unwrap();
@@ -114,8 +117,9 @@ impl World {
                 executor: Arc::clone(executor),
                 store: store.kv(),
                 database: DatabaseId::new(Oid::new(5)),
+                token_key: TokenKey::new([1; 16]),
                 key: SessionKey { incarnation: Incarnation::new(1), session: SessionId::new(number) },
-                resolver: Arc::new(|_| Box::pin(async { None })),
+                resolver: Arc::new(|_, _| Box::pin(async { None })),
                 interrupts: Arc::new(Interrupts::default()),
                 activities: Arc::default(),
             };

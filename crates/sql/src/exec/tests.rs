@@ -25,6 +25,7 @@ use crate::session::interrupt::Interrupts;
 use crate::session::request::Bind;
 use crate::session::settings::Settings;
 use crate::session::sink::OUTPUT_SIZE_HIGH;
+use crate::session::token::TokenKey;
 use crate::system::SystemSnapshot;
 
 /// A database with nothing in it.
@@ -56,6 +57,7 @@ impl Local {
             user: "postgres".into(),
             database: "postgres".into(),
             database_id: DatabaseId::new(Oid::new(5)),
+            token_key: TokenKey::new([1; 16]),
             client_address: String::new(),
             settings: Settings::default(),
             interrupts,

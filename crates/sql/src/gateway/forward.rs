@@ -11,7 +11,7 @@ use super::session::{At, GatewaySession, PEER_WAIT};
 use crate::error::Severity;
 use crate::session::core::SessionEnd;
 use crate::session::executor::Executor;
-use crate::session::response::Messages;
+use crate::session::response::{Messages, TransactionStatus};
 use crate::session::sink::ResponseSink;
 
 /// How forwarding a batch ended, other than with its answer.
@@ -35,6 +35,8 @@ pub(super) enum Break {
 pub(super) struct Held {
     /// The counter of that commit's request id.
     pub(super) counter: u64,
+    /// Where the session is with its transactions then.
+    pub(super) status: TransactionStatus,
     /// What has changed of the session then.
     pub(super) changes: StateChanges,
     pub(super) messages: Bytes,
@@ -52,7 +54,8 @@ impl<E: Executor> GatewaySession<E> {
         let mut is_shown = false;
         let At::There { node, remote } = &mut self.at else { return Err(Break::NotRun) };
         let node = *node;
-        for frame in RequestFrame::Messages(batch.clone()).encode() {
+        let request = RequestFrame::Messages { since: self.since, messages: batch.clone() };
+        for frame in request.encode() {
             let sending = async {
                 tokio::select! {
                     biased;
@@ -113,13 +116,15 @@ impl<E: Executor> GatewaySession<E> {
                     sink.buffer().extend_from_slice(&messages);
                     sink.flush().await.map_err(|_| Break::End(SessionEnd::Closed))?;
                 }
-                Ok(ResponseFrame::Held { counter, changes, messages }) => {
-                    held = Some(Held { counter, changes, messages });
+                Ok(ResponseFrame::Held { counter, status, changes, messages }) => {
+                    held = Some(Held { counter, status, changes, messages });
                 }
-                Ok(ResponseFrame::Done { status, counter, changes, messages }) => {
+                Ok(ResponseFrame::Done { status, counter, is_open, applied, changes, messages }) => {
+                    self.gateway.saw(&self.record, applied);
                     sink.buffer().extend_from_slice(&messages);
                     self.is_ready = messages.ends_with(&[b'Z', 0, 0, 0, 5, status.letter()]);
                     self.absorb(status, counter, changes);
+                    self.is_open = is_open;
                     return match Messages::new(batch).last() {
                         // What the session answered to Flush, or to the begin of a COPY, is wanted now.
                         Some((b'S', _)) | None => Ok(()),

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! request frame:   0   part      bytes                     to be continued by the next frame
-//!                  1   messages  frontend messages         a batch; answered by frames that end with `done`
-//!                  2   outcome   RequestId                 answered by `outcome`
+//!                  1   messages  version, frontend messages  a batch, and a version from before it was sent; answered by
+//!                                                          frames that end with `done`
+//!                  2   outcome   RequestId, version        answered by `outcome`
 //! response frame:  0   part      bytes                     to be continued by the next frame
 //!                  1   data      backend messages          for the client, at once
 //!                  2   held      counter, state changes, backend messages for the client if and when the commit stands
-//!                  3   done      status, counter, state changes, backend messages
-//!                  4   outcome   1 committed | 0 not committed
+//!                  3   done      status, counter, version, state changes, backend messages
+//!                  4   outcome   2 forgotten | 1 committed | 0 not committed
 //!                  5   fallen    counter; nothing of the batch stands or ever will, and the session ends
 //! both:            255 last part bytes
 //! string: u32 length, UTF-8       numbers: little-endian
@@ -20,7 +21,7 @@
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use rustydb_types::ids::{Incarnation, RequestId, SessionId};
+use rustydb_types::ids::{Incarnation, RequestId, SessionId, Version};
 
 use super::peer::FRAME_SIZE_MAX;
 use crate::session::TransactionStatus;
@@ -104,10 +105,20 @@ pub struct SessionContext {
 /// From a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestFrame {
-    /// Frontend messages.
-    Messages(Bytes),
-    /// Whether this commit took place.
-    Outcome(RequestId),
+    /// What a client wants.
+    Messages {
+        /// A version from before it was sent.
+        since: Version,
+        /// Frontend messages.
+        messages: Bytes,
+    },
+    /// Whether a commit took place.
+    Outcome {
+        /// Which.
+        request: RequestId,
+        /// A version from before it.
+        since: Version,
+    },
 }
 
 /// To a gateway.
@@ -119,6 +130,8 @@ pub enum ResponseFrame {
     Held {
         /// The counter of the commit's request id.
         counter: u64,
+        /// Where the session is with its transactions then: in a block, if the commit began the next.
+        status: TransactionStatus,
         /// What has changed of the session then.
         changes: StateChanges,
         /// What the answer ends with then.
@@ -130,6 +143,10 @@ pub enum ResponseFrame {
         status: TransactionStatus,
         /// How many request ids the session has used.
         counter: u64,
+        /// Whether the transaction of the last of them is open.
+        is_open: bool,
+        /// What is applied at the node.
+        applied: Version,
         /// What else changed.
         changes: StateChanges,
         /// The last backend messages for the client.
@@ -137,8 +154,8 @@ pub enum ResponseFrame {
     },
     /// Whether the commit asked for took place.
     Outcome {
-        /// It is committed; otherwise it never will be.
-        committed: bool,
+        /// It is committed, or never will be; [`None`] when it is too long ago to be known.
+        committed: Option<bool>,
     },
     /// The batch fell with the leadership of the node: nothing of it is or will be committed, and the session is over.
     Fallen {
@@ -156,15 +173,17 @@ impl RequestFrame {
     pub fn encode(&self) -> Vec<Bytes> {
         let mut out = BytesMut::new();
         match self {
-            Self::Messages(messages) => {
+            Self::Messages { since, messages } => {
                 out.put_u8(1);
+                out.put_u64_le(since.get());
                 out.put_slice(messages);
             }
-            Self::Outcome(id) => {
+            Self::Outcome { request, since } => {
                 out.put_u8(2);
-                out.put_u64_le(id.incarnation.get());
-                out.put_u64_le(id.session.get());
-                out.put_u64_le(id.counter);
+                out.put_u64_le(request.incarnation.get());
+                out.put_u64_le(request.session.get());
+                out.put_u64_le(request.counter);
+                out.put_u64_le(since.get());
             }
         }
         split(out.freeze())
@@ -176,12 +195,18 @@ impl RequestFrame {
     /// When it is malformed.
     pub fn decode(mut bytes: Bytes) -> Result<Self, FrameError> {
         match read_u8(&mut bytes)? {
-            1 => Ok(Self::Messages(bytes)),
-            2 => Ok(Self::Outcome(RequestId {
-                incarnation: Incarnation::new(read_u64(&mut bytes)?),
-                session: SessionId::new(read_u64(&mut bytes)?),
-                counter: read_u64(&mut bytes)?,
-            })),
+            1 => {
+                let since = Version::new(read_u64(&mut bytes)?);
+                Ok(Self::Messages { since, messages: bytes })
+            }
+            2 => {
+                let request = RequestId {
+                    incarnation: Incarnation::new(read_u64(&mut bytes)?),
+                    session: SessionId::new(read_u64(&mut bytes)?),
+                    counter: read_u64(&mut bytes)?,
+                };
+                Ok(Self::Outcome { request, since: Version::new(read_u64(&mut bytes)?) })
+            }
             code => Err(FrameError::UnknownCode(code)),
         }
     }
@@ -197,20 +222,23 @@ impl ResponseFrame {
                 out.put_u8(1);
                 out.put_slice(messages);
             }
-            Self::Held { counter, changes, messages } => {
+            Self::Held { counter, status, changes, messages } => {
                 out.put_u8(2);
-                out.put_u64_le(*counter);
-                put_changes(&mut out, changes);
-                out.put_slice(messages);
-            }
-            Self::Done { status, counter, changes, messages } => {
-                out.put_u8(3);
                 out.put_u8(status.letter());
                 out.put_u64_le(*counter);
                 put_changes(&mut out, changes);
                 out.put_slice(messages);
             }
-            Self::Outcome { committed } => out.put_slice(&[4, u8::from(*committed)]),
+            Self::Done { status, counter, is_open, applied, changes, messages } => {
+                out.put_u8(3);
+                out.put_u8(status.letter());
+                out.put_u64_le(*counter);
+                out.put_u8(u8::from(*is_open));
+                out.put_u64_le(applied.get());
+                put_changes(&mut out, changes);
+                out.put_slice(messages);
+            }
+            Self::Outcome { committed } => out.put_slice(&[4, committed.map_or(2, u8::from)]),
             Self::Fallen { counter } => {
                 out.put_u8(5);
                 out.put_u64_le(*counter);
@@ -227,20 +255,27 @@ impl ResponseFrame {
         match read_u8(&mut bytes)? {
             1 => Ok(Self::Data(bytes)),
             2 => {
+                let status = read_status(&mut bytes)?;
                 let counter = read_u64(&mut bytes)?;
                 let changes = read_changes(&mut bytes)?;
-                Ok(Self::Held { counter, changes, messages: bytes })
+                Ok(Self::Held { counter, status, changes, messages: bytes })
             }
             3 => {
-                let letter = read_u8(&mut bytes)?;
-                let status = TransactionStatus::from_letter(letter).ok_or(FrameError::UnknownCode(letter))?;
+                let status = read_status(&mut bytes)?;
                 let counter = read_u64(&mut bytes)?;
+                let is_open = match read_u8(&mut bytes)? {
+                    0 => false,
+                    1 => true,
+                    code => return Err(FrameError::UnknownCode(code)),
+                };
+                let applied = Version::new(read_u64(&mut bytes)?);
                 let changes = read_changes(&mut bytes)?;
-                Ok(Self::Done { status, counter, changes, messages: bytes })
+                Ok(Self::Done { status, counter, is_open, applied, changes, messages: bytes })
             }
             4 => match read_u8(&mut bytes)? {
-                0 => Ok(Self::Outcome { committed: false }),
-                1 => Ok(Self::Outcome { committed: true }),
+                0 => Ok(Self::Outcome { committed: Some(false) }),
+                1 => Ok(Self::Outcome { committed: Some(true) }),
+                2 => Ok(Self::Outcome { committed: None }),
                 code => Err(FrameError::UnknownCode(code)),
             },
             5 => Ok(Self::Fallen { counter: read_u64(&mut bytes)? }),
@@ -386,6 +421,11 @@ fn read_u8(bytes: &mut Bytes) -> Result<u8, FrameError> {
     bytes.try_get_u8().map_err(|_| FrameError::Truncated)
 }
 
+fn read_status(bytes: &mut Bytes) -> Result<TransactionStatus, FrameError> {
+    let letter = read_u8(bytes)?;
+    TransactionStatus::from_letter(letter).ok_or(FrameError::UnknownCode(letter))
+}
+
 fn read_u64(bytes: &mut Bytes) -> Result<u64, FrameError> {
     bytes.try_get_u64_le().map_err(|_| FrameError::Truncated)
 }
@@ -448,7 +488,10 @@ mod tests {
     #[test]
     fn frames_survive_the_way() {
         let id = RequestId { incarnation: Incarnation::new(1), session: SessionId::new(2), counter: 3 };
-        let request = RequestFrame::Outcome(id);
+        let request = RequestFrame::Outcome { request: id, since: Version::new(4) };
+        assert_eq!(RequestFrame::decode(join(request.encode())), Ok(request));
+        let request =
+            RequestFrame::Messages { since: Version::new(5), messages: Bytes::from_static(b"S\0\0\0\x04") };
         assert_eq!(RequestFrame::decode(join(request.encode())), Ok(request));
         let changes = StateChanges {
             settings: vec![("TimeZone".into(), "UTC".into())],
@@ -458,14 +501,19 @@ mod tests {
         let done = ResponseFrame::Done {
             status: TransactionStatus::InBlock,
             counter: 7,
+            is_open: true,
+            applied: Version::new(9),
             changes: changes.clone(),
             messages: Bytes::from_static(b"Z\0\0\0\x05T"),
         };
         assert_eq!(ResponseFrame::decode(join(done.encode())), Ok(done));
-        let outcome = ResponseFrame::Outcome { committed: true };
-        assert_eq!(ResponseFrame::decode(join(outcome.encode())), Ok(outcome));
+        for committed in [Some(true), Some(false), None] {
+            let outcome = ResponseFrame::Outcome { committed };
+            assert_eq!(ResponseFrame::decode(join(outcome.encode())), Ok(outcome));
+        }
         let messages = Bytes::from_static(b"Z\0\0\0\x05I");
-        let held = ResponseFrame::Held { counter: 7, changes, messages };
+        let status = TransactionStatus::InBlock;
+        let held = ResponseFrame::Held { counter: 7, status, changes, messages };
         assert_eq!(ResponseFrame::decode(join(held.encode())), Ok(held));
         let fallen = ResponseFrame::Fallen { counter: 8 };
         assert_eq!(ResponseFrame::decode(join(fallen.encode())), Ok(fallen));

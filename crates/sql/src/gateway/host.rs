@@ -13,11 +13,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use rustydb_env::Env;
-use rustydb_types::ids::RequestId;
+use rustydb_txn::{Authority, KvStore};
+use rustydb_types::ids::{RequestId, Term, Version};
 use tokio::sync::mpsc;
 
 use super::frame::{Joiner, RequestFrame, ResponseFrame, SessionContext, StateChanges};
-use super::local::{Gateway, Place};
+use super::local::{Gateway, Learnt, Place};
 use super::peer::{FRAME_COUNT_MAX, RemoteSession, SessionClosed, SessionKey, SessionOpen};
 use crate::session::core::{Session, SessionEnd};
 use crate::session::executor::Executor;
@@ -95,14 +96,11 @@ impl<E: Executor> Host<E> {
         let system = self.gateway.cluster().system();
         let record = system.databases.values().find(|record| record.group == open.group);
         let record = record.ok_or(SessionClosed::UnknownDatabase)?.clone();
-        let store = match self.gateway.locate(&record) {
-            Place::Here(store) => store,
-            Place::At(node) => return Err(SessionClosed::NotLeader { leader: Some(node) }),
-            Place::Unknown => return Err(SessionClosed::NotLeader { leader: None }),
-        };
+        let (store, term) = led_here(&self.gateway, &record)?;
         let interrupts = Arc::new(Interrupts::default());
         let session = self.gateway.run_here(&record, store, open.key, &context, Arc::clone(&interrupts));
-        let session = session.map_err(|error| malformed(&error))?;
+        let mut session = session.map_err(|error| malformed(&error))?;
+        session.bound_to(term);
         let registered = {
             let mut sessions = self.sessions.lock();
             if sessions.values().map(Vec::len).sum::<usize>() >= self.session_count_max {
@@ -132,7 +130,8 @@ impl<E: Executor> Host<E> {
                 is_last: false,
                 is_shown: false,
             };
-            let hosted = Hosted { gateway, record, session, sink };
+            let opened = gateway.applied(&record);
+            let hosted = Hosted { gateway, record, session, sink, opened };
             let interrupts = Arc::clone(&registered.interrupts);
             tokio::select! {
                 biased;
@@ -146,11 +145,33 @@ impl<E: Executor> Host<E> {
     }
 }
 
+/// The store of a database that is led here, and the term it is led in.
+fn led_here<E: Executor>(
+    gateway: &Gateway<E>,
+    record: &DatabaseRecord,
+) -> Result<(KvStore, Term), SessionClosed> {
+    let leader = match gateway.locate(record) {
+        Place::Here(store) => {
+            let authority = *store.authority().borrow();
+            match authority {
+                Authority::Here { term } => return Ok((store, term)),
+                Authority::At(node) => Some(node),
+                Authority::Unknown => None,
+            }
+        }
+        Place::At(node) => Some(node),
+        Place::Unknown => None,
+    };
+    Err(SessionClosed::NotLeader { leader })
+}
+
 struct Hosted<E: Executor> {
     gateway: Arc<Gateway<E>>,
     record: DatabaseRecord,
     session: Session<E>,
     sink: HostSink,
+    /// What was applied when the session came here.
+    opened: Version,
 }
 
 impl<E: Executor> Hosted<E> {
@@ -181,15 +202,20 @@ impl<E: Executor> Hosted<E> {
                 Err(error) => return Some(SessionClosed::Malformed(error.to_string())),
             };
             match RequestFrame::decode(whole) {
-                Ok(RequestFrame::Messages(batch)) => {
+                Ok(RequestFrame::Messages { since, messages: batch }) => {
+                    // The batch was sent after the session was opened, too.
+                    self.session.sent_after(since.max(self.opened));
                     if let Err(closed) = self.batch(&batch).await {
                         return closed;
                     }
                 }
-                Ok(RequestFrame::Outcome(request)) => {
-                    let committed = self.gateway.outcome(&self.record, request).await;
-                    let Some(committed) = committed else {
-                        return Some(SessionClosed::NotLeader { leader: None });
+                Ok(RequestFrame::Outcome { request, since }) => {
+                    let learnt = self.gateway.outcome(&self.record, request, since).await;
+                    let committed = match learnt {
+                        Learnt::Committed => Some(true),
+                        Learnt::NotCommitted => Some(false),
+                        Learnt::Forgotten => None,
+                        Learnt::Nothing => return Some(SessionClosed::NotLeader { leader: None }),
                     };
                     self.sink.send(&ResponseFrame::Outcome { committed }).await.ok()?;
                 }
@@ -200,11 +226,9 @@ impl<E: Executor> Hosted<E> {
 
     async fn batch(&mut self, batch: &[u8]) -> Result<(), Option<SessionClosed>> {
         if self.session.is_idle() {
-            match self.gateway.locate(&self.record) {
-                Place::Here(_) => {}
-                Place::At(node) => return Err(Some(SessionClosed::NotLeader { leader: Some(node) })),
-                Place::Unknown => return Err(Some(SessionClosed::NotLeader { leader: None })),
-            }
+            // What was sent to a leader is not for the next time that this node leads.
+            let (_, term) = led_here(&self.gateway, &self.record).map_err(Some)?;
+            self.session.bound_to(term);
         }
         let was_outside = self.session.status() == TransactionStatus::Idle;
         self.sink.is_shown = false;
@@ -213,7 +237,8 @@ impl<E: Executor> Hosted<E> {
         while let Some((tag, body)) = messages.next() {
             let mut after = messages;
             self.sink.is_last = match after.next() {
-                None => true,
+                // What commits at the end of a batch that was cut before its Sync is answered for later.
+                None => matches!(tag, b'Q' | b'S' | b'c'),
                 Some((b'S', _)) => after.next().is_none(),
                 Some(_) => false,
             };
@@ -239,6 +264,8 @@ impl<E: Executor> Hosted<E> {
         let done = ResponseFrame::Done {
             status: self.session.status(),
             counter: self.session.counter(),
+            is_open: self.session.has_open_request(),
+            applied: self.gateway.applied(&self.record),
             changes: self.session.take_changes(),
             messages: self.sink.buffer.split().freeze(),
         };
@@ -282,6 +309,7 @@ impl ResponseSink for HostSink {
     async fn before_commit(
         &mut self,
         request: RequestId,
+        status: TransactionStatus,
         rest: &[u8],
         changes: StateChanges,
     ) -> Result<(), SinkClosed> {
@@ -291,7 +319,8 @@ impl ResponseSink for HostSink {
         let mut messages = BytesMut::with_capacity(self.buffer.len() + rest.len());
         messages.put_slice(&self.buffer);
         messages.put_slice(rest);
-        let held = ResponseFrame::Held { counter: request.counter, changes, messages: messages.freeze() };
+        let held =
+            ResponseFrame::Held { counter: request.counter, status, changes, messages: messages.freeze() };
         self.send(&held).await
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustydb_env::{Env, Instant};
-use rustydb_txn::{Authority, KvStore, Outcome};
+use rustydb_txn::{Authority, Fate, KvStore};
 use rustydb_types::ids::{DatabaseId, NodeId, RequestId, SessionId, Version};
 
 use super::cluster::ClusterPort;
@@ -26,6 +26,9 @@ pub const LEADER_WAIT: Duration = Duration::from_secs(10);
 
 /// How long the fate of a commit is asked for.
 const OUTCOME_WAIT: Duration = Duration::from_secs(10);
+
+/// How long one of several nodes is asked for it.
+const ASK_WAIT: Duration = Duration::from_secs(2);
 
 /// How long a node that another has followed as leader may take to show that it goes on.
 const SIGN_WAIT: Duration = Duration::from_millis(300);
@@ -46,6 +49,8 @@ pub struct Gateway<E: Executor> {
     make_executor: MakeExecutor<E>,
     /// Executors of databases, which hold their catalog caches. Those of databases that are gone are dropped.
     executors: Mutex<BTreeMap<DatabaseId, Arc<E>>>,
+    /// What other nodes have applied of databases, as their answers told.
+    seen: Mutex<BTreeMap<DatabaseId, Version>>,
     next_session: AtomicU64,
     /// The sessions that run here, of this node's clients and of others'.
     activities: Arc<Activities>,
@@ -62,6 +67,7 @@ impl<E: Executor> Gateway<E> {
             cluster,
             make_executor,
             executors: Mutex::default(),
+            seen: Mutex::default(),
             next_session: AtomicU64::new(1),
             activities: Arc::default(),
             peer: None,
@@ -149,9 +155,9 @@ impl<E: Executor> Gateway<E> {
         };
         let resolver: OutcomeResolver = {
             let (gateway, record) = (Arc::clone(self), record.clone());
-            Arc::new(move |request| {
+            Arc::new(move |request, since| {
                 let (gateway, record) = (Arc::clone(&gateway), record.clone());
-                Box::pin(async move { gateway.outcome(&record, request).await })
+                Box::pin(async move { gateway.outcome(&record, request, since).await.is_committed() })
             })
         };
         let parts = SessionParts {
@@ -161,6 +167,7 @@ impl<E: Executor> Gateway<E> {
             resolver,
             store,
             database: record.id,
+            token_key: record.token_key.clone(),
             key,
             interrupts,
             activities: Arc::clone(&self.activities),
@@ -168,9 +175,23 @@ impl<E: Executor> Gateway<E> {
         Session::new(parts, context)
     }
 
-    /// The version of a database up to which everything is applied here; zero without a replica.
+    /// A version of a database that is applied somewhere, as new as is known here; zero when nothing is.
     pub(super) fn applied(&self, record: &DatabaseRecord) -> Version {
-        self.cluster.store(record.id).map_or(Version::ZERO, |store| store.applied())
+        let here = self.cluster.store(record.id).map_or(Version::ZERO, |store| store.applied());
+        let there = self.seen.lock().get(&record.id).copied().unwrap_or(Version::ZERO);
+        here.max(there)
+    }
+
+    /// Another node has applied a version of a database.
+    pub(super) fn saw(&self, record: &DatabaseRecord, applied: Version) {
+        let mut seen = self.seen.lock();
+        if let Some(newest) = seen.get_mut(&record.id) {
+            *newest = applied.max(*newest);
+            return;
+        }
+        let system = self.cluster.system();
+        seen.retain(|id, _| system.databases.contains_key(id));
+        seen.insert(record.id, applied);
     }
 
     /// Where the database is led, as far as this node knows.
@@ -228,55 +249,106 @@ impl<E: Executor> Gateway<E> {
         }
     }
 
-    /// Asks whoever leads the database for the fate of a commit until it is known or the time is over.
-    pub(super) async fn outcome(&self, record: &DatabaseRecord, request: RequestId) -> Option<bool> {
+    /// One of the nodes that have a replica of the database now, another one each turn.
+    pub(super) fn replica(&self, record: &DatabaseRecord, turn: usize) -> Option<NodeId> {
+        let system = self.cluster.system();
+        let replicas = &system.databases.get(&record.id).unwrap_or(record).replicas;
+        replicas.get(turn % replicas.len().max(1)).copied()
+    }
+
+    /// Asks whoever leads the database for the fate of a commit until it is known or the time is over; `since` is a
+    /// version from before it.
+    pub(super) async fn outcome(
+        &self,
+        record: &DatabaseRecord,
+        request: RequestId,
+        since: Version,
+    ) -> Learnt {
         let deadline = self.env.now() + OUTCOME_WAIT;
+        let mut turn = 0;
         while self.env.now() < deadline {
             let answer = match self.locate(record) {
-                Place::Here(store) => match self.env.timeout_at(deadline, store.outcome(request)).await {
-                    Ok(Ok(Outcome::Committed(_))) => Some(true),
-                    Ok(Ok(Outcome::NotCommitted)) => Some(false),
-                    Ok(Err(_)) | Err(_) => None,
+                Place::Here(store) => match self.env.timeout_at(deadline, store.fate(request, since)).await {
+                    Ok(Ok(Fate::Committed(_))) => Learnt::Committed,
+                    Ok(Ok(Fate::Aborted)) => Learnt::NotCommitted,
+                    Ok(Ok(Fate::Forgotten)) => Learnt::Forgotten,
+                    Ok(Err(_)) | Err(_) => Learnt::Nothing,
                 },
                 Place::At(node) => {
                     let asked = async {
                         tokio::select! {
                             biased;
-                            answer = self.outcome_at(node, record, request, deadline) => answer,
+                            answer = self.outcome_at(node, record, (request, since), deadline) => answer,
                             // Whoever leads by now is asked next.
                             () = self.led_elsewhere(record, node) => None,
                         }
                     };
-                    self.env.timeout_at(deadline, asked).await.ok().flatten()
+                    self.env.timeout_at(deadline, asked).await.ok().flatten().unwrap_or(Learnt::Nothing)
                 }
-                Place::Unknown => None,
+                // A node without a replica asks those that have one in turn.
+                Place::Unknown if self.cluster.store(record.id).is_none() => {
+                    turn += 1;
+                    let node = self.replica(record, turn);
+                    let limit = deadline.min(self.env.now() + ASK_WAIT);
+                    match node.map(|node| self.outcome_at(node, record, (request, since), limit)) {
+                        Some(asked) => self.env.timeout_at(limit, asked).await.ok().flatten(),
+                        None => None,
+                    }
+                    .unwrap_or(Learnt::Nothing)
+                }
+                Place::Unknown => Learnt::Nothing,
             };
-            if answer.is_some() {
+            if answer != Learnt::Nothing {
                 return answer;
             }
             self.env.sleep(RETRY_PAUSE).await;
         }
-        None
+        Learnt::Nothing
     }
 
     async fn outcome_at(
         &self,
         node: NodeId,
         record: &DatabaseRecord,
-        request: RequestId,
+        (request, since): (RequestId, Version),
         deadline: Instant,
-    ) -> Option<bool> {
+    ) -> Option<Learnt> {
         let peer = self.peer.as_ref()?;
         let context = SessionContext { database: record.name.clone(), ..SessionContext::default() };
         let key = SessionKey { incarnation: self.cluster.incarnation(), session: self.next_session() };
         let open = SessionOpen { group: record.group, key, context: context.encode() };
         let mut remote = peer.open(node, open, deadline).await.ok()?;
-        for frame in RequestFrame::Outcome(request).encode() {
+        for frame in (RequestFrame::Outcome { request, since }).encode() {
             remote.requests.send(frame).await.ok()?;
         }
         match ResponseFrame::decode(remote.responses.recv().await?.ok()?).ok()? {
-            ResponseFrame::Outcome { committed } => Some(committed),
+            ResponseFrame::Outcome { committed: Some(true) } => Some(Learnt::Committed),
+            ResponseFrame::Outcome { committed: Some(false) } => Some(Learnt::NotCommitted),
+            ResponseFrame::Outcome { committed: None } => Some(Learnt::Forgotten),
             _ => None,
+        }
+    }
+}
+
+/// What was learnt of the fate of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Learnt {
+    Committed,
+    /// And never will be.
+    NotCommitted,
+    /// It is too long ago: nobody will ever know.
+    Forgotten,
+    /// Nobody could be asked in time.
+    Nothing,
+}
+
+impl Learnt {
+    /// [`None`] when that is not known.
+    pub(super) const fn is_committed(self) -> Option<bool> {
+        match self {
+            Self::Committed => Some(true),
+            Self::NotCommitted => Some(false),
+            Self::Forgotten | Self::Nothing => None,
         }
     }
 }

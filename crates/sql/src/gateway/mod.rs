@@ -10,6 +10,7 @@ pub mod frame;
 pub mod host;
 pub mod local;
 pub mod peer;
+mod portals;
 pub mod session;
 mod taken;
 

@@ -26,13 +26,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use rustydb_env::{Bug, Instant};
 use rustydb_txn::KvStore;
-use rustydb_types::ids::NodeId;
+use rustydb_types::ids::{NodeId, Version};
 
 use super::fate::{in_doubt, moved};
 use super::forward::Break;
 use super::frame::{PreparedText, SessionContext, StateChanges};
 use super::local::{Gateway, LEADER_WAIT, Place, RETRY_PAUSE};
 use super::peer::{FRAME_SIZE_MAX, RemoteSession, SessionClosed, SessionKey, SessionOpen};
+use super::portals::Portals;
 use super::taken::{self, Taken, Watched, put_message};
 use crate::error::{Severity, SqlError, SqlState};
 use crate::session::core::{Session, SessionEnd, idle_deadline};
@@ -74,6 +75,14 @@ pub struct GatewaySession<E: Executor> {
     pub(super) status: TransactionStatus,
     /// Messages that are still to be forwarded.
     batch: BytesMut,
+    /// A version from before all that came since everything was last answered for.
+    pub(super) since: Version,
+    /// Whether the transaction of the last request id that was used is open where the session is.
+    pub(super) is_open: bool,
+    /// What was bound to portals and decides what a batch that executes them may do.
+    pub(super) portals: Portals,
+    /// The batch of the Query whose COPY takes data: what follows it there runs when the data has come.
+    pub(super) copying: Bytes,
     /// The request that runs here.
     taken: Taken,
     /// When the request began that the batch is of, unless with the batch.
@@ -115,6 +124,10 @@ impl<E: Executor> GatewaySession<E> {
             unnamed: Vec::new(),
             status: TransactionStatus::Idle,
             batch: BytesMut::new(),
+            since: Version::ZERO,
+            is_open: false,
+            portals: Portals::default(),
+            copying: Bytes::new(),
             taken: Taken::default(),
             began: None,
             is_ready: true,
@@ -358,10 +371,7 @@ impl<E: Executor> GatewaySession<E> {
                 // A node without a replica asks those that have one in turn.
                 Place::Unknown if self.gateway.cluster().store(self.record.id).is_none() => {
                     turn += 1;
-                    hint.take().or_else(|| {
-                        let replicas = &self.record.replicas;
-                        replicas.get(turn % replicas.len().max(1)).copied()
-                    })
+                    hint.take().or_else(|| self.gateway.replica(&self.record, turn))
                 }
                 Place::Unknown => None,
             };
@@ -418,11 +428,18 @@ impl<E: Executor> GatewaySession<E> {
             }
             self.is_block_lost = false;
             if !self.takes_back(&batch) {
-                return self.fail_block(false, &batch, sink);
+                return self.fail_block(false, false, &batch, sink);
             }
             self.absorb(TransactionStatus::Failed, 0, StateChanges::default());
         }
         let was_ready = self.is_ready;
+        if was_ready {
+            self.copying = Bytes::new();
+        }
+        if was_ready && self.status == TransactionStatus::Idle {
+            // Everything so far is answered for. What is asked for from here on cannot have been committed before.
+            self.since = self.gateway.applied(&self.record);
+        }
         let is_request = was_ready || self.is_prepared;
         let began = *self.began.get_or_insert_with(|| env.now());
         let timeout =
@@ -438,16 +455,16 @@ impl<E: Executor> GatewaySession<E> {
         {
             self.at = At::Nowhere;
         }
+        let bound = self.bound_by(&batch);
         loop {
             if matches!(self.at, At::Nowhere) {
+                self.is_open = false;
                 let deadline = lost_first.unwrap_or_else(|| env.now()) + REPEAT_WAIT;
                 if let Err(error) = self.find_place(deadline, timeout).await {
                     return self.fail(error, &batch, sink);
                 }
             }
             let is_whole = is_request && self.status == TransactionStatus::Idle && self.can_repeat(&batch);
-            // A version from before whatever the batch commits.
-            let since = self.gateway.applied(&self.record);
             let lost = match &self.at {
                 At::Here { .. } => match self.run_here(&batch, is_whole, sink).await? {
                     Some(counter) => Break::Fallen { counter },
@@ -471,20 +488,23 @@ impl<E: Executor> GatewaySession<E> {
                     }
                 }
                 Break::Lost { held, is_shown } => {
-                    let may_be_open = self.status != TransactionStatus::Idle || !was_ready;
                     let counter = held.as_ref().map(|held| held.counter);
-                    let tokens = self.tokens(counter, may_be_open, since);
+                    let part = self.part(&batch, counter);
+                    let token = self.token(&part);
+                    self.use_up(&batch);
                     let fate = match &held {
                         Some(_) if env.has_bug(Bug::FateAssumed) => Some(true),
                         Some(_) if env.has_bug(Bug::FateDenied) => Some(false),
-                        None if was_ready && !self.may_commit(&batch) => Some(false),
-                        _ => self.fate(&batch, counter, may_be_open).await,
+                        None if !self.may_commit(&batch) => Some(false),
+                        _ => self.fate(&part, counter).await,
                     };
                     match (fate, held) {
                         (Some(true), Some(held)) => {
                             sink.buffer().extend_from_slice(&held.messages);
-                            self.absorb(TransactionStatus::Idle, 0, held.changes);
+                            self.absorb(held.status, 0, held.changes);
                             self.is_ready = true;
+                            // A block that the commit began went with the node.
+                            self.is_block_lost = held.status == TransactionStatus::InBlock;
                             break;
                         }
                         (Some(false), _) if is_whole && !is_shown => {}
@@ -498,10 +518,10 @@ impl<E: Executor> GatewaySession<E> {
                             self.close(&batch, sink);
                             return Ok(());
                         }
-                        (Some(false), held) => return self.fail_block(held.is_some(), &batch, sink),
+                        (Some(false), held) => return self.fail_block(held.is_some(), true, &batch, sink),
                         (Some(true), None) | (None, _) => {
                             self.absorb(TransactionStatus::Idle, 0, StateChanges::default());
-                            return self.fail(ask_later(in_doubt(), &tokens), &batch, sink);
+                            return self.fail(ask_later(in_doubt(), token.as_deref()), &batch, sink);
                         }
                     }
                 }
@@ -520,7 +540,22 @@ impl<E: Executor> GatewaySession<E> {
         for (tag, body) in Messages::new(&batch) {
             self.note(tag, body);
         }
+        if self.status == TransactionStatus::Failed
+            && Messages::new(&batch).any(|(tag, body)| tag == b'P' && body.first() == Some(&0))
+        {
+            // It may have been skipped, and the former one is there still.
+            self.unnamed.clear();
+        }
+        let is_over = self.is_ready && self.status == TransactionStatus::Idle;
+        self.portals.note(bound, self.status, is_over);
+        self.copying = if self.is_ready { Bytes::new() } else { self.copied(batch) };
         Ok(())
+    }
+
+    /// What is to be remembered of a batch that is not answered to its end: the Query whose COPY takes data.
+    fn copied(&mut self, batch: Bytes) -> Bytes {
+        let is_query = Messages::new(&batch).any(|(tag, _)| tag == b'Q');
+        if is_query { batch } else { std::mem::take(&mut self.copying) }
     }
 
     /// Carries out a batch at this node. Gives how many request ids were used when it has fallen with the leadership,
@@ -547,15 +582,12 @@ impl<E: Executor> GatewaySession<E> {
         Ok(None)
     }
 
-    /// Whether the batch ends the block without a commit, and may be run again.
-    fn takes_back(&self, batch: &[u8]) -> bool {
-        self.has_statement(batch, |one| matches!(one, Statement::Rollback(_))) && self.can_repeat(batch)
-    }
-
-    /// Tells the client that its block is lost, of which nothing was committed. `is_held`: a commit ended it.
+    /// Tells the client that its block is lost, of which nothing was committed. `is_held`: a commit ended it. `is_sent`:
+    /// some of the batch may have run.
     fn fail_block<S: ResponseSink>(
         &mut self,
         is_held: bool,
+        is_sent: bool,
         batch: &[u8],
         sink: &mut S,
     ) -> Result<(), SessionEnd> {
@@ -567,7 +599,8 @@ impl<E: Executor> GatewaySession<E> {
         };
         self.absorb(status, 0, StateChanges::default());
         // Databases and roles change in a group of their own, which may go on without this one.
-        let error = if self.can_repeat(batch) { moved() } else { ask_later(in_doubt(), &[]) };
+        let is_over = !is_sent || self.can_repeat(batch);
+        let error = if is_over { moved() } else { ask_later(in_doubt(), None) };
         self.fail(error, batch, sink)
     }
 

@@ -8,6 +8,7 @@ use rustydb_types::ids::RequestId;
 
 use super::frame::StateChanges;
 use super::peer::FRAME_SIZE_MAX;
+use crate::session::response::TransactionStatus;
 use crate::session::sink::{ResponseSink, SinkClosed};
 
 /// Most bytes of messages that are kept of an extended request; a longer one is not run again. A Query is one message,
@@ -153,10 +154,11 @@ impl<S: ResponseSink> ResponseSink for Watched<'_, S> {
     async fn before_commit(
         &mut self,
         request: RequestId,
+        status: TransactionStatus,
         rest: &[u8],
         changes: StateChanges,
     ) -> Result<(), SinkClosed> {
-        self.sink.before_commit(request, rest, changes).await
+        self.sink.before_commit(request, status, rest, changes).await
     }
 }
 

@@ -15,6 +15,7 @@ use crate::catalog::{
     StorageId, TableDescriptor, TableStatistics, TypeRef, snapshot,
 };
 use crate::scalar::catalogue::Catalogue;
+use crate::session::token::TokenKey;
 use crate::system::{DatabaseRecord, DatabaseState, RoleRecord, SystemSnapshot};
 
 fn column(id: u32, name: &str, data_type: &str, not_null: bool, default: Option<&str>) -> ColumnDescriptor {
@@ -163,7 +164,8 @@ pub(super) fn system() -> SystemSnapshot {
         let id = DatabaseId::new(Oid::new(oid));
         let owner = snapshot::BOOTSTRAP_ROLE;
         let group = GroupId::new(u64::from(oid));
-        let record = DatabaseRecord { id, name: name.into(), group, state, owner, replicas: Vec::new() };
+        let (replicas, token_key) = (Vec::new(), TokenKey::new([1; 16]));
+        let record = DatabaseRecord { id, name: name.into(), group, state, owner, replicas, token_key };
         system.databases.insert(id, record);
     }
     for (oid, name, superuser) in [(10, "postgres", true), (16_390, "clerk", false)] {

@@ -5,7 +5,6 @@ use std::fmt;
 use rustydb_types::value::Value;
 
 use crate::error::{SqlError, SqlState};
-use crate::session::token::TransactionToken;
 
 /// Where an expression is evaluated.
 #[derive(Clone, Copy)]
@@ -75,14 +74,14 @@ pub trait SessionView: Send + Sync {
     /// `pg_backend_pid()`
     fn backend_pid(&self) -> i32;
     /// `rustydb_transaction_token()`; `None` when no transaction is open that may write.
-    fn transaction_token(&self) -> Option<TransactionToken> {
+    fn transaction_token(&self) -> Option<String> {
         None
     }
     /// `rustydb_transaction_outcome()`
     ///
     /// # Errors
-    /// 0A000 where nobody can be asked. Any error when the answer is still to be got: the statement is then run anew.
-    fn transaction_outcome(&self, _token: TransactionToken) -> Result<&'static str, SqlError> {
+    /// 22023 for a text that is no token of the database, 0A000 where nobody can be asked. Any error when the answer is still to be got: the statement is then run anew.
+    fn transaction_outcome(&self, _token: &str) -> Result<&'static str, SqlError> {
         Err(SqlError::new(
             SqlState::FEATURE_NOT_SUPPORTED,
             "the outcome of a transaction cannot be asked for here",

@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use rustydb_env::{Env, Instant};
 use rustydb_txn::{Access, KvStore, LockWait, Transaction};
-use rustydb_types::ids::{DatabaseId, RequestId};
+use rustydb_types::ids::{DatabaseId, RequestId, Term, Version};
 
 use super::activity::{self, Activities};
 use super::copy::ActiveCopy;
@@ -34,6 +34,7 @@ use super::settings::{Scope, Settings};
 use super::sink::{ResponseSink, SinkClosed};
 use super::statement::{Modes, Statement};
 use super::syntax;
+use super::token::TokenKey;
 use super::transaction::Block;
 use crate::error::{Severity, SqlError, SqlState};
 use crate::gateway::ClusterPort;
@@ -44,8 +45,9 @@ use crate::memory::{HeldMemory, TextMemory};
 /// Microseconds from the Unix epoch to 2000-01-01.
 const POSTGRES_EPOCH_UNIX_MICROS: i64 = 946_684_800_000_000;
 
-/// Finds out what became of a commit, at whatever node leads now; `None` when that cannot be learnt in time.
-pub type OutcomeResolver = Arc<dyn Fn(RequestId) -> BoxFuture<'static, Option<bool>> + Send + Sync>;
+/// Finds out what became of a commit, at whatever node leads now, by a version from before it; `None` when that cannot
+/// be learnt.
+pub type OutcomeResolver = Arc<dyn Fn(RequestId, Version) -> BoxFuture<'static, Option<bool>> + Send + Sync>;
 
 /// Why a session ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +78,8 @@ pub struct SessionParts<E: Executor> {
     pub store: KvStore,
     /// Which database that is.
     pub database: DatabaseId,
+    /// Signs the names of its transactions.
+    pub token_key: TokenKey,
     /// Names the session's commits.
     pub key: SessionKey,
     /// Finds out what became of commits in doubt.
@@ -104,6 +108,10 @@ pub struct Session<E: Executor> {
     pub(super) is_skipping: bool,
     /// Statements of a Query that are still to run, and whether there were several.
     pub(super) pending: VecDeque<Statement>,
+    /// A version from before what is run now was sent; the last one there is when it comes from this node.
+    pub(super) since: Version,
+    /// The term in which it may write, if it comes from another node.
+    pub(super) bound: Option<Term>,
     /// For what is made of texts, before it takes what all sessions share.
     pub(super) own_memory: Arc<TextMemory>,
     /// For the statements of the Query that is answered.
@@ -153,6 +161,7 @@ impl<E: Executor> Session<E> {
             user: from.user.clone(),
             database: from.database.clone(),
             database_id: parts.database,
+            token_key: parts.token_key.clone(),
             client_address: from.client_address.clone(),
             settings,
             interrupts: Arc::clone(&parts.interrupts),
@@ -198,6 +207,8 @@ impl<E: Executor> Session<E> {
             copy: None,
             is_skipping: false,
             pending: VecDeque::new(),
+            since: Version::new(u64::MAX),
+            bound: None,
             own_memory,
             memory: Arc::default(),
             is_multiple: false,
@@ -249,10 +260,26 @@ impl<E: Executor> Session<E> {
         self.has_fallen = false;
     }
 
+    /// What comes next may write in this term of the database's leader only.
+    pub fn bound_to(&mut self, term: Term) {
+        self.bound = Some(term);
+    }
+
+    /// What comes next was sent after this version was applied.
+    pub fn sent_after(&mut self, version: Version) {
+        self.since = version;
+    }
+
     /// How many request ids were used.
     #[must_use]
     pub fn counter(&self) -> u64 {
         self.counter
+    }
+
+    /// Whether the transaction of the last request id is open.
+    #[must_use]
+    pub fn has_open_request(&self) -> bool {
+        self.txn.is_some() && self.access == Access::ReadWrite
     }
 
     /// Through which others stop what the session does.

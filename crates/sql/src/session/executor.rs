@@ -20,7 +20,7 @@ use super::interrupt::Interrupts;
 use super::request::Bind;
 use super::response::Format;
 use super::settings::{Scope, Settings};
-use super::token::{Questions, TransactionToken};
+use super::token::{Questions, TokenKey, TransactionToken};
 use crate::error::SqlError;
 use crate::memory::HeldMemory;
 
@@ -36,6 +36,8 @@ pub struct Context {
     pub database: String,
     /// The database.
     pub database_id: DatabaseId,
+    /// Signs the names of its transactions.
+    pub token_key: TokenKey,
     /// Where the client connects from, for people.
     pub client_address: String,
     /// What others see of the session.

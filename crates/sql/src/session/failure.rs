@@ -5,7 +5,6 @@ use rustydb_txn::TxnError;
 use rustydb_types::ids::RequestId;
 
 use super::sink::SinkClosed;
-use super::token::TransactionToken;
 use crate::error::{SqlError, SqlState};
 
 /// Why a request was not carried out.
@@ -76,7 +75,7 @@ pub(crate) fn store_error(error: TxnError) -> SqlError {
 /// The result of a commit that was in doubt.
 pub(super) async fn resolve(
     asked: BoxFuture<'static, Option<bool>>,
-    token: Option<TransactionToken>,
+    token: Option<&str>,
     request: RequestId,
 ) -> Result<(), SqlError> {
     match asked.await {
@@ -92,20 +91,19 @@ pub(super) async fn resolve(
                 SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
                 format!("whether the transaction was committed is not known (request {request})"),
             ),
-            token.as_slice(),
+            token,
         )),
     }
 }
 
 /// Tells the client of a commit in doubt how it can ask for its outcome.
-pub(crate) fn ask_later(error: SqlError, tokens: &[TransactionToken]) -> SqlError {
-    let [first, ..] = tokens else {
+pub(crate) fn ask_later(error: SqlError, token: Option<&str>) -> SqlError {
+    let Some(token) = token else {
         return error.with_hint("Check whether its effects are there before trying it again.");
     };
-    let named: Vec<String> = tokens.iter().map(ToString::to_string).collect();
     error
-        .with_detail(format!("transaction token: {}", named.join(" ")))
-        .with_hint(format!("Reconnect and ask: SELECT rustydb_transaction_outcome('{first}')"))
+        .with_detail(format!("transaction token: {token}"))
+        .with_hint(format!("Reconnect and ask: SELECT rustydb_transaction_outcome('{token}')"))
 }
 
 pub(super) fn no_transaction() -> SqlError {
@@ -138,15 +136,14 @@ pub(super) fn no_such_portal(name: &str) -> SqlError {
 
 #[cfg(test)]
 mod tests {
-    use rustydb_types::ids::{DatabaseId, Incarnation, Oid, SessionId, Version};
+    use rustydb_types::ids::{Incarnation, SessionId};
 
     use super::*;
 
     #[tokio::test]
     async fn a_commit_in_doubt_is_told_with_the_token_to_ask_by() {
         let request = RequestId { incarnation: Incarnation::new(1), session: SessionId::new(2), counter: 3 };
-        let database = DatabaseId::new(Oid::new(16_384));
-        let token = TransactionToken { database, request, since: Version::new(4) };
+        let token = "r1.4000.1.2.3.4.0123456789abcdef";
         let error = resolve(Box::pin(async { None }), Some(token), request).await.unwrap_err();
         assert_eq!(error.state(), SqlState::TRANSACTION_RESOLUTION_UNKNOWN);
         let shown = format!("{error:?}");

@@ -5,6 +5,7 @@ use std::future::Future;
 use bytes::BytesMut;
 use rustydb_types::ids::RequestId;
 
+use super::response::TransactionStatus;
 use crate::gateway::frame::StateChanges;
 
 /// Bytes of answers beyond which a session sends before it goes on, so that a slow reader slows the statement and
@@ -26,11 +27,12 @@ pub trait ResponseSink: Send {
     fn flush(&mut self) -> impl Future<Output = Result<(), SinkClosed>> + Send;
 
     /// The commit named `request` is about to be proposed, the last of the message. If it stands, the answer to the
-    /// batch ends with what is in the buffer and `rest`, and the session has changed by `changes`. A sink whose reader
-    /// may lose this node passes that on, to be shown only when the commit is known to stand.
+    /// batch ends with what is in the buffer and `rest`, the session is at `status` and has changed by `changes`. A sink
+    /// whose reader may lose this node passes that on, to be shown only when the commit is known to stand.
     fn before_commit(
         &mut self,
         request: RequestId,
+        status: TransactionStatus,
         rest: &[u8],
         changes: StateChanges,
     ) -> impl Future<Output = Result<(), SinkClosed>> + Send;

@@ -16,12 +16,13 @@ use super::core::{Session, SessionEnd, SessionParts};
 use super::executor::{Column, Context, Dialogue, Executor, Fetched, ResultFormats, Shape};
 use super::interrupt::Interrupts;
 use super::request::Bind;
-use super::response::{self, Messages, RowWriter};
+use super::response::{self, Messages, RowWriter, TransactionStatus};
 use super::sink::{ResponseSink, SinkClosed};
 use crate::error::{SqlError, SqlState};
 use crate::gateway::frame::StateChanges;
 use crate::gateway::{ClusterPort, SessionContext, SessionKey};
 use crate::memory::{HeldMemory, WorkMemory};
+use crate::session::token::TokenKey;
 use crate::system::{SystemCommand, SystemSnapshot};
 
 struct Scripted {
@@ -206,7 +207,13 @@ impl ResponseSink for Kept {
     async fn flush(&mut self) -> Result<(), SinkClosed> {
         Ok(())
     }
-    async fn before_commit(&mut self, _: RequestId, _: &[u8], _: StateChanges) -> Result<(), SinkClosed> {
+    async fn before_commit(
+        &mut self,
+        _: RequestId,
+        _: TransactionStatus,
+        _: &[u8],
+        _: StateChanges,
+    ) -> Result<(), SinkClosed> {
         Ok(())
     }
 }
@@ -233,8 +240,9 @@ impl Client {
             executor: Arc::new(Scripted { memory: Arc::clone(memory) }),
             store: store.kv(),
             database: DatabaseId::new(Oid::new(5)),
+            token_key: TokenKey::new([1; 16]),
             key: SessionKey { incarnation: Incarnation::new(1), session: SessionId::new(1) },
-            resolver: Arc::new(|_| Box::pin(async { None })),
+            resolver: Arc::new(|_, _| Box::pin(async { None })),
             interrupts: Arc::new(Interrupts::default()),
             activities: Arc::default(),
         };

@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use rustydb_txn::{Access, SavepointId, TxnError, TxnOptions};
-use rustydb_types::ids::RequestId;
+use rustydb_types::ids::{RequestId, Version};
 
 use super::core::Session;
 use super::executor::Executor;
@@ -76,6 +76,11 @@ impl<E: Executor> Session<E> {
         let begun = pin!(self.parts.store.begin(options));
         let begun = self.context.interrupts.guard(&self.parts.env, self.deadline, begun);
         let mut txn = begun.await?.map_err(store_error)?;
+        let is_other = self.bound.is_some_and(|bound| txn.term() != bound);
+        if is_other && access == Access::ReadWrite {
+            return Err(store_error(TxnError::Fallen { reason: "the leader changed" }));
+        }
+        txn.began_by(self.since);
         txn.begin_first_statement();
         self.context.activity.open(txn.id(), self.context.transaction_time);
         let (database, since) = (self.parts.database, txn.snapshot());
@@ -135,13 +140,18 @@ impl<E: Executor> Session<E> {
         rest: &[u8],
         sink: &mut S,
     ) -> Result<(), Fault> {
-        let result = self.commit(rest, sink).await;
+        let result = self.commit(rest, TransactionStatus::Idle, sink).await;
         self.end_block();
         result
     }
 
-    /// Commits what is open. The block is still to be ended by the caller.
-    pub(super) async fn commit<S: ResponseSink>(&mut self, rest: &[u8], sink: &mut S) -> Result<(), Fault> {
+    /// Commits what is open. The block is still to be ended by the caller, which has the session at `status` then.
+    pub(super) async fn commit<S: ResponseSink>(
+        &mut self,
+        rest: &[u8],
+        status: TransactionStatus,
+        sink: &mut S,
+    ) -> Result<(), Fault> {
         self.hold_cursors().await?;
         let Some(mut txn) = self.txn.take() else {
             self.context.settings.commit();
@@ -156,14 +166,17 @@ impl<E: Executor> Session<E> {
             if txn.has_outcome() && self.pending.is_empty() {
                 let mut rest = BytesMut::from(rest);
                 let changes = self.changes_to_come(&mut rest);
-                response::ready_for_query(&mut rest, TransactionStatus::Idle);
-                sink.before_commit(request, &rest, changes).await?;
+                response::ready_for_query(&mut rest, status);
+                sink.before_commit(request, status, &rest, changes).await?;
             }
             // No cancel and no timeout from here on: the answer must be the truth.
             let committed = match txn.commit().await {
                 Ok(_) => Ok(()),
                 Err(TxnError::UnknownOutcome) => {
-                    resolve((self.parts.resolver)(request), self.context.token, request).await
+                    let token = self.context.token;
+                    let since = token.map_or(Version::ZERO, |token| token.since);
+                    let named = token.map(|token| self.context.token_key.text(&token));
+                    resolve((self.parts.resolver)(request, since), named.as_deref(), request).await
                 }
                 Err(error) => Err(store_error(error)),
             };
@@ -278,7 +291,11 @@ impl<E: Executor> Session<E> {
                 response::command_complete(sink.buffer(), "COMMIT");
             }
             TransactionStatus::InBlock => {
-                let committed = self.commit(&tag_bytes("COMMIT"), sink).await;
+                let status = match chain {
+                    Chain::Chain => TransactionStatus::InBlock,
+                    Chain::NoChain => TransactionStatus::Idle,
+                };
+                let committed = self.commit(&tag_bytes("COMMIT"), status, sink).await;
                 self.end_block();
                 committed?;
                 response::command_complete(sink.buffer(), "COMMIT");

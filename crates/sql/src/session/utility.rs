@@ -15,6 +15,7 @@ use super::response::{self, Field, Mark, RowWriter, TransactionStatus};
 use super::settings::{DEFINITIONS, Scope};
 use super::sink::ResponseSink;
 use super::statement::{Isolation, Modes, Password, Statement, SystemStatement};
+use super::token::TokenKey;
 use crate::error::{Severity, SqlError, SqlState};
 use crate::system::{RoleRecord, SystemCommand};
 
@@ -409,7 +410,9 @@ impl<E: Executor> Session<E> {
                 let owner_name = owner.as_deref().unwrap_or(&self.context.user);
                 let owner = system.role_named(owner_name).ok_or_else(|| no_role(owner_name))?.oid;
                 let replicas = self.parts.cluster.placement();
-                let command = SystemCommand::CreateDatabase { name: name.clone(), owner, replicas };
+                let token_key = TokenKey::random(&mut self.parts.env.rng());
+                let command =
+                    SystemCommand::CreateDatabase { name: name.clone(), owner, replicas, token_key };
                 self.parts.cluster.execute_system(command).await
             }
             SystemStatement::DropDatabase { name, if_exists } => {

@@ -15,6 +15,7 @@ use super::record::{
 };
 use crate::catalog::descriptor::{DescriptorError, encode};
 use crate::catalog::snapshot::BOOTSTRAP_ROLE;
+use crate::session::token::TokenKey;
 
 /// Most databases of a cluster: each is a Raft group, and each group costs every node some work when idle.
 pub const DATABASE_COUNT_MAX: usize = 64;
@@ -50,6 +51,8 @@ pub enum SystemCommand {
         database: String,
         /// Who forms the cluster.
         nodes: Vec<NodeRecord>,
+        /// Signs the names of the first database's transactions.
+        token_key: TokenKey,
     },
     /// Records a database as being created, with a group number of its own.
     CreateDatabase {
@@ -59,6 +62,8 @@ pub enum SystemCommand {
         owner: Oid,
         /// Nodes that will hold it, but for those that are being removed, of which the caller may not know yet.
         replicas: Vec<NodeId>,
+        /// Signs the names of its transactions.
+        token_key: TokenKey,
     },
     /// Records that the group of a database being created serves.
     DatabaseReady {
@@ -288,8 +293,10 @@ impl SystemCommand {
     pub fn decide(&self, now: &SystemSnapshot) -> Result<Vec<RowChange>, SystemError> {
         let mut changes = Changes(BTreeMap::new());
         match self {
-            Self::Bootstrap { role, database, nodes } => bootstrap(now, role, database, nodes, &mut changes)?,
-            Self::CreateDatabase { name, owner, replicas } => {
+            Self::Bootstrap { role, database, nodes, token_key } => {
+                bootstrap(now, (role, database), nodes, token_key, &mut changes)?;
+            }
+            Self::CreateDatabase { name, owner, replicas, token_key } => {
                 if now.database_named(name).is_some() {
                     return Err(SystemError::DatabaseExists(name.clone()));
                 }
@@ -304,6 +311,7 @@ impl SystemCommand {
                     state: DatabaseState::Creating,
                     owner: *owner,
                     replicas: without_parting(now, replicas),
+                    token_key: token_key.clone(),
                 };
                 counters.next_oid += 1;
                 counters.next_group += 1;
@@ -445,9 +453,9 @@ impl SystemCommand {
 
 fn bootstrap(
     now: &SystemSnapshot,
-    role: &str,
-    database: &str,
+    (role, database): (&str, &str),
     nodes: &[NodeRecord],
+    token_key: &TokenKey,
     changes: &mut Changes,
 ) -> Result<(), SystemError> {
     if now.roles.contains_key(&BOOTSTRAP_ROLE) {
@@ -474,6 +482,7 @@ fn bootstrap(
             state: DatabaseState::Creating,
             owner: BOOTSTRAP_ROLE,
             replicas: nodes.iter().map(|node| node.id).collect(),
+            token_key: token_key.clone(),
         },
     )?;
     counters.next_group += 1;
@@ -576,12 +585,22 @@ mod tests {
         assert!(matches!(run(&mut now, &unknown), Err(SystemError::NoNode(_))));
     }
 
+    fn create_database(name: &str, owner: Oid, replicas: Vec<NodeId>) -> SystemCommand {
+        SystemCommand::CreateDatabase {
+            name: name.into(),
+            owner,
+            replicas,
+            token_key: TokenKey::new([2; 16]),
+        }
+    }
+
     fn bootstrapped() -> SystemSnapshot {
         let mut now = SystemSnapshot::default();
         let command = SystemCommand::Bootstrap {
             role: "postgres".into(),
             database: "postgres".into(),
             nodes: Vec::new(),
+            token_key: TokenKey::new([1; 16]),
         };
         run(&mut now, &command).unwrap();
         assert!(command.decide(&now).unwrap().is_empty(), "bootstrapping again changes nothing");
@@ -591,11 +610,7 @@ mod tests {
     #[test]
     fn a_group_number_is_never_given_twice() {
         let mut now = bootstrapped();
-        let create = SystemCommand::CreateDatabase {
-            name: "a".into(),
-            owner: BOOTSTRAP_ROLE,
-            replicas: vec![NodeId::new(1)],
-        };
+        let create = create_database("a", BOOTSTRAP_ROLE, vec![NodeId::new(1)]);
         run(&mut now, &create).unwrap();
         assert!(matches!(run(&mut now, &create), Err(SystemError::DatabaseExists(_))));
         let first = now.database_named("a").unwrap().clone();
@@ -615,15 +630,9 @@ mod tests {
     fn the_number_of_databases_is_bounded() {
         let mut now = bootstrapped();
         for number in 1..DATABASE_COUNT_MAX {
-            let name = format!("d{number}");
-            run(
-                &mut now,
-                &SystemCommand::CreateDatabase { name, owner: BOOTSTRAP_ROLE, replicas: Vec::new() },
-            )
-            .unwrap();
+            run(&mut now, &create_database(&format!("d{number}"), BOOTSTRAP_ROLE, Vec::new())).unwrap();
         }
-        let one_more =
-            SystemCommand::CreateDatabase { name: "x".into(), owner: BOOTSTRAP_ROLE, replicas: Vec::new() };
+        let one_more = create_database("x", BOOTSTRAP_ROLE, Vec::new());
         assert!(matches!(run(&mut now, &one_more), Err(SystemError::TooManyDatabases)));
     }
 
@@ -633,8 +642,7 @@ mod tests {
         let create = SystemCommand::CreateRole { name: "ann".into(), properties: RoleChange::default() };
         run(&mut now, &create).unwrap();
         let ann = now.role_named("ann").unwrap().oid;
-        run(&mut now, &SystemCommand::CreateDatabase { name: "a".into(), owner: ann, replicas: Vec::new() })
-            .unwrap();
+        run(&mut now, &create_database("a", ann, Vec::new())).unwrap();
         let drop = SystemCommand::DropRole { name: "ann".into() };
         assert_eq!(run(&mut now, &drop).unwrap_err().sqlstate(), "2BP01");
         let verifier = Some(Some("SCRAM-SHA-256$4096:x$y:z".to_owned()));

@@ -6,6 +6,7 @@ use rustydb_types::ids::{DatabaseId, GroupId, NodeId, Oid};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::descriptor::{DescriptorError, decode};
+use crate::session::token::TokenKey;
 
 /// Key of the counters.
 pub(crate) const COUNTERS: u8 = 0x01;
@@ -61,6 +62,8 @@ pub struct DatabaseRecord {
     pub owner: Oid,
     /// The nodes that hold a replica.
     pub replicas: Vec<NodeId>,
+    /// Signs the names of its transactions.
+    pub token_key: TokenKey,
 }
 
 /// A role.

@@ -38,7 +38,7 @@ pub fn dump(env: &Env, file: &Path) -> Result<Vec<String>, LogError> {
     Ok(lines)
 }
 
-fn describe(frame: &Frame<'_>) -> String {
+fn describe(frame: &Frame) -> String {
     let option = |position: Option<_>| {
         position.map_or_else(|| "none".to_owned(), |p: rustydb_types::position::LogPosition| p.to_string())
     };

@@ -45,6 +45,15 @@ pub enum LogError {
         /// What was found.
         detail: String,
     },
+    /// The device does not give back what was written. It may later.
+    #[error("log: file {path:?} cannot be read: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the device said.
+        #[source]
+        source: Arc<io::Error>,
+    },
     /// There is no log where there was one, and with it all votes are lost.
     #[error(
         "log: {path:?} is empty, and this node has had a log there: its votes are lost; put the data folder back \
@@ -133,6 +142,7 @@ impl LogError {
             Self::Io { .. }
             | Self::Poisoned { .. }
             | Self::Corrupt { .. }
+            | Self::Unreadable { .. }
             | Self::Gone { .. }
             | Self::UnknownFormat { .. }
             | Self::Locked { .. }
@@ -144,5 +154,10 @@ impl LogError {
     /// A device error while opening or reading `path`.
     pub(super) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::Io { path: path.into(), source: Arc::new(source) }
+    }
+
+    /// What is at `path` is not given back.
+    pub(super) fn unreadable(path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Unreadable { path: path.into(), source: Arc::new(source) }
     }
 }

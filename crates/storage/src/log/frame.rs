@@ -3,9 +3,15 @@
 //! ```text
 //!   0        4          8              16        20     21         24
 //!   | length | checksum | group        | batch   | kind | zero     | body ... | zero padding to 8 |
+//!                       └ whitened from here on
 //! ```
 //! The checksum covers segment number, salt and offset of the frame and then everything in it but itself, padding
-//! included. All numbers little-endian.
+//! included, as it lies there. All numbers little-endian.
+//!
+//! Whitened: combined by XOR with numbers that depend on the segment's salt and on the place, so that a sector which a
+//! crash has left as it was before differs from what should be there in about half of its bits. Without that the end
+//! of a frame, a small number and zeros, can differ from the zeros before it in a single bit, and a torn frame looks
+//! like one that was written whole and damaged since.
 
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentSeed};
 
@@ -17,8 +23,8 @@ const KIND_LIMIT: u8 = 32;
 pub(super) const FRAME_ALIGNMENT: usize = 8;
 
 /// A frame as it lies in a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Frame<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
     /// Whose record.
     pub(super) group: u64,
     /// Offset of the first frame that was written since the sync before this one.
@@ -26,7 +32,7 @@ pub(super) struct Frame<'a> {
     /// Which record.
     pub(super) kind: u8,
     /// The record.
-    pub(super) body: &'a [u8],
+    pub(super) body: Vec<u8>,
     /// Bytes from this frame to the next.
     pub(super) size: usize,
 }
@@ -46,11 +52,23 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|slice| slice.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
-/// Longer frames are not looked at by [`flipped`]. Of frames that were torn, at most one in some eight thousand of this
-/// size, and fewer of smaller ones, looks by chance as if it had one changed bit.
+/// Longer frames are not looked at by [`flipped`]. Of frames of this size that were torn in a file that was used before, one
+/// in some eight thousand, and fewer of smaller ones, looks by chance as if it had one changed bit.
 const FLIPPED_BYTES_MAX: usize = 64 << 10;
 /// CRC-32 (IEEE 802.3), the lowest bit first.
 const POLYNOMIAL: u32 = 0xedb8_8320;
+
+/// Where the whitened part begins, behind length and checksum.
+const WHITE_START: usize = 8;
+
+/// Whitens bytes that lie at `offset`, a multiple of 8, of their segment, or undoes it. Whole words only.
+fn whiten(seed: SegmentSeed, offset: u64, bytes: &mut [u8]) {
+    for (number, word) in (offset / 8..).zip(bytes.chunks_exact_mut(8)) {
+        for (byte, white) in word.iter_mut().zip(seed.white(number).to_le_bytes()) {
+            *byte ^= white;
+        }
+    }
+}
 
 /// The checksum of a whole frame.
 fn checksum(seed: SegmentSeed, offset: u64, frame: &[u8]) -> u32 {
@@ -83,6 +101,7 @@ pub(super) fn encode(
     }
     buffer.resize(start + frame_size(body_bytes), 0);
     if let Some(frame) = buffer.get_mut(start..) {
+        whiten(seed, offset + WHITE_START as u64, frame.get_mut(WHITE_START..).unwrap_or_default());
         let checksum = checksum(seed, offset, frame);
         if let Some(field) = frame.get_mut(4..8) {
             field.copy_from_slice(&checksum.to_le_bytes());
@@ -91,10 +110,12 @@ pub(super) fn encode(
 }
 
 /// The frame at the start of `bytes`, which lie at `offset` of their segment, or `None` if there is no valid one.
-pub(super) fn decode(bytes: &[u8], seed: SegmentSeed, offset: u64) -> Option<Frame<'_>> {
-    let header = bytes.get(..FRAME_HEADER_BYTES)?;
-    let body_bytes = usize::try_from(u32_at(header, 0)).ok()?;
-    let batch = u32_at(header, 16);
+pub(super) fn decode(bytes: &[u8], seed: SegmentSeed, offset: u64) -> Option<Frame> {
+    let mut header = [0; FRAME_HEADER_BYTES];
+    header.copy_from_slice(bytes.get(..FRAME_HEADER_BYTES)?);
+    whiten(seed, offset + WHITE_START as u64, header.get_mut(WHITE_START..)?);
+    let body_bytes = usize::try_from(u32_at(&header, 0)).ok()?;
+    let batch = u32_at(&header, 16);
     // The cheap refusals first: what follows the end of a recycled segment is old frames, one after the other.
     let kind = *header.get(20)?;
     if kind == 0 || kind >= KIND_LIMIT || header.get(21..24)? != [0, 0, 0] {
@@ -112,8 +133,10 @@ pub(super) fn decode(bytes: &[u8], seed: SegmentSeed, offset: u64) -> Option<Fra
     if checksum(seed, offset, frame) != u32_at(frame, 4) {
         return None;
     }
-    let body = frame.get(FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + body_bytes)?;
-    Some(Frame { group: u64_at(frame, 8), batch, kind, body, size })
+    let mut body = frame.get(FRAME_HEADER_BYTES..)?.to_vec();
+    whiten(seed, offset + FRAME_HEADER_BYTES as u64, &mut body);
+    body.truncate(body_bytes);
+    Some(Frame { group: u64_at(&header, 8), batch, kind, body, size })
 }
 
 /// The frame at the start of `bytes`, where [`decode`] finds none, if it takes but one changed bit to make it valid: then
@@ -148,10 +171,13 @@ pub(super) struct FlippedFrame {
     pub(super) batch: u32,
 }
 
-/// The bytes of a frame with a body of this length, if there are as many and not too many.
+/// The bytes of a frame with a body of this length, if there are as many and not too many, and all of them were written
+/// to: no word of a whitened frame is zero (but for one in 2^64).
 fn whole(bytes: &[u8], length: u32) -> Option<&[u8]> {
     let body_bytes = usize::try_from(length).ok().filter(|length| *length <= FLIPPED_BYTES_MAX)?;
-    bytes.get(..frame_size(body_bytes))
+    let frame = bytes.get(..frame_size(body_bytes))?;
+    let mut words = frame.get(WHITE_START..)?.chunks_exact(8);
+    words.all(|word| word.iter().any(|byte| *byte != 0)).then_some(frame)
 }
 
 /// The bit of a frame, its length excepted, whose change makes its checksum differ by so much.

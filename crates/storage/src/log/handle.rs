@@ -226,7 +226,10 @@ impl GroupLog {
     /// The positions of its entries, and how far they are durable.
     #[must_use]
     pub fn view(&self) -> GroupLogView {
-        self.handle.shared.state.lock().groups.get(&self.group).map(GroupState::view).unwrap_or_default()
+        let state = self.handle.shared.state.lock();
+        let is_poisoned = state.poisoned.is_some();
+        let view = state.groups.get(&self.group).map(|group| group.view(is_poisoned));
+        view.unwrap_or_else(|| GroupLogView { is_poisoned, ..GroupLogView::default() })
     }
 
     /// The entries in memory, of those from an index on.
@@ -459,23 +462,23 @@ fn read_run(segment: &OpenSegment, run: &Run) -> Result<Vec<LogEntry>, LogError>
     let mut buffer = vec![0u8; span as usize];
     let read = segment.file.read_at(u64::from(first.offset), &mut buffer);
     read.map_err(|error| LogError::io(&segment.path, error))?;
-    let buffer = Bytes::from(buffer);
     let mut index = run.first;
     let mut entries = Vec::with_capacity(run.locations.len());
     for location in &run.locations {
         let start = location.offset.saturating_sub(first.offset) as usize;
         let rest = buffer.get(start..).unwrap_or_default();
         let frame = frame::decode(rest, segment.seed, u64::from(location.offset));
-        let record = frame.as_ref().and_then(Record::decode);
-        let Some((Record::Entry { position, body }, frame)) = record.zip(frame) else {
+        let position = frame.as_ref().and_then(Record::decode).and_then(|record| match record {
+            Record::Entry { position, .. } => Some(position),
+            _ => None,
+        });
+        let Some((position, frame)) = position.zip(frame) else {
             return Err(corrupt(segment, *location, "an entry fails its checksum"));
         };
         if position.index != index {
             return Err(corrupt(segment, *location, "an entry has another index than was written there"));
         }
-        let body_start = start + frame::FRAME_HEADER_BYTES + ENTRY_PREFIX_BYTES;
-        debug_assert_eq!(body.len() + ENTRY_PREFIX_BYTES, frame.body.len());
-        let body = buffer.slice(body_start..body_start + body.len());
+        let body = Bytes::from(frame.body).slice(ENTRY_PREFIX_BYTES..);
         entries.push(LogEntry { index, term: position.term, body });
         index = index.next();
     }

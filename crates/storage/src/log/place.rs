@@ -56,7 +56,7 @@ pub struct LogPlace {
     data: PathBuf,
     place: Mutex<Place>,
     /// Why nobody can say which folder it is in.
-    unknown: Option<String>,
+    unknown: Option<LogError>,
 }
 
 impl LogPlace {
@@ -69,16 +69,16 @@ impl LogPlace {
         let path = data.join(FILE);
         let disk = env.disk();
         let first = Place { folder: FIRST.to_owned(), mending: BTreeSet::new() };
+        let unknown = |detail| LogError::Corrupt { path: path.clone(), offset: 0, detail };
         let (place, unknown) = if disk.exists(&path).map_err(|error| LogError::io(&path, error))? {
             match read(&**disk, &path) {
                 Ok(Some(place)) => (place, None),
-                Ok(None) => (first, Some("it does not name the folder of the log".to_owned())),
-                Err(error) => (first, Some(format!("it cannot be read: {error}"))),
+                Ok(None) => (first, Some(unknown("it does not name the folder of the log".to_owned()))),
+                Err(error) => (first, Some(LogError::unreadable(&path, error))),
             }
         } else {
             let begun = folders(&**disk, data)?.into_iter().find(|folder| folder != FIRST);
-            let unknown = begun.map(|begun| format!("it is gone, and {begun} was begun"));
-            (first, unknown)
+            (first, begun.map(|begun| unknown(format!("it is gone, and {begun} was begun"))))
         };
         Ok(LogPlace { env: env.clone(), data: data.to_owned(), place: Mutex::new(place), unknown })
     }
@@ -89,8 +89,8 @@ impl LogPlace {
         self.data.join(&self.place.lock().folder)
     }
 
-    /// Opens the log. If it is damaged or lost and there are `groups`, what is there of it stays as it is, a new one is
-    /// begun, and all of them are to be mended. Blocks for the disk.
+    /// Opens the log. If it is damaged, lost or cannot be read and there are `groups`, what is there of it stays as it is,
+    /// a new one is begun, and all of them are to be mended. Blocks for the disk.
     ///
     /// # Errors
     /// [`LogError::Gone`] when there is no log where there was one; as [`Log::open`].
@@ -100,10 +100,47 @@ impl LogPlace {
         past: Past,
         groups: impl IntoIterator<Item = GroupId>,
     ) -> Result<Log, LogError> {
-        let error = match self.open_present(config, past) {
-            Err(error @ (LogError::Corrupt { .. } | LogError::Gone { .. })) => error,
-            opened => return opened,
-        };
+        self.open_or_begin(config, past, groups, true)
+    }
+
+    /// The same, but that a log which cannot be read stays the one in use: the way to its disk may come back.
+    ///
+    /// # Errors
+    /// [`LogError::Unreadable`]; as [`open`](LogPlace::open).
+    pub fn open_readable(
+        &self,
+        config: LogConfig,
+        past: Past,
+        groups: impl IntoIterator<Item = GroupId>,
+    ) -> Result<Log, LogError> {
+        self.open_or_begin(config, past, groups, false)
+    }
+
+    fn open_or_begin(
+        &self,
+        config: LogConfig,
+        past: Past,
+        groups: impl IntoIterator<Item = GroupId>,
+        gives_up_unreadable: bool,
+    ) -> Result<Log, LogError> {
+        match self.open_present(config, past) {
+            Err(error @ (LogError::Corrupt { .. } | LogError::Gone { .. })) => {
+                self.begin(error, config, groups)
+            }
+            Err(error @ LogError::Unreadable { .. }) if gives_up_unreadable => {
+                self.begin(error, config, groups)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Begins another log, if there are groups that can be mended.
+    fn begin(
+        &self,
+        error: LogError,
+        config: LogConfig,
+        groups: impl IntoIterator<Item = GroupId>,
+    ) -> Result<Log, LogError> {
         let mut mending = self.place.lock().mending.clone();
         mending.extend(groups);
         if mending.is_empty() {
@@ -118,9 +155,8 @@ impl LogPlace {
     }
 
     fn open_present(&self, config: LogConfig, past: Past) -> Result<Log, LogError> {
-        if let Some(detail) = &self.unknown {
-            let (path, detail) = (self.data.join(FILE), detail.clone());
-            return Err(LogError::Corrupt { path, offset: 0, detail });
+        if let Some(error) = &self.unknown {
+            return Err(error.clone());
         }
         let folder = self.folder();
         if past == Past::HadLog && !Log::is_in(&self.env, &folder)? {
@@ -249,6 +285,7 @@ fn decode(bytes: &[u8]) -> Option<Place> {
 
 #[cfg(test)]
 mod tests {
+    use rustydb_env::sim::{DiskFaults, Simulation};
     use rustydb_types::ids::{LogIndex, Term};
 
     use super::super::LogEntry;
@@ -291,6 +328,38 @@ mod tests {
             assert_eq!(place.mending(), BTreeSet::new());
             assert_eq!(LogPlace::load(&env, data.path()).unwrap().mending(), BTreeSet::new());
         }
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_read_is_given_up_only_when_that_is_asked_for() {
+        let simulation = Simulation::new(1);
+        let node = simulation.add_node();
+        let env = simulation.env(node);
+        let (data, group) = (Path::new("/"), GroupId::new(2));
+        env.disk().create_dir_all(&data.join(FIRST)).unwrap();
+        env.disk().sync_dir(data).unwrap();
+        let faults = |read_errors_ppm| {
+            simulation.disk(node).set_faults(DiskFaults { read_errors_ppm, ..DiskFaults::default() });
+        };
+        drop(LogPlace::load(&env, data).unwrap().open(config(), Past::Unknown, []).unwrap());
+        simulation.crash(node);
+        let env = simulation.env(node);
+        faults(1_000_000);
+        let place = LogPlace::load(&env, data).unwrap();
+        let error = place.open_readable(config(), Past::HadLog, [group]).unwrap_err();
+        assert!(matches!(error, LogError::Unreadable { .. }), "{error}");
+        assert_eq!((place.folder(), place.mending()), (data.join(FIRST), BTreeSet::new()));
+        // The way to the disk comes back.
+        faults(0);
+        let place = LogPlace::load(&env, data).unwrap();
+        drop(place.open_readable(config(), Past::HadLog, [group]).unwrap());
+        assert_eq!(place.mending(), BTreeSet::new());
+        simulation.crash(node);
+        let env = simulation.env(node);
+        let place = LogPlace::load(&env, data).unwrap();
+        faults(1_000_000);
+        drop(place.open(config(), Past::HadLog, [group]));
+        assert_eq!(place.mending(), BTreeSet::from([group]), "it does not come back");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

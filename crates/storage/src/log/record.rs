@@ -94,8 +94,8 @@ impl<'a> Reader<'a> {
 
 impl<'a> Record<'a> {
     /// The record of a valid frame, or `None` if this program does not understand it.
-    pub(super) fn decode(frame: &Frame<'a>) -> Option<Self> {
-        let mut body = Reader(frame.body);
+    pub(super) fn decode(frame: &'a Frame) -> Option<Self> {
+        let mut body = Reader(&frame.body);
         match frame.kind {
             KIND_ENTRY => Some(Self::Entry { position: body.position()?, body: body.0 }),
             KIND_VOTE => Some(Self::Vote(body.0)),
@@ -165,6 +165,6 @@ pub(super) fn checkpoint_body(points: &GroupPoints) -> Vec<u8> {
 }
 
 /// The group of a frame; zero is the log's own.
-pub(super) const fn group_of(frame: &Frame<'_>) -> GroupId {
+pub(super) const fn group_of(frame: &Frame) -> GroupId {
     GroupId::new(frame.group)
 }

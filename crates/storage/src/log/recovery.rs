@@ -160,7 +160,7 @@ fn inspect(disk: &dyn Disk, dir: &Path, config: &LogConfig) -> Result<Inspected,
         if len < SEGMENT_HEADER_BYTES as u64 {
             return Err(corrupt("shorter than its header".to_owned()));
         }
-        file.read_at(0, &mut bytes).map_err(|error| unreadable(&path, &error))?;
+        file.read_at(0, &mut bytes).map_err(|error| LogError::unreadable(&path, error))?;
         let header = SegmentHeader::decode(&path, &bytes)?;
         if len != header.size_bytes {
             return Err(corrupt(format!("{len} bytes long, its header says {}", header.size_bytes)));
@@ -200,13 +200,8 @@ fn read_all(disk: &dyn Disk, segment: &Found) -> Result<Vec<u8>, LogError> {
     let at_path = |error| LogError::io(&segment.path, error);
     let file = disk.open(&segment.path, OpenMode::Read).map_err(at_path)?;
     let mut bytes = vec![0u8; usize::try_from(segment.header.size_bytes).unwrap_or(0)];
-    file.read_at(0, &mut bytes).map_err(|error| unreadable(&segment.path, &error))?;
+    file.read_at(0, &mut bytes).map_err(|error| LogError::unreadable(&segment.path, error))?;
     Ok(bytes)
-}
-
-/// What the device does not give back is as damaged as what it gives back changed.
-fn unreadable(path: &Path, error: &io::Error) -> LogError {
-    LogError::Corrupt { path: path.to_owned(), offset: 0, detail: format!("it cannot be read: {error}") }
 }
 
 impl Replay {
@@ -328,7 +323,7 @@ struct Checkpoint {
 }
 
 /// Where a frame lies. Segments are below 4 GiB, which their header's reader has seen to by reading them whole.
-fn locate(segment: SegmentId, offset: u64, frame: &Frame<'_>) -> Location {
+fn locate(segment: SegmentId, offset: u64, frame: &Frame) -> Location {
     let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     Location { segment, offset: narrow(offset), size: narrow(frame.size as u64) }
 }

@@ -22,6 +22,8 @@ pub struct GroupLogView {
     pub durable_vote: Option<Bytes>,
     /// The terms of the entries: from each index on, in order.
     pub terms: Vec<(LogIndex, Term)>,
+    /// A write or a sync of the log has failed: it takes nothing any more, and whoever uses it stops.
+    pub is_poisoned: bool,
 }
 
 impl GroupLogView {
@@ -45,7 +47,7 @@ impl GroupLogView {
 
 impl GroupState {
     /// See [`GroupLogView`].
-    pub(super) fn view(&self) -> GroupLogView {
+    pub(super) fn view(&self, is_poisoned: bool) -> GroupLogView {
         GroupLogView {
             first: self.first(),
             last: self.points.last,
@@ -53,6 +55,7 @@ impl GroupState {
             purged: self.points.purged.as_ref().map(|(position, _)| *position),
             durable_vote: self.durable_vote.clone(),
             terms: self.terms().collect(),
+            is_poisoned,
         }
     }
 
@@ -91,7 +94,7 @@ mod tests {
         }
         group.set_written(LogIndex::new(0), 0, location);
         group.set_written(LogIndex::new(1), 1, location);
-        let view = group.view();
+        let view = group.view(false);
         assert_eq!(
             [0, 1, 2, 3].map(|index| view.term_of(LogIndex::new(index)).map(Term::get)),
             [Some(1), Some(1), Some(3), None]
@@ -101,7 +104,7 @@ mod tests {
         assert!(!view.holds(position(2, 1)), "another entry has its place");
         assert_eq!(group.recent(LogIndex::new(1)), [entry(1, 1), entry(3, 2)]);
         group.purge(position(1, 1), Bytes::new());
-        let view = group.view();
+        let view = group.view(false);
         assert_eq!((view.first.get(), view.term_of(LogIndex::new(1))), (2, None));
         assert!(view.holds(position(1, 1)), "what is purged was durable");
         assert_eq!(group.recent(LogIndex::new(0)), [entry(3, 2)]);

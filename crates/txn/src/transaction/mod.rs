@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustydb_env::Bug;
-use rustydb_types::ids::{RequestId, Version};
+use rustydb_types::ids::{RequestId, Term, Version};
 
 use crate::core::{Core, TxnShared};
 use crate::entry::{Attachment, Base, KEY_SIZE_MAX};
@@ -116,7 +116,8 @@ impl Transaction {
         let shared = if writes {
             core.open_transaction()?
         } else {
-            Arc::new(TxnShared::new(core.registry.next_id(), rustydb_types::ids::Term::new(0)))
+            let (term, began) = (Term::new(0), core.layers.applied());
+            Arc::new(TxnShared::new(core.registry.next_id(), term, began))
         };
         let serializable = writes && options.isolation == Isolation::Serializable;
         let flushes = core.layers.flushes();
@@ -150,6 +151,17 @@ impl Transaction {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.shared.id
+    }
+
+    /// The leader's term in which it began, if it may write.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.shared.term
+    }
+
+    /// Lets it count as begun no later than a version: if its request may have been fenced since, it does not commit.
+    pub fn began_by(&self, version: Version) {
+        self.shared.began_by(version);
     }
 
     /// How the transaction was begun.

@@ -275,7 +275,8 @@ impl LogRules {
     }
 
     fn check_purge(&self, sight: &Sight, wrong: &mut Vec<String>) {
-        let Some(purged) = sight.view.purged else { return };
+        // What a log that has failed meanwhile had learnt last was perhaps not seen.
+        let Some(purged) = sight.view.purged.filter(|_| !sight.view.is_poisoned) else { return };
         let node = sight.node;
         let is_committed = purged.index.get() < self.committed_end
             && self.committed.get(&purged.index).is_none_or(|term| *term == purged.term);

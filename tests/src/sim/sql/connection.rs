@@ -9,7 +9,7 @@ use rustydb_sql::{
     session::{
         core::SessionEnd,
         interrupt::Interrupts,
-        response::{self, Messages, tag},
+        response::{self, Messages, TransactionStatus, tag},
         sink::{ResponseSink, SinkClosed},
     },
 };
@@ -43,6 +43,8 @@ pub struct Failure {
     pub code: String,
     /// What it says.
     pub message: String,
+    /// What it says besides; empty when that is nothing.
+    pub detail: String,
     /// Whether the session ended with it.
     pub is_fatal: bool,
 }
@@ -58,6 +60,8 @@ pub struct Reply {
     pub is_parsed: bool,
     /// The error that ended the request.
     pub failure: Option<Failure>,
+    /// Where the session says that it is with its transaction: a letter, or zero when it has ended.
+    pub status: u8,
 }
 
 /// A statement to be sent.
@@ -67,6 +71,13 @@ pub enum Request {
     Simple(String),
     /// As text, by the extended protocol.
     Extended(String),
+    /// Several as text, by the extended protocol, up to one Sync.
+    Pipeline {
+        /// The texts.
+        statements: Vec<String>,
+        /// The last portal is closed before Sync.
+        is_closed: bool,
+    },
     /// Prepared under its name when it is first used on a connection, then run with parameters.
     Prepared {
         /// The name.
@@ -166,18 +177,24 @@ impl Connection {
             let mut execute = BytesMut::new();
             response::put_string(&mut execute, "");
             execute.put_i32(0);
-            vec![(b'B', bind.freeze()), (b'E', execute.freeze()), (b'S', Bytes::new())]
+            [(b'B', bind.freeze()), (b'E', execute.freeze())]
         };
+        let sync = [(b'S', Bytes::new())];
         match request {
             Request::Simple(sql) => {
                 let mut body = BytesMut::new();
                 response::put_string(&mut body, sql);
                 vec![(b'Q', body.freeze())]
             }
-            Request::Extended(sql) => [parse("", sql)].into_iter().chain(run("", &[])).collect(),
+            Request::Extended(sql) => [parse("", sql)].into_iter().chain(run("", &[])).chain(sync).collect(),
+            Request::Pipeline { statements, is_closed } => {
+                let each = statements.iter().flat_map(|sql| [parse("", sql)].into_iter().chain(run("", &[])));
+                let close = is_closed.then(|| (b'C', Bytes::from_static(b"P\0")));
+                each.chain(close).chain(sync).collect()
+            }
             Request::Prepared { name, sql, parameters } => {
                 let parse = (!self.prepared.contains(name)).then(|| parse(name, sql));
-                parse.into_iter().chain(run(name, parameters)).collect()
+                parse.into_iter().chain(run(name, parameters)).chain(sync).collect()
             }
         }
     }
@@ -200,7 +217,10 @@ fn absorb(unread: &mut BytesMut, reply: &mut Reply) -> bool {
             tag::DATA_ROW => reply.rows.push(row(body)),
             tag::COMMAND_COMPLETE => reply.tags.push(text(body.strip_suffix(&[0]).unwrap_or(body))),
             tag::ERROR => reply.failure = Some(failure(body)),
-            tag::READY_FOR_QUERY => return true,
+            tag::READY_FOR_QUERY => {
+                reply.status = body.first().copied().unwrap_or(0);
+                return true;
+            }
             _ => {}
         }
     }
@@ -227,7 +247,8 @@ fn failure(body: &[u8]) -> Failure {
         let mut fields = body.split(|byte| *byte == 0);
         fields.find_map(|field| field.strip_prefix(&[letter])).map(text).unwrap_or_default()
     };
-    Failure { code: field(b'C'), message: field(b'M'), is_fatal: matches!(&*field(b'V'), "FATAL" | "PANIC") }
+    let is_fatal = matches!(&*field(b'V'), "FATAL" | "PANIC");
+    Failure { code: field(b'C'), message: field(b'M'), detail: field(b'D'), is_fatal }
 }
 
 /// The node's end: as the front end of a server, without the sockets.
@@ -282,7 +303,13 @@ impl ResponseSink for ClientSink {
         self.outgoing.send(self.buffer.split().freeze()).await.map_err(|_| SinkClosed)
     }
 
-    async fn before_commit(&mut self, _: RequestId, _: &[u8], _: StateChanges) -> Result<(), SinkClosed> {
+    async fn before_commit(
+        &mut self,
+        _: RequestId,
+        _: TransactionStatus,
+        _: &[u8],
+        _: StateChanges,
+    ) -> Result<(), SinkClosed> {
         Ok(())
     }
 }

@@ -12,6 +12,9 @@ pub mod connection;
 pub mod links;
 pub mod node;
 pub mod plan;
+mod series;
+mod series_crash;
 pub mod workload;
 
+pub use series_crash::{SeriesReport, run_series};
 pub use workload::run_sql;

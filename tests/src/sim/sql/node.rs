@@ -12,6 +12,7 @@ use rustydb_sql::{
     error::{SqlError, SqlState},
     exec::{Database, service::SqlExecutor},
     gateway::{ClusterPort, Gateway, Host},
+    session::token::TokenKey,
     system::{DatabaseRecord, DatabaseState, RoleRecord, SystemCommand, SystemSnapshot},
 };
 use rustydb_txn::KvStore;
@@ -21,10 +22,7 @@ use rustydb_types::{
 };
 
 use super::{
-    super::{
-        machines::Machines,
-        stores::{Hashes, Stores},
-    },
+    super::{machines::Machines, stores::Stores},
     links::Hosts,
 };
 
@@ -55,10 +53,10 @@ pub struct SqlNode {
 impl SqlNode {
     /// A node that is down.
     #[must_use]
-    pub fn new(id: NodeId, databases: &Databases, hosts: Hosts, hashes: Hashes) -> Self {
+    pub fn new(id: NodeId, databases: &Databases, hosts: Hosts, stores: Stores) -> Self {
         Self {
             id,
-            stores: Stores::varied(hashes),
+            stores,
             hosts,
             system: Arc::new(system(databases)),
             life: Arc::default(),
@@ -101,6 +99,7 @@ fn system(databases: &Databases) -> SystemSnapshot {
             state: DatabaseState::Ready,
             owner,
             replicas: Vec::new(),
+            token_key: TokenKey::new([1; 16]),
         };
         (id, record)
     };

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use rustydb_env::{Instant, Rng};
+use rustydb_txn::OutcomeBounds;
 use rustydb_types::ids::{GroupId, NodeId};
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
         history::{History, Record},
         oracle::{Counts, Told},
         run::{Course, Report, Stage, Workload, run},
-        stores::Hashes,
+        stores::{Hashes, Stores},
     },
     check,
     connection::{Connection, Failure, Lost, Reply, Request},
@@ -52,12 +53,23 @@ fn databases() -> Databases {
 #[must_use]
 pub fn run_sql(course: Course) -> Report {
     let hashes = Hashes::default();
-    let workload = Sql { history: Arc::default(), hashes: hashes.clone(), made: Arc::default() };
+    let may_forget = remembered(course.seed) != OutcomeBounds::default();
+    let workload = Sql { history: Arc::default(), hashes: hashes.clone(), made: Arc::default(), may_forget };
     let hosts: Mutex<Option<Hosts>> = Mutex::default();
     run(course, workload, |node, network| {
         let hosts = hosts.lock().get_or_insert_with(|| Hosts::new(network.clone())).clone();
-        SqlNode::new(node, &databases(), hosts, hashes.clone())
+        let stores = Stores::varied(hashes.clone()).remembering(remembered(course.seed));
+        SqlNode::new(node, &databases(), hosts, stores)
     })
+}
+
+/// In some runs so little is remembered of commits that it is forgotten while somebody asks.
+fn remembered(seed: u64) -> OutcomeBounds {
+    match seed % 4 {
+        0 => OutcomeBounds { rows_max: 2, commits_max: 1_000 },
+        1 => OutcomeBounds { rows_max: 1_000, commits_max: 6 },
+        _ => OutcomeBounds::default(),
+    }
 }
 
 #[derive(Clone)]
@@ -66,6 +78,8 @@ pub(super) struct Sql {
     pub(super) hashes: Hashes,
     /// In how many databases the tables are.
     made: Arc<Mutex<usize>>,
+    /// Whether so little is remembered that a client may be told so.
+    may_forget: bool,
 }
 
 /// Asks for the name of a transaction.
@@ -74,18 +88,19 @@ const TOKEN: &str = "SELECT rustydb_transaction_token()";
 const LATE_QUESTIONS_MAX: u64 = 200;
 
 /// A client at work.
-struct Client {
+pub(super) struct Client {
     stage: Stage<SqlNode>,
-    number: u64,
-    random: Rng,
-    history: Arc<Mutex<History>>,
+    pub(super) number: u64,
+    pub(super) random: Rng,
+    pub(super) history: Arc<Mutex<History>>,
+    may_forget: bool,
 }
 
 /// A client's session.
-struct Session {
-    group: GroupId,
-    connection: Connection,
-    kind: Kind,
+pub(super) struct Session {
+    pub(super) group: GroupId,
+    pub(super) connection: Connection,
+    pub(super) kind: Kind,
 }
 
 /// How a request ended.
@@ -102,7 +117,8 @@ impl Workload for Sql {
     const OPTION: &'static str = "--sql";
 
     async fn client(self, stage: Stage<SqlNode>, number: u64, random: Rng) {
-        let mut client = Client { stage, number, random, history: Arc::clone(&self.history) };
+        let (history, may_forget) = (Arc::clone(&self.history), self.may_forget);
+        let mut client = Client { stage, number, random, history, may_forget };
         if number == 1 {
             for (_, name) in databases() {
                 client.make_tables(name).await;
@@ -139,12 +155,22 @@ impl Workload for Sql {
 }
 
 impl Client {
+    /// One that may not be told that something was forgotten.
+    pub(super) const fn new(
+        stage: Stage<SqlNode>,
+        number: u64,
+        random: Rng,
+        history: Arc<Mutex<History>>,
+    ) -> Self {
+        Self { stage, number, random, history, may_forget: false }
+    }
+
     async fn pause(&mut self, micros_max: u64) {
         let pause = Duration::from_micros(self.random.range(100..micros_max));
         self.stage.cluster.sleep(pause).await;
     }
 
-    fn wrong(&self, wrong: String) {
+    pub(super) fn wrong(&self, wrong: String) {
         self.history.lock().wrong(wrong);
     }
 
@@ -153,7 +179,7 @@ impl Client {
         up.get(usize::try_from(self.random.range(0..up.len().max(1) as u64)).unwrap_or(0)).copied()
     }
 
-    async fn make_tables(&mut self, database: &str) {
+    pub(super) async fn make_tables(&mut self, database: &str) {
         for statement in setup() {
             loop {
                 if self.stage.is_over() {
@@ -197,10 +223,7 @@ impl Client {
     }
 
     async fn ask(&self, connection: &mut Connection, request: &Request) -> Answer {
-        let answered = connection.ask(&self.stage.cluster, request).await;
-        let at = self.stage.cluster.sim().harness().now() - Instant::ORIGIN;
-        tracing::debug!(?at, client = self.number, ?request, ?answered, "asked");
-        let answer = match answered {
+        match self.put(connection, request).await {
             Ok(reply) => match reply.failure {
                 None => Answer::Done(reply),
                 Some(failure) if failure.is_fatal => Answer::Over(Some(failure)),
@@ -211,19 +234,29 @@ impl Client {
                 self.wrong(format!("no answer to {request:?}"));
                 Answer::Over(None)
             }
-        };
-        if let Answer::Failed(failure) | Answer::Over(Some(failure)) = &answer
+        }
+    }
+
+    /// Sends a request; the answer, as it is.
+    pub(super) async fn put(&self, connection: &mut Connection, request: &Request) -> Result<Reply, Lost> {
+        let answered = connection.ask(&self.stage.cluster, request).await;
+        let at = self.stage.cluster.sim().harness().now() - Instant::ORIGIN;
+        tracing::debug!(?at, client = self.number, ?request, ?answered, "asked");
+        if let Ok(Reply { failure: Some(failure), .. }) = &answered
             && !EXPECTED.contains(&failure.code.as_str())
         {
             self.wrong(format!("{request:?} was answered by {failure:?}"));
         }
-        answer
+        answered
     }
 
     /// Runs a transaction to its end. Whether the session goes on.
     async fn transaction(&mut self, session: &mut Session) -> bool {
         let reads_only = session.kind.reads_only && !self.stage.is_healed();
         let kind = Kind { reads_only, ..session.kind };
+        if !reads_only && self.random.chance(1, 8) {
+            return self.series(session).await;
+        }
         let plan = Plan::draw(&mut self.random, &self.history, self.number, kind);
         if plan.steps.is_empty() {
             return true;
@@ -261,7 +294,7 @@ impl Client {
         goes_on
     }
 
-    fn tick(&self) -> u64 {
+    pub(super) fn tick(&self) -> u64 {
         self.history.lock().tick()
     }
 
@@ -351,7 +384,7 @@ impl Client {
     }
 
     /// What became of a transaction, asked at any node until one can say it.
-    async fn resolve(&mut self, group: GroupId, token: &str, told: Told) -> Told {
+    pub(super) async fn resolve(&mut self, group: GroupId, token: &str, told: Told) -> Told {
         let Some(name) = databases().into_iter().find_map(|(of, name)| (of == group).then_some(name)) else {
             return told;
         };
@@ -368,6 +401,7 @@ impl Client {
                 return match (outcome, told) {
                     ("committed", Told::Acknowledged | Told::Unknown) => Told::Acknowledged,
                     ("aborted", Told::Refused | Told::Unknown) => Told::Refused,
+                    ("forgotten", _) if self.may_forget => told,
                     _ => {
                         self.wrong(format!("{token} was {told:?} and is {outcome}"));
                         told
@@ -400,12 +434,12 @@ impl Client {
 }
 
 /// What became of a transaction whose end was answered by an error.
-fn fate(failure: &Failure) -> Told {
+pub(super) fn fate(failure: &Failure) -> Told {
     if failure.code == "08007" { Told::Unknown } else { Told::Refused }
 }
 
 /// The same when the session ended with it. No leader to be found means that nothing was asked of one.
-fn end_of_session(failure: Option<&Failure>) -> Told {
+pub(super) fn end_of_session(failure: Option<&Failure>) -> Told {
     match failure {
         Some(failure) if failure.code == "57P03" => Told::Refused,
         _ => Told::Unknown,

@@ -135,7 +135,9 @@ pub(super) fn find(name: &str, _args: &[BaseType]) -> Option<FunctionFn> {
                     ));
                 }
                 let shape = lengths.iter().zip(lowers);
-                shape.map(|(n, lower)| ArrayDimension { length: *n as i32, lower: lower as i32 }).collect()
+                shape
+                    .map(|(n, lower)| ArrayDimension::new(*n as i32, lower as i32))
+                    .collect::<Result<Vec<_>, _>>()?
             };
             let count = if lengths.is_empty() { 0 } else { total as usize };
             Ok(Value::Array(Box::new(ArrayValue {
@@ -189,7 +191,7 @@ pub(in super::super) fn append(list: &Value, element: &Value, base: BaseType) ->
             let mut grown = inner.clone();
             grown.elements.push(element.clone());
             match grown.dimensions.first_mut() {
-                Some(first) => first.length += 1,
+                Some(first) => *first = ArrayDimension::new(first.length + 1, first.lower)?,
                 None => grown.dimensions.push(ArrayDimension { length: 1, lower: 1 }),
             }
             Value::Array(grown)
@@ -254,7 +256,7 @@ pub(in super::super) fn concat(a: &Value, b: &Value) -> Answer {
         return Err(incompatible());
     };
     if let Some(first) = joined.dimensions.first_mut() {
-        first.length += added;
+        *first = ArrayDimension::new(first.length + added, first.lower)?;
     }
     Ok(Value::Array(joined))
 }

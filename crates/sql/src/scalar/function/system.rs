@@ -8,7 +8,6 @@ use super::super::catalogue::FunctionFn;
 use super::super::context::{ObjectKind, SizeOf};
 use super::{int, text};
 use crate::error::{SqlError, SqlState};
-use crate::session::token::TransactionToken;
 
 /// What `version()` answers; clients parse the beginning.
 const VERSION: &str = "PostgreSQL 15.0 (RustyDB)";
@@ -54,20 +53,16 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         "pg_advisory_unlock_all" => |_, _| Ok(Value::text("")),
         "pg_backend_pid" => |_, call| Ok(Value::Int4(call.ctx.session.backend_pid())),
         "rustydb_transaction_token" => |_, call| match call.ctx.session.transaction_token() {
-            Some(token) => Ok(Value::text(token.to_string())),
+            Some(token) => Ok(Value::text(token)),
             None => Err(SqlError::new(
                 SqlState::NO_ACTIVE_SQL_TRANSACTION,
                 "there is no transaction whose outcome could be asked for",
             )
             .with_hint("Ask for the token within a transaction block that is not read-only.")),
         },
-        "rustydb_transaction_outcome" => |a, call| {
-            let token = text(a, 0)?.parse::<TransactionToken>().map_err(|error| {
-                SqlError::new(SqlState::INVALID_PARAMETER_VALUE, error.to_string())
-                    .with_hint("Give the text that rustydb_transaction_token() returned.")
-            })?;
-            call.ctx.session.transaction_outcome(token).map(Value::text)
-        },
+        "rustydb_transaction_outcome" => {
+            |a, call| call.ctx.session.transaction_outcome(text(a, 0)?).map(Value::text)
+        }
         "pg_client_encoding" => |_, _| Ok(Value::text("UTF8")),
         "num_nonnulls" => |a, _| Ok(Value::Int4(a.iter().filter(|v| !v.is_null()).count() as i32)),
         "num_nulls" => |a, _| Ok(Value::Int4(a.iter().filter(|v| v.is_null()).count() as i32)),

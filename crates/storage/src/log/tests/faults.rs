@@ -204,13 +204,13 @@ fn a_bit_that_flips_at_rest_is_found_by_reading_and_by_opening() {
 }
 
 #[test]
-fn unreadable_segments_are_damaged_ones() {
+fn segments_that_cannot_be_read_are_told_from_damaged_ones() {
     let (simulation, node) = world();
     drop(open_in(&simulation, node, small()).unwrap());
     simulation.crash(node);
     simulation.disk(node).set_faults(DiskFaults { read_errors_ppm: 1_000_000, ..DiskFaults::default() });
     let error = open_in(&simulation, node, small()).unwrap_err();
-    assert!(matches!(error, LogError::Corrupt { .. }), "{error}");
+    assert!(matches!(error, LogError::Unreadable { .. }), "{error}");
 }
 
 /// A killed process leaves its last writes in the page cache; whoever opens the log acts on them, so opening makes
