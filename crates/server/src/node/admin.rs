@@ -47,6 +47,8 @@ impl Admin for AdminService {
         &self,
         _request: Request<NodeStatusRequest>,
     ) -> Result<Response<NodeStatusResponse>, Status> {
+        // Who asks may be about to hand over a leadership: a log that is not written to has not looked at its disk.
+        self.node.log.check_space();
         Ok(Response::new(self.node.status()))
     }
 
