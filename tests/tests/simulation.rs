@@ -70,6 +70,17 @@ fn sessions_are_told_the_truth() {
 }
 
 #[test]
+fn no_number_of_a_sequence_is_given_twice() {
+    let mut taken = 0;
+    for seed in 1..=6 {
+        let report = sim::run_tickets(course(seed));
+        taken += report.operations.acknowledged;
+        assert_eq!(report.wrong, Vec::<String>::new(), "seed {seed}");
+    }
+    assert!(taken > 100, "hardly anything was taken: {taken}");
+}
+
+#[test]
 fn series_whose_leader_dies_are_told_the_truth() {
     let mut refused_or_unknown = 0;
     for seed in 1..=4 {

@@ -44,6 +44,7 @@ states! {
     INVALID_ESCAPE_CHARACTER = b"22019", "invalid_escape_character";
     CHARACTER_NOT_IN_REPERTOIRE = b"22021", "character_not_in_repertoire";
     INVALID_PARAMETER_VALUE = b"22023", "invalid_parameter_value";
+    SEQUENCE_GENERATOR_LIMIT_EXCEEDED = b"2200H", "sequence_generator_limit_exceeded";
     INVALID_ESCAPE_SEQUENCE = b"22025", "invalid_escape_sequence";
     ARRAY_SUBSCRIPT_ERROR = b"2202E", "array_subscript_error";
     INVALID_REGULAR_EXPRESSION = b"2201B", "invalid_regular_expression";
@@ -125,6 +126,7 @@ states! {
     STATEMENT_TOO_COMPLEX = b"54001", "statement_too_complex";
     TOO_MANY_COLUMNS = b"54011", "too_many_columns";
     TOO_MANY_ARGUMENTS = b"54023", "too_many_arguments";
+    GENERATED_ALWAYS = b"428C9", "generated_always";
     OBJECT_NOT_IN_PREREQUISITE_STATE = b"55000", "object_not_in_prerequisite_state";
     OBJECT_IN_USE = b"55006", "object_in_use";
     LOCK_NOT_AVAILABLE = b"55P03", "lock_not_available";

@@ -19,6 +19,7 @@
 //! Bounds: entries and bytes in flight; at the bound commits wait for room, with a deadline, then fail.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -35,6 +36,9 @@ use crate::outcomes::{SessionKey, is_named};
 use crate::proposer::Proposal;
 use crate::ranges::{self, KeyRanges};
 use crate::validation::{ReadSet, RecentWrites};
+
+/// How many entries beside transactions may be in flight when there is no room for commits.
+const ASIDE_ENTRIES_MAX: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -150,6 +154,8 @@ pub(crate) struct Submission {
     pub(crate) reads: Option<(Version, ReadSet)>,
     /// The keys of a chunk; of a commit, those of all chunks before, for the validation of others.
     pub(crate) keys: KeyRanges,
+    /// A row beside the transaction, which has then read it.
+    pub(crate) is_aside: bool,
 }
 
 impl Submission {
@@ -165,6 +171,7 @@ impl Submission {
             flushes: 0,
             reads: None,
             keys: KeyRanges::default(),
+            is_aside: false,
         }
     }
 }
@@ -326,9 +333,12 @@ impl Core {
         if size_bytes > bound_bytes {
             return Err(TxnError::TooLarge { size_bytes, bound_bytes }.into());
         }
-        let full = state.in_flight.len() >= self.config.window_entries_max
+        // A write beside a transaction cannot wait; there are few, and they are small.
+        let beyond = if submission.is_aside { ASIDE_ENTRIES_MAX } else { 0 };
+        let full = state.in_flight.len() >= self.config.window_entries_max + beyond
             || (state.size_bytes + size_bytes > self.config.window_size_bytes_max
-                && !state.in_flight.is_empty());
+                && !state.in_flight.is_empty()
+                && !submission.is_aside);
         if full {
             return Ok(Submitted::Wait(state.waiter(self.config.window_entries_max)?));
         }
@@ -362,6 +372,10 @@ impl Core {
             drop(guard);
             drop(failed);
             return Err(self.propose_failure(error));
+        }
+        if let (true, Some(shared)) = (submission.is_aside, &submission.shared) {
+            // Under the lock: a refusal from here on ends the transaction, too.
+            shared.read_through.fetch_max(version.get(), Ordering::SeqCst);
         }
         if let (EntryKind::Stage, Some(shared)) = (submission.kind, &submission.shared) {
             let id = if staged == Staged::Opens { version } else { submission.staged };

@@ -456,3 +456,67 @@ async fn increments_of_many_threads_are_all_there() {
     assert_eq!(number(read(&kv, "up").await), i64::try_from(TASKS * INCREMENTS).unwrap());
     assert_eq!(kv.stats().locks, 0);
 }
+
+#[tokio::test]
+async fn a_row_beside_the_transaction_stays_when_that_is_rolled_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir, 2);
+    let kv = &local.kv();
+    let first = writer(kv, Isolation::RepeatableRead).await;
+    let second = writer(kv, Isolation::Serializable).await;
+    first.put_aside("n".into(), "1".into()).unwrap();
+    // Whatever the snapshot, and though no lock is held.
+    assert_eq!(second.get_aside(b"n").unwrap().as_deref(), Some(&b"1"[..]));
+    second.put_aside("n".into(), "2".into()).unwrap();
+    assert_eq!(first.get_aside(b"n").unwrap().as_deref(), Some(&b"2"[..]));
+    first.rollback();
+    second.commit().await.unwrap();
+    assert_eq!(read(kv, "n").await.as_deref(), Some(&b"2"[..]));
+    let reader = kv.begin(options(Isolation::ReadCommitted, Access::ReadOnly)).await.unwrap();
+    assert_eq!(reader.get_aside(b"n").unwrap().as_deref(), Some(&b"2"[..]));
+    assert!(matches!(reader.put_aside("n".into(), "3".into()), Err(TxnError::ReadOnly)));
+}
+
+#[tokio::test]
+async fn a_commit_comes_after_the_rows_that_were_written_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir, 5);
+    let kv = &local.kv();
+    let mut txn = writer(kv, Isolation::ReadCommitted).await;
+    txn.put_aside("n".into(), "1".into()).unwrap();
+    set(&mut txn, "row", "of 1").await.unwrap();
+    let receipt = txn.commit().await.unwrap();
+    let reader = kv.begin(options(Isolation::ReadCommitted, Access::ReadOnly)).await.unwrap();
+    assert!(reader.snapshot() >= receipt.version);
+    assert_eq!(reader.get(b"n").unwrap().as_deref(), Some(&b"1"[..]));
+    // Without a write of its own it still waits for what it wrote beside.
+    let mut txn = writer(kv, Isolation::ReadCommitted).await;
+    txn.put_aside("n".into(), "2".into()).unwrap();
+    txn.settle_reads().await.unwrap();
+    assert_eq!(read(kv, "n").await.as_deref(), Some(&b"2"[..]));
+}
+
+#[tokio::test]
+async fn beside_a_transaction_under_its_own_prefix_nothing_is_written_before_the_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = local(&dir, 2);
+    let kv = &local.kv();
+    let mut txn = writer(kv, Isolation::ReadCommitted).await;
+    txn.make_private("p".into());
+    let savepoint = txn.savepoint();
+    txn.put_aside("p1".into(), "1".into()).unwrap();
+    txn.put_aside("p2".into(), "1".into()).unwrap();
+    txn.rollback_to(savepoint).unwrap();
+    assert_eq!(txn.get_aside(b"p1").unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(read(kv, "p1").await, None);
+    txn.delete("p2".into()).unwrap();
+    txn.commit().await.unwrap();
+    assert_eq!(read(kv, "p1").await.as_deref(), Some(&b"1"[..]));
+    assert_eq!(read(kv, "p2").await, None);
+
+    let mut txn = writer(kv, Isolation::ReadCommitted).await;
+    txn.make_private("q".into());
+    txn.put_aside("q1".into(), "1".into()).unwrap();
+    txn.rollback();
+    assert_eq!(read(kv, "q1").await, None);
+}

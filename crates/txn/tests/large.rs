@@ -774,3 +774,23 @@ async fn a_lost_commit_of_a_staged_transaction_is_settled_one_way_or_the_other()
         bench.run(txn.commit()).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn who_has_seen_a_row_beside_a_transaction_falls_with_it() {
+    for fault in [Fault::Refused, Fault::Lost] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bench = Bench::new(&dir);
+        let (first, second) = (writer(&bench.kv).await, writer(&bench.kv).await);
+        let before = writer(&bench.kv).await;
+        first.put_aside("n".into(), "1".into()).unwrap();
+        assert_eq!(second.get_aside(b"n").unwrap().as_deref(), Some(&b"1"[..]));
+        let proposal = bench.take().unwrap();
+        bench.fail(proposal, fault);
+        // Whoever wrote it, whoever has read it; not who saw nothing of it.
+        let seen = |txn: &Transaction| txn.get_aside(b"n");
+        assert!(matches!(seen(&first), Err(TxnError::Fallen { .. })), "{fault:?}");
+        assert!(matches!(seen(&second), Err(TxnError::Fallen { .. })), "{fault:?}");
+        assert_eq!(seen(&before).unwrap(), None, "{fault:?}");
+        assert!(matches!(second.commit().await, Err(TxnError::Fallen { .. })), "{fault:?}");
+    }
+}

@@ -9,7 +9,7 @@ use sqlparser::ast::{Ident, ObjectName};
 
 use super::errors::{fail, undefined_relation};
 use crate::catalog::virtual_table::{VirtualRegistry, VirtualRelation};
-use crate::catalog::{CatalogSnapshot, TableDescriptor};
+use crate::catalog::{CatalogSnapshot, SequenceDescriptor, TableDescriptor};
 use crate::error::{SqlError, SqlState};
 use crate::plan::statement::LockPlan;
 use crate::plan::{ColumnInfo, Node};
@@ -36,6 +36,8 @@ pub struct AnalyzeContext {
 pub enum Relation {
     /// A stored table.
     Table(Arc<TableDescriptor>),
+    /// A sequence.
+    Sequence(Arc<SequenceDescriptor>),
     /// A computed relation.
     Virtual(Arc<dyn VirtualRelation>),
 }
@@ -64,6 +66,8 @@ pub struct Binder<'a> {
     pub tables: RefCell<Vec<(Oid, TableUse)>>,
     /// Whether the statement reads relations that are computed.
     pub uses_virtual: Cell<bool>,
+    /// The function by which the statement moves a sequence on.
+    pub advances: Cell<Option<&'static str>>,
     /// Subqueries that lock rows: each is run once, before the statement, and its rows are those of the
     /// [`crate::plan::Node::Shared`] with its number.
     pub locking: RefCell<Vec<(usize, LockPlan)>>,
@@ -97,6 +101,7 @@ impl<'a> Binder<'a> {
             ctes: RefCell::default(),
             tables: RefCell::default(),
             uses_virtual: Cell::new(false),
+            advances: Cell::new(None),
             locking: RefCell::default(),
             next_id: Cell::new(0),
             depth: Cell::new(0),
@@ -157,7 +162,7 @@ impl<'a> Binder<'a> {
     }
 
     /// The schemas that an unqualified name is looked up in.
-    fn search_schemas(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn search_schemas(&self) -> impl Iterator<Item = &str> {
         let path = &self.context.search_path;
         let implicit = (!path.iter().any(|schema| schema == "pg_catalog")).then_some("pg_catalog");
         implicit.into_iter().chain(
@@ -196,6 +201,9 @@ impl<'a> Binder<'a> {
     pub fn table(&self, name: &ObjectName) -> Result<Arc<TableDescriptor>, SqlError> {
         match self.relation(name)? {
             Relation::Table(table) => Ok(table),
+            Relation::Sequence(sequence) => {
+                Err(fail(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", sequence.name)))
+            }
             Relation::Virtual(relation) => Err(fail(
                 SqlState::INSUFFICIENT_PRIVILEGE,
                 format!("permission denied: \"{}\" is a system catalog", relation.name()),
@@ -209,7 +217,12 @@ impl<'a> Binder<'a> {
             return Some(Relation::Virtual(Arc::clone(relation)));
         }
         let schema = self.context.catalog.schema_named(schema)?;
-        self.context.catalog.table_named(schema.oid, name).map(|table| Relation::Table(Arc::clone(table)))
+        let catalog = &self.context.catalog;
+        let table = catalog.table_named(schema.oid, name).map(|table| Relation::Table(Arc::clone(table)));
+        table.or_else(|| {
+            let sequence = catalog.sequence_named(schema.oid, name)?;
+            Some(Relation::Sequence(Arc::clone(sequence)))
+        })
     }
 
     /// Splits a name into its schema, if written, and its last part.

@@ -611,6 +611,7 @@ impl Binder<'_> {
             ));
         }
         let written = list.iter().map(function_arg).collect::<Result<Vec<_>, _>>()?;
+        self.check_sequence_name(&name.value, &written)?;
         let bind_args = |place: &dyn Resolve| {
             written.iter().map(|arg| self.bind_expr(arg, place)).collect::<Result<Vec<_>, _>>()
         };

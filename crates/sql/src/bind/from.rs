@@ -303,6 +303,33 @@ impl Binder<'_> {
                 scope.columns.push(ScopeColumn::tableoid(&visible, table.oid.get()));
                 Ok((Node::Scan(Box::new(full_scan(&table, &visible, lock)?)), scope))
             }
+            Relation::Sequence(sequence) => {
+                self.note_table(sequence.oid, TableUse::Read);
+                let node = self.sequence_row(&sequence)?;
+                let columns: Vec<ColumnInfo> = ["last_value", "log_cnt", "is_called"]
+                    .into_iter()
+                    .zip([DataType::INT8, DataType::INT8, DataType::BOOL])
+                    .zip(1..)
+                    .map(|((name, data_type), number)| ColumnInfo {
+                        name: name.to_owned(),
+                        data_type,
+                        origin: Some((sequence.oid.get(), number)),
+                    })
+                    .collect();
+                let mut scope = derived_scope(&visible, &columns, level);
+                rename(&mut scope, alias, &visible)?;
+                scope.columns.push(ScopeColumn::tableoid(&visible, sequence.oid.get()));
+                Ok((node, scope))
+            }
+            Relation::Virtual(relation) if relation.name() == "pg_sequences" => {
+                // Where sequences stand is the store's, so it is a view, as in PostgreSQL.
+                let query = crate::parse::parse_query(super::sequence::PG_SEQUENCES)?;
+                let (node, columns) = self.bind_query(&query, &Level::default())?;
+                let mut scope = derived_scope(&visible, &columns, level);
+                rename(&mut scope, alias, &visible)?;
+                scope.columns.push(ScopeColumn::tableoid(&visible, relation.oid()));
+                Ok((node, scope))
+            }
             Relation::Virtual(relation) => {
                 let columns: Vec<ColumnInfo> = relation
                     .columns()

@@ -18,5 +18,6 @@ pub mod query;
 pub mod resolve;
 pub mod scope;
 pub mod select;
+pub mod sequence;
 
 pub use context::{AnalyzeContext, Binder};

@@ -16,7 +16,7 @@ use super::from::{column_type, full_scan, last_ident, table_columns};
 use super::query::{order_by_exprs, sorted};
 use super::scope::{Level, Scope};
 use super::select::strip;
-use crate::catalog::TableDescriptor;
+use crate::catalog::{ColumnDescriptor, Identity, TableDescriptor};
 use crate::error::{SqlError, SqlState};
 use crate::plan::statement::{
     Action, ConflictAction, DeletePlan, InsertPlan, LockPlan, LockedTable, RowWait, UpdatePlan,
@@ -37,6 +37,51 @@ fn select_list(query: &Query) -> Vec<&AstExpr> {
     select.projection.iter().map(expr).collect::<Option<_>>().unwrap_or_default()
 }
 
+/// The columns that an INSERT names, and what becomes of values for identity columns among them.
+struct Targets {
+    places: Vec<usize>,
+    overriding: Overriding,
+}
+
+/// The OVERRIDING clause of an INSERT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overriding {
+    Nothing,
+    /// A given value counts, also where a column is generated always.
+    SystemValue,
+    /// A given value is passed over for the one that is generated.
+    UserValue,
+}
+
+impl Overriding {
+    /// The parser has no word for the clause: see `parse::normalise`.
+    fn of(insert: &Insert) -> Self {
+        match (insert.overwrite, insert.has_table_keyword) {
+            (true, _) => Self::SystemValue,
+            (false, true) => Self::UserValue,
+            (false, false) => Self::Nothing,
+        }
+    }
+
+    /// Whether a value that is given for a column counts.
+    fn takes(self, column: &ColumnDescriptor) -> Result<bool, SqlError> {
+        match (column.identity, self) {
+            (None, _) | (_, Self::SystemValue) | (Some(Identity::ByDefault), Self::Nothing) => Ok(true),
+            (Some(_), Self::UserValue) => Ok(false),
+            (Some(Identity::Always), Self::Nothing) => {
+                let message = format!("cannot insert a non-DEFAULT value into column \"{}\"", column.name);
+                Err(fail(SqlState::GENERATED_ALWAYS, message)
+                    .with_detail(always(&column.name))
+                    .with_hint("Use OVERRIDING SYSTEM VALUE to override."))
+            }
+        }
+    }
+}
+
+fn always(column: &str) -> String {
+    format!("Column \"{column}\" is an identity column defined as GENERATED ALWAYS.")
+}
+
 impl Binder<'_> {
     /// Binds an INSERT.
     pub(crate) fn bind_insert(&self, insert: &Insert) -> Result<BoundAction, SqlError> {
@@ -49,6 +94,7 @@ impl Binder<'_> {
         let alias =
             insert.table_alias.as_ref().map_or_else(|| table.name.clone(), |alias| alias.alias.value.clone());
         let targets = self.insert_targets(&table, &insert.columns)?;
+        let targets = Targets { places: targets, overriding: Overriding::of(insert) };
         let defaults = self.bind_defaults(&table)?;
         let input = match &insert.source {
             None => Node::Values { rows: vec![defaults.clone()], width: defaults.len() },
@@ -109,11 +155,14 @@ impl Binder<'_> {
         &self,
         table: &TableDescriptor,
         query: &Query,
-        targets: &[usize],
+        targets: &Targets,
         written: &[ObjectName],
         defaults: &[Expr],
         level: &Level<'_>,
     ) -> Result<Node, SqlError> {
+        let Targets { places: targets, overriding } = targets;
+        let checked =
+            |place: usize| table.columns.get(place).map_or(Ok(true), |column| overriding.takes(column));
         // The first expression without a column is where there are too many.
         let check_count = |count: usize, surplus: Option<&AstExpr>| {
             if count > targets.len() {
@@ -145,7 +194,7 @@ impl Binder<'_> {
                 check_count(source.content.len(), source.content.get(targets.len()))?;
                 let mut row = defaults.to_vec();
                 for (expr, column) in source.content.iter().zip(targets) {
-                    if is_default(expr) {
+                    if is_default(expr) || !checked(*column)? {
                         continue;
                     }
                     let bound = self.bind_expr(expr, &place)?;
@@ -172,6 +221,9 @@ impl Binder<'_> {
             }
         };
         for (place, (source, column)) in sources.into_iter().zip(targets).enumerate() {
+            if !checked(*column)? {
+                continue;
+            }
             if let (Some(slot), Some((ty, name))) = (exprs.get_mut(*column), target(*column)) {
                 *slot = self
                     .coerce_assignment(source, ty, name)
@@ -274,6 +326,9 @@ impl Binder<'_> {
                     defaults = Some(self.bind_defaults(table)?);
                 }
                 defaults.as_ref().and_then(|defaults| defaults.get(place)).cloned().unwrap_or_else(Expr::null)
+            } else if column.identity == Some(Identity::Always) {
+                let message = format!("column \"{}\" can only be updated to DEFAULT", column.name);
+                return Err(fail(SqlState::GENERATED_ALWAYS, message).with_detail(always(&column.name)));
             } else {
                 let expr = self.bind_expr(value, scope)?;
                 self.coerce_assignment(expr, column_type(column.data_type), &column.name)

@@ -60,7 +60,9 @@ impl Binder<'_> {
             }
             (name, _) => scalar::resolve_function(name, args)?,
         };
-        Ok(self.settle(bound))
+        let bound = self.settle(bound);
+        self.note_sequence_call(&bound);
+        Ok(bound)
     }
 
     /// COALESCE.

@@ -8,6 +8,8 @@ use super::descriptor::StorageId;
 const CATALOG: u8 = 0x01;
 /// First byte of every key of a row or of an index entry.
 const DATA: u8 = 0x02;
+/// First byte of every key of a sequence's position.
+const SEQUENCE: u8 = 0x03;
 
 /// The row that changes with every committed change of schema.
 pub const VERSION: [u8; 2] = [CATALOG, 0x00];
@@ -29,6 +31,8 @@ pub enum Kind {
     Comment = 5,
     /// A dropped storage whose rows are still to be swept.
     Sweep = 6,
+    /// A sequence, without its position.
+    Sequence = 7,
 }
 
 /// The key of the row of one object.
@@ -59,6 +63,16 @@ pub fn comment(class: u32, object: Oid, sub: u32) -> Vec<u8> {
 #[must_use]
 pub fn kind_range(kind: Kind) -> (Vec<u8>, Vec<u8>) {
     (vec![CATALOG, kind as u8], vec![CATALOG, kind as u8 + 1])
+}
+
+/// The key of the position of the sequence with this mark.
+#[must_use]
+pub fn sequence(mark: u64) -> [u8; 9] {
+    let mut key = [SEQUENCE; 9];
+    if let Some(rest) = key.last_chunk_mut::<8>() {
+        *rest = mark.to_be_bytes();
+    }
+    key
 }
 
 /// What the keys of one storage begin with.

@@ -11,6 +11,8 @@
 //! 0x01 0x04 table oid          TableStatistics, written by ANALYZE
 //! 0x01 0x05 class, oid, sub    comment
 //! 0x01 0x06 storage number     a dropped storage whose rows are still to be swept
+//! 0x01 0x07 sequence oid       SequenceDescriptor, without its position
+//! 0x03 mark                    the position of a sequence, written beside all transactions
 //! 0x02 storage number, key     rows of a table or entries of an index
 //! ```
 //!
@@ -20,12 +22,14 @@
 
 pub mod descriptor;
 pub mod keys;
+pub mod sequence;
 pub mod snapshot;
 pub mod store;
 pub mod virtual_table;
 
 pub use descriptor::{
-    ColumnDescriptor, IndexDescriptor, IndexKeyColumn, IndexKind, SchemaDescriptor, StorageId,
+    ColumnDescriptor, Identity, IndexDescriptor, IndexKeyColumn, IndexKind, SchemaDescriptor, StorageId,
     TableDescriptor, TableStatistics, TypeRef,
 };
+pub use sequence::{SequenceDescriptor, SequenceOwner};
 pub use snapshot::CatalogSnapshot;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustydb_types::ids::Oid;
 
 use super::descriptor::{IndexDescriptor, SchemaDescriptor, TableDescriptor, TableStatistics};
+use super::sequence::SequenceDescriptor;
 
 /// `pg_namespace.oid` of `pg_catalog`.
 pub const PG_CATALOG: Oid = Oid::new(11);
@@ -31,6 +32,10 @@ pub struct CatalogSnapshot {
     index_tables: BTreeMap<Oid, Oid>,
     /// Number of an index, by schema and name.
     index_names: HashMap<(Oid, String), Oid>,
+    /// By number.
+    sequences: BTreeMap<Oid, Arc<SequenceDescriptor>>,
+    /// Number of a sequence, by schema and name.
+    sequence_names: HashMap<(Oid, String), Oid>,
     /// By number of the table.
     statistics: BTreeMap<Oid, Arc<TableStatistics>>,
     /// By class, object and sub-object.
@@ -68,6 +73,12 @@ impl CatalogSnapshot {
         }
         self.table_names.insert((table.schema, table.name.clone()), table.oid);
         self.tables.insert(table.oid, Arc::new(table));
+    }
+
+    /// Adds a sequence.
+    pub fn add_sequence(&mut self, sequence: SequenceDescriptor) {
+        self.sequence_names.insert((sequence.schema, sequence.name.clone()), sequence.oid);
+        self.sequences.insert(sequence.oid, Arc::new(sequence));
     }
 
     /// Sets what ANALYZE found out about a table.
@@ -134,11 +145,39 @@ impl CatalogSnapshot {
         self.index(*self.index_names.get(&(schema, name.to_owned()))?)
     }
 
-    /// Whether a relation, table or index, of this name is in the schema: they share one name space.
+    /// All sequences by number.
+    pub fn sequences(&self) -> impl Iterator<Item = &Arc<SequenceDescriptor>> {
+        self.sequences.values()
+    }
+
+    /// A sequence by number.
+    #[must_use]
+    pub fn sequence(&self, oid: Oid) -> Option<&Arc<SequenceDescriptor>> {
+        self.sequences.get(&oid)
+    }
+
+    /// A sequence by schema and name.
+    #[must_use]
+    pub fn sequence_named(&self, schema: Oid, name: &str) -> Option<&Arc<SequenceDescriptor>> {
+        self.sequences.get(self.sequence_names.get(&(schema, name.to_owned()))?)
+    }
+
+    /// The sequences that belong to a table, or to one of its columns.
+    pub fn sequences_of(
+        &self,
+        table: Oid,
+        column: Option<rustydb_types::ids::ColumnId>,
+    ) -> impl Iterator<Item = &Arc<SequenceDescriptor>> {
+        self.sequences().filter(move |sequence| sequence.is_of(table, column))
+    }
+
+    /// Whether a relation, be it table, index or sequence, of this name is in the schema: they share one name space.
     #[must_use]
     pub fn has_relation(&self, schema: Oid, name: &str) -> bool {
         let key = (schema, name.to_owned());
-        self.table_names.contains_key(&key) || self.index_names.contains_key(&key)
+        self.table_names.contains_key(&key)
+            || self.index_names.contains_key(&key)
+            || self.sequence_names.contains_key(&key)
     }
 
     /// What ANALYZE found out about a table.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::descriptor::{self, SchemaDescriptor, StorageId, TableDescriptor, TableStatistics};
 use super::keys::{self, Kind};
+use super::sequence::SequenceDescriptor;
 use super::snapshot::CatalogSnapshot;
 use crate::error::{SqlError, SqlState};
 
@@ -92,6 +93,9 @@ fn absorb(snapshot: &mut CatalogSnapshot, key: &[u8], value: &[u8]) -> Result<()
         }
         Some(kind) if kind == Kind::Table as u8 => {
             snapshot.add_table(descriptor::decode::<TableDescriptor>(value)?)
+        }
+        Some(kind) if kind == Kind::Sequence as u8 => {
+            snapshot.add_sequence(descriptor::decode::<SequenceDescriptor>(value)?);
         }
         Some(kind) if kind == Kind::Statistics as u8 => {
             snapshot.add_statistics(Oid::new(number(2)), descriptor::decode::<TableStatistics>(value)?);
@@ -206,6 +210,41 @@ impl<'a> CatalogWriter<'a> {
             self.drop_storage(index.storage).await?;
         }
         Ok(())
+    }
+
+    /// A new random number under which the position of a sequence is stored. Until the commit it is this transaction's
+    /// alone.
+    pub fn new_mark(&mut self, random: u64) -> u64 {
+        self.txn.make_private(Bytes::copy_from_slice(&keys::sequence(random)));
+        random
+    }
+
+    /// Writes a sequence's descriptor.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub async fn put_sequence(&mut self, sequence: &SequenceDescriptor) -> Result<(), SqlError> {
+        self.write(keys::object(Kind::Sequence, sequence.oid.get()), Some(descriptor::encode(sequence)?))
+            .await
+    }
+
+    /// Removes a sequence's descriptor and its position.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub async fn drop_sequence(&mut self, sequence: &SequenceDescriptor) -> Result<(), SqlError> {
+        self.write(keys::object(Kind::Sequence, sequence.oid.get()), None).await?;
+        self.drop_position(sequence.mark).await
+    }
+
+    /// Removes the position that is stored under a mark.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub async fn drop_position(&mut self, mark: u64) -> Result<(), SqlError> {
+        let key = keys::sequence(mark);
+        self.txn.lock_row(&key, RowLock::ForUpdate, LockWait::Forever).await?;
+        Ok(self.txn.delete(Bytes::copy_from_slice(&key))?)
     }
 
     /// Leaves a storage to be swept: see [`crate::exec::sweep`].

@@ -7,7 +7,7 @@ use rustydb_types::value::Value;
 use sqlparser::ast::{AlterColumnOperation, AlterTable, AlterTableOperation, Ident, RenameTableNameKind};
 
 use super::create::{self, KeySpec};
-use super::{change, current, lock_table, relation_exists, skipped};
+use super::{change, current, lock_table, relation_exists, sequence, skipped};
 use crate::bind::Binder;
 use crate::bind::errors::{fail, unsupported};
 use crate::bind::from::{column_type, last_ident};
@@ -19,6 +19,7 @@ use crate::exec::ExecContext;
 use crate::exec::rows::{self, RowLayout};
 use crate::exec::write::TableWriter;
 use crate::plan::Row;
+use crate::scalar::EvalContext;
 
 /// Rows that a rewrite reads at a time.
 const CHUNK_ROWS: usize = 512;
@@ -269,6 +270,22 @@ fn not_unique(table: &TableDescriptor, place: usize, row: &[Value], context: &Ex
         .with_constraint(name)
 }
 
+/// Gives a table and its indexes fresh storages.
+async fn move_storages(table: &mut TableDescriptor, catalog: &mut CatalogWriter<'_>) -> Result<(), SqlError> {
+    let former = table.storage;
+    table.storage = catalog.new_storage()?;
+    catalog.drop_storage(former).await?;
+    for index in &mut table.indexes {
+        if index.storage == former {
+            index.storage = table.storage;
+        } else {
+            catalog.drop_storage(index.storage).await?;
+            index.storage = catalog.new_storage()?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes all rows of `former` as rows of `table`, whose storages are empty.
 async fn rewrite(
     former: &TableDescriptor,
@@ -276,11 +293,28 @@ async fn rewrite(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
+    rewrite_with(former, table, None, txn, context).await
+}
+
+/// What computes the value of a new column for one row.
+type NewValue<'a> = &'a (dyn Fn(&Transaction) -> Result<Value, SqlError> + Sync);
+
+/// As [`rewrite`], with the value of a new column behind the others.
+async fn rewrite_with(
+    former: &TableDescriptor,
+    table: &TableDescriptor,
+    added: Option<NewValue<'_>>,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
     refresh(txn);
     let writer = writer(table, context)?;
     let mut all = Rows::of(former)?;
     while let Some(rows) = all.next(txn)? {
-        for (_, row) in rows {
+        for (_, mut row) in rows {
+            if let Some(added) = added {
+                row.push(added(txn)?);
+            }
             check_not_null(table, &row)?;
             if let crate::exec::write::Inserted::Conflict(place, _) = writer.insert(txn, &row).await? {
                 return Err(not_unique(table, place, &row, context));
@@ -328,9 +362,18 @@ async fn add_column(
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
     let now = current(txn, context)?;
-    let mut specs = Vec::new();
+    let (mut specs, mut sequences) = (Vec::new(), Vec::new());
     let binder = Binder::new(&now, &[]);
-    create::add_column(&binder, table, column, &mut specs)?;
+    let former = table.clone();
+    create::add_column(&binder, table, column, &mut specs, &mut sequences)?;
+    let mut computed = None;
+    if !sequences.is_empty() {
+        let mut catalog = change(txn, context).await?;
+        let now = current(catalog.txn, context)?;
+        sequence::create_for_columns(&sequences, table, &now.catalog, &mut catalog, context).await?;
+    }
+    let now = current(txn, context)?;
+    let binder = Binder::new(&now, &[]);
     let Some(added) = table.columns.last_mut() else { return Ok(()) };
     let ty = column_type(added.data_type);
     if let Some(default) = &added.default {
@@ -339,13 +382,33 @@ async fn add_column(
         let bound = binder.bind_expr(&crate::parse::parse_expr(default)?, &Scope::empty(&level))?;
         let bound = binder.coerce_assignment(bound, ty, &added.name)?;
         if bound.is_volatile() {
-            return Err(unsupported("ADD COLUMN with a volatile default"));
+            computed = Some(bound);
+        } else {
+            let value = bound.eval(&[], &context.eval(&[]))?;
+            added.missing = (!value.is_null()).then(|| crate::exec::text::print(&value, ty));
         }
-        let value = bound.eval(&[], &context.eval(&[]))?;
-        added.missing = (!value.is_null()).then(|| crate::exec::text::print(&value, ty));
     }
     drop(binder);
-    save(table, txn, context).await?;
+    if let Some(default) = computed {
+        // Each row has a value of its own: all are written anew.
+        let mut catalog = change(txn, context).await?;
+        move_storages(table, &mut catalog).await?;
+        catalog.put_table(table).await?;
+        let value = |txn: &Transaction| {
+            let lookup = crate::pgcatalog::lookup::SystemLookup {
+                context: crate::catalog::virtual_table::VirtualContext {
+                    catalog: &now.catalog,
+                    ..context.virtuals()
+                },
+                search_path: &now.search_path,
+            };
+            let eval = EvalContext { txn: Some(txn), catalog: &lookup, ..context.eval(&[]) };
+            default.eval(&[], &eval)
+        };
+        rewrite_with(&former, table, Some(&value), txn, context).await?;
+    } else {
+        save(table, txn, context).await?;
+    }
     if table.columns.last().is_some_and(|column| column.not_null && column.missing.is_none()) {
         check_rows(table, txn, context).await?;
     }
@@ -374,6 +437,7 @@ async fn drop_column(
     }
     let mut catalog = change(txn, context).await?;
     drop_indexes(&mut catalog, table, |index| index.key.iter().any(|part| part.column == id)).await?;
+    sequence::drop_owned(table.oid, Some(id), &mut catalog, context).await?;
     table.columns.remove(place);
     catalog.put_table(table).await
 }
@@ -462,6 +526,20 @@ async fn alter_column(
             if let Some(column) = table.columns.get_mut(place) {
                 column.not_null = true;
             }
+        }
+        AlterColumnOperation::DropNotNull
+            if table.columns.get(place).is_some_and(|column| column.identity.is_some()) =>
+        {
+            let message =
+                format!("column \"{}\" of relation \"{}\" is an identity column", name.value, table.name);
+            return Err(fail(SqlState::SYNTAX_ERROR, message));
+        }
+        AlterColumnOperation::SetDefault { .. } | AlterColumnOperation::DropDefault
+            if table.columns.get(place).is_some_and(|column| column.identity.is_some()) =>
+        {
+            let message =
+                format!("column \"{}\" of relation \"{}\" is an identity column", name.value, table.name);
+            return Err(fail(SqlState::SYNTAX_ERROR, message));
         }
         AlterColumnOperation::DropNotNull => {
             if in_primary(table) {

@@ -9,6 +9,7 @@ use sqlparser::ast::{
     IndexType, SchemaName, SqlOption, TableConstraint,
 };
 
+use super::sequence::{self, SequenceSpec};
 use super::{change, current, lock_table, relation_exists, skipped};
 use crate::bind::Binder;
 use crate::bind::errors::{at, fail, unsupported};
@@ -16,8 +17,8 @@ use crate::bind::from::last_ident;
 use crate::bind::scope::{Level, Scope};
 use crate::catalog::store::CatalogWriter;
 use crate::catalog::{
-    CatalogSnapshot, ColumnDescriptor, IndexDescriptor, IndexKeyColumn, IndexKind, SchemaDescriptor,
-    TableDescriptor, TypeRef,
+    CatalogSnapshot, ColumnDescriptor, Identity, IndexDescriptor, IndexKeyColumn, IndexKind,
+    SchemaDescriptor, TableDescriptor, TypeRef,
 };
 use crate::error::{SqlError, SqlState};
 use crate::exec::ExecContext;
@@ -83,9 +84,9 @@ pub(super) async fn table(
         row_key: Vec::new(),
         options: table_options(&create.table_options)?,
     };
-    let mut keys = Vec::new();
+    let (mut keys, mut sequences) = (Vec::new(), Vec::new());
     for column in &create.columns {
-        add_column(&binder, &mut table, column, &mut keys)?;
+        add_column(&binder, &mut table, column, &mut keys, &mut sequences)?;
     }
     for constraint in &create.constraints {
         keys.push(key_of_constraint(constraint)?);
@@ -107,6 +108,7 @@ pub(super) async fn table(
         primary.storage = table.storage;
         table.row_key = primary.key.iter().map(|part| part.column).collect();
     }
+    sequence::create_for_columns(&sequences, &mut table, &now.catalog, &mut catalog, context).await?;
     catalog.put_table(&table).await?;
     Ok("CREATE TABLE".into())
 }
@@ -133,12 +135,13 @@ fn table_options(options: &CreateTableOptions) -> Result<BTreeMap<String, String
     Ok(kept)
 }
 
-/// Adds a column with its options; keys that it declares are added to `keys`.
+/// Adds a column with its options; keys and the sequence that it declares are added to `keys` and `sequences`.
 pub(super) fn add_column(
     binder: &Binder<'_>,
     table: &mut TableDescriptor,
     column: &ast::ColumnDef,
     keys: &mut Vec<KeySpec>,
+    sequences: &mut Vec<SequenceSpec>,
 ) -> Result<(), SqlError> {
     let name = &column.name.value;
     if table.column_index(name).is_some() {
@@ -146,10 +149,11 @@ pub(super) fn add_column(
         return Err(at(fail(SqlState::DUPLICATE_COLUMN, message), &column.name));
     }
     let written = column.data_type.to_string().to_lowercase();
-    if matches!(written.as_str(), "serial" | "bigserial" | "smallserial") {
-        return Err(unsupported(format!("type {written}")));
-    }
-    let data_type = binder.type_name(&column.data_type).map_err(|error| at(error, &column.name))?;
+    let serial = sequence::serial(&written);
+    let data_type = match serial {
+        Some(base) => base.into(),
+        None => binder.type_name(&column.data_type).map_err(|error| at(error, &column.name))?,
+    };
     if !data_type.base.is_storable() {
         let message = format!("column \"{name}\" has pseudo-type {data_type}");
         return Err(fail(SqlState::INVALID_TABLE_DEFINITION, message));
@@ -158,9 +162,20 @@ pub(super) fn add_column(
         id: ColumnId::new(table.next_column),
         name: name.clone(),
         data_type: TypeRef { oid: data_type.base.oid(), modifier: data_type.modifier },
-        not_null: false,
+        not_null: serial.is_some(),
         default: None,
         missing: None,
+        identity: None,
+    };
+    let mut declared = serial.map(|data_type| SequenceSpec {
+        column: described.id,
+        data_type,
+        options: Vec::new(),
+        is_identity: false,
+    });
+    let contradicts = |what: &str| {
+        let message = format!("{what} for column \"{name}\" of table \"{}\"", table.name);
+        Err(at(fail(SqlState::SYNTAX_ERROR, message), &column.name))
     };
     for option in &column.options {
         let constraint = option.name.as_ref().map(|name| name.value.clone());
@@ -172,19 +187,49 @@ pub(super) fn add_column(
             options: BTreeMap::new(),
         };
         match &option.option {
+            ColumnOption::Null if declared.is_some() => {
+                return contradicts("conflicting NULL/NOT NULL declarations");
+            }
             ColumnOption::Null | ColumnOption::Collation(_) => {}
             ColumnOption::NotNull => described.not_null = true,
+            ColumnOption::Default(_) if declared.as_ref().is_some_and(|spec| spec.is_identity) => {
+                return contradicts("both default and identity specified");
+            }
+            ColumnOption::Default(_) if declared.is_some() => {
+                return contradicts("multiple default values specified");
+            }
             ColumnOption::Default(expr) => described.default = Some(check_default(binder, expr, &described)?),
             ColumnOption::PrimaryKey(_) => keys.push(key(IndexKind::Primary)),
             ColumnOption::Unique(_) => keys.push(key(IndexKind::Unique)),
             ColumnOption::ForeignKey(_) => return Err(unsupported("a FOREIGN KEY constraint")),
             ColumnOption::Check(_) => return Err(unsupported("a CHECK constraint")),
+            ColumnOption::Generated { generated_as, sequence_options: Some(options), .. } => {
+                if declared.as_ref().is_some_and(|spec| spec.is_identity) {
+                    return contradicts("multiple identity specifications");
+                }
+                if declared.is_some() || described.default.is_some() {
+                    return contradicts("both default and identity specified");
+                }
+                sequence::check_identity(data_type, options)?;
+                described.identity = Some(match generated_as {
+                    ast::GeneratedAs::Always => Identity::Always,
+                    _ => Identity::ByDefault,
+                });
+                described.not_null = true;
+                declared = Some(SequenceSpec {
+                    column: described.id,
+                    data_type: data_type.base,
+                    options: options.clone(),
+                    is_identity: true,
+                });
+            }
             ColumnOption::Generated { .. } | ColumnOption::Identity(_) => {
-                return Err(unsupported("a generated or identity column"));
+                return Err(unsupported("a generated column"));
             }
             other => return Err(unsupported(format!("column option {other}"))),
         }
     }
+    sequences.extend(declared);
     table.next_column += 1;
     table.columns.push(described);
     Ok(())
@@ -215,7 +260,7 @@ pub(super) fn check_default(
     binder
         .coerce_assignment(bound, crate::bind::from::column_type(column.data_type), &column.name)
         .map_err(|error| at(error, expr))?;
-    Ok(expr.to_string())
+    Ok(binder.freeze_sequences(&expr.to_string()))
 }
 
 /// The key that a table constraint declares.

@@ -3,7 +3,7 @@
 use rustydb_txn::{TableLockId, TableLockMode, Transaction};
 use sqlparser::ast::ObjectName;
 
-use super::{change, current, lock_table, not_there, skipped};
+use super::{change, current, lock_table, not_there, sequence, skipped};
 use crate::bind::Binder;
 use crate::bind::errors::fail;
 use crate::bind::from::last_ident;
@@ -20,7 +20,11 @@ pub(super) async fn tables(
 ) -> Result<(), SqlError> {
     for name in names {
         match lock_table(name, true, TableLockMode::AccessExclusive, txn, context).await? {
-            Some(table) => change(txn, context).await?.drop_table(&table).await?,
+            Some(table) => {
+                let mut catalog = change(txn, context).await?;
+                sequence::drop_owned(table.oid, None, &mut catalog, context).await?;
+                catalog.drop_table(&table).await?;
+            }
             None => not_there((SqlState::UNDEFINED_TABLE, "table"), name, if_exists, txn, context)?,
         }
     }
@@ -99,13 +103,15 @@ pub(super) async fn schemas(
         }
         let inside: Vec<_> =
             now.catalog.tables().filter(|table| table.schema == schema.oid).cloned().collect();
-        if !inside.is_empty() && !cascade {
+        let sequences: Vec<_> =
+            now.catalog.sequences().filter(|sequence| sequence.schema == schema.oid).cloned().collect();
+        if !(cascade || inside.is_empty() && sequences.is_empty()) {
             let message = format!("cannot drop schema {name} because other objects depend on it");
             return Err(fail(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message)
                 .with_hint("Use DROP ... CASCADE to drop the dependent objects too."));
         }
-        for table in &inside {
-            let lock = TableLockId::new(table.oid.get());
+        for oid in inside.iter().map(|table| table.oid).chain(sequences.iter().map(|own| own.oid)) {
+            let lock = TableLockId::new(oid.get());
             txn.lock_table(lock, TableLockMode::AccessExclusive, context.lock_wait).await?;
         }
         let mut catalog = change(txn, context).await?;
@@ -114,6 +120,9 @@ pub(super) async fn schemas(
             if let Some(table) = table {
                 catalog.drop_table(&table).await?;
             }
+        }
+        for sequence in &sequences {
+            catalog.drop_sequence(sequence).await?;
         }
         catalog.put_schema(schema.oid, None).await?;
     }

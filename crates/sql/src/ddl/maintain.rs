@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use bytes::Bytes;
 use rustydb_txn::{Direction, ScanRequest, TableLockId, TableLockMode, Transaction};
 use rustydb_types::ids::Oid;
-use sqlparser::ast::{CommentObject, Ident, ObjectName, Truncate, VacuumStatement};
+use sqlparser::ast::{CommentObject, Ident, ObjectName, Truncate, TruncateIdentityOption, VacuumStatement};
 
-use super::{change, current, lock_table};
+use super::{change, current, lock_table, sequence};
 use crate::bind::Binder;
 use crate::bind::errors::{fail, unsupported};
 use crate::catalog::descriptor::ColumnStatistics;
@@ -49,6 +49,9 @@ pub(super) async fn truncate(
             }
         }
         catalog.put_table(&table).await?;
+        if matches!(truncate.identity, Some(TruncateIdentityOption::Restart)) {
+            sequence::restart_owned(table.oid, &mut catalog, context).await?;
+        }
     }
     Ok(())
 }
@@ -195,6 +198,11 @@ pub(super) async fn comment(
             };
             (CLASS_RELATION, table.oid, column.id.get())
         }
+        CommentObject::Sequence => match binder.find_sequence(name)? {
+            Some(sequence) => (CLASS_RELATION, sequence.oid, 0),
+            None if if_exists => return Ok(()),
+            None => return Err(crate::bind::errors::undefined_relation(name)),
+        },
         CommentObject::Schema => {
             let (_, own) = binder.split_name(name)?;
             let Some(schema) = now.catalog.schema_named(&own.value) else {

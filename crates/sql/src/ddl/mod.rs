@@ -7,6 +7,7 @@ mod alter;
 mod create;
 mod drop;
 mod maintain;
+mod sequence;
 
 use rustydb_txn::{TableLockId, TableLockMode, Transaction};
 use sqlparser::ast::{ObjectType, Statement};
@@ -47,6 +48,10 @@ pub async fn execute(
                 drop::indexes(names, *if_exists, txn, context).await?;
                 "DROP INDEX"
             }
+            ObjectType::Sequence => {
+                sequence::drop(names, *if_exists, *cascade, txn, context).await?;
+                "DROP SEQUENCE"
+            }
             ObjectType::Schema => {
                 drop::schemas(names, *if_exists, *cascade, txn, context).await?;
                 "DROP SCHEMA"
@@ -70,7 +75,20 @@ pub async fn execute(
             "COMMENT"
         }
         Statement::CreateView(_) => return Err(unsupported("CREATE VIEW")),
-        Statement::CreateSequence { .. } => return Err(unsupported("CREATE SEQUENCE")),
+        Statement::CreateSequence {
+            temporary,
+            if_not_exists,
+            name,
+            data_type,
+            sequence_options,
+            owned_by,
+        } => {
+            let owned_by = owned_by.as_ref();
+            let (data_type, options) = (data_type.as_ref(), sequence_options);
+            sequence::create(*temporary, *if_not_exists, name, data_type, options, owned_by, txn, context)
+                .await?;
+            "CREATE SEQUENCE"
+        }
         other => {
             let text = other.to_string();
             let words: Vec<&str> = text.split_whitespace().take(2).collect();

@@ -19,7 +19,7 @@ use crate::copy::{CopyOptions, CopyReader};
 use crate::error::{SqlError, SqlState};
 use crate::plan::Row;
 use crate::plan::statement::{Action, Plan};
-use crate::scalar::Expr;
+use crate::scalar::{EvalContext, Expr};
 
 /// Rows between two looks at whether the statement is to end.
 const CHECK_ROWS: u64 = 256;
@@ -104,6 +104,7 @@ pub(crate) fn plan(
                 tables: binder.tables.into_inner(),
                 catalog_version: context.catalog.version().to_vec(),
                 uses_virtual: false,
+                advances: None,
                 locking: Vec::new(),
             };
             Ok((Arc::new(plan), CopyTarget::From { table, places, defaults, options }))
@@ -172,7 +173,7 @@ impl CopyFrom {
         context: &ExecContext<'_>,
         reading: &TextContext,
     ) -> Result<(), SqlError> {
-        while let Some(row) = self.next(context, reading)? {
+        while let Some(row) = self.next(txn, context, reading)? {
             let inserted = self.writer.insert(txn, &row).await.map_err(|error| {
                 if error.state() == SqlState::UNIQUE_VIOLATION {
                     self.reader.at_line_number(error)
@@ -196,7 +197,12 @@ impl CopyFrom {
     }
 
     /// The next complete row, as wide as the table.
-    fn next(&mut self, context: &ExecContext<'_>, reading: &TextContext) -> Result<Option<Row>, SqlError> {
+    fn next(
+        &mut self,
+        txn: &Transaction,
+        context: &ExecContext<'_>,
+        reading: &TextContext,
+    ) -> Result<Option<Row>, SqlError> {
         let mut failure = None;
         let mut row: Row = Vec::with_capacity(self.defaults.len());
         {
@@ -223,7 +229,7 @@ impl CopyFrom {
             return Err(self.reader.at_field(error, index, Some(&field)));
         }
         if self.places.len() < self.defaults.len() {
-            let eval = context.eval(&[]);
+            let eval = EvalContext { txn: Some(txn), ..context.eval(&[]) };
             for (place, default) in self.defaults.iter().enumerate() {
                 if !self.places.contains(&place)
                     && let Some(slot) = row.get_mut(place)

@@ -9,6 +9,7 @@ use rustydb_types::datatype::DataType;
 use rustydb_types::value::Value;
 use sqlparser::ast::{self, SetExpr, Statement};
 
+use super::sequence::Sequences;
 use super::write::RowNumbers;
 use crate::bind::context::TableUse;
 use crate::bind::errors::unsupported;
@@ -49,6 +50,7 @@ pub struct Database {
     virtuals: Arc<VirtualRegistry>,
     numbers: Arc<dyn RowNumbers>,
     work_memory: Arc<WorkMemory>,
+    sequences: Arc<Sequences>,
 }
 
 impl std::fmt::Debug for Database {
@@ -66,7 +68,14 @@ impl Database {
         let [a, b, c, d, rest @ ..] = life.to_be_bytes();
         let start = u64::from(u32::from_be_bytes(rest)) << 32;
         let numbers = CountedNumbers { life: u32::from_be_bytes([a, b, c, d]), next: AtomicU64::new(start) };
-        Self { kv, catalogs: Arc::default(), virtuals, numbers: Arc::new(numbers), work_memory }
+        Self {
+            kv,
+            catalogs: Arc::default(),
+            virtuals,
+            numbers: Arc::new(numbers),
+            work_memory,
+            sequences: Arc::default(),
+        }
     }
 
     /// What its statements take from what they keep in memory.
@@ -84,6 +93,12 @@ impl Database {
     #[must_use]
     pub fn virtuals(&self) -> &Arc<VirtualRegistry> {
         &self.virtuals
+    }
+
+    /// Where the sequences of this database stand, as far as this node gives out their numbers.
+    #[must_use]
+    pub fn sequences(&self) -> &Sequences {
+        &self.sequences
     }
 
     /// Hidden row numbers of this database.
@@ -179,6 +194,8 @@ impl<'a> ExecContext<'a> {
             statement_time: self.statement_time,
             session: self.session,
             catalog: self.lookup,
+            txn: None,
+            sequences: Some(self.database.sequences()),
             run: None,
         }
     }
@@ -235,7 +252,7 @@ pub fn analyze(
                 tables.iter_mut().for_each(|(_, table_use)| *table_use = TableUse::Read);
             }
             let param_types = plan.param_types.clone();
-            let uses_virtual = plan.uses_virtual;
+            let (uses_virtual, advances) = (plan.uses_virtual, plan.advances);
             return Ok(Arc::new(Plan {
                 action: Action::Explain { plan, analyze: run },
                 columns,
@@ -243,6 +260,7 @@ pub fn analyze(
                 tables,
                 catalog_version: context.catalog.version().to_vec(),
                 uses_virtual,
+                advances,
                 locking: Vec::new(),
             }));
         }
@@ -257,6 +275,7 @@ pub fn analyze(
         columns,
         param_types: binder.param_types(),
         uses_virtual: binder.uses_virtual.get(),
+        advances: binder.advances.get(),
         locking: binder.locking.take().into_iter().map(optimized_locking).collect(),
         tables: binder.tables.into_inner(),
         catalog_version: context.catalog.version().to_vec(),

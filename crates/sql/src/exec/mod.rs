@@ -15,6 +15,7 @@ pub mod operator;
 pub mod rows;
 pub mod run;
 pub mod scan;
+pub mod sequence;
 pub mod service;
 pub mod subquery;
 pub mod sweep;

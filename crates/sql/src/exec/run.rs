@@ -215,7 +215,7 @@ impl<'a> Run<'a> {
     /// The context in which expressions of this execution are evaluated.
     #[must_use]
     pub fn context(&self) -> EvalContext<'_> {
-        EvalContext { outer: self.outer, run: Some(self), ..*self.eval }
+        EvalContext { outer: self.outer, run: Some(self), txn: Some(self.txn), ..*self.eval }
     }
 }
 

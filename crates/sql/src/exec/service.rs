@@ -156,6 +156,15 @@ impl SessionView for View<'_> {
             "the outcome of a transaction can be asked for in a query that changes nothing, in its first rows",
         ))
     }
+    fn sequence_value(&self, sequence: u32) -> Option<i64> {
+        self.context.sequences.lock().value(sequence)
+    }
+    fn last_sequence(&self) -> Option<u32> {
+        self.context.sequences.lock().last()
+    }
+    fn note_sequence(&self, sequence: u32, value: i64, is_next: bool) {
+        self.context.sequences.lock().note(sequence, value, is_next);
+    }
     fn clock(&self) -> i64 {
         self.env.wall_now().unix_micros().saturating_sub(POSTGRES_EPOCH_UNIX_MICROS)
     }
@@ -372,7 +381,7 @@ impl SqlExecutor {
             param_types: plan.param_types().iter().map(|ty| ty.base.oid()).collect(),
             dialogue,
             is_read_only: plan.is_read_only() && !matches!(dialogue, Dialogue::CopyIn(_)),
-            name: name(&plan.action, copy.as_ref()),
+            name: name(&plan, copy.as_ref()),
         };
         let search_path = context.settings.get("search_path").to_owned();
         Ok(Planned { plan, shape, analyze: Arc::new(bound), search_path, copy })
@@ -395,8 +404,9 @@ fn column(info: &crate::plan::ColumnInfo) -> Column {
     }
 }
 
-fn name(action: &Action, copy: Option<&CopyTarget>) -> &'static str {
-    match (action, copy) {
+fn name(plan: &Plan, copy: Option<&CopyTarget>) -> &'static str {
+    match (&plan.action, copy) {
+        (Action::Query(_), None) if plan.advances.is_some() => plan.advances.unwrap_or("SELECT"),
         (_, Some(CopyTarget::From { .. })) => "COPY FROM",
         (_, Some(CopyTarget::To { .. })) => "COPY",
         (Action::Query(_), _) => "SELECT",
@@ -409,6 +419,7 @@ fn name(action: &Action, copy: Option<&CopyTarget>) -> &'static str {
             ast::Statement::CreateTable(_) => "CREATE TABLE",
             ast::Statement::CreateIndex(_) => "CREATE INDEX",
             ast::Statement::CreateSchema { .. } => "CREATE SCHEMA",
+            ast::Statement::CreateSequence { .. } => "CREATE SEQUENCE",
             ast::Statement::AlterTable(_) => "ALTER TABLE",
             ast::Statement::Drop { .. } => "DROP",
             ast::Statement::Truncate(_) => "TRUNCATE TABLE",

@@ -52,6 +52,7 @@ impl Local {
             token: None,
             is_token_given: AtomicBool::default(),
             questions: Mutex::default(),
+            sequences: parking_lot::Mutex::default(),
             changes: Mutex::default(),
             notices: Mutex::default(),
             user: "postgres".into(),

@@ -58,6 +58,17 @@ pub struct PreparedText {
     pub param_types: Vec<u32>,
 }
 
+/// A number that a session was given of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SequenceValue {
+    /// `pg_class.oid` of the sequence.
+    pub sequence: u32,
+    /// The number.
+    pub value: i64,
+    /// Whether by `nextval`, which `lastval` counts.
+    pub is_next: bool,
+}
+
 /// What a session changed of the state that outlives its place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StateChanges {
@@ -67,13 +78,18 @@ pub struct StateChanges {
     pub prepared: Vec<PreparedText>,
     /// Names of statements forgotten.
     pub deallocated: Vec<String>,
+    /// Numbers given of sequences, the sequence that `lastval` is of last.
+    pub sequences: Vec<SequenceValue>,
 }
 
 impl StateChanges {
     /// Whether nothing changed.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.settings.is_empty() && self.prepared.is_empty() && self.deallocated.is_empty()
+        self.settings.is_empty()
+            && self.prepared.is_empty()
+            && self.deallocated.is_empty()
+            && self.sequences.is_empty()
     }
 }
 
@@ -100,6 +116,8 @@ pub struct SessionContext {
     pub is_failed: bool,
     /// How long the request that comes first has been under way: so much of its timeout is used up.
     pub spent: Duration,
+    /// Numbers given of sequences, the sequence that `lastval` is of last.
+    pub sequences: Vec<SequenceValue>,
 }
 
 /// From a gateway.
@@ -299,6 +317,7 @@ impl SessionContext {
         put_prepared(&mut out, &self.prepared);
         out.put_u8(u8::from(self.is_failed));
         out.put_u64_le(u64::try_from(self.spent.as_micros()).unwrap_or(u64::MAX));
+        put_sequences(&mut out, &self.sequences);
         out.freeze()
     }
 
@@ -319,6 +338,7 @@ impl SessionContext {
             is_failed: read_u8(&mut bytes)? != 0,
             // A gateway of an earlier release does not say it.
             spent: Duration::from_micros(read_u64(&mut bytes).unwrap_or(0)),
+            sequences: if bytes.is_empty() { Vec::new() } else { read_sequences(&mut bytes)? },
         })
     }
 }
@@ -387,6 +407,7 @@ fn put_changes(out: &mut BytesMut, changes: &StateChanges) {
     for name in &changes.deallocated {
         put_text(out, name);
     }
+    put_sequences(out, &changes.sequences);
 }
 
 fn read_changes(bytes: &mut Bytes) -> Result<StateChanges, FrameError> {
@@ -394,7 +415,27 @@ fn read_changes(bytes: &mut Bytes) -> Result<StateChanges, FrameError> {
     let prepared = read_prepared(bytes)?;
     let count = read_count(bytes)?;
     let deallocated = (0..count).map(|_| read_text(bytes)).collect::<Result<_, _>>()?;
-    Ok(StateChanges { settings, prepared, deallocated })
+    let sequences = read_sequences(bytes)?;
+    Ok(StateChanges { settings, prepared, deallocated, sequences })
+}
+
+fn put_sequences(out: &mut BytesMut, sequences: &[SequenceValue]) {
+    put_count(out, sequences.len());
+    for given in sequences {
+        out.put_u32_le(given.sequence);
+        out.put_i64_le(given.value);
+        out.put_u8(u8::from(given.is_next));
+    }
+}
+
+fn read_sequences(bytes: &mut Bytes) -> Result<Vec<SequenceValue>, FrameError> {
+    let count = read_count(bytes)?;
+    let read = |_| {
+        let sequence = read_u32(bytes)?;
+        let value = read_u64(bytes)?.cast_signed();
+        Ok(SequenceValue { sequence, value, is_next: read_u8(bytes)? != 0 })
+    };
+    (0..count).map(read).collect()
 }
 
 fn put_settings(out: &mut BytesMut, settings: &[Setting]) {
@@ -497,6 +538,7 @@ mod tests {
             settings: vec![("TimeZone".into(), "UTC".into())],
             prepared: prepared(),
             deallocated: vec!["P_1".into()],
+            sequences: vec![SequenceValue { sequence: 16_390, value: -5, is_next: true }],
         };
         let done = ResponseFrame::Done {
             status: TransactionStatus::InBlock,
@@ -528,6 +570,7 @@ mod tests {
             prepared: prepared(),
             is_failed: true,
             spent: Duration::from_micros(1_500),
+            sequences: vec![SequenceValue { sequence: 16_390, value: i64::MAX, is_next: false }],
         };
         assert_eq!(SessionContext::decode(context.encode()), Ok(context));
     }

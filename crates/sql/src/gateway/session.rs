@@ -42,6 +42,7 @@ use crate::session::failure::ask_later;
 use crate::session::interrupt::{Deadline, Interrupts};
 use crate::session::request::{Request, Target};
 use crate::session::response::{self, Mark, Messages, TransactionStatus};
+use crate::session::sequences;
 use crate::session::settings::Settings;
 use crate::session::sink::ResponseSink;
 use crate::session::statement::Statement;
@@ -307,6 +308,9 @@ impl<E: Executor> GatewaySession<E> {
         self.context.is_failed = status == TransactionStatus::Failed;
         if changes.is_empty() {
             return;
+        }
+        for given in &changes.sequences {
+            sequences::note(&mut self.context.sequences, *given);
         }
         for name in &changes.deallocated {
             self.context.prepared.retain(|prepared| prepared.name != *name);

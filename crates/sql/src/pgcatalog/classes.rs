@@ -5,9 +5,9 @@ use rustydb_types::ids::Oid;
 use rustydb_types::value::{ArrayValue, Value};
 
 use super::relation::Rows;
-use super::{definition, facts, shape};
+use super::{definition, facts, sequences, shape};
 use crate::catalog::virtual_table::VirtualContext;
-use crate::catalog::{ColumnDescriptor, IndexDescriptor, IndexKind, TableDescriptor, snapshot};
+use crate::catalog::{ColumnDescriptor, Identity, IndexDescriptor, IndexKind, TableDescriptor, snapshot};
 
 /// `pg_am.oid` of tables.
 const HEAP: u32 = 2;
@@ -170,6 +170,24 @@ pub(super) fn pg_class(context: &VirtualContext<'_>) -> Rows {
         };
         rows.push(class.row());
     }
+    for sequence in context.catalog.sequences() {
+        let class = Class {
+            oid: sequence.oid.get(),
+            name: &sequence.name,
+            schema: sequence.schema,
+            owner: sequence.owner,
+            access_method: 0,
+            file: sequence.oid.get(),
+            pages: 1,
+            tuples: 1.0,
+            has_index: false,
+            kind: "S",
+            columns: 3,
+            identity: "n",
+            options: Value::Null,
+        };
+        rows.push(class.row());
+    }
     for (table, index) in indexes(context) {
         let tuples = context.catalog.statistics(table.oid).map_or(0.0, |statistics| statistics.rows as f32);
         let class = Class {
@@ -206,6 +224,7 @@ struct Attribute<'a> {
     not_null: bool,
     has_default: bool,
     has_missing: bool,
+    identity: Option<Identity>,
 }
 
 impl Attribute<'_> {
@@ -230,7 +249,11 @@ impl Attribute<'_> {
             Value::Bool(self.not_null),
             Value::Bool(self.has_default),
             Value::Bool(self.has_missing),
-            text(""),           // attidentity
+            text(match self.identity {
+                Some(Identity::Always) => "a",
+                Some(Identity::ByDefault) => "d",
+                None => "",
+            }), // attidentity
             text(""),           // attgenerated
             Value::Bool(false), // attisdropped
             Value::Bool(true),  // attislocal
@@ -264,6 +287,7 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
                 not_null: not_null.and_then(|flags| flags.get(place)).copied().unwrap_or(false),
                 has_default: false,
                 has_missing: false,
+                identity: None,
             };
             rows.push(attribute.row());
         }
@@ -277,11 +301,32 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
                 type_oid: column.data_type.oid,
                 number: attnum(column.id),
                 not_null: is_not_null(table, column),
-                has_default: column.default.is_some(),
+                has_default: shown_default(column).is_some(),
                 has_missing: column.missing.is_some(),
+                identity: column.identity,
             };
             rows.push(attribute.row());
         }
+    }
+    for sequence in context.catalog.sequences() {
+        let columns =
+            [("last_value", DataType::INT8), ("log_cnt", DataType::INT8), ("is_called", DataType::BOOL)];
+        for ((name, data_type), number) in columns.into_iter().zip(1..) {
+            let attribute = Attribute {
+                relation: sequence.oid.get(),
+                name,
+                data_type,
+                type_oid: data_type.oid(),
+                number,
+                not_null: true,
+                has_default: false,
+                has_missing: false,
+                identity: None,
+            };
+            rows.push(attribute.row());
+        }
+    }
+    for table in context.catalog.tables() {
         for index in &table.indexes {
             for (place, part) in index.key.iter().enumerate() {
                 let Some(column) = table.column_index_of(part.column).and_then(|at| table.columns.get(at))
@@ -297,6 +342,7 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
                     not_null: false,
                     has_default: false,
                     has_missing: false,
+                    identity: None,
                 };
                 rows.push(attribute.row());
             }
@@ -305,19 +351,28 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
     rows
 }
 
+/// A column's default as PostgreSQL shows it: that of an identity column is its sequence alone.
+pub(super) fn shown_default(column: &ColumnDescriptor) -> Option<&str> {
+    column.default.as_deref().filter(|_| column.identity.is_none())
+}
+
+/// The number of a column's default: see [`pg_attrdef`].
+pub(super) fn default_number(table: Oid, column: rustydb_types::ids::ColumnId) -> u32 {
+    (table.get().wrapping_mul(2048).wrapping_add(column.get())) | (1 << 31)
+}
+
 /// `pg_attrdef`. Defaults are part of their columns and have no identifiers; the number given here is made of the
 /// table's and the column's, and lies above those that objects get.
 pub(super) fn pg_attrdef(context: &VirtualContext<'_>) -> Rows {
     let mut rows = Rows::new();
     for table in context.catalog.tables() {
         for column in &table.columns {
-            let Some(default) = &column.default else { continue };
-            let number = (table.oid.get().wrapping_mul(2048).wrapping_add(column.id.get())) | (1 << 31);
+            let Some(default) = shown_default(column) else { continue };
             rows.push(vec![
-                Value::Oid(number),
+                Value::Oid(default_number(table.oid, column.id)),
                 oid(table.oid),
                 Value::Int2(attnum(column.id)),
-                text(definition::default_text(default, column_type(column))),
+                text(sequences::default_text(context, default, column_type(column))),
             ]);
         }
     }

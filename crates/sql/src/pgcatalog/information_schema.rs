@@ -4,11 +4,11 @@ use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::ids::Oid;
 use rustydb_types::value::Value;
 
-use super::classes::{attnum, column_type, indexes, is_not_null, schema_name, text};
+use super::classes::{attnum, column_type, indexes, is_not_null, schema_name, shown_default, text};
 use super::relation::Rows;
-use super::{cluster, definition, facts, shape};
+use super::{cluster, facts, sequences, shape};
 use crate::catalog::virtual_table::VirtualContext;
-use crate::catalog::{IndexKind, TableDescriptor};
+use crate::catalog::{Identity, IndexKind, SequenceDescriptor, TableDescriptor};
 
 /// Octets that a string without a declared length may have, as PostgreSQL reports it.
 const OCTETS_MAX: i32 = 1 << 30;
@@ -28,6 +28,7 @@ pub(super) fn source_of(name: &str) -> Option<fn(&VirtualContext<'_>) -> Rows> {
         "information_schema_catalog_name" => catalog_name,
         "key_column_usage" => key_column_usage,
         "schemata" => schemata,
+        "sequences" => sequences::sequences,
         "table_constraints" => table_constraints,
         "tables" => tables,
         _ => return None,
@@ -161,6 +162,7 @@ struct Column<'a> {
     name: &'a str,
     number: i16,
     default: Value,
+    identity: Option<(Identity, &'a SequenceDescriptor)>,
     nullable: bool,
     data_type: DataType,
     updatable: bool,
@@ -174,6 +176,9 @@ impl Column<'_> {
         let is_array =
             self.data_type.base.element().is_some() && self.data_type.base.type_name().starts_with('_');
         let name = if is_array { "ARRAY" } else { self.data_type.base.sql_name() };
+        let own = |number: fn(&SequenceDescriptor) -> i64| {
+            self.identity.map_or(Value::Null, |(_, sequence)| text(number(sequence).to_string()))
+        };
         let in_collation = |part: &str| if collation.is_some() { text(part) } else { Value::Null };
         vec![
             text(database),
@@ -210,15 +215,17 @@ impl Column<'_> {
             Value::Null,                   // maximum_cardinality
             text(self.number.to_string()), // dtd_identifier
             yes_or_no(false),              // is_self_referencing
-            yes_or_no(false),              // is_identity
-            Value::Null,                   // identity_generation
-            Value::Null,                   // identity_start
-            Value::Null,                   // identity_increment
-            Value::Null,                   // identity_maximum
-            Value::Null,                   // identity_minimum
-            yes_or_no(false),              // identity_cycle
-            text("NEVER"),                 // is_generated
-            Value::Null,                   // generation_expression
+            yes_or_no(self.identity.is_some()),
+            self.identity.map_or(Value::Null, |(identity, _)| {
+                text(if identity == Identity::Always { "ALWAYS" } else { "BY DEFAULT" })
+            }),
+            own(|sequence| sequence.start),
+            own(|sequence| sequence.increment),
+            own(|sequence| sequence.max),
+            own(|sequence| sequence.min),
+            yes_or_no(self.identity.is_some_and(|(_, sequence)| sequence.cycle)),
+            text("NEVER"), // is_generated
+            Value::Null,   // generation_expression
             yes_or_no(self.updatable),
         ]
     }
@@ -235,6 +242,7 @@ fn columns(context: &VirtualContext<'_>) -> Rows {
                 name: column.name,
                 number: i16::try_from(place + 1).unwrap_or(i16::MAX),
                 default: Value::Null,
+                identity: None,
                 nullable: !not_null.and_then(|flags| flags.get(place)).copied().unwrap_or(false),
                 data_type: column.data_type,
                 updatable: false,
@@ -245,14 +253,17 @@ fn columns(context: &VirtualContext<'_>) -> Rows {
     for table in context.catalog.tables() {
         for column in &table.columns {
             let data_type = column_type(column);
-            let default = column.default.as_ref();
+            let default = shown_default(column);
+            let own = context.catalog.sequences_of(table.oid, Some(column.id)).next();
             let shown = Column {
                 schema: schema_name(context, table.schema),
                 table: &table.name,
                 name: &column.name,
                 number: attnum(column.id),
-                default: default
-                    .map_or(Value::Null, |default| text(definition::default_text(default, data_type))),
+                default: default.map_or(Value::Null, |default| {
+                    text(sequences::default_text(context, default, data_type))
+                }),
+                identity: column.identity.zip(own.map(std::convert::AsRef::as_ref)),
                 nullable: !is_not_null(table, column),
                 data_type,
                 updatable: true,

@@ -64,6 +64,13 @@ impl fmt::Debug for SystemLookup<'_> {
 }
 
 impl SystemLookup<'_> {
+    /// A relation as it is written now: with its schema where the search path does not find it.
+    pub(super) fn written(&self, oid: u32) -> Option<String> {
+        let (schema, name) = self.relation_name(oid)?;
+        let visible = self.relation(None, &name) == Some(oid);
+        Some(definition::qualified((!visible).then_some(schema.as_str()), &name))
+    }
+
     fn path(&self) -> impl Iterator<Item = &str> {
         let implicit =
             (!self.search_path.iter().any(|schema| schema == "pg_catalog")).then_some("pg_catalog");
@@ -81,7 +88,10 @@ impl SystemLookup<'_> {
         let catalog = self.context.catalog;
         let schema = catalog.schema_named(schema)?.oid;
         let table = catalog.table_named(schema, name).map(|table| table.oid);
-        table.or_else(|| catalog.index_named(schema, name).map(|(_, index)| index.oid)).map(Oid::get)
+        table
+            .or_else(|| catalog.index_named(schema, name).map(|(_, index)| index.oid))
+            .or_else(|| catalog.sequence_named(schema, name).map(|sequence| sequence.oid))
+            .map(Oid::get)
     }
 
     fn relation(&self, schema: Option<&str>, name: &str) -> Option<u32> {
@@ -100,6 +110,9 @@ impl SystemLookup<'_> {
         }
         if let Some((table, index)) = catalog.index(Oid::new(oid)) {
             return named(table.schema, &index.name);
+        }
+        if let Some(sequence) = catalog.sequence(Oid::new(oid)) {
+            return named(sequence.schema, &sequence.name);
         }
         let relation = self.context.registry.iter().find(|relation| relation.oid() == oid)?;
         Some((relation.schema().to_owned(), relation.name().to_owned()))
@@ -194,12 +207,20 @@ impl CatalogLookup for SystemLookup<'_> {
             let message = format!("relation \"{table}\" does not exist");
             return Err(SqlError::new(SqlState::UNDEFINED_TABLE, message));
         };
-        if found.column_index(column).is_none() {
+        let Some(place) = found.column_index(column) else {
             let message = format!("column \"{column}\" of relation \"{name}\" does not exist");
             return Err(SqlError::new(SqlState::UNDEFINED_COLUMN, message));
-        }
-        // No column has a sequence of its own.
-        Ok(None)
+        };
+        let column = found.columns.get(place).map(|column| column.id);
+        let own = self.context.catalog.sequences_of(found.oid, column).next();
+        Ok(own.and_then(|own| {
+            let schema = self.context.catalog.schema(own.schema)?;
+            Some(definition::qualified(Some(&schema.name), &own.name))
+        }))
+    }
+
+    fn sequence(&self, oid: u32) -> Option<std::sync::Arc<crate::catalog::SequenceDescriptor>> {
+        self.context.catalog.sequence(Oid::new(oid)).cloned()
     }
 
     fn description(&self, oid: u32, catalog: &str, column: i32) -> Option<String> {

@@ -8,7 +8,7 @@ use rustydb_types::datatype::DataType;
 use rustydb_types::value::{ArrayValue, Value};
 
 use super::shape::Shape;
-use super::{activity, classes, cluster, information_schema, settings};
+use super::{activity, classes, cluster, information_schema, sequences, settings};
 use crate::catalog::virtual_table::{VirtualColumn, VirtualContext, VirtualRelation};
 use crate::error::{SqlError, SqlState};
 
@@ -107,6 +107,8 @@ pub(super) fn source_of(shape: &Shape) -> Source {
         ),
         ("pg_catalog", "pg_constraint") => Source::Computed(classes::pg_constraint),
         ("pg_catalog", "pg_database") => Source::Computed(cluster::pg_database),
+        ("pg_catalog", "pg_depend") => Source::Computed(sequences::pg_depend),
+        ("pg_catalog", "pg_sequence") => Source::Computed(sequences::pg_sequence),
         ("pg_catalog", "pg_description") => Source::Computed(classes::pg_description),
         ("pg_catalog", "pg_index") => Source::Computed(classes::pg_index),
         ("pg_catalog", "pg_indexes") => Source::Computed(classes::pg_indexes),

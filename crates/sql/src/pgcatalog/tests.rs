@@ -27,6 +27,7 @@ fn column(id: u32, name: &str, data_type: &str, not_null: bool, default: Option<
         not_null,
         default: default.map(Into::into),
         missing: None,
+        identity: None,
     }
 }
 

@@ -144,6 +144,8 @@ pub struct Plan {
     pub catalog_version: Vec<u8>,
     /// Whether it reads relations that are computed.
     pub uses_virtual: bool,
+    /// The function by which it moves a sequence on, if it does.
+    pub advances: Option<&'static str>,
     /// Its subqueries that lock rows, in the order in which they are run before it, each with the number of the shared
     /// rows that it gives.
     pub locking: Vec<(usize, LockPlan)>,
@@ -166,6 +168,7 @@ impl Plan {
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         match &self.action {
+            Action::Query(_) if self.advances.is_some() => false,
             Action::Query(_) => self.locking.is_empty(),
             Action::Explain { plan, analyze } => !analyze || plan.is_read_only(),
             _ => false,

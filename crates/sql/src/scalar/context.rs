@@ -21,6 +21,10 @@ pub struct EvalContext<'a> {
     pub session: &'a dyn SessionView,
     /// Names and descriptions of catalog objects.
     pub catalog: &'a dyn CatalogLookup,
+    /// The transaction, where numbers of sequences may be asked for.
+    pub txn: Option<&'a rustydb_txn::Transaction>,
+    /// The sequences of the database, where they may.
+    pub sequences: Option<&'a crate::exec::sequence::Sequences>,
     /// The execution that subqueries are part of; absent where none may occur.
     pub run: Option<&'a crate::exec::run::Run<'a>>,
 }
@@ -44,6 +48,8 @@ impl<'a> EvalContext<'a> {
             statement_time: 0,
             session: &NoSession,
             catalog: &NoCatalog,
+            txn: None,
+            sequences: None,
             run: None,
         }
     }
@@ -87,6 +93,17 @@ pub trait SessionView: Send + Sync {
             "the outcome of a transaction cannot be asked for here",
         ))
     }
+    /// The number that the session was given last of a sequence: `currval()`.
+    fn sequence_value(&self, _sequence: u32) -> Option<i64> {
+        None
+    }
+    /// The sequence that the session was given a number of last: `lastval()`.
+    fn last_sequence(&self) -> Option<u32> {
+        None
+    }
+    /// The session was given a number of a sequence, by `nextval()` or else by `setval()`, which is not counted by
+    /// `lastval()`.
+    fn note_sequence(&self, _sequence: u32, _value: i64, _is_next: bool) {}
     /// `clock_timestamp()`; microseconds since 2000-01-01 UTC.
     fn clock(&self) -> i64;
     /// 64 random bits.
@@ -196,6 +213,10 @@ pub trait CatalogLookup: Send + Sync {
     /// `pg_get_serial_sequence(table, column)`
     fn serial_sequence(&self, _table: &str, _column: &str) -> Result<Option<String>, SqlError> {
         Ok(None)
+    }
+    /// A sequence.
+    fn sequence(&self, _oid: u32) -> Option<std::sync::Arc<crate::catalog::SequenceDescriptor>> {
+        None
     }
     /// A comment: the object's id, its catalog's name, and the column (0 for the object itself).
     fn description(&self, _oid: u32, _catalog: &str, _column: i32) -> Option<String> {

@@ -30,6 +30,7 @@ use super::portal::Portal;
 use super::prepared::{OWN_MEMORY_BYTES, Prepared, hold};
 use super::request::Request;
 use super::response::{self, Mark, TransactionStatus};
+use super::sequences::SequenceValues;
 use super::settings::{Scope, Settings};
 use super::sink::{ResponseSink, SinkClosed};
 use super::statement::{Modes, Statement};
@@ -157,6 +158,7 @@ impl<E: Executor> Session<E> {
             is_token_given: AtomicBool::default(),
             questions: Mutex::default(),
             changes: Mutex::default(),
+            sequences: Mutex::new(SequenceValues::of_moved_session(&from.sequences)),
             notices: Mutex::default(),
             user: from.user.clone(),
             database: from.database.clone(),
@@ -296,7 +298,10 @@ impl<E: Executor> Session<E> {
 
     /// What changed since the last call of what outlives the session's place.
     pub fn take_changes(&mut self) -> StateChanges {
-        std::mem::take(&mut self.changes)
+        StateChanges {
+            sequences: self.context.sequences.lock().take_changes(),
+            ..std::mem::take(&mut self.changes)
+        }
     }
 
     /// Appends the ParameterStatus messages that begin a session.
@@ -439,6 +444,7 @@ impl<E: Executor> Session<E> {
     /// reported last; appends what the client will then be told of them.
     pub(super) fn changes_to_come(&self, out: &mut BytesMut) -> StateChanges {
         let mut changes = self.changes.clone();
+        changes.sequences = self.context.sequences.lock().changes();
         if self.reported_version == self.context.settings.version() {
             return changes;
         }

@@ -19,6 +19,7 @@ use super::activity::Registered;
 use super::interrupt::Interrupts;
 use super::request::Bind;
 use super::response::Format;
+use super::sequences::SequenceValues;
 use super::settings::{Scope, Settings};
 use super::token::{Questions, TokenKey, TransactionToken};
 use crate::error::SqlError;
@@ -52,6 +53,8 @@ pub struct Context {
     pub questions: Mutex<Questions>,
     /// What `set_config()` has asked for and the session has not yet done.
     pub changes: Mutex<Vec<SettingChange>>,
+    /// The numbers that the session was given of sequences.
+    pub sequences: Mutex<SequenceValues>,
     /// What the statement has to tell the client beside its answer.
     pub notices: Mutex<Vec<SqlError>>,
     /// Cancel requests.

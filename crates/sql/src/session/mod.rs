@@ -21,6 +21,7 @@ mod query;
 pub mod request;
 pub mod response;
 mod run;
+pub(crate) mod sequences;
 pub mod settings;
 pub mod sink;
 pub mod statement;

@@ -218,7 +218,7 @@ pub enum Statement {
     Show(Option<String>),
     /// DISCARD ALL.
     DiscardAll,
-    /// DISCARD PLANS, SEQUENCES or TEMP, or UNLISTEN, with its tag: there is nothing to be given up.
+    /// DISCARD PLANS, SEQUENCES or TEMP, or UNLISTEN, with its tag: only of sequences there is something to be given up.
     Discard(&'static str),
     /// DEALLOCATE; without a name, of all.
     Deallocate(Option<String>),

@@ -104,7 +104,12 @@ impl<E: Executor> Session<E> {
                 self.show(name.as_deref(), formats, is_described, sink.buffer())?;
                 "SHOW"
             }
+            Statement::Discard("DISCARD SEQUENCES") => {
+                self.context.sequences.lock().clear();
+                "DISCARD SEQUENCES"
+            }
             Statement::DiscardAll => {
+                self.context.sequences.lock().clear();
                 self.refuse_in_block("DISCARD ALL")?;
                 self.portals.clear();
                 self.context.settings.reset_all();

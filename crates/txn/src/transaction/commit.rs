@@ -29,6 +29,7 @@ impl Transaction {
     /// # Cancellation
     /// Before the commit has its place in the order: rolled back. After: committed or not; ask for the outcome.
     pub async fn commit(mut self) -> Result<CommitReceipt, TxnError> {
+        self.adopt_asides();
         if !self.has_outcome() && self.attachments.is_empty() {
             self.release_locks();
             self.settle_reads().await?;
@@ -102,6 +103,7 @@ impl Transaction {
             flushes: self.staging.flushes(),
             reads,
             keys: self.staging.keys(),
+            is_aside: false,
         }
     }
 }

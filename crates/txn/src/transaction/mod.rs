@@ -1,12 +1,13 @@
 //! A transaction: reads of a snapshot, buffered writes, locks, one commit.
 
+mod aside;
 mod commit;
 mod locking;
 mod own;
 mod read;
 mod staging;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -96,6 +97,8 @@ pub struct Transaction {
     staging: Staging,
     /// Prefixes of keys that only this transaction can reach; none is a prefix of another.
     private: BTreeSet<Bytes>,
+    /// What was written beside the transaction under such prefixes.
+    asides: Mutex<BTreeMap<Bytes, Bytes>>,
     /// Flushes of the layers when the snapshot was taken, or before.
     flushes: u64,
 }
@@ -143,6 +146,7 @@ impl Transaction {
             keeps_outcome: false,
             staging: Staging::new(flushes),
             private: BTreeSet::new(),
+            asides: Mutex::default(),
             flushes,
         })
     }

@@ -14,7 +14,9 @@ pub mod node;
 pub mod plan;
 mod series;
 mod series_crash;
+mod tickets;
 pub mod workload;
 
 pub use series_crash::{SeriesReport, run_series};
+pub use tickets::run_tickets;
 pub use workload::run_sql;

@@ -11,6 +11,7 @@ pub(super) mod math;
 mod number_format;
 pub(super) mod pattern;
 mod regexp;
+mod sequence;
 pub(super) mod set;
 mod string;
 mod system;
@@ -37,6 +38,7 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         .or_else(|| make::find(name, args))
         .or_else(|| array::find(name, args))
         .or_else(|| json::find(name, args))
+        .or_else(|| sequence::find(name, args))
         .or_else(|| system::find(name, args))
 }
 

@@ -232,7 +232,6 @@ fn asks_catalog(name: &str) -> bool {
                 | "pg_relation_filenode"
                 | "pg_postmaster_start_time"
                 | "pg_conf_load_time"
-                | "pg_sequence_last_value"
                 | "pg_blocking_pids"
                 | "pg_cancel_backend"
                 | "txid_current"

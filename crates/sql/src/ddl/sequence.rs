@@ -1,0 +1,371 @@
+//! CREATE SEQUENCE, DROP SEQUENCE, and the sequences of serial and identity columns.
+
+use rustydb_txn::{TableLockId, TableLockMode, Transaction};
+use rustydb_types::datatype::{BaseType, DataType};
+use rustydb_types::ids::{ColumnId, Oid};
+use sqlparser::ast::{self, Expr as AstExpr, ObjectName, SequenceOptions};
+
+use super::{change, current, not_there, relation_exists, skipped};
+use crate::bind::Binder;
+use crate::bind::errors::{fail, unsupported};
+use crate::bind::from::last_ident;
+use crate::bind::sequence::{default_from, sequences_in};
+use crate::catalog::store::CatalogWriter;
+use crate::catalog::{CatalogSnapshot, SequenceDescriptor, SequenceOwner, TableDescriptor};
+use crate::error::{SqlError, SqlState};
+use crate::exec::ExecContext;
+
+/// Most bytes of a name.
+const NAME_SIZE_MAX: usize = 63;
+
+/// The sequence that a serial or identity column declares.
+#[derive(Clone, Debug)]
+pub(super) struct SequenceSpec {
+    /// The column.
+    pub column: ColumnId,
+    /// The type of the column.
+    pub data_type: BaseType,
+    /// The written options.
+    pub options: Vec<SequenceOptions>,
+    /// Whether it is an identity column.
+    pub is_identity: bool,
+}
+
+/// The type that a serial type stands for.
+pub(super) fn serial(written: &str) -> Option<BaseType> {
+    Some(match written {
+        "serial" | "serial4" => BaseType::Int4,
+        "bigserial" | "serial8" => BaseType::Int8,
+        "smallserial" | "serial2" => BaseType::Int2,
+        _ => return None,
+    })
+}
+
+fn invalid(message: impl Into<String>) -> SqlError {
+    fail(SqlState::INVALID_PARAMETER_VALUE, message)
+}
+
+/// The number in an option.
+fn number(expr: &AstExpr) -> Result<i64, SqlError> {
+    let text = expr.to_string();
+    let text = text.strip_prefix('+').unwrap_or(&text);
+    text.parse().map_err(|_| {
+        let message = format!("value \"{text}\" is out of range for type bigint");
+        fail(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, message)
+    })
+}
+
+/// The least and the largest number of a type.
+fn bounds(data_type: BaseType) -> Option<(i64, i64)> {
+    Some(match data_type {
+        BaseType::Int2 => (i64::from(i16::MIN), i64::from(i16::MAX)),
+        BaseType::Int4 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        BaseType::Int8 => (i64::MIN, i64::MAX),
+        _ => return None,
+    })
+}
+
+/// What the options say, checked as PostgreSQL checks it. The name, the owner and the mark are the caller's.
+fn described(
+    data_type: BaseType,
+    options: &[SequenceOptions],
+    is_identity: bool,
+) -> Result<SequenceDescriptor, SqlError> {
+    let Some((least, largest)) = bounds(data_type) else {
+        let subject = if is_identity { "identity column" } else { "sequence" };
+        return Err(invalid(format!("{subject} type must be smallint, integer, or bigint")));
+    };
+    let (mut increment, mut min, mut max, mut start, mut cache, mut cycle) = (1, None, None, None, 1, false);
+    for option in options {
+        match option {
+            SequenceOptions::IncrementBy(expr, _) => increment = number(expr)?,
+            SequenceOptions::MinValue(expr) => min = expr.as_ref().map(number).transpose()?,
+            SequenceOptions::MaxValue(expr) => max = expr.as_ref().map(number).transpose()?,
+            SequenceOptions::StartWith(expr, _) => start = Some(number(expr)?),
+            SequenceOptions::Cache(expr) => cache = number(expr)?,
+            SequenceOptions::Cycle(is_off) => cycle = !is_off,
+        }
+    }
+    if increment == 0 {
+        return Err(invalid("INCREMENT must not be zero"));
+    }
+    let shown = data_type.sql_name();
+    let ascends = increment > 0;
+    let max = max.unwrap_or(if ascends { largest } else { -1 });
+    if !(least..=largest).contains(&max) {
+        return Err(invalid(format!("MAXVALUE ({max}) is out of range for sequence data type {shown}")));
+    }
+    let min = min.unwrap_or(if ascends { 1 } else { least });
+    if !(least..=largest).contains(&min) {
+        return Err(invalid(format!("MINVALUE ({min}) is out of range for sequence data type {shown}")));
+    }
+    if min >= max {
+        return Err(invalid(format!("MINVALUE ({min}) must be less than MAXVALUE ({max})")));
+    }
+    let start = start.unwrap_or(if ascends { min } else { max });
+    if start < min {
+        return Err(invalid(format!("START value ({start}) cannot be less than MINVALUE ({min})")));
+    }
+    if start > max {
+        return Err(invalid(format!("START value ({start}) cannot be greater than MAXVALUE ({max})")));
+    }
+    if cache <= 0 {
+        return Err(invalid(format!("CACHE ({cache}) must be greater than zero")));
+    }
+    Ok(SequenceDescriptor {
+        oid: Oid::new(0),
+        schema: Oid::new(0),
+        name: String::new(),
+        owner: Oid::new(0),
+        data_type: data_type.oid(),
+        start,
+        increment,
+        min,
+        max,
+        cache,
+        cycle,
+        mark: 0,
+        owned_by: None,
+    })
+}
+
+/// `table_column_seq`, cut to the length of a name, with a number behind it where it is taken.
+fn chosen_name(table: &str, column: &str, taken: impl Fn(&str) -> bool) -> String {
+    let cut = |text: &str, size: usize| {
+        let mut size = size.min(text.len());
+        while !text.is_char_boundary(size) {
+            size -= 1;
+        }
+        text.get(..size).unwrap_or_default().to_owned()
+    };
+    let (mut label, mut number) = ("seq".to_owned(), 0);
+    loop {
+        // The longer of the two names is cut first.
+        let room = NAME_SIZE_MAX.saturating_sub(label.len() + 2);
+        let (mut first, mut second) = (table.len(), column.len());
+        while first + second > room {
+            if first > second { first -= 1 } else { second -= 1 }
+        }
+        let name = format!("{}_{}_{label}", cut(table, first), cut(column, second));
+        if !taken(&name) {
+            return name;
+        }
+        number += 1;
+        label = format!("seq{number}");
+    }
+}
+
+/// Makes the sequences that the columns of a table declare, and lets the columns take their values from them.
+pub(super) async fn create_for_columns(
+    specs: &[SequenceSpec],
+    table: &mut TableDescriptor,
+    now: &CatalogSnapshot,
+    catalog: &mut CatalogWriter<'_>,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let mut names: Vec<String> = Vec::new();
+    for spec in specs {
+        let mut sequence = described(spec.data_type, &spec.options, spec.is_identity)?;
+        let Some(column) = table.columns.iter_mut().find(|column| column.id == spec.column) else { continue };
+        sequence.name = chosen_name(&table.name, &column.name, |name| {
+            name == table.name
+                || now.has_relation(table.schema, name)
+                || names.iter().any(|known| known == name)
+                || table.indexes.iter().any(|index| index.name == name)
+        });
+        names.push(sequence.name.clone());
+        sequence.oid = catalog.new_oid()?;
+        sequence.schema = table.schema;
+        sequence.owner = table.owner;
+        sequence.mark = catalog.new_mark(context.session.random());
+        sequence.owned_by =
+            Some(SequenceOwner { table: table.oid, column: spec.column, is_identity: spec.is_identity });
+        column.default = Some(default_from(sequence.oid));
+        column.not_null = true;
+        catalog.put_sequence(&sequence).await?;
+    }
+    Ok(())
+}
+
+/// CREATE SEQUENCE.
+#[expect(clippy::too_many_arguments, reason = "the fields of the parser's statement")]
+pub(super) async fn create(
+    temporary: bool,
+    if_not_exists: bool,
+    name: &ObjectName,
+    data_type: Option<&ast::DataType>,
+    options: &[SequenceOptions],
+    owned_by: Option<&ObjectName>,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    if temporary {
+        return Err(unsupported("CREATE TEMPORARY SEQUENCE"));
+    }
+    let mut catalog = change(txn, context).await?;
+    let now = current(catalog.txn, context)?;
+    let binder = Binder::new(&now, &[]);
+    let schema = binder.creation_schema(name)?;
+    let own_name = last_ident(name)?.value;
+    if now.catalog.has_relation(schema, &own_name) {
+        if !if_not_exists {
+            return Err(relation_exists(&own_name));
+        }
+        skipped(SqlState::DUPLICATE_TABLE, format!("relation \"{own_name}\" already exists"), context);
+        return Ok(());
+    }
+    let data_type = data_type.map(|ty| binder.type_name(ty)).transpose()?;
+    let mut sequence = described(data_type.map_or(BaseType::Int8, |ty| ty.base), options, false)?;
+    sequence.owned_by = match owned_by {
+        Some(column) => owner(&binder, column, schema)?,
+        None => None,
+    };
+    sequence.oid = catalog.new_oid()?;
+    (sequence.schema, sequence.name, sequence.owner) = (schema, own_name, context.analyze.user_oid);
+    sequence.mark = catalog.new_mark(context.session.random());
+    catalog.put_sequence(&sequence).await
+}
+
+/// The column that OWNED BY names; `None` for NONE.
+fn owner(binder: &Binder<'_>, written: &ObjectName, schema: Oid) -> Result<Option<SequenceOwner>, SqlError> {
+    let mut parts = written.0.clone();
+    let column = parts.pop().and_then(|part| part.as_ident().cloned());
+    let Some(column) = column else { return Ok(None) };
+    if parts.is_empty() {
+        if column.value.eq_ignore_ascii_case("none") && column.quote_style.is_none() {
+            return Ok(None);
+        }
+        return Err(fail(SqlState::SYNTAX_ERROR, "invalid OWNED BY option")
+            .with_hint("Specify OWNED BY table.column or OWNED BY NONE."));
+    }
+    let table = binder.table(&ObjectName(parts))?;
+    if table.schema != schema {
+        return Err(fail(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "sequence must be in same schema as table it is linked to",
+        ));
+    }
+    let found = table.column_index(&column.value).and_then(|place| table.columns.get(place));
+    let Some(found) = found else {
+        let message = format!("column \"{}\" of relation \"{}\" does not exist", column.value, table.name);
+        return Err(fail(SqlState::UNDEFINED_COLUMN, message));
+    };
+    Ok(Some(SequenceOwner { table: table.oid, column: found.id, is_identity: false }))
+}
+
+/// Columns whose default takes values from a sequence.
+fn users(catalog: &CatalogSnapshot, sequence: Oid) -> Vec<(Oid, ColumnId)> {
+    let mut found = Vec::new();
+    for table in catalog.tables() {
+        for column in &table.columns {
+            let names = column.default.as_deref().map(sequences_in).unwrap_or_default();
+            if names.iter().any(|(_, oid)| *oid == sequence) {
+                found.push((table.oid, column.id));
+            }
+        }
+    }
+    found
+}
+
+/// DROP SEQUENCE.
+pub(super) async fn drop(
+    names: &[ObjectName],
+    if_exists: bool,
+    cascade: bool,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    for name in names {
+        let now = current(txn, context)?;
+        let found = Binder::new(&now, &[]).find_sequence(name)?.map(|sequence| sequence.oid);
+        let Some(oid) = found else {
+            not_there((SqlState::UNDEFINED_TABLE, "sequence"), name, if_exists, txn, context)?;
+            continue;
+        };
+        let mode = TableLockMode::AccessExclusive;
+        let tables: Vec<Oid> = users(&now.catalog, oid).into_iter().map(|(table, _)| table).collect();
+        for lock in tables.iter().chain([&oid]) {
+            txn.lock_table(TableLockId::new(lock.get()), mode, context.lock_wait).await?;
+        }
+        let mut catalog = change(txn, context).await?;
+        let now = current(catalog.txn, context)?;
+        let Some(sequence) = now.catalog.sequence(oid).cloned() else { continue };
+        for (table, column) in users(&now.catalog, oid) {
+            let Some(table) = now.catalog.table(table) else { continue };
+            let named = table.column_index_of(column).and_then(|place| table.columns.get(place));
+            let subject = named.map_or("", |column| column.name.as_str());
+            if sequence.owned_by.is_some_and(|owner| owner.is_identity) {
+                let (name, table) = (&sequence.name, &table.name);
+                let message = format!(
+                    "cannot drop sequence {name} because column {subject} of table {table} requires it"
+                );
+                return Err(fail(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message)
+                    .with_hint(format!("You can drop column {subject} of table {table} instead.")));
+            }
+            let what = format!("default value for column {subject} of table {}", table.name);
+            if !cascade {
+                let message =
+                    format!("cannot drop sequence {} because other objects depend on it", sequence.name);
+                return Err(fail(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message)
+                    .with_detail(format!("{what} depends on sequence {}", sequence.name))
+                    .with_hint("Use DROP ... CASCADE to drop the dependent objects too."));
+            }
+            let notice = fail(SqlState::SUCCESSFUL_COMPLETION, format!("drop cascades to {what}"));
+            context.session.notice(notice.with_severity(crate::error::Severity::Notice));
+            let mut table = table.as_ref().clone();
+            if let Some(column) = table.columns.iter_mut().find(|known| known.id == column) {
+                column.default = None;
+            }
+            catalog.put_table(&table).await?;
+        }
+        catalog.drop_sequence(&sequence).await?;
+    }
+    Ok(())
+}
+
+/// Drops the sequences that belong to a table, or to one of its columns, with what takes values from them elsewhere.
+pub(super) async fn drop_owned(
+    table: Oid,
+    column: Option<ColumnId>,
+    catalog: &mut CatalogWriter<'_>,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let now = current(catalog.txn, context)?;
+    for sequence in now.catalog.sequences_of(table, column) {
+        let other = users(&now.catalog, sequence.oid)
+            .into_iter()
+            .find(|(user, place)| *user != table || column.is_some_and(|column| column != *place));
+        if let Some((user, _)) = other {
+            let name = now.catalog.table(user).map_or("", |table| table.name.as_str());
+            let message = format!(
+                "cannot drop sequence {} because a default of table {name} depends on it",
+                sequence.name
+            );
+            return Err(fail(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message)
+                .with_hint(format!("Drop that default of table {name} first.")));
+        }
+        catalog.drop_sequence(sequence).await?;
+    }
+    Ok(())
+}
+
+/// TRUNCATE ... RESTART IDENTITY: the table's sequences begin anew when the transaction is committed.
+pub(super) async fn restart_owned(
+    table: Oid,
+    catalog: &mut CatalogWriter<'_>,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let now = current(catalog.txn, context)?;
+    for sequence in now.catalog.sequences_of(table, None) {
+        let mut changed = sequence.as_ref().clone();
+        catalog.drop_position(changed.mark).await?;
+        changed.mark = catalog.new_mark(context.session.random());
+        catalog.put_sequence(&changed).await?;
+    }
+    Ok(())
+}
+
+/// Checks the type of a column that is to be an identity column, before anything is made of it.
+pub(super) fn check_identity(data_type: DataType, options: &[SequenceOptions]) -> Result<(), SqlError> {
+    described(data_type.base, options, true).map(|_| ())
+}
