@@ -29,6 +29,7 @@ pub fn normalise(tokens: &mut [TokenWithSpan]) {
     drop_only(tokens);
     normalise_overriding(tokens);
     order_sequence_options(tokens);
+    normalise_trim(tokens);
 }
 
 /// Joins string literals with only blanks, a line's end among them, in between: they are one literal.
@@ -311,6 +312,35 @@ fn order_sequence_options(tokens: &mut [TokenWithSpan]) {
             if let Some(slot) = tokens.get_mut(place) {
                 *slot = token;
             }
+        }
+    }
+}
+
+/// TRIM with a side but nothing to trim, which the parser does not know: BOTH FROM goes, and the others trim blanks.
+fn normalise_trim(tokens: &mut [TokenWithSpan]) {
+    let words: Vec<usize> = (tokens.iter().enumerate())
+        .filter(|(_, token)| !matches!(token.token, Token::Whitespace(_)))
+        .map(|(at, _)| at)
+        .collect();
+    for part in words.windows(4) {
+        let [trim, open, side, from] = part else { continue };
+        let is = |at: usize, keyword| tokens.get(at).is_some_and(|token| is_keyword(&token.token, keyword));
+        if !is(*trim, Keyword::TRIM)
+            || !is(*from, Keyword::FROM)
+            || tokens.get(*open).is_none_or(|token| token.token != Token::LParen)
+        {
+            continue;
+        }
+        if is(*side, Keyword::BOTH) {
+            for at in [*side, *from] {
+                if let Some(token) = tokens.get_mut(at) {
+                    token.token = Token::Whitespace(Whitespace::Space);
+                }
+            }
+        } else if (is(*side, Keyword::LEADING) || is(*side, Keyword::TRAILING))
+            && let Some(token) = tokens.get_mut(*side + 1)
+        {
+            token.token = Token::SingleQuotedString(" ".into());
         }
     }
 }

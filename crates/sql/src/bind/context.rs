@@ -8,6 +8,7 @@ use rustydb_types::ids::Oid;
 use sqlparser::ast::{Ident, ObjectName};
 
 use super::errors::{fail, undefined_relation};
+use super::kept::Forms;
 use crate::catalog::virtual_table::{VirtualRegistry, VirtualRelation};
 use crate::catalog::{CatalogSnapshot, SequenceDescriptor, TableDescriptor};
 use crate::error::{SqlError, SqlState};
@@ -71,6 +72,8 @@ pub struct Binder<'a> {
     /// Subqueries that lock rows: each is run once, before the statement, and its rows are those of the
     /// [`crate::plan::Node::Shared`] with its number.
     pub locking: RefCell<Vec<(usize, LockPlan)>>,
+    /// What is remembered of an expression that the catalog is to keep; absent for what is only executed.
+    pub(crate) kept: Option<RefCell<Forms>>,
     /// Numbers given out within the statement.
     next_id: Cell<usize>,
     /// How deep the statement is nested here.
@@ -103,6 +106,7 @@ impl<'a> Binder<'a> {
             uses_virtual: Cell::new(false),
             advances: Cell::new(None),
             locking: RefCell::default(),
+            kept: None,
             next_id: Cell::new(0),
             depth: Cell::new(0),
         }

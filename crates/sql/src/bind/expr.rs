@@ -13,6 +13,7 @@ use sqlparser::ast::{
 use super::context::Binder;
 use super::errors::{at, at_literal, at_operator, fail, syntax, unsupported};
 use super::from::function_arg;
+use super::kept::Written;
 use super::query::{is_unknown, sort_key};
 use super::scope::{Level, Resolve, require_column};
 use super::select::strip;
@@ -107,7 +108,8 @@ impl Binder<'_> {
             && op == chain
         {
             parts.push(right.as_ref());
-            rest = left;
+            // Of what is kept, a chain that begins with a chain of its kind is one, with parentheses or without.
+            rest = if self.keeps_new() { strip(left) } else { left };
         }
         parts.push(rest);
         let clause = if *chain == BinaryOperator::And { "AND" } else { "OR" };
@@ -116,13 +118,22 @@ impl Binder<'_> {
             .rev()
             .map(|part| self.bind_condition(part, place, clause))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(if *chain == BinaryOperator::And { Expr::and(bound) } else { any_of(bound) })
+        Ok(match chain {
+            BinaryOperator::And if self.kept.is_some() => Expr::And(bound),
+            BinaryOperator::And => Expr::and(bound),
+            _ => any_of(bound),
+        })
     }
 
     fn bind_node(&self, expr: &AstExpr, place: &dyn Resolve) -> Result<Expr, SqlError> {
         let bind = |expr: &AstExpr| self.bind_expr(expr, place);
         let call = |name: &str, args: Vec<Expr>| {
             self.function(&simple_name(name), args).map_err(|error| at(error, expr))
+        };
+        let syntax = |name: &str, args: Vec<Expr>| {
+            let bound = call(name, args)?;
+            self.note_form(&bound, || Written::Syntax);
+            Ok(bound)
         };
         match expr {
             AstExpr::Nested(inner) => bind(inner),
@@ -132,7 +143,7 @@ impl Binder<'_> {
             AstExpr::TypedString(typed) => {
                 let literal = self.bind_literal(&typed.value.value)?;
                 let target = self.type_name(&typed.data_type)?;
-                self.cast(literal, target).map_err(|error| at(error, expr))
+                self.cast(literal, target).map(|bound| self.literal(bound)).map_err(|error| at(error, expr))
             }
             AstExpr::Interval(interval) => self.bind_interval(interval, place),
             AstExpr::UnaryOp { op, expr: operand } => {
@@ -194,23 +205,31 @@ impl Binder<'_> {
             AstExpr::Cast { expr: operand, data_type, format: None, .. } => {
                 let target = self.type_name(data_type).map_err(|error| at(error, expr))?;
                 // A cast of an array constructor casts its elements, so that an empty one has a type.
-                if let (AstExpr::Array(array), Some(element)) = (strip(operand), target.base.element()) {
+                // In a text that was kept, an array that is taken as another one as a whole stands in parentheses.
+                let is_whole =
+                    self.kept.is_some() && !self.keeps_new() && matches!(**operand, AstExpr::Nested(_));
+                if let (AstExpr::Array(array), Some(element)) = (strip(operand), target.base.element())
+                    && (!is_whole || array.elem.is_empty())
+                {
                     let elements = array.elem.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
                     return self.array(elements, Some(DataType { base: element, modifier: target.modifier }));
                 }
-                self.cast(bind(operand)?, target).map_err(|error| at(error, expr))
+                self.cast(bind(operand)?, target)
+                    .map(|bound| self.literal(bound))
+                    .map_err(|error| at(error, expr))
             }
             AstExpr::AtTimeZone { timestamp, time_zone } => {
-                call("timezone", vec![bind(time_zone)?, bind(timestamp)?])
+                syntax("timezone", vec![bind(time_zone)?, bind(timestamp)?])
             }
             AstExpr::Extract { field, expr: operand, .. } => {
                 let field = Expr::constant(Value::text(field.to_string().to_lowercase()), DataType::TEXT);
-                call("extract", vec![field, bind(operand)?])
+                syntax("extract", vec![field, bind(operand)?])
             }
             AstExpr::Ceil { expr: operand, .. } => call("ceil", vec![bind(operand)?]),
             AstExpr::Floor { expr: operand, .. } => call("floor", vec![bind(operand)?]),
-            AstExpr::Position { expr: needle, r#in } => call("strpos", vec![bind(r#in)?, bind(needle)?]),
-            AstExpr::Substring { expr: operand, substring_from, substring_for, .. } => {
+            AstExpr::Position { expr: needle, r#in } => syntax("strpos", vec![bind(r#in)?, bind(needle)?]),
+            AstExpr::Substring { expr: operand, substring_from, substring_for, special, shorthand } => {
+                let name = if *shorthand { "substr" } else { "substring" };
                 let mut args = vec![bind(operand)?];
                 match substring_from {
                     Some(from) => args.push(bind(from)?),
@@ -219,7 +238,8 @@ impl Binder<'_> {
                 if let Some(count) = substring_for {
                     args.push(bind(count)?);
                 }
-                call("substring", args)
+                let has_words = substring_from.is_some() || substring_for.is_some();
+                if *special || *shorthand || !has_words { call(name, args) } else { syntax(name, args) }
             }
             AstExpr::Trim { trim_where, trim_what, expr: operand, trim_characters } => {
                 let name = match trim_where {
@@ -234,14 +254,14 @@ impl Binder<'_> {
                 for what in trim_characters.iter().flatten() {
                     args.push(bind(what)?);
                 }
-                call(name, args)
+                syntax(name, args)
             }
             AstExpr::Overlay { expr: operand, overlay_what, overlay_from, overlay_for } => {
                 let mut args = vec![bind(operand)?, bind(overlay_what)?, bind(overlay_from)?];
                 if let Some(count) = overlay_for {
                     args.push(bind(count)?);
                 }
-                call("overlay", args)
+                syntax("overlay", args)
             }
             // Text is compared by bytes whatever the collation, which is what these two names mean.
             AstExpr::Collate { expr: operand, .. } => bind(operand),
@@ -298,12 +318,34 @@ impl Binder<'_> {
             )
             && place.column(None, name)?.is_none()
         {
-            return match self.bind_clock(&name.value)? {
-                Some(bound) => Ok(bound),
-                None => self.function(&simple_name(&name.value), Vec::new()),
+            let bound = match self.bind_clock(&name.value)? {
+                Some(bound) => bound,
+                None => self.function(&simple_name(&name.value), Vec::new())?,
             };
+            self.note_word(&name.value, &bound);
+            return Ok(bound);
         }
         require_column(place, None, name)
+    }
+
+    /// Remembers that something was written as a word of SQL.
+    fn note_word(&self, name: &str, bound: &Expr) {
+        let words = [
+            "CURRENT_DATE",
+            "CURRENT_TIME",
+            "CURRENT_TIMESTAMP",
+            "LOCALTIME",
+            "LOCALTIMESTAMP",
+            "CURRENT_USER",
+            "SESSION_USER",
+            "USER",
+            "CURRENT_ROLE",
+            "CURRENT_CATALOG",
+            "CURRENT_SCHEMA",
+        ];
+        if let Some(word) = words.into_iter().find(|word| word.eq_ignore_ascii_case(name)) {
+            self.note_form(bound, || Written::Word(word));
+        }
     }
 
     /// The functions of the clock that SQL writes without parentheses; their results are casts of `now()`.
@@ -333,13 +375,16 @@ impl Binder<'_> {
         let unknown = |text: &str| Expr::constant(Value::text(text), DataType::from(BaseType::Unknown));
         match value {
             AstValue::Null => Ok(Expr::constant(Value::Null, DataType::from(BaseType::Unknown))),
-            AstValue::Boolean(flag) => Ok(Expr::constant(Value::Bool(*flag), DataType::BOOL)),
-            AstValue::Number(text, _) => Expr::number(text),
+            AstValue::Boolean(flag) => Ok(self.literal(Expr::constant(Value::Bool(*flag), DataType::BOOL))),
+            AstValue::Number(text, _) => self.number_literal(text),
             AstValue::SingleQuotedString(text)
             | AstValue::EscapedStringLiteral(text)
             | AstValue::UnicodeStringLiteral(text)
             | AstValue::NationalStringLiteral(text) => Ok(unknown(text)),
             AstValue::DollarQuotedString(text) => Ok(unknown(&text.value)),
+            AstValue::Placeholder(text) if self.kept.is_some() => {
+                Err(fail(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter {text}")))
+            }
             AstValue::Placeholder(text) => {
                 let number = text.strip_prefix('$').and_then(|number| number.parse::<usize>().ok());
                 match number {
@@ -386,7 +431,7 @@ impl Binder<'_> {
                 if let AstExpr::Value(value) = operand
                     && let AstValue::Number(text, _) = &value.value
                 {
-                    return Expr::number(&format!("-{text}"));
+                    return self.number_literal(&format!("-{text}"));
                 }
                 self.unary_operator("-", self.bind_expr(operand, place)?)
             }
@@ -431,8 +476,11 @@ impl Binder<'_> {
     ) -> Result<Expr, SqlError> {
         let left = self.bind_expr(operand, place)?;
         let items = list.iter().map(|item| self.bind_expr(item, place)).collect::<Result<Vec<_>, _>>()?;
-        self.in_list(left, items, negated)
-            .map_err(|error| at(at_literal(error, list.iter().chain([operand])), operand))
+        let is_padded = self.kept.is_some() && left.ty().base == BaseType::Bpchar && items.len() > 1;
+        let bound = self
+            .in_list(left.clone(), items, negated)
+            .map_err(|error| at(at_literal(error, list.iter().chain([operand])), operand))?;
+        Ok(if is_padded { super::deparse::padded_list(left, bound, negated) } else { bound })
     }
 
     fn bind_like(
@@ -470,10 +518,14 @@ impl Binder<'_> {
             branches.push((condition, self.bind_expr(&when.result, place)?));
         }
         let otherwise = else_result.map(|result| self.bind_expr(result, place)).transpose()?;
-        self.case(bound, branches, otherwise).map_err(|error| {
+        let case = self.case(bound.clone(), branches, otherwise).map_err(|error| {
             let parts = conditions.iter().flat_map(|when| [&when.condition, &when.result]);
             at_literal(error, parts.chain(operand).chain(else_result))
-        })
+        })?;
+        if let Some(bound) = bound {
+            self.note_form(&case, || Written::Operand(bound));
+        }
+        Ok(case)
     }
 
     fn bind_any_all(
@@ -522,6 +574,7 @@ impl Binder<'_> {
         quantified: Option<(&str, Vec<Expr>)>,
         place: &dyn Resolve,
     ) -> Result<Expr, SqlError> {
+        self.refuse_kept_query(query, kind)?;
         let level = Level { outer: Some(place), used: std::cell::RefCell::default() };
         let (node, columns) = self.bind_subquery_level(query, &level)?;
         if kind == SubqueryKind::Scalar && columns.len() != 1 {
@@ -572,6 +625,7 @@ impl Binder<'_> {
 
     fn bind_call(&self, function: &Function, place: &dyn Resolve) -> Result<Expr, SqlError> {
         if function.over.is_some() {
+            self.refuse_kept_window()?;
             return Err(unsupported("a window function"));
         }
         if !function.within_group.is_empty() {
@@ -629,11 +683,15 @@ impl Binder<'_> {
         if args.is_empty()
             && let Some(bound) = self.bind_clock(&name.value)?
         {
+            self.note_word(&name.value, &bound);
             return Ok(bound);
         }
         let call = self
             .function(&function.name, args)
             .map_err(|error| at_literal(error, written.iter().copied()))?;
+        if matches!(function.args, FunctionArguments::None) {
+            self.note_word(&name.value, &call);
+        }
         if crate::scalar::resolve::set_returning(&call).is_some() {
             return Err(unsupported("a set-returning function inside an expression"));
         }

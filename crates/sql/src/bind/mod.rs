@@ -10,9 +10,11 @@
 
 pub mod aggregate;
 pub mod context;
+pub mod deparse;
 pub mod errors;
 pub mod expr;
 pub mod from;
+pub mod kept;
 pub mod modify;
 pub mod query;
 pub mod resolve;

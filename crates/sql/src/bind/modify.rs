@@ -109,7 +109,8 @@ impl Binder<'_> {
             Some(_) => return Err(unsupported("ON DUPLICATE KEY UPDATE")),
         };
         let (returning, columns) = self.bind_returning(insert.returning.as_deref(), &scope)?;
-        Ok((Action::Insert(Box::new(InsertPlan { table, input, on_conflict, returning })), columns))
+        let checks = self.bind_checks(&table)?;
+        Ok((Action::Insert(Box::new(InsertPlan { table, input, checks, on_conflict, returning })), columns))
     }
 
     /// The places of the columns that an INSERT names, all when it names none.
@@ -142,7 +143,7 @@ impl Binder<'_> {
                 match &column.default {
                     None => Ok(Expr::constant(Value::Null, ty)),
                     Some(sql) => {
-                        let expr = self.bind_expr(&crate::parse::parse_expr(sql)?, &place)?;
+                        let expr = self.bind_expr(&crate::parse::parse_expr(sql.as_str())?, &place)?;
                         self.coerce_assignment(expr, ty, &column.name)
                     }
                 }
@@ -440,10 +441,9 @@ impl Binder<'_> {
         };
         let (returning, columns) = self.bind_returning(update.returning.as_deref(), &scope)?;
         let input = filtered(node, predicate.clone());
-        Ok((
-            Action::Update(Box::new(UpdatePlan { table, input, predicate, assignments, returning })),
-            columns,
-        ))
+        let checks = self.bind_checks(&table)?;
+        let plan = UpdatePlan { table, input, predicate, assignments, checks, returning };
+        Ok((Action::Update(Box::new(plan)), columns))
     }
 
     /// Binds a DELETE.

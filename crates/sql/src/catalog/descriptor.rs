@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The format of stored descriptors that this release writes.
 const FORMAT: u8 = 1;
+/// The format of tables with CHECK constraints: the same JSON, which a release that does not check rows must not read.
+const FORMAT_CHECKED: u8 = 2;
 
 /// A stored catalog row that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -34,13 +36,27 @@ pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, DescriptorError> {
     Ok(bytes)
 }
 
+/// Encodes a table.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_table(table: &TableDescriptor) -> Result<Vec<u8>, DescriptorError> {
+    let mut bytes = encode(table)?;
+    if !table.checks.is_empty()
+        && let Some(format) = bytes.first_mut()
+    {
+        *format = FORMAT_CHECKED;
+    }
+    Ok(bytes)
+}
+
 /// Decodes a catalog or system record.
 ///
 /// # Errors
 /// When the format is unknown or the content malformed.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DescriptorError> {
     match bytes.split_first() {
-        Some((&FORMAT, body)) => Ok(serde_json::from_slice(body)?),
+        Some((&(FORMAT | FORMAT_CHECKED), body)) => Ok(serde_json::from_slice(body)?),
         Some((format, _)) => Err(DescriptorError::UnknownFormat(Some(*format))),
         None => Err(DescriptorError::UnknownFormat(None)),
     }
@@ -92,6 +108,45 @@ pub struct SchemaDescriptor {
     pub owner: Oid,
 }
 
+/// An expression that is part of an object, as SQL text in the form of [`crate::bind::deparse`]: literals have their
+/// types, so that it means the same whatever the settings of the session that binds it. Names of columns are those of
+/// the table now, so a rename writes it anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StoredExpr(String);
+
+impl StoredExpr {
+    /// Names a text that was made by deparsing as such.
+    #[must_use]
+    pub(crate) const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A CHECK constraint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckDescriptor {
+    /// `pg_constraint.oid`.
+    pub oid: Oid,
+    /// The constraint's name, unique among the constraints of its table.
+    pub name: String,
+    /// The condition that no row may fail.
+    pub expr: StoredExpr,
+    /// The columns it looks at, each once, in the order in which they stand in it: `pg_constraint.conkey`.
+    pub columns: Vec<ColumnId>,
+    /// Whether the rows that were there before it are known to satisfy it.
+    pub validated: bool,
+    /// Whether NO INHERIT was written.
+    #[serde(default)]
+    pub no_inherit: bool,
+}
+
 /// A column of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnDescriptor {
@@ -103,9 +158,9 @@ pub struct ColumnDescriptor {
     pub data_type: TypeRef,
     /// Whether NULL is refused.
     pub not_null: bool,
-    /// The default as SQL text; bound whenever a plan needs it.
+    /// The default; bound whenever a plan needs it. Releases before CHECK constraints kept it as it was written.
     #[serde(default)]
-    pub default: Option<String>,
+    pub default: Option<StoredExpr>,
     /// What rows written before the column existed hold: PostgreSQL's text form of the value, or NULL.
     #[serde(default)]
     pub missing: Option<String>,
@@ -193,6 +248,10 @@ pub struct TableDescriptor {
     pub next_column: u32,
     /// Indexes in order of their creation.
     pub indexes: Vec<IndexDescriptor>,
+    /// CHECK constraints in order of their creation. A table without them is written as before there were any; one
+    /// with them has another format, so that no release that would not check its rows reads it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckDescriptor>,
     /// Where the rows are.
     pub storage: StorageId,
     /// Columns whose values are the key of the stored rows; empty when rows are stored under hidden row numbers.
@@ -266,7 +325,7 @@ mod tests {
                 name: "id".into(),
                 data_type: TypeRef { oid: 23, modifier: -1 },
                 not_null: true,
-                default: Some("1".into()),
+                default: Some(StoredExpr::new("1".into())),
                 missing: None,
                 identity: None,
             }],
@@ -280,6 +339,7 @@ mod tests {
                 constraint: Some(Oid::new(16_386)),
                 options: BTreeMap::new(),
             }],
+            checks: Vec::new(),
             storage: StorageId::new(1),
             row_key: vec![ColumnId::new(1)],
             options: BTreeMap::from([("fillfactor".into(), "100".into())]),
@@ -290,6 +350,23 @@ mod tests {
     fn a_descriptor_survives_being_stored() {
         let bytes = encode(&table()).unwrap();
         assert_eq!(decode::<TableDescriptor>(&bytes).unwrap(), table());
+    }
+
+    #[test]
+    fn a_table_with_checks_has_a_format_of_its_own() {
+        let mut checked = table();
+        assert_eq!(encode_table(&checked).unwrap(), encode(&checked).unwrap());
+        checked.checks.push(CheckDescriptor {
+            oid: Oid::new(16_387),
+            name: "positive".into(),
+            expr: StoredExpr::new("(id > 0)".into()),
+            columns: vec![ColumnId::new(1)],
+            validated: true,
+            no_inherit: false,
+        });
+        let bytes = encode_table(&checked).unwrap();
+        assert_eq!(bytes[0], FORMAT_CHECKED);
+        assert_eq!(decode::<TableDescriptor>(&bytes).unwrap(), checked);
     }
 
     #[test]

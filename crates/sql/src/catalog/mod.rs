@@ -28,8 +28,8 @@ pub mod store;
 pub mod virtual_table;
 
 pub use descriptor::{
-    ColumnDescriptor, Identity, IndexDescriptor, IndexKeyColumn, IndexKind, SchemaDescriptor, StorageId,
-    TableDescriptor, TableStatistics, TypeRef,
+    CheckDescriptor, ColumnDescriptor, Identity, IndexDescriptor, IndexKeyColumn, IndexKind,
+    SchemaDescriptor, StorageId, StoredExpr, TableDescriptor, TableStatistics, TypeRef,
 };
 pub use sequence::{SequenceDescriptor, SequenceOwner};
 pub use snapshot::CatalogSnapshot;

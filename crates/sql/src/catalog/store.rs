@@ -195,7 +195,7 @@ impl<'a> CatalogWriter<'a> {
     /// # Errors
     /// Storage errors.
     pub async fn put_table(&mut self, table: &TableDescriptor) -> Result<(), SqlError> {
-        self.write(keys::object(Kind::Table, table.oid.get()), Some(descriptor::encode(table)?)).await
+        self.write(keys::object(Kind::Table, table.oid.get()), Some(descriptor::encode_table(table)?)).await
     }
 
     /// Removes a table's descriptor, its statistics, and leaves its storages to be swept.

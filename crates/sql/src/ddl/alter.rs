@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use rustydb_txn::{Direction, LockWait, RowLock, ScanRequest, TableLockMode, Transaction};
-use rustydb_types::ids::ColumnId;
+use rustydb_types::ids::{ColumnId, Oid};
 use rustydb_types::value::Value;
 use sqlparser::ast::{AlterColumnOperation, AlterTable, AlterTableOperation, Ident, RenameTableNameKind};
 
+use super::check::{self, CheckSpec};
 use super::create::{self, KeySpec};
 use super::{change, current, lock_table, relation_exists, sequence, skipped};
 use crate::bind::Binder;
@@ -13,7 +14,7 @@ use crate::bind::errors::{fail, unsupported};
 use crate::bind::from::{column_type, last_ident};
 use crate::bind::scope::{Level, Scope};
 use crate::catalog::store::CatalogWriter;
-use crate::catalog::{IndexKind, TableDescriptor, TypeRef, keys};
+use crate::catalog::{CheckDescriptor, IndexKind, TableDescriptor, TypeRef, keys};
 use crate::error::{SqlError, SqlState};
 use crate::exec::ExecContext;
 use crate::exec::rows::{self, RowLayout};
@@ -49,8 +50,25 @@ async fn operate(
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
     match operation {
-        AlterTableOperation::AddConstraint { constraint, .. } => {
-            add_key(&create::key_of_constraint(constraint)?, table, txn, context).await
+        AlterTableOperation::AddConstraint { constraint, not_valid } => {
+            match CheckSpec::of_constraint(constraint)? {
+                Some(mut spec) => {
+                    spec.not_valid = *not_valid;
+                    check::add_to_table(&[spec], table, txn, context).await
+                }
+                None => {
+                    let key = create::key_of_constraint(constraint)?;
+                    if *not_valid {
+                        let kind = if key.kind == IndexKind::Primary { "PRIMARY KEY" } else { "UNIQUE" };
+                        let message = format!("{kind} constraints cannot be marked NOT VALID");
+                        return Err(fail(SqlState::FEATURE_NOT_SUPPORTED, message));
+                    }
+                    add_key(&key, table, txn, context).await
+                }
+            }
+        }
+        AlterTableOperation::ValidateConstraint { name } => {
+            check::validate(&name.value, table, txn, context).await
         }
         AlterTableOperation::AddColumn { if_not_exists, column_def, .. } => {
             let name = &column_def.name.value;
@@ -82,9 +100,11 @@ async fn operate(
                 return Err(fail(SqlState::DUPLICATE_COLUMN, message));
             }
             let place = place_of(table, old_column_name)?;
+            let former = table.clone();
             if let Some(column) = table.columns.get_mut(place) {
                 column.name.clone_from(&new_column_name.value);
             }
+            check::rename_columns(&former, table)?;
             save(table, txn, context).await
         }
         AlterTableOperation::RenameTable { table_name } => {
@@ -98,6 +118,9 @@ async fn operate(
             catalog.put_table(table).await
         }
         AlterTableOperation::RenameConstraint { old_name, new_name } => {
+            if check::rename(&old_name.value, &new_name.value, table, txn, context).await? {
+                return Ok(());
+            }
             let mut catalog = change(txn, context).await?;
             if current(catalog.txn, context)?.catalog.has_relation(table.schema, &new_name.value) {
                 return Err(relation_exists(&new_name.value));
@@ -107,8 +130,15 @@ async fn operate(
                 .iter_mut()
                 .find(|index| index.constraint.is_some() && index.name == old_name.value);
             match found {
+                Some(_) if table.checks.iter().any(|check| check.name == new_name.value) => {
+                    return Err(check::constraint_exists(&new_name.value, &table.name));
+                }
                 Some(index) => index.name.clone_from(&new_name.value),
-                None => return Err(no_constraint(&old_name.value, &table.name)),
+                None => {
+                    let (name, table) = (&old_name.value, &table.name);
+                    let message = format!("constraint \"{name}\" for table \"{table}\" does not exist");
+                    return Err(fail(SqlState::UNDEFINED_OBJECT, message));
+                }
             }
             catalog.put_table(table).await
         }
@@ -136,11 +166,11 @@ fn place_of(table: &TableDescriptor, name: &Ident) -> Result<usize, SqlError> {
     })
 }
 
-fn no_constraint(name: &str, table: &str) -> SqlError {
+pub(super) fn no_constraint(name: &str, table: &str) -> SqlError {
     fail(SqlState::UNDEFINED_OBJECT, format!("constraint \"{name}\" of relation \"{table}\" does not exist"))
 }
 
-async fn save(
+pub(super) async fn save(
     table: &TableDescriptor,
     txn: &mut Transaction,
     context: &ExecContext<'_>,
@@ -316,7 +346,10 @@ async fn rewrite_with(
                 row.push(added(txn)?);
             }
             check_not_null(table, &row)?;
-            if let crate::exec::write::Inserted::Conflict(place, _) = writer.insert(txn, &row).await? {
+            // The writer knows of no CHECK: rows that a NOT VALID one spared are spared here as well.
+            if let crate::exec::write::Inserted::Conflict(place, _) =
+                writer.insert(txn, &row, context).await?
+            {
                 return Err(not_unique(table, place, &row, context));
             }
         }
@@ -339,16 +372,20 @@ fn check_not_null(table: &TableDescriptor, row: &[Value]) -> Result<(), SqlError
     }
 }
 
-async fn check_rows(
+/// Asks all rows whether they satisfy NOT NULL of their columns, and some CHECK constraints.
+pub(super) async fn check_rows(
     table: &TableDescriptor,
+    checks: &[Oid],
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
     refresh(txn);
+    let checks = check::bound(table, |check| checks.contains(&check.oid), context)?;
     let mut all = Rows::of(table)?;
     while let Some(rows) = all.next(txn)? {
         for (_, row) in &rows {
             check_not_null(table, row)?;
+            check::check_row(table, &checks, row, context)?;
         }
         context.breathe().await?;
     }
@@ -365,7 +402,9 @@ async fn add_column(
     let (mut specs, mut sequences) = (Vec::new(), Vec::new());
     let binder = Binder::new(&now, &[]);
     let former = table.clone();
-    create::add_column(&binder, table, column, &mut specs, &mut sequences)?;
+    let mut checks = Vec::new();
+    let mut declared = create::Declared { keys: &mut specs, checks: &mut checks, sequences: &mut sequences };
+    create::add_column(&binder, table, column, &mut declared, context)?;
     let mut computed = None;
     if !sequences.is_empty() {
         let mut catalog = change(txn, context).await?;
@@ -379,7 +418,7 @@ async fn add_column(
     if let Some(default) = &added.default {
         // Rows that are there read the default's value of this moment, which is what PostgreSQL stores for them.
         let level = Level::default();
-        let bound = binder.bind_expr(&crate::parse::parse_expr(default)?, &Scope::empty(&level))?;
+        let bound = binder.bind_expr(&crate::parse::parse_expr(default.as_str())?, &Scope::empty(&level))?;
         let bound = binder.coerce_assignment(bound, ty, &added.name)?;
         if bound.is_volatile() {
             computed = Some(bound);
@@ -410,7 +449,10 @@ async fn add_column(
         save(table, txn, context).await?;
     }
     if table.columns.last().is_some_and(|column| column.not_null && column.missing.is_none()) {
-        check_rows(table, txn, context).await?;
+        check_rows(table, &[], txn, context).await?;
+    }
+    if !checks.is_empty() {
+        check::add_to_table(&checks, table, txn, context).await?;
     }
     for spec in &specs {
         add_key(spec, table, txn, context).await?;
@@ -439,6 +481,7 @@ async fn drop_column(
     drop_indexes(&mut catalog, table, |index| index.key.iter().any(|part| part.column == id)).await?;
     sequence::drop_owned(table.oid, Some(id), &mut catalog, context).await?;
     table.columns.remove(place);
+    table.checks.retain(|check| !check.columns.contains(&id));
     catalog.put_table(table).await
 }
 
@@ -487,6 +530,10 @@ async fn drop_constraint(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
+    if let Some(place) = table.checks.iter().position(|check| check.name == name) {
+        table.checks.remove(place);
+        return save(table, txn, context).await;
+    }
     let found = table.indexes.iter().find(|index| index.constraint.is_some() && index.name == name);
     let Some(index) = found else {
         let error = no_constraint(name, &table.name);
@@ -520,6 +567,7 @@ async fn alter_column(
     let now = current(txn, context)?;
     let binder = Binder::new(&now, &[]);
     let mut check = false;
+    let mut asked = Vec::new();
     match operation {
         AlterColumnOperation::SetNotNull => {
             check = true;
@@ -552,7 +600,7 @@ async fn alter_column(
         }
         AlterColumnOperation::SetDefault { value } => {
             if let Some(column) = table.columns.get_mut(place) {
-                column.default = Some(create::check_default(&binder, value, column)?);
+                column.default = create::check_default(&binder, value, column, context)?;
             }
         }
         AlterColumnOperation::DropDefault => {
@@ -578,10 +626,15 @@ async fn alter_column(
                 return Err(unsupported(format!("changing the type of a column from {present} to {target}")));
             }
             column.data_type = TypeRef { oid: target.base.oid(), modifier: target.modifier };
+            let id = column.id;
+            check::retype_columns(table)?;
+            // Over another type a condition may mean something else.
+            let uses = |check: &&CheckDescriptor| check.validated && check.columns.contains(&id);
+            asked.extend(table.checks.iter().filter(uses).map(|check| check.oid));
         }
         other => return Err(unsupported(format!("ALTER COLUMN {other}"))),
     }
     drop(binder);
     save(table, txn, context).await?;
-    if check { check_rows(table, txn, context).await } else { Ok(()) }
+    if check || !asked.is_empty() { check_rows(table, &asked, txn, context).await } else { Ok(()) }
 }

@@ -9,16 +9,17 @@ use sqlparser::ast::{
     IndexType, SchemaName, SqlOption, TableConstraint,
 };
 
+use super::check::{self, CheckSpec};
 use super::sequence::{self, SequenceSpec};
 use super::{change, current, lock_table, relation_exists, skipped};
 use crate::bind::Binder;
 use crate::bind::errors::{at, fail, unsupported};
 use crate::bind::from::last_ident;
-use crate::bind::scope::{Level, Scope};
+use crate::bind::kept;
 use crate::catalog::store::CatalogWriter;
 use crate::catalog::{
     CatalogSnapshot, ColumnDescriptor, Identity, IndexDescriptor, IndexKeyColumn, IndexKind,
-    SchemaDescriptor, TableDescriptor, TypeRef,
+    SchemaDescriptor, StoredExpr, TableDescriptor, TypeRef,
 };
 use crate::error::{SqlError, SqlState};
 use crate::exec::ExecContext;
@@ -80,16 +81,21 @@ pub(super) async fn table(
         columns: Vec::new(),
         next_column: 1,
         indexes: Vec::new(),
+        checks: Vec::new(),
         storage: catalog.new_storage()?,
         row_key: Vec::new(),
         options: table_options(&create.table_options)?,
     };
-    let (mut keys, mut sequences) = (Vec::new(), Vec::new());
+    let (mut keys, mut checks, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
     for column in &create.columns {
-        add_column(&binder, &mut table, column, &mut keys, &mut sequences)?;
+        let mut declared = Declared { keys: &mut keys, checks: &mut checks, sequences: &mut sequences };
+        add_column(&binder, &mut table, column, &mut declared, context)?;
     }
     for constraint in &create.constraints {
-        keys.push(key_of_constraint(constraint)?);
+        match CheckSpec::of_constraint(constraint)? {
+            Some(check) => checks.push(check),
+            None => keys.push(key_of_constraint(constraint)?),
+        }
     }
     if table.columns.len() > COLUMN_COUNT_MAX {
         let message = format!("tables can have at most {COLUMN_COUNT_MAX} columns");
@@ -99,6 +105,8 @@ pub(super) async fn table(
         let message = format!("multiple primary keys for table \"{}\" are not allowed", table.name);
         return Err(fail(SqlState::INVALID_TABLE_DEFINITION, message));
     }
+    check::sort(&mut checks);
+    check::add(&mut catalog, &now, &mut table, &checks, true, context)?;
     keys.sort_by_key(|key| key.kind != IndexKind::Primary);
     for key in &keys {
         add_index(&mut catalog, &now.catalog, &mut table, key)?;
@@ -135,13 +143,23 @@ fn table_options(options: &CreateTableOptions) -> Result<BTreeMap<String, String
     Ok(kept)
 }
 
-/// Adds a column with its options; keys and the sequence that it declares are added to `keys` and `sequences`.
+/// What the columns of a table declare beside themselves.
+pub(super) struct Declared<'a> {
+    /// Keys.
+    pub keys: &'a mut Vec<KeySpec>,
+    /// CHECK constraints.
+    pub checks: &'a mut Vec<CheckSpec>,
+    /// Sequences of serial and identity columns.
+    pub sequences: &'a mut Vec<SequenceSpec>,
+}
+
+/// Adds a column with its options.
 pub(super) fn add_column(
     binder: &Binder<'_>,
     table: &mut TableDescriptor,
     column: &ast::ColumnDef,
-    keys: &mut Vec<KeySpec>,
-    sequences: &mut Vec<SequenceSpec>,
+    Declared { keys, checks, sequences }: &mut Declared<'_>,
+    context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
     let name = &column.name.value;
     if table.column_index(name).is_some() {
@@ -198,11 +216,13 @@ pub(super) fn add_column(
             ColumnOption::Default(_) if declared.is_some() => {
                 return contradicts("multiple default values specified");
             }
-            ColumnOption::Default(expr) => described.default = Some(check_default(binder, expr, &described)?),
+            ColumnOption::Default(expr) => {
+                described.default = check_default(binder, expr, &described, context)?;
+            }
             ColumnOption::PrimaryKey(_) => keys.push(key(IndexKind::Primary)),
             ColumnOption::Unique(_) => keys.push(key(IndexKind::Unique)),
             ColumnOption::ForeignKey(_) => return Err(unsupported("a FOREIGN KEY constraint")),
-            ColumnOption::Check(_) => return Err(unsupported("a CHECK constraint")),
+            ColumnOption::Check(check) => checks.push(CheckSpec::new(option.name.as_ref(), check)?),
             ColumnOption::Generated { generated_as, sequence_options: Some(options), .. } => {
                 if declared.as_ref().is_some_and(|spec| spec.is_identity) {
                     return contradicts("multiple identity specifications");
@@ -235,14 +255,15 @@ pub(super) fn add_column(
     Ok(())
 }
 
-/// The text of a default that fits its column.
+/// A default of its column's type, as it is kept; none for NULL. Whether it fits the column's length shows when it is
+/// used.
 pub(super) fn check_default(
     binder: &Binder<'_>,
     expr: &AstExpr,
     column: &ColumnDescriptor,
-) -> Result<String, SqlError> {
-    let level = Level::default();
-    let bound = binder.bind_expr(expr, &Scope::empty(&level)).map_err(|error| {
+    context: &ExecContext<'_>,
+) -> Result<Option<StoredExpr>, SqlError> {
+    kept::keep_default(binder.context, expr, column, &context.eval(&[])).map_err(|error| {
         if error.state() == SqlState::UNDEFINED_COLUMN {
             let message = "cannot use column reference in DEFAULT expression";
             let mut refused = fail(SqlState::FEATURE_NOT_SUPPORTED, message);
@@ -251,16 +272,7 @@ pub(super) fn check_default(
         } else {
             error
         }
-    })?;
-    let mut has_subquery = false;
-    bound.visit(&mut |part| has_subquery |= matches!(part, crate::scalar::Expr::Subquery(_)));
-    if has_subquery {
-        return Err(fail(SqlState::FEATURE_NOT_SUPPORTED, "cannot use subquery in DEFAULT expression"));
-    }
-    binder
-        .coerce_assignment(bound, crate::bind::from::column_type(column.data_type), &column.name)
-        .map_err(|error| at(error, expr))?;
-    Ok(binder.freeze_sequences(&expr.to_string()))
+    })
 }
 
 /// The key that a table constraint declares.
@@ -269,7 +281,6 @@ pub(super) fn key_of_constraint(constraint: &TableConstraint) -> Result<KeySpec,
         TableConstraint::PrimaryKey(key) => (&key.name, IndexKind::Primary, &key.columns),
         TableConstraint::Unique(key) => (&key.name, IndexKind::Unique, &key.columns),
         TableConstraint::ForeignKey(_) => return Err(unsupported("a FOREIGN KEY constraint")),
-        TableConstraint::Check(_) => return Err(unsupported("a CHECK constraint")),
         _ => return Err(unsupported("this constraint")),
     };
     Ok(KeySpec {
@@ -335,6 +346,9 @@ pub(super) fn add_index(
     };
     let name = match &spec.name {
         Some(name) if taken(name) => return Err(relation_exists(name)),
+        Some(name) if spec.constraint && check::has_constraint(table, name) => {
+            return Err(check::constraint_exists(name, &table.name));
+        }
         Some(name) => name.clone(),
         None => {
             let names: Vec<&str> = spec.columns.iter().map(|(name, _, _)| name.value.as_str()).collect();
@@ -345,7 +359,7 @@ pub(super) fn add_index(
             };
             let mut name = base.clone();
             let mut number = 0;
-            while taken(&name) {
+            while taken(&name) || (spec.constraint && check::is_taken(now, table, &name)) {
                 number += 1;
                 name = format!("{base}{number}");
             }

@@ -4,6 +4,7 @@
 //! same transaction as any row it has to write; so it is all there or not at all, for everybody.
 
 mod alter;
+mod check;
 mod create;
 mod drop;
 mod maintain;

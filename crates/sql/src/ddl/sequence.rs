@@ -11,7 +11,7 @@ use crate::bind::errors::{fail, unsupported};
 use crate::bind::from::last_ident;
 use crate::bind::sequence::{default_from, sequences_in};
 use crate::catalog::store::CatalogWriter;
-use crate::catalog::{CatalogSnapshot, SequenceDescriptor, SequenceOwner, TableDescriptor};
+use crate::catalog::{CatalogSnapshot, SequenceDescriptor, SequenceOwner, StoredExpr, TableDescriptor};
 use crate::error::{SqlError, SqlState};
 use crate::exec::ExecContext;
 
@@ -180,7 +180,7 @@ pub(super) async fn create_for_columns(
         sequence.mark = catalog.new_mark(context.session.random());
         sequence.owned_by =
             Some(SequenceOwner { table: table.oid, column: spec.column, is_identity: spec.is_identity });
-        column.default = Some(default_from(sequence.oid));
+        column.default = Some(StoredExpr::new(default_from(sequence.oid)));
         column.not_null = true;
         catalog.put_sequence(&sequence).await?;
     }
@@ -258,7 +258,8 @@ fn users(catalog: &CatalogSnapshot, sequence: Oid) -> Vec<(Oid, ColumnId)> {
     let mut found = Vec::new();
     for table in catalog.tables() {
         for column in &table.columns {
-            let names = column.default.as_deref().map(sequences_in).unwrap_or_default();
+            let names =
+                column.default.as_ref().map(|default| sequences_in(default.as_str())).unwrap_or_default();
             if names.iter().any(|(_, oid)| *oid == sequence) {
                 found.push((table.oid, column.id));
             }

@@ -13,6 +13,7 @@ use super::write::{Inserted, TableWriter};
 use crate::bind::context::TableUse;
 use crate::bind::errors::{fail, unsupported};
 use crate::bind::from::column_type;
+use crate::bind::kept::BoundCheck;
 use crate::bind::{AnalyzeContext, Binder};
 use crate::catalog::TableDescriptor;
 use crate::copy::{CopyOptions, CopyReader};
@@ -35,6 +36,8 @@ pub enum CopyTarget {
         places: Vec<usize>,
         /// Defaults of all columns.
         defaults: Vec<Expr>,
+        /// Its CHECK constraints.
+        checks: Arc<[BoundCheck]>,
         /// The shape of the data.
         options: CopyOptions,
     },
@@ -97,6 +100,7 @@ pub(crate) fn plan(
                     .collect::<Result<Vec<_>, _>>()?
             };
             let defaults = binder.bind_defaults(&table)?;
+            let checks = binder.bind_checks(&table)?;
             let plan = Plan {
                 action: Action::Utility(Box::new(statement.clone())),
                 columns: Vec::new(),
@@ -107,7 +111,7 @@ pub(crate) fn plan(
                 advances: None,
                 locking: Vec::new(),
             };
-            Ok((Arc::new(plan), CopyTarget::From { table, places, defaults, options }))
+            Ok((Arc::new(plan), CopyTarget::From { table, places, defaults, checks, options }))
         }
     }
 }
@@ -129,7 +133,7 @@ impl CopyFrom {
         _txn: &Transaction,
         context: &ExecContext<'_>,
     ) -> Result<Self, SqlError> {
-        let CopyTarget::From { table, places, defaults, options } = target else {
+        let CopyTarget::From { table, places, defaults, checks, options } = target else {
             return Err(SqlError::internal("this COPY takes no data"));
         };
         let chosen = || places.iter().filter_map(|place| table.columns.get(*place));
@@ -143,7 +147,8 @@ impl CopyFrom {
                 schema.unwrap_or_default(),
                 Arc::clone(context.database.row_numbers()),
                 context.lock_wait,
-            )?,
+            )?
+            .with_checks(checks),
             places: places.clone(),
             types,
             defaults: defaults.clone(),
@@ -174,7 +179,7 @@ impl CopyFrom {
         reading: &TextContext,
     ) -> Result<(), SqlError> {
         while let Some(row) = self.next(txn, context, reading)? {
-            let inserted = self.writer.insert(txn, &row).await.map_err(|error| {
+            let inserted = self.writer.insert(txn, &row, context).await.map_err(|error| {
                 if error.state() == SqlState::UNIQUE_VIOLATION {
                     self.reader.at_line_number(error)
                 } else {

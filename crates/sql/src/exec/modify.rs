@@ -50,7 +50,7 @@ pub(crate) async fn insert(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<Changed, SqlError> {
-    let writer = writer(&plan.table, context)?;
+    let writer = writer(&plan.table, context)?.with_checks(&plan.checks);
     let mut changed = Changed::default();
     let mut updated: HashSet<Bytes> = HashSet::new();
     let mut is_first = true;
@@ -58,7 +58,7 @@ pub(crate) async fn insert(
         give_way(&mut is_first, context).await?;
         for row in batch {
             let stored = match &plan.on_conflict {
-                None => match writer.insert(txn, &row).await? {
+                None => match writer.insert(txn, &row, context).await? {
                     Inserted::Yes => Some(row),
                     Inserted::Conflict(place, _) => return Err(writer.duplicate(place, &row)),
                 },
@@ -89,9 +89,9 @@ async fn upsert(
     context: &ExecContext<'_>,
     updated: &mut HashSet<Bytes>,
 ) -> Result<Option<Row>, SqlError> {
-    writer.check(&row)?;
+    writer.check(&row, context)?;
     let Some(key) = writer.find_conflict(txn, &row, &action.among).await? else {
-        return match writer.insert(txn, &row).await? {
+        return match writer.insert(txn, &row, context).await? {
             Inserted::Yes => {
                 if action.update.is_some() {
                     let key = if writer.table.row_key.is_empty() {
@@ -126,7 +126,7 @@ async fn upsert(
         return Ok(None);
     }
     let new = assigned(&old, &both, assignments, execution, txn, context)?;
-    writer.update(txn, &key, &old, &new).await?;
+    writer.update(txn, &key, &old, &new, context).await?;
     Ok(Some(new))
 }
 
@@ -192,7 +192,7 @@ pub(crate) async fn update(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<Changed, SqlError> {
-    let writer = writer(&plan.table, context)?;
+    let writer = writer(&plan.table, context)?.with_checks(&plan.checks);
     let width = plan.table.columns.len();
     // A join may bring the same row several times; it is updated once.
     let mut done = (plan.input.width() > width + 1).then(HashSet::new);
@@ -220,7 +220,7 @@ pub(crate) async fn update(
             let Some((key, mut row)) = found else { continue };
             let old: Row = row.iter().take(width).cloned().collect();
             let new = assigned(&old, &row, &plan.assignments, execution, txn, context)?;
-            writer.update(txn, &key, &old, &new).await?;
+            writer.update(txn, &key, &old, &new, context).await?;
             changed.count += 1;
             if let Some(returning) = &plan.returning {
                 for (slot, value) in row.iter_mut().zip(new) {

@@ -462,3 +462,81 @@ fn the_schema_changes_under_rows() {
         ("SELECT relname FROM pg_class WHERE relname = 't'", "t"),
     ]);
 }
+
+#[test]
+fn a_row_that_fails_a_check_is_refused_with_what_it_is() {
+    let simulation = Simulation::new(7);
+    let node = simulation.add_node();
+    let env = simulation.env(node);
+    let run = async move {
+        let local = Local::new(&env);
+        local.run("CREATE TABLE m (a int CHECK (a > 0), t text)").await.unwrap();
+        local.run("INSERT INTO m VALUES (1, 'x')").await.unwrap();
+        let refused = |row: &str| {
+            let mut error = SqlError::new(
+                SqlState::CHECK_VIOLATION,
+                "new row for relation \"m\" violates check constraint \"m_a_check\"",
+            );
+            error = error.with_detail(format!("Failing row contains ({row})."));
+            error.with_table("public", "m").with_constraint("m_a_check")
+        };
+        for (sql, row) in [
+            (format!("INSERT INTO m VALUES (0, '{}')", "ä".repeat(50)), format!("0, {}...", "ä".repeat(32))),
+            ("INSERT INTO m VALUES (0, NULL)".into(), "0, null".into()),
+            ("UPDATE m SET a = -a".into(), "-1, x".into()),
+        ] {
+            assert_eq!(local.run(&sql).await.unwrap_err().fields(), refused(&row).fields(), "{sql}");
+        }
+
+        // COPY says the line, too.
+        let mut txn = local.begin().await;
+        let statement = crate::parse::parse("COPY m FROM STDIN").unwrap().remove(0);
+        let plan = local.executor.plan(&mut txn, &local.context, &statement, &[]).await.unwrap();
+        let mut copy = local.executor.copy_begin(&mut txn, &local.context, &plan).await.unwrap();
+        let data = b"5\tx\n\\N\tz\n0\ty\n";
+        let copied = local.executor.copy_data(&mut txn, &local.context, &mut copy, data).await;
+        let error = copied.unwrap_err();
+        assert_eq!(error.message(), refused("").message());
+        assert_eq!(error.fields().detail.as_deref(), Some("Failing row contains (0, y)."));
+        assert_eq!(error.fields().context.as_deref(), Some("COPY m, line 3: \"0\ty\""));
+
+        // What is there already is told of without the row.
+        let error = local.run("ALTER TABLE m ADD CONSTRAINT k CHECK (a > 1)").await.unwrap_err();
+        let expected = SqlError::new(
+            SqlState::CHECK_VIOLATION,
+            "check constraint \"k\" of relation \"m\" is violated by some row",
+        );
+        let expected = expected.with_table("public", "m").with_constraint("k");
+        assert_eq!(error.fields(), expected.fields());
+    };
+    simulation.block_on(Duration::from_secs(600), run).unwrap();
+}
+
+#[test]
+fn a_check_sees_the_rows_of_transactions_that_began_before_it() {
+    let simulation = Simulation::new(7);
+    let node = simulation.add_node();
+    let env = simulation.env(node);
+    let run = async move {
+        let local = Local::new(&env);
+        local.run("CREATE TABLE t (a int)").await.unwrap();
+        // The change takes its snapshot before the row is committed, and must find it all the same.
+        let mut changing = local.begin_at(Isolation::RepeatableRead).await;
+        local.run_in(&mut changing, "SELECT 1").await.unwrap();
+        local.run("INSERT INTO t VALUES (-1)").await.unwrap();
+        let error = local.run_in(&mut changing, "ALTER TABLE t ADD CHECK (a > 0)").await.unwrap_err();
+        assert_eq!(error.state(), SqlState::CHECK_VIOLATION);
+        changing.rollback();
+
+        // One that planned before the constraint writes under it.
+        local.run("DELETE FROM t").await.unwrap();
+        let mut writing = local.begin().await;
+        let statement = crate::parse::parse("INSERT INTO t VALUES (-1)").unwrap().remove(0);
+        let plan = local.executor.plan(&mut writing, &local.context, &statement, &[]).await.unwrap();
+        local.run("ALTER TABLE t ADD CHECK (a > 0)").await.unwrap();
+        assert!(!local.executor.lock(&mut writing, &local.context, &plan).await.unwrap());
+        let error = local.run_in(&mut writing, "INSERT INTO t VALUES (-1)").await.unwrap_err();
+        assert_eq!(error.state(), SqlState::CHECK_VIOLATION);
+    };
+    simulation.block_on(Duration::from_secs(600), run).unwrap();
+}

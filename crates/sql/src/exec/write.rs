@@ -4,14 +4,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rustydb_txn::{LockWait, RowLock, RowLockOutcome, Transaction};
+use rustydb_types::text::{self as value_text, TextContext};
 use rustydb_types::value::Value;
 
+use super::database::ExecContext;
 use super::rows::{self, RowLayout};
 use super::text;
 use crate::bind::from::column_type;
+use crate::bind::kept::BoundCheck;
 use crate::catalog::{IndexDescriptor, TableDescriptor};
 use crate::error::{SqlError, SqlState};
 use crate::plan::Row;
+
+/// Bytes of a value that the detail of an error shows.
+const SHOWN_SIZE_MAX: usize = 64;
 
 /// Gives hidden row numbers to rows of tables without a row key.
 pub trait RowNumbers: Send + Sync {
@@ -28,6 +34,7 @@ pub struct TableWriter {
     pub schema: String,
     /// How rows are stored.
     pub layout: RowLayout,
+    checks: Arc<[BoundCheck]>,
     numbers: Arc<dyn RowNumbers>,
     wait: LockWait,
 }
@@ -53,14 +60,20 @@ impl TableWriter {
         wait: LockWait,
     ) -> Result<Self, SqlError> {
         let layout = RowLayout::new(&table)?;
-        Ok(Self { table, schema, layout, numbers, wait })
+        Ok(Self { table, schema, layout, checks: Arc::new([]), numbers, wait })
     }
 
-    /// Refuses a row with a NULL where none may be.
+    /// The same writer, which refuses rows that fail one of these constraints.
+    #[must_use]
+    pub fn with_checks(self, checks: &Arc<[BoundCheck]>) -> Self {
+        Self { checks: Arc::clone(checks), ..self }
+    }
+
+    /// Refuses a row with a NULL where none may be, or that fails a CHECK constraint.
     ///
     /// # Errors
-    /// 23502.
-    pub fn check(&self, row: &[Value]) -> Result<(), SqlError> {
+    /// 23502, 23514, and those of the constraints' expressions.
+    pub fn check(&self, row: &[Value], context: &ExecContext<'_>) -> Result<(), SqlError> {
         for (column, value) in self.table.columns.iter().zip(row) {
             if column.not_null && value.is_null() {
                 let name = &self.table.name;
@@ -71,17 +84,44 @@ impl TableWriter {
                         column.name
                     ),
                 )
-                .with_detail(format!("Failing row contains ({}).", self.print_row(row)))
+                .with_detail(format!("Failing row contains ({}).", self.print_row(row, context)))
                 .with_table(self.schema.clone(), name.clone())
                 .with_column(column.name.clone()));
+            }
+        }
+        if self.checks.is_empty() {
+            return Ok(());
+        }
+        let eval = context.eval(&[]);
+        for check in self.checks.iter() {
+            // NULL passes.
+            if check.expr.eval(row, &eval)? == Value::Bool(false) {
+                let (table, name) = (&self.table.name, &check.name);
+                return Err(SqlError::new(
+                    SqlState::CHECK_VIOLATION,
+                    format!("new row for relation \"{table}\" violates check constraint \"{name}\""),
+                )
+                .with_detail(format!("Failing row contains ({}).", self.print_row(row, context)))
+                .with_table(self.schema.clone(), table.clone())
+                .with_constraint(name.clone()));
             }
         }
         Ok(())
     }
 
-    fn print_row(&self, row: &[Value]) -> String {
+    /// The row as an error's detail shows it: long values are cut.
+    fn print_row(&self, row: &[Value], context: &ExecContext<'_>) -> String {
+        let reading = TextContext { zone: context.session.timezone(), now: context.transaction_time };
         let print = |(column, value): (&crate::catalog::ColumnDescriptor, &Value)| {
-            text::print(value, column_type(column.data_type))
+            if value.is_null() {
+                return "null".to_owned();
+            }
+            let mut text = value_text::text_out(value, column_type(column.data_type), &reading);
+            if text.len() > SHOWN_SIZE_MAX {
+                text.truncate(text.floor_char_boundary(SHOWN_SIZE_MAX));
+                text.push_str("...");
+            }
+            text
         };
         self.table.columns.iter().zip(row).map(print).collect::<Vec<_>>().join(", ")
     }
@@ -89,10 +129,15 @@ impl TableWriter {
     /// Inserts a row or says that it cannot be for a conflict.
     ///
     /// # Errors
-    /// 23502, lock errors, storage errors. A conflict leaves entries of earlier indexes behind, so the caller either
+    /// 23502, 23514, lock errors, storage errors. A conflict leaves entries of earlier indexes behind, so the caller either
     /// fails the statement or asks [`TableWriter::find_conflict`] first.
-    pub async fn insert(&self, txn: &mut Transaction, row: &[Value]) -> Result<Inserted, SqlError> {
-        self.check(row)?;
+    pub async fn insert(
+        &self,
+        txn: &mut Transaction,
+        row: &[Value],
+        context: &ExecContext<'_>,
+    ) -> Result<Inserted, SqlError> {
+        self.check(row, context)?;
         let row_key = if self.table.row_key.is_empty() {
             self.numbers.next().to_vec()
         } else {
@@ -181,15 +226,16 @@ impl TableWriter {
     /// Puts a new version of a row that is locked.
     ///
     /// # Errors
-    /// 23505, 23502, lock errors and storage errors.
+    /// 23505, 23502, 23514, lock errors and storage errors.
     pub async fn update(
         &self,
         txn: &mut Transaction,
         key: &Bytes,
         old: &[Value],
         new: &[Value],
+        context: &ExecContext<'_>,
     ) -> Result<(), SqlError> {
-        self.check(new)?;
+        self.check(new, context)?;
         let old_row_key = key.get(5..).unwrap_or_default();
         let new_row_key = if self.table.row_key.is_empty() {
             old_row_key.to_vec()

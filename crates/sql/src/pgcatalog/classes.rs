@@ -7,7 +7,10 @@ use rustydb_types::value::{ArrayValue, Value};
 use super::relation::Rows;
 use super::{definition, facts, sequences, shape};
 use crate::catalog::virtual_table::VirtualContext;
-use crate::catalog::{ColumnDescriptor, Identity, IndexDescriptor, IndexKind, TableDescriptor, snapshot};
+use crate::catalog::{
+    CheckDescriptor, ColumnDescriptor, Identity, IndexDescriptor, IndexKind, StoredExpr, TableDescriptor,
+    snapshot,
+};
 
 /// `pg_am.oid` of tables.
 const HEAP: u32 = 2;
@@ -54,6 +57,13 @@ pub(super) fn indexes<'a>(
     context.catalog.tables().flat_map(|table| table.indexes.iter().map(move |index| (&**table, index)))
 }
 
+/// Every CHECK constraint with its table, in the order of the tables.
+pub(super) fn checks<'a>(
+    context: &VirtualContext<'a>,
+) -> impl Iterator<Item = (&'a TableDescriptor, &'a CheckDescriptor)> {
+    context.catalog.tables().flat_map(|table| table.checks.iter().map(move |check| (&**table, check)))
+}
+
 /// `pg_namespace`
 pub(super) fn pg_namespace(context: &VirtualContext<'_>) -> Rows {
     let row = |schema: &crate::catalog::SchemaDescriptor| {
@@ -75,6 +85,7 @@ struct Class<'a> {
     has_index: bool,
     kind: &'static str,
     columns: usize,
+    checks: usize,
     identity: &'static str,
     options: Value,
 }
@@ -101,7 +112,7 @@ impl Class<'_> {
             text("p"),  // relpersistence
             text(self.kind),
             int2(self.columns),
-            Value::Int2(0),    // relchecks
+            int2(self.checks),
             no.clone(),        // relhasrules
             no.clone(),        // relhastriggers
             no.clone(),        // relhassubclass
@@ -145,6 +156,7 @@ pub(super) fn pg_class(context: &VirtualContext<'_>) -> Rows {
             has_index: false,
             kind,
             columns: relation.columns().len(),
+            checks: 0,
             identity: "n",
             options: Value::Null,
         };
@@ -165,6 +177,7 @@ pub(super) fn pg_class(context: &VirtualContext<'_>) -> Rows {
             has_index: !table.indexes.is_empty(),
             kind: "r",
             columns: table.columns.iter().map(|column| column.id.get() as usize).max().unwrap_or(0),
+            checks: table.checks.len(),
             identity: "d",
             options: options(&table.options),
         };
@@ -183,6 +196,7 @@ pub(super) fn pg_class(context: &VirtualContext<'_>) -> Rows {
             has_index: false,
             kind: "S",
             columns: 3,
+            checks: 0,
             identity: "n",
             options: Value::Null,
         };
@@ -202,6 +216,7 @@ pub(super) fn pg_class(context: &VirtualContext<'_>) -> Rows {
             has_index: false,
             kind: "i",
             columns: index.key.len(),
+            checks: 0,
             identity: "n",
             options: options(&index.options),
         };
@@ -353,7 +368,7 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
 
 /// A column's default as PostgreSQL shows it: that of an identity column is its sequence alone.
 pub(super) fn shown_default(column: &ColumnDescriptor) -> Option<&str> {
-    column.default.as_deref().filter(|_| column.identity.is_none())
+    column.default.as_ref().map(StoredExpr::as_str).filter(|_| column.identity.is_none())
 }
 
 /// The number of a column's default: see [`pg_attrdef`].
@@ -424,23 +439,31 @@ pub(super) fn pg_index(context: &VirtualContext<'_>) -> Rows {
     rows
 }
 
-/// `pg_constraint`
-pub(super) fn pg_constraint(context: &VirtualContext<'_>) -> Rows {
-    let mut rows = Rows::new();
-    for (table, index) in indexes(context) {
-        let Some(constraint) = index.constraint else { continue };
-        let keys = index.key.iter().map(|part| Value::Int2(attnum(part.column))).collect();
+/// What differs between rows of `pg_constraint`.
+struct Constraint<'a> {
+    oid: Oid,
+    name: &'a str,
+    kind: &'static str,
+    validated: bool,
+    index: u32,
+    no_inherit: bool,
+    columns: Vec<Value>,
+    condition: Value,
+}
+
+impl Constraint<'_> {
+    fn row(self, table: &TableDescriptor) -> Vec<Value> {
         let mut row = vec![
-            oid(constraint),
-            text(&index.name),
+            oid(self.oid),
+            text(self.name),
             oid(table.schema),
-            text(if index.kind == IndexKind::Primary { "p" } else { "u" }),
+            text(self.kind),
             Value::Bool(false), // condeferrable
             Value::Bool(false), // condeferred
-            Value::Bool(true),  // convalidated
+            Value::Bool(self.validated),
             oid(table.oid),
             Value::Oid(0), // contypid
-            oid(index.oid),
+            Value::Oid(self.index),
             Value::Oid(0),     // conparentid
             Value::Oid(0),     // confrelid
             text(" "),         // confupdtype
@@ -448,12 +471,48 @@ pub(super) fn pg_constraint(context: &VirtualContext<'_>) -> Rows {
             text(" "),         // confmatchtype
             Value::Bool(true), // conislocal
             Value::Int4(0),    // coninhcount
-            Value::Bool(true), // connoinherit
-            Value::array(BaseType::Int2, keys),
+            Value::Bool(self.no_inherit),
+            match self.columns.is_empty() {
+                true => Value::Null,
+                false => Value::array(BaseType::Int2, self.columns),
+            },
         ];
-        // confkey, conpfeqop, conppeqop, conffeqop, confdelsetcols, conexclop, conbin: only other constraints have them.
-        row.resize(26, Value::Null);
-        rows.push(row);
+        // confkey, conpfeqop, conppeqop, conffeqop, confdelsetcols, conexclop: only other constraints have them.
+        row.resize(25, Value::Null);
+        row.push(self.condition);
+        row
+    }
+}
+
+/// `pg_constraint`
+pub(super) fn pg_constraint(context: &VirtualContext<'_>) -> Rows {
+    let mut rows = Rows::new();
+    for (table, index) in indexes(context) {
+        let Some(constraint) = index.constraint else { continue };
+        let constraint = Constraint {
+            oid: constraint,
+            name: &index.name,
+            kind: if index.kind == IndexKind::Primary { "p" } else { "u" },
+            validated: true,
+            index: index.oid.get(),
+            no_inherit: true,
+            columns: index.key.iter().map(|part| Value::Int2(attnum(part.column))).collect(),
+            condition: Value::Null,
+        };
+        rows.push(constraint.row(table));
+    }
+    for (table, check) in checks(context) {
+        let constraint = Constraint {
+            oid: check.oid,
+            name: &check.name,
+            kind: "c",
+            validated: check.validated,
+            index: 0,
+            no_inherit: check.no_inherit,
+            columns: check.columns.iter().map(|column| Value::Int2(attnum(*column))).collect(),
+            condition: text(check.expr.as_str()),
+        };
+        rows.push(constraint.row(table));
     }
     rows
 }

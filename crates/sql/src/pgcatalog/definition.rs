@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use rustydb_types::datatype::{BaseType, DataType};
+use rustydb_types::datetime::Zone;
 use sqlparser::ast::{self, Expr};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
-use crate::catalog::{IndexDescriptor, IndexKeyColumn, IndexKind, TableDescriptor};
+use crate::bind::kept;
+use crate::catalog::{CheckDescriptor, IndexDescriptor, IndexKeyColumn, IndexKind, TableDescriptor};
 
 /// Words that cannot be names without quotes.
 static RESERVED: LazyLock<BTreeSet<&'static str>> =
@@ -86,6 +88,24 @@ pub fn constraint(table: &TableDescriptor, index: &IndexDescriptor) -> String {
     format!("{kind} ({})", key.join(", "))
 }
 
+/// A CHECK constraint as it is written behind its name.
+#[must_use]
+pub fn check(table: &TableDescriptor, check: &CheckDescriptor, pretty: bool, zone: Zone) -> String {
+    format!(
+        "CHECK ({}){}{}",
+        check_condition(table, check, pretty, zone),
+        if check.no_inherit { " NO INHERIT" } else { "" },
+        if check.validated { "" } else { " NOT VALID" },
+    )
+}
+
+/// The condition of a CHECK constraint.
+#[must_use]
+pub fn check_condition(table: &TableDescriptor, check: &CheckDescriptor, pretty: bool, zone: Zone) -> String {
+    // What does not bind any more is shown as it is kept.
+    kept::shown(&check.expr, table, pretty, zone).unwrap_or_else(|_| check.expr.as_str().to_owned())
+}
+
 /// A column's default as PostgreSQL would write it. Plain literals get their type, as its deparser gives it; other
 /// expressions are kept as they were written.
 #[must_use]
@@ -147,6 +167,9 @@ fn literal(expr: &Expr, data_type: DataType) -> Option<String> {
         },
         Expr::Cast { kind: ast::CastKind::DoubleColon | ast::CastKind::Cast, expr, data_type, .. } => {
             let to = DataType::parse(&data_type.to_string())?;
+            if matches!(&**expr, Expr::Value(value) if matches!(value.value, ast::Value::Null)) {
+                return Some(format!("NULL::{to}"));
+            }
             match literal(expr, to)? {
                 // A literal becomes a constant of the type, with the length that the cast gives it.
                 constant if is_string(expr) => {

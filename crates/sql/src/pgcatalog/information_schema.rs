@@ -1,12 +1,13 @@
 //! The views of the SQL standard's information schema.
 
 use rustydb_types::datatype::{BaseType, DataType};
+use rustydb_types::datetime::Zone;
 use rustydb_types::ids::Oid;
 use rustydb_types::value::Value;
 
-use super::classes::{attnum, column_type, indexes, is_not_null, schema_name, shown_default, text};
+use super::classes::{attnum, checks, column_type, indexes, is_not_null, schema_name, shown_default, text};
 use super::relation::Rows;
-use super::{cluster, facts, sequences, shape};
+use super::{cluster, definition, facts, sequences, shape};
 use crate::catalog::virtual_table::VirtualContext;
 use crate::catalog::{Identity, IndexKind, SequenceDescriptor, TableDescriptor};
 
@@ -303,6 +304,9 @@ fn table_constraints(context: &VirtualContext<'_>) -> Rows {
             _ => row(table, &index.name, "UNIQUE", yes_or_no(true)),
         });
     }
+    for (table, check) in checks(context) {
+        rows.push(row(table, &check.name, "CHECK", Value::Null));
+    }
     for table in context.catalog.tables() {
         for column in table.columns.iter().filter(|column| is_not_null(table, column)) {
             rows.push(row(table, &not_null_name(table, attnum(column.id)), "CHECK", Value::Null));
@@ -313,6 +317,16 @@ fn table_constraints(context: &VirtualContext<'_>) -> Rows {
 
 fn check_constraints(context: &VirtualContext<'_>) -> Rows {
     let mut rows = Rows::new();
+    for (table, check) in checks(context) {
+        // The view cuts the word off the constraint's definition, and no more.
+        let definition = definition::check(table, check, false, Zone::UTC);
+        rows.push(vec![
+            text(context.database),
+            text(schema_name(context, table.schema)),
+            text(&check.name),
+            text(definition.trim_start_matches("CHECK ")),
+        ]);
+    }
     for table in context.catalog.tables() {
         for column in table.columns.iter().filter(|column| is_not_null(table, column)) {
             rows.push(vec![
@@ -361,8 +375,18 @@ fn key_column_usage(context: &VirtualContext<'_>) -> Rows {
 
 fn constraint_column_usage(context: &VirtualContext<'_>) -> Rows {
     let database = || text(context.database);
-    (keys(context).into_iter())
-        .map(|(schema, table, column, constraint, _)| {
+    let of_checks = checks(context).flat_map(|(table, check)| {
+        let named =
+            |column| table.columns.get(table.column_index_of(column)?).map(|column| column.name.as_str());
+        let schema = schema_name(context, table.schema);
+        let columns = check.columns.iter().filter_map(move |column| named(*column));
+        columns.map(move |column| (schema, table.name.as_str(), column, check.name.as_str()))
+    });
+    let of_keys =
+        keys(context).into_iter().map(|(schema, table, column, name, _)| (schema, table, column, name));
+    of_keys
+        .chain(of_checks)
+        .map(|(schema, table, column, constraint)| {
             vec![
                 database(),
                 text(schema),
@@ -379,6 +403,7 @@ fn constraint_column_usage(context: &VirtualContext<'_>) -> Rows {
 /// The view names tables that a constraint refers to, which PostgreSQL also fills for keys of the table itself.
 fn constraint_table_usage(context: &VirtualContext<'_>) -> Rows {
     let database = || text(context.database);
+    // CHECK constraints refer to no table, the view holds.
     indexes(context)
         .filter(|(_, index)| index.constraint.is_some())
         .map(|(table, index)| {

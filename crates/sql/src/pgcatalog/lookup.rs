@@ -5,10 +5,12 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use rustydb_types::datatype::{BaseType, DataType};
+use rustydb_types::datetime::Zone;
 use rustydb_types::ids::{DatabaseId, Oid};
 use rustydb_types::value::Value;
 
 use super::{PG_CLASS, PG_CONSTRAINT, PG_NAMESPACE, activity, definition, shape};
+use crate::bind::kept;
 use crate::catalog::virtual_table::VirtualContext;
 use crate::error::{SqlError, SqlState};
 use crate::scalar::context::{CatalogLookup, ObjectKind, ObjectName, SizeOf};
@@ -188,12 +190,26 @@ impl CatalogLookup for SystemLookup<'_> {
         Some(definition::index(table, index, (!pretty || !visible).then_some(schema.as_str())))
     }
 
-    fn constraint_definition(&self, oid: u32, _pretty: bool) -> Option<String> {
+    fn constraint_definition(&self, oid: u32, pretty: bool, zone: Zone) -> Option<String> {
         let oid = Oid::new(oid);
         self.context.catalog.tables().find_map(|table| {
+            if let Some(check) = table.checks.iter().find(|check| check.oid == oid) {
+                return Some(definition::check(table, check, pretty, zone));
+            }
             let index = table.indexes.iter().find(|index| index.constraint == Some(oid))?;
             Some(definition::constraint(table, index))
         })
+    }
+
+    fn expression(&self, text: &str, relation: u32, pretty: bool, zone: Zone) -> Option<String> {
+        let table = self.context.catalog.table(Oid::new(relation))?;
+        if let Some(check) = table.checks.iter().find(|check| check.expr.as_str() == text) {
+            return Some(definition::check_condition(table, check, pretty, zone));
+        }
+        let mut columns = table.columns.iter();
+        let column =
+            columns.find(|column| column.default.as_ref().is_some_and(|kept| kept.as_str() == text))?;
+        kept::shown_default(column.default.as_ref()?, column, pretty, zone).ok()
     }
 
     fn serial_sequence(&self, table: &str, column: &str) -> Result<Option<String>, SqlError> {
@@ -360,10 +376,13 @@ mod tests {
             assert_eq!(lookup.index_definition(16_396, 3, true), None);
             assert_eq!(lookup.index_definition(1, 0, true), None);
             assert_eq!(
-                lookup.constraint_definition(16_405, true).as_deref(),
+                lookup.constraint_definition(16_405, true, Zone::UTC).as_deref(),
                 Some("PRIMARY KEY (bid, \"Name\")")
             );
-            assert_eq!(lookup.constraint_definition(16_395, true).as_deref(), Some("UNIQUE (email)"));
+            assert_eq!(
+                lookup.constraint_definition(16_395, true, Zone::UTC).as_deref(),
+                Some("UNIQUE (email)")
+            );
         });
     }
 

@@ -25,7 +25,7 @@ fn column(id: u32, name: &str, data_type: &str, not_null: bool, default: Option<
         name: name.into(),
         data_type: TypeRef { oid: data_type.oid(), modifier: data_type.modifier },
         not_null,
-        default: default.map(Into::into),
+        default: default.map(|text| crate::catalog::StoredExpr::new(text.into())),
         missing: None,
         identity: None,
     }
@@ -69,6 +69,7 @@ fn table(
         next_column: 100,
         columns,
         indexes,
+        checks: Vec::new(),
         storage: StorageId::new(oid),
         row_key: Vec::new(),
         options: BTreeMap::new(),

@@ -9,6 +9,7 @@ use sqlparser::ast;
 
 use super::node::{ColumnInfo, Node};
 use crate::bind::context::TableUse;
+use crate::bind::kept::BoundCheck;
 use crate::catalog::TableDescriptor;
 use crate::scalar::Expr;
 
@@ -32,6 +33,8 @@ pub struct InsertPlan {
     pub table: Arc<TableDescriptor>,
     /// The rows, as wide as the table.
     pub input: Node,
+    /// CHECK constraints, in the order in which each new row is asked.
+    pub checks: Arc<[BoundCheck]>,
     /// ON CONFLICT.
     pub on_conflict: Option<ConflictAction>,
     /// RETURNING, over the new row.
@@ -49,6 +52,8 @@ pub struct UpdatePlan {
     pub predicate: Option<Expr>,
     /// New values of columns over such a row.
     pub assignments: Vec<(usize, Expr)>,
+    /// CHECK constraints, in the order in which each new row is asked.
+    pub checks: Arc<[BoundCheck]>,
     /// RETURNING, over such a row with the table's columns replaced.
     pub returning: Option<Vec<Expr>>,
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use rustydb_types::datetime::Zone;
 use rustydb_types::value::Value;
 
 use crate::error::{SqlError, SqlState};
@@ -66,7 +67,7 @@ pub trait SessionView: Send + Sync {
     /// Schemas of the search path that exist, first to last, without the implicit ones.
     fn search_path(&self) -> Vec<String>;
     /// The zone by name, for `timestamptz`; `UTC` unless set.
-    fn timezone(&self) -> rustydb_types::datetime::Zone;
+    fn timezone(&self) -> Zone;
     /// A setting's text, by lower-case name.
     fn setting(&self, name: &str) -> Option<String>;
     /// `set_config()`: changes a setting when the statement's rows are computed; `None` brings the default back.
@@ -127,8 +128,8 @@ impl SessionView for NoSession {
     fn search_path(&self) -> Vec<String> {
         Vec::new()
     }
-    fn timezone(&self) -> rustydb_types::datetime::Zone {
-        rustydb_types::datetime::Zone::UTC
+    fn timezone(&self) -> Zone {
+        Zone::UTC
     }
     fn setting(&self, _name: &str) -> Option<String> {
         None
@@ -206,8 +207,12 @@ pub trait CatalogLookup: Send + Sync {
     fn index_definition(&self, _oid: u32, _column: i32, _pretty: bool) -> Option<String> {
         None
     }
-    /// `pg_get_constraintdef(oid, pretty)`
-    fn constraint_definition(&self, _oid: u32, _pretty: bool) -> Option<String> {
+    /// `pg_get_constraintdef(oid, pretty)`, points in time in the zone.
+    fn constraint_definition(&self, _oid: u32, _pretty: bool, _zone: Zone) -> Option<String> {
+        None
+    }
+    /// `pg_get_expr(text, relation, pretty)`, where that is not the text itself.
+    fn expression(&self, _text: &str, _relation: u32, _pretty: bool, _zone: Zone) -> Option<String> {
         None
     }
     /// `pg_get_serial_sequence(table, column)`

@@ -105,7 +105,12 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         | "pg_collation_is_visible"
         | "pg_opclass_is_visible" => |_, _| Ok(Value::Bool(true)),
         // The catalog's expression columns hold the text itself.
-        "pg_get_expr" => |a, _| Ok(a[0].clone()),
+        "pg_get_expr" => |a, call| {
+            let pretty = a.get(2).and_then(Value::as_bool).unwrap_or(false);
+            let zone = call.ctx.session.timezone();
+            let shown = call.ctx.catalog.expression(text(a, 0)?, int(a, 1)? as u32, pretty, zone);
+            Ok(shown.map_or_else(|| a[0].clone(), Value::text))
+        },
         "pg_get_indexdef" => |a, call| {
             let column = a.get(1).and_then(Value::as_i64).unwrap_or(0) as i32;
             let pretty = a.get(2).and_then(Value::as_bool).unwrap_or(false);
@@ -120,7 +125,7 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             Ok(call
                 .ctx
                 .catalog
-                .constraint_definition(int(a, 0)? as u32, pretty)
+                .constraint_definition(int(a, 0)? as u32, pretty, call.ctx.session.timezone())
                 .map_or(Value::Null, Value::text))
         },
         "pg_encoding_to_char" => |a, _| Ok(Value::text(if int(a, 0)? == 6 { "UTF8" } else { "" })),

@@ -188,6 +188,7 @@ fn what_postgresql_has_and_this_has_not_is_named() {
             "FORCE_QUOTE of all columns",
         ),
         ("alter table t set schema s", "ALTER TABLE SET SCHEMA"),
+        ("create table t (a int, check (a > 0) not valid)", "NOT VALID but in ALTER TABLE"),
         ("alter role r set work_mem = '8MB'", "ALTER ROLE ... SET"),
         ("alter index if exists i rename to j", "ALTER INDEX IF EXISTS"),
         ("select 1 between symmetric 2 and 0", "BETWEEN SYMMETRIC"),

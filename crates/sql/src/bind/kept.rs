@@ -1,0 +1,483 @@
+//! Expressions that the catalog keeps: how they are bound when they are defined, what is kept of them, and how they are
+//! bound again when rows are checked.
+//!
+//! ```text
+//! CHECK (a > 0 AND b < 'now')
+//!   --bind, remembering what was written--> Expr + Forms --deparse--> StoredExpr
+//! StoredExpr --parse, bind--> BoundCheck, part of each plan that writes rows
+//! ```
+//!
+//! A text is kept only if it means itself again: it is bound and deparsed a second time, and must come out the same.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use rustydb_types::datetime::Zone;
+use rustydb_types::ids::ColumnId;
+use sqlparser::ast::{self, Expr as AstExpr, Ident, Spanned};
+
+use super::context::{AnalyzeContext, Binder};
+use super::deparse::Deparse;
+use super::errors::{at, fail, unsupported};
+use super::from::{column_type, table_columns};
+use super::scope::{Level, Resolve, Scope};
+use crate::catalog::virtual_table::VirtualRegistry;
+use crate::catalog::{CatalogSnapshot, ColumnDescriptor, StoredExpr, TableDescriptor};
+use crate::error::{SqlError, SqlState};
+use crate::exec::subquery::SubqueryKind;
+use crate::scalar::{EvalContext, Expr};
+
+/// The form in which expressions are kept: not pretty, points in time in UTC.
+const KEPT_FORM: (bool, Zone) = (false, Zone::UTC);
+
+/// What an expression is kept for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum KeptFor {
+    /// A CHECK constraint.
+    #[default]
+    Check,
+    /// The default of a column.
+    Default,
+}
+
+impl KeptFor {
+    const fn singular(self) -> &'static str {
+        match self {
+            Self::Check => "check constraint",
+            Self::Default => "DEFAULT expression",
+        }
+    }
+}
+
+/// What the binder keeps of an expression that is to be written again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Forms {
+    /// Number literals; they stand in the expression as [`Expr::Outer`], so that no conversion is folded into them.
+    pub literals: Vec<Expr>,
+    /// Parts that were written in a form of their own.
+    written: Vec<(Expr, Written)>,
+    /// What for.
+    kept_for: KeptFor,
+    /// Whether it is a text that was kept before, and means itself to the letter.
+    is_stored: bool,
+}
+
+/// How a part of an expression was written.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Written {
+    /// As a word without parentheses: `CURRENT_DATE`.
+    Word(&'static str),
+    /// With words between its arguments: `EXTRACT(year FROM a)`.
+    Syntax,
+    /// CASE with this operand.
+    Operand(Expr),
+}
+
+impl Forms {
+    /// How an expression was written, where that is not how it is written by default.
+    pub(crate) fn written(&self, expr: &Expr) -> Option<&Written> {
+        self.written.iter().find(|(known, _)| known == expr).map(|(_, form)| form)
+    }
+}
+
+/// A CHECK constraint, bound over the table's row.
+#[derive(Clone, Debug)]
+pub struct BoundCheck {
+    /// The constraint's name.
+    pub name: String,
+    /// What must not be false.
+    pub expr: Expr,
+}
+
+/// The row of one table, where a CHECK constraint is written.
+#[derive(Debug)]
+struct CheckPlace<'a> {
+    scope: Scope<'a>,
+    table: &'a str,
+}
+
+impl Resolve for CheckPlace<'_> {
+    fn column(&self, relation: Option<&str>, name: &Ident) -> Result<Option<Expr>, SqlError> {
+        let found = self.scope.column(relation, name)?;
+        if found.is_none() && relation.is_none_or(|relation| relation == self.table) {
+            let system = ["ctid", "xmin", "cmin", "xmax", "cmax"];
+            if system.contains(&name.value.as_str()) {
+                let message =
+                    format!("system column \"{}\" reference in check constraint is invalid", name.value);
+                // It stands where its qualifier does.
+                let mut start = name.span.start;
+                start.column -=
+                    relation.map_or(0, |relation| relation.chars().count() as u64 + 1).min(start.column);
+                return Err(at(fail(SqlState::INVALID_COLUMN_REFERENCE, message), &start));
+            }
+            if name.value == "tableoid" {
+                return Err(at(unsupported("tableoid in a check constraint"), name));
+            }
+        }
+        Ok(found)
+    }
+
+    fn has_relation(&self, relation: &str) -> bool {
+        relation == self.table
+    }
+}
+
+/// PostgreSQL's words for what may not stand in an expression that is kept.
+fn refusal(error: SqlError, kept_for: KeptFor) -> SqlError {
+    let what = match error.state() {
+        SqlState::GROUPING_ERROR if error.message().starts_with("aggregate functions are not allowed") => {
+            "aggregate functions"
+        }
+        SqlState::FEATURE_NOT_SUPPORTED if error.message().starts_with("a set-returning function") => {
+            "set-returning functions"
+        }
+        _ => return error,
+    };
+    let mut refused = fail(error.state(), format!("{what} are not allowed in {}s", kept_for.singular()));
+    refused.fields_mut().position = error.fields().position;
+    refused
+}
+
+impl<'a> Binder<'a> {
+    /// A binder of an expression that is to be kept.
+    fn keeping(context: &'a AnalyzeContext, kept_for: KeptFor, is_stored: bool) -> Self {
+        let mut binder = Self::new(context, &[]);
+        binder.kept = Some(RefCell::new(Forms { kept_for, is_stored, ..Forms::default() }));
+        binder
+    }
+
+    /// Whether the expression is to be kept, and was not before.
+    pub(crate) fn keeps_new(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| !kept.borrow().is_stored)
+    }
+
+    /// A number literal as it stands in the expression.
+    pub(crate) fn number_literal(&self, text: &str) -> Result<Expr, SqlError> {
+        Ok(self.literal(Expr::number(text)?))
+    }
+
+    /// A constant as it stands in the expression: where that is kept, no conversion is folded into it.
+    pub(crate) fn literal(&self, constant: Expr) -> Expr {
+        let (Some(kept), Expr::Const { value, ty }) = (&self.kept, &constant) else { return constant };
+        if value.is_null() || ty.is_unknown() {
+            return constant;
+        }
+        let mut forms = kept.borrow_mut();
+        let ty = *ty;
+        // Equal numbers may have other digits, so each is its own.
+        let index = forms.literals.len();
+        forms.literals.push(constant);
+        Expr::Outer { index, ty }
+    }
+
+    /// Remembers how a part was written.
+    pub(crate) fn note_form(&self, expr: &Expr, form: impl FnOnce() -> Written) {
+        if let Some(kept) = &self.kept {
+            let mut forms = kept.borrow_mut();
+            if forms.written(expr).is_none() {
+                forms.written.push((expr.clone(), form()));
+            }
+        }
+    }
+
+    /// 0A000 when a query is written into an expression that is kept. It is found where its words begin, as they are
+    /// mostly written.
+    pub(crate) fn refuse_kept_query(&self, query: &ast::Query, kind: SubqueryKind) -> Result<(), SqlError> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let message = format!("cannot use subquery in {}", kept.borrow().kept_for.singular());
+        let before = match kind {
+            SubqueryKind::Scalar => "(",
+            SubqueryKind::Exists => "EXISTS (",
+            SubqueryKind::Array => "ARRAY(",
+            SubqueryKind::Any | SubqueryKind::All => "IN (",
+        };
+        let mut start = query.span().start;
+        start.column -= (before.len() as u64).min(start.column);
+        Err(at(fail(SqlState::FEATURE_NOT_SUPPORTED, message), &start))
+    }
+
+    /// 42P20 when a window function is written into an expression that is kept.
+    pub(crate) fn refuse_kept_window(&self) -> Result<(), SqlError> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let what = kept.borrow().kept_for.singular();
+        Err(fail(SqlState::WINDOWING_ERROR, format!("window functions are not allowed in {what}s")))
+    }
+
+    fn check_condition(&self, expr: &AstExpr, table: &TableDescriptor) -> Result<Expr, SqlError> {
+        let level = Level::default();
+        let scope = Scope { columns: table_columns(table, &table.name, 0), level: &level };
+        let place = CheckPlace { scope, table: &table.name };
+        self.bind_condition(expr, &place, "CHECK").map_err(|error| refusal(error, KeptFor::Check))
+    }
+
+    /// The CHECK constraints of a table in the order in which they are checked, which is that of their names.
+    ///
+    /// # Errors
+    /// When one cannot be read, which none should.
+    pub(crate) fn bind_checks(&self, table: &TableDescriptor) -> Result<Arc<[BoundCheck]>, SqlError> {
+        let mut checks = Vec::with_capacity(table.checks.len());
+        for check in &table.checks {
+            let parsed = crate::parse::parse_expr(check.expr.as_str())?;
+            checks.push(BoundCheck { name: check.name.clone(), expr: self.check_condition(&parsed, table)? });
+        }
+        checks.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(checks.into())
+    }
+}
+
+/// The condition of a CHECK constraint as it is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct KeptCheck {
+    /// Its text.
+    pub text: StoredExpr,
+    /// The columns it looks at, in the order in which they stand in it.
+    pub columns: Vec<ColumnId>,
+}
+
+/// Binds the condition of a CHECK constraint that is being defined. Literals that look at the clock or at the session
+/// are read with `eval`.
+///
+/// # Errors
+/// As PostgreSQL; 0A000 for an expression that has no text.
+pub(crate) fn keep_check(
+    context: &AnalyzeContext,
+    expr: &AstExpr,
+    table: &TableDescriptor,
+    eval: &EvalContext<'_>,
+) -> Result<KeptCheck, SqlError> {
+    let new = Binder::keeping(context, KeptFor::Check, false);
+    let bound = new.check_condition(expr, table)?;
+    let text = new.deparsed(&bound, &table.columns, KEPT_FORM, eval).map_err(|error| at(error, expr))?;
+    let again = stored_condition(context, &text, (table, table), KEPT_FORM, eval);
+    if !again.is_ok_and(|again| again == text) {
+        return Err(at(unsupported("this expression in a check constraint"), expr));
+    }
+    let mut columns = Vec::new();
+    bound.visit(&mut |part| {
+        if let Expr::Column { index, .. } = part
+            && let Some(column) = table.columns.get(*index)
+            && !columns.contains(&column.id)
+        {
+            columns.push(column.id);
+        }
+    });
+    Ok(KeptCheck { text: StoredExpr::new(text), columns })
+}
+
+/// The text of a kept condition for people: `pg_get_expr`.
+///
+/// # Errors
+/// When it cannot be read, which none should.
+pub(crate) fn shown(
+    stored: &StoredExpr,
+    table: &TableDescriptor,
+    pretty: bool,
+    zone: Zone,
+) -> Result<String, SqlError> {
+    if is_shown_as_kept(stored, pretty, zone) {
+        return Ok(stored.as_str().to_owned());
+    }
+    let eval = EvalContext::constant(&[]);
+    stored_condition(&nowhere(), stored.as_str(), (table, table), (pretty, zone), &eval)
+}
+
+/// Whether the text for people is the one that is kept. Only points in time are written otherwise in another zone.
+fn is_shown_as_kept(stored: &StoredExpr, pretty: bool, zone: Zone) -> bool {
+    !pretty && (zone == Zone::UTC || !stored.as_str().contains("timestamp with time zone"))
+}
+
+/// The text of a default for people: `pg_get_expr`.
+///
+/// # Errors
+/// When it cannot be read, or was kept as it was written.
+pub(crate) fn shown_default(
+    stored: &StoredExpr,
+    column: &ColumnDescriptor,
+    pretty: bool,
+    zone: Zone,
+) -> Result<String, SqlError> {
+    if is_shown_as_kept(stored, pretty, zone) {
+        return Ok(stored.as_str().to_owned());
+    }
+    let (context, eval) = (nowhere(), EvalContext::constant(&[]));
+    let binder = Binder::keeping(&context, KeptFor::Default, true);
+    let bound = binder.default_value(&crate::parse::parse_expr(stored.as_str())?, column)?;
+    binder.deparsed(&bound, &[], (pretty, zone), &eval)
+}
+
+/// A kept condition with the names that the table's columns get.
+///
+/// # Errors
+/// When it cannot be read, which none should.
+pub(crate) fn renamed(
+    stored: &StoredExpr,
+    former: &TableDescriptor,
+    table: &TableDescriptor,
+) -> Result<StoredExpr, SqlError> {
+    let eval = EvalContext::constant(&[]);
+    stored_condition(&nowhere(), stored.as_str(), (former, table), KEPT_FORM, &eval).map(StoredExpr::new)
+}
+
+/// A kept condition over the types that the table's columns get.
+///
+/// # Errors
+/// As PostgreSQL, when it does not fit them.
+pub(crate) fn retyped(stored: &StoredExpr, table: &TableDescriptor) -> Result<StoredExpr, SqlError> {
+    renamed(stored, table, table)
+}
+
+/// What a kept expression is bound against: it says all itself.
+fn nowhere() -> AnalyzeContext {
+    AnalyzeContext {
+        catalog: Arc::new(CatalogSnapshot::empty(Vec::new())),
+        virtuals: Arc::new(VirtualRegistry::default()),
+        search_path: Vec::new(),
+        database: String::new(),
+        user: String::new(),
+        user_oid: crate::catalog::snapshot::BOOTSTRAP_ROLE,
+    }
+}
+
+/// Binds a condition that was kept over one table and writes it with the names of another.
+fn stored_condition(
+    context: &AnalyzeContext,
+    text: &str,
+    (bound_over, named): (&TableDescriptor, &TableDescriptor),
+    form: (bool, Zone),
+    eval: &EvalContext<'_>,
+) -> Result<String, SqlError> {
+    let binder = Binder::keeping(context, KeptFor::Check, true);
+    let bound = binder.check_condition(&crate::parse::parse_expr(text)?, bound_over)?;
+    binder.deparsed(&bound, &named.columns, form, eval)
+}
+
+impl Binder<'_> {
+    /// The text of what this binder bound for keeping over a row of these columns.
+    fn deparsed(
+        &self,
+        bound: &Expr,
+        columns: &[ColumnDescriptor],
+        (pretty, zone): (bool, Zone),
+        eval: &EvalContext<'_>,
+    ) -> Result<String, SqlError> {
+        let columns: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
+        let forms = self.kept.as_ref().map(|forms| forms.borrow().clone()).unwrap_or_default();
+        Deparse { columns: &columns, forms: &forms, eval, zone, pretty }.text(bound)
+    }
+
+    /// The default of a column, over no row, as PostgreSQL brings it to the column's type: its length comes later.
+    fn default_value(&self, expr: &AstExpr, column: &ColumnDescriptor) -> Result<Expr, SqlError> {
+        let level = Level::default();
+        let bound =
+            self.bind_expr(expr, &Scope::empty(&level)).map_err(|error| refusal(error, KeptFor::Default))?;
+        let ty = column_type(column.data_type).without_modifier();
+        self.coerce_assignment(bound, ty, &column.name).map_err(|error| at(error, expr))
+    }
+}
+
+/// Binds the default of a column that is being defined; none for NULL, which is what a column without one gets. What
+/// has no text of its own is kept as it was written.
+///
+/// # Errors
+/// As PostgreSQL.
+pub(crate) fn keep_default(
+    context: &AnalyzeContext,
+    expr: &AstExpr,
+    column: &ColumnDescriptor,
+    eval: &EvalContext<'_>,
+) -> Result<Option<StoredExpr>, SqlError> {
+    let new = Binder::keeping(context, KeptFor::Default, false);
+    let bound = new.default_value(expr, column)?;
+    // One that takes its values from a sequence is kept as it was written, but for the sequence.
+    let frozen = new.freeze_sequences(&expr.to_string());
+    if !super::sequence::sequences_in(&frozen).is_empty() {
+        return Ok(Some(StoredExpr::new(frozen)));
+    }
+    // PostgreSQL keeps one that a length is applied to.
+    if matches!(&bound, Expr::Const { value, .. } if value.is_null()) && column.data_type.modifier < 0 {
+        return Ok(None);
+    }
+    let text = |binder: &Binder<'_>, bound: &Expr| binder.deparsed(bound, &[], KEPT_FORM, eval);
+    let kept = text(&new, &bound).and_then(|kept| {
+        let again = Binder::keeping(context, KeptFor::Default, true);
+        let bound = again.default_value(&crate::parse::parse_expr(&kept)?, column)?;
+        Ok((text(&again, &bound)? == kept).then_some(kept))
+    });
+    Ok(Some(StoredExpr::new(kept.ok().flatten().unwrap_or_else(|| expr.to_string()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustydb_types::text::{self, TextContext};
+    use rustydb_types::value::Value;
+
+    use super::*;
+
+    /// The text of an expression over no row.
+    fn text(sql: &str, is_stored: bool) -> Result<String, SqlError> {
+        let context = nowhere();
+        let binder = Binder::keeping(&context, KeptFor::Default, is_stored);
+        let level = Level::default();
+        let bound = binder.bind_expr(&crate::parse::parse_expr(sql)?, &Scope::empty(&level))?;
+        let forms = binder.kept.as_ref().unwrap().borrow().clone();
+        let eval = EvalContext::constant(&[]);
+        Deparse { columns: &[], forms: &forms, eval: &eval, zone: Zone::UTC, pretty: false }.text(&bound)
+    }
+
+    /// The type and the value of an expression over no row.
+    fn answer(sql: &str) -> Result<String, SqlError> {
+        let context = nowhere();
+        let level = Level::default();
+        let parsed = crate::parse::parse_expr(sql)?;
+        let bound = Binder::new(&context, &[]).bind_expr(&parsed, &Scope::empty(&level))?;
+        let ty = bound.ty();
+        Ok(match bound.eval(&[], &EvalContext::constant(&[]))? {
+            Value::Null => format!("{}: NULL", ty.base),
+            value => format!("{}: {}", ty.base, text::text_out(&value, ty, &TextContext::UTC)),
+        })
+    }
+
+    /// The cases of `scalar/testdata` as SQL: what is kept of each means what it meant.
+    #[test]
+    fn what_is_kept_means_what_was_written() {
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+        let argument = |text: &str| match (text.strip_prefix('\''), text.split_once(':')) {
+            (Some(literal), _) => quoted(literal),
+            (None, Some((ty, literal))) => format!("({}::{ty})", quoted(literal)),
+            (None, None) => format!("({text})"),
+        };
+        let (mut count, mut refused, mut wrong) = (0, Vec::new(), Vec::new());
+        for line in include_str!("../scalar/testdata/cases.txt").lines() {
+            let Some((case, _)) = line.rsplit_once("\t=\t") else { continue };
+            if line.starts_with('#') || case.contains('\\') {
+                continue;
+            }
+            let mut fields = case.split('\t');
+            let (Some(kind), Some(name)) = (fields.next(), fields.next()) else { continue };
+            let args: Vec<String> = fields.map(argument).collect();
+            let sql = match (kind, args.as_slice()) {
+                ("op", [left, right]) => format!("{left} {name} {right}"),
+                ("op", [operand]) => format!("{name} {operand}"),
+                ("cast", [operand]) => format!("{operand}::{name}"),
+                _ => format!("{name}({})", args.join(", ")),
+            };
+            // Literals that look at the clock are not what they were.
+            let Ok(expected) = answer(&sql) else { continue };
+            count += 1;
+            match text(&sql, false) {
+                Ok(kept) => {
+                    let again = text(&kept, true);
+                    if again.as_deref() != Ok(kept.as_str()) {
+                        refused.push(format!("{sql} -> {kept} -> {again:?}"));
+                    } else if answer(&kept).as_deref() != Ok(expected.as_str()) {
+                        wrong.push(format!("{sql} -> {kept}: {expected}, {:?}", answer(&kept)));
+                    }
+                }
+                Err(error) => refused.push(format!("{sql} -> {error}")),
+            }
+        }
+        assert!(count > 3000, "only {count} cases");
+        assert!(wrong.is_empty(), "{} of {count} differ:\n{}", wrong.len(), wrong.join("\n"));
+        assert!(refused.len() < 10, "{} of {count} are refused:\n{}", refused.len(), refused.join("\n"));
+    }
+}
