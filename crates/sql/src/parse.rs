@@ -1,11 +1,14 @@
 //! Parsing: text to sqlparser's tree, with PostgreSQL's folding of names that are not quoted.
 
+mod spelling;
+
 use sqlparser::ast::{Expr, Query, SetExpr, Statement};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
 
+pub use self::spelling::{is_symmetric, is_variadic};
 use crate::error::{SqlError, SqlState};
 
 /// Deepest nesting that the parser follows.
@@ -20,7 +23,7 @@ fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
 }
 
 /// Prepares the tokens of one statement for the parser.
-pub fn normalise(tokens: &mut [TokenWithSpan]) {
+pub fn normalise(tokens: &mut Vec<TokenWithSpan>) {
     join_strings(tokens);
     fold_names(tokens);
     normalise_vacuum(tokens);
@@ -30,6 +33,7 @@ pub fn normalise(tokens: &mut [TokenWithSpan]) {
     normalise_overriding(tokens);
     order_sequence_options(tokens);
     normalise_trim(tokens);
+    spelling::respell(tokens);
 }
 
 /// Joins string literals with only blanks, a line's end among them, in between: they are one literal.
@@ -316,6 +320,21 @@ fn order_sequence_options(tokens: &mut [TokenWithSpan]) {
     }
 }
 
+/// Whether there is a comma before the parenthesis that is open is closed.
+fn has_list(tokens: &[TokenWithSpan]) -> bool {
+    let mut depth = 0;
+    for token in tokens {
+        match token.token {
+            Token::Comma if depth == 0 => return true,
+            Token::LParen | Token::LBracket => depth += 1,
+            Token::RParen | Token::RBracket if depth == 0 => return false,
+            Token::RParen | Token::RBracket => depth -= 1,
+            _ => {}
+        }
+    }
+    false
+}
+
 /// TRIM with a side but nothing to trim, which the parser does not know: BOTH FROM goes, and the others trim blanks.
 fn normalise_trim(tokens: &mut [TokenWithSpan]) {
     let words: Vec<usize> = (tokens.iter().enumerate())
@@ -328,6 +347,7 @@ fn normalise_trim(tokens: &mut [TokenWithSpan]) {
         if !is(*trim, Keyword::TRIM)
             || !is(*from, Keyword::FROM)
             || tokens.get(*open).is_none_or(|token| token.token != Token::LParen)
+            || has_list(tokens.get(*from..).unwrap_or_default())
         {
             continue;
         }

@@ -22,7 +22,6 @@ use crate::exec::subquery::{Subquery, SubqueryKind};
 use crate::plan::AggregateCall;
 use crate::scalar::{BoolTest, CompareOp, Expr};
 
-/// A name with one part.
 /// A sign before a power is that of its base; the parser has it the other way round.
 fn power_of_signed(op: &UnaryOperator, operand: &AstExpr) -> Option<AstExpr> {
     if !matches!(op, UnaryOperator::Minus | UnaryOperator::Plus) {
@@ -37,7 +36,8 @@ fn power_of_signed(op: &UnaryOperator, operand: &AstExpr) -> Option<AstExpr> {
     Some(AstExpr::BinaryOp { left, op: BinaryOperator::PGExp, right: right.clone() })
 }
 
-fn simple_name(name: &str) -> ObjectName {
+/// A name with one part.
+pub(super) fn simple_name(name: &str) -> ObjectName {
     ObjectName::from(vec![Ident::new(name)])
 }
 
@@ -170,6 +170,9 @@ impl Binder<'_> {
                 Ok(if *negated { negate(bound) } else { bound })
             }
             AstExpr::Between { expr: operand, negated, low, high } => {
+                if let Some(bound) = self.bind_symmetric(operand, low, high, *negated, place)? {
+                    return Ok(bound);
+                }
                 self.between(bind(operand)?, bind(low)?, bind(high)?, *negated).map_err(|error| {
                     at(at_literal(error, [operand.as_ref(), low.as_ref(), high.as_ref()]), expr)
                 })
@@ -222,12 +225,20 @@ impl Binder<'_> {
                 syntax("timezone", vec![bind(time_zone)?, bind(timestamp)?])
             }
             AstExpr::Extract { field, expr: operand, .. } => {
-                let field = Expr::constant(Value::text(field.to_string().to_lowercase()), DataType::TEXT);
+                let field = Expr::constant(
+                    Value::text(field.to_string().trim_matches(['\'', '"']).to_lowercase()),
+                    DataType::TEXT,
+                );
                 syntax("extract", vec![field, bind(operand)?])
+            }
+            AstExpr::IsNormalized { expr: operand, form, negated } => {
+                let form = form.as_ref().map_or_else(|| "NFC".to_owned(), ToString::to_string);
+                let bound = call("is_normalized", vec![bind(operand)?, Expr::literal(&form)])?;
+                Ok(if *negated { negate(bound) } else { bound })
             }
             AstExpr::Ceil { expr: operand, .. } => call("ceil", vec![bind(operand)?]),
             AstExpr::Floor { expr: operand, .. } => call("floor", vec![bind(operand)?]),
-            AstExpr::Position { expr: needle, r#in } => syntax("strpos", vec![bind(r#in)?, bind(needle)?]),
+            AstExpr::Position { expr: needle, r#in } => syntax("position", vec![bind(r#in)?, bind(needle)?]),
             AstExpr::Substring { expr: operand, substring_from, substring_for, special, shorthand } => {
                 let name = if *shorthand { "substr" } else { "substring" };
                 let mut args = vec![bind(operand)?];
@@ -349,7 +360,7 @@ impl Binder<'_> {
     }
 
     /// The functions of the clock that SQL writes without parentheses; their results are casts of `now()`.
-    fn bind_clock(&self, name: &str) -> Result<Option<Expr>, SqlError> {
+    pub(super) fn bind_clock(&self, name: &str) -> Result<Option<Expr>, SqlError> {
         let target = match name {
             "current_timestamp" => DataType::TIMESTAMPTZ,
             "current_date" => DataType::DATE,
@@ -450,6 +461,9 @@ impl Binder<'_> {
         right: &AstExpr,
         place: &dyn Resolve,
     ) -> Result<Expr, SqlError> {
+        if *op == BinaryOperator::Overlaps {
+            return self.bind_overlaps(left, right, place);
+        }
         let name = operator_name(op)?;
         let (bound_left, bound_right) = (self.bind_expr(left, place)?, self.bind_expr(right, place)?);
         self.operator(&name, bound_left, bound_right)
@@ -629,7 +643,7 @@ impl Binder<'_> {
             return Err(unsupported("a window function"));
         }
         if !function.within_group.is_empty() {
-            return Err(unsupported("WITHIN GROUP"));
+            return self.bind_ordered_set(function, place);
         }
         let (_, name) = self.split_name(&function.name)?;
         let empty = Vec::new();
@@ -647,6 +661,13 @@ impl Binder<'_> {
                 return Err(syntax("a subquery is not allowed here"));
             }
         };
+        if let Some(bound) = self.bind_variadic(function, name, list, place)? {
+            return Ok(bound);
+        }
+        if list.iter().any(super::special::is_named) {
+            let placed = self.positional(function, name, list, place)?;
+            return self.bind_call(&placed, place);
+        }
         let star = matches!(list.as_slice(), [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)]);
         if self.is_aggregate(&name.value) {
             return self.bind_aggregate(function, name, list, clauses, distinct, star, place);
@@ -666,8 +687,18 @@ impl Binder<'_> {
         }
         let written = list.iter().map(function_arg).collect::<Result<Vec<_>, _>>()?;
         self.check_sequence_name(&name.value, &written)?;
+        if let Some(clock) = self.bind_precise_clock(&name.value, &written)? {
+            return Ok(clock);
+        }
         let bind_args = |place: &dyn Resolve| {
-            written.iter().map(|arg| self.bind_expr(arg, place)).collect::<Result<Vec<_>, _>>()
+            let bind = |(index, arg): (usize, &&AstExpr)| match arg {
+                // The second argument of normalize() is a word.
+                AstExpr::Identifier(form) if index == 1 && name.value == "normalize" => {
+                    Ok(Expr::literal(&form.value))
+                }
+                arg => self.bind_expr(arg, place),
+            };
+            written.iter().enumerate().map(bind).collect::<Result<Vec<_>, _>>()
         };
         let args = bind_args(place).map_err(|error| match place.aggregate_place() {
             // That the function is none is said first: it may have been meant as an aggregate.
@@ -742,8 +773,15 @@ impl Binder<'_> {
             Some(filter) => Some(self.bind_condition(filter, inner, "FILTER")?),
             None => None,
         };
-        let (function, args) = self.aggregate(&name.value, args)?;
-        place.add_aggregate(AggregateCall { function, args, distinct, filter, order_by })
+        let written = args.clone();
+        let literals = list.iter().filter_map(|arg| function_arg(arg).ok());
+        let (function, args) =
+            self.aggregate(&name.value, args, false).map_err(|error| at_literal(error, literals))?;
+        if distinct && order_by.iter().any(|key| !written.contains(&key.expr) && !args.contains(&key.expr)) {
+            let message = "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list";
+            return Err(fail(SqlState::INVALID_COLUMN_REFERENCE, message));
+        }
+        place.add_aggregate(AggregateCall { function, args, direct: Vec::new(), distinct, filter, order_by })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rustydb_types::datatype::DataType;
+use rustydb_types::value::Value;
 use sqlparser::ast::{
     self, Expr as AstExpr, FunctionArg, FunctionArgExpr, Ident, JoinConstraint, JoinOperator, ObjectName,
     TableAlias, TableFactor, TableWithJoins,
@@ -15,6 +16,7 @@ use crate::catalog::TableDescriptor;
 use crate::catalog::descriptor::TypeRef;
 use crate::error::{SqlError, SqlState};
 use crate::exec::rows::RowLayout;
+use crate::pgcatalog::keywords;
 use crate::plan::{AccessPath, ColumnInfo, Join, JoinAlgorithm, JoinKind, Node, Scan, TableFunction};
 use crate::scalar::Expr;
 
@@ -360,6 +362,9 @@ impl Binder<'_> {
         before: Option<&Scope<'l>>,
     ) -> Result<(Bound<'l>, Vec<Expr>), SqlError> {
         let (_, own_name) = self.split_name(name)?;
+        if own_name.value == keywords::FUNCTION && args.is_empty() && !ordinality {
+            return Ok((keyword_rows(alias, level)?, Vec::new()));
+        }
         // A function may always refer to what stands before it.
         let inner = Level {
             outer: before.map(|scope| -> &dyn Resolve { scope }),
@@ -386,6 +391,23 @@ impl Binder<'_> {
         rename(&mut scope, alias, &visible)?;
         Ok(((Node::Function { function, args, ordinality }, scope), inner.used.into_inner()))
     }
+}
+
+/// The rows of `pg_get_keywords()`.
+fn keyword_rows<'l>(alias: Option<&TableAlias>, level: &'l Level<'l>) -> Result<Bound<'l>, SqlError> {
+    let visible = alias.map_or(keywords::FUNCTION, |alias| &alias.name.value);
+    let columns = keywords::COLUMNS.map(|(name, data_type)| ColumnInfo {
+        name: name.to_owned(),
+        data_type,
+        origin: None,
+    });
+    let mut scope = derived_scope(visible, &columns, level);
+    rename(&mut scope, alias, visible)?;
+    let row = |values: [Value; 5]| {
+        let typed = values.into_iter().zip(keywords::COLUMNS);
+        typed.map(|(value, (_, data_type))| Expr::constant(value, data_type)).collect()
+    };
+    Ok((Node::Values { rows: keywords::rows().map(row).collect(), width: columns.len() }, scope))
 }
 
 /// The expression of an unnamed function argument.

@@ -16,10 +16,12 @@ pub mod expr;
 pub mod from;
 pub mod kept;
 pub mod modify;
+mod ordered_set;
 pub mod query;
 pub mod resolve;
 pub mod scope;
 pub mod select;
 pub mod sequence;
+mod special;
 
 pub use context::{AnalyzeContext, Binder};

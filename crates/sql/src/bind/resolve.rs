@@ -58,6 +58,7 @@ impl Binder<'_> {
                     _ => return Err(SqlError::internal("nullif lost its arguments")),
                 }
             }
+            ("current_catalog", 0) => scalar::resolve_function("current_database", args)?,
             (name, _) => scalar::resolve_function(name, args)?,
         };
         let bound = self.settle(bound);
@@ -170,17 +171,26 @@ impl Binder<'_> {
     /// Whether a function of this name is an aggregate.
     pub(crate) fn is_aggregate(&self, name: &str) -> bool {
         let aggregate = crate::scalar::catalogue::FunctionKind::Aggregate;
-        Catalogue::get().functions(name).iter().any(|function| function.kind == aggregate)
+        Catalogue::get().functions(name).iter().any(|function| {
+            // The hypothetical ones are told from window functions by WITHIN GROUP alone.
+            function.kind == aggregate
+                && !scalar::aggregate::OrderedSet::of(function).is_some_and(|kind| kind.is_hypothetical())
+        })
     }
 
-    /// An aggregate with its arguments converted.
+    /// An aggregate with its arguments converted; an ordered-set aggregate only where it has WITHIN GROUP.
     pub(crate) fn aggregate(
         &self,
         name: &str,
         args: Vec<Expr>,
+        is_ordered: bool,
     ) -> Result<(AggregateFunction, Vec<Expr>), SqlError> {
         let (function, args) = scalar::resolve_aggregate(name, args)?
             .ok_or_else(|| fail(SqlState::UNDEFINED_FUNCTION, format!("aggregate {name} does not exist")))?;
+        if !is_ordered && scalar::aggregate::OrderedSet::of(function.function).is_some() {
+            let message = format!("WITHIN GROUP is required for ordered-set aggregate {name}");
+            return Err(fail(SqlState::WRONG_OBJECT_TYPE, message));
+        }
         Ok((function, args.into_iter().map(|arg| self.settle(arg)).collect()))
     }
 

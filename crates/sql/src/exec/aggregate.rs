@@ -10,6 +10,7 @@ use super::subquery::HashedRow;
 use crate::error::SqlError;
 use crate::plan::{Aggregate, AggregateCall, Row};
 use crate::scalar::AggregateState;
+use crate::scalar::aggregate::OrderedSet;
 
 /// One aggregate of one group.
 struct Slot {
@@ -18,15 +19,22 @@ struct Slot {
     seen: HashSet<HashedRow>,
     /// Sort keys and arguments, for ORDER BY.
     ordered: Vec<(Row, Row)>,
+    /// Direct arguments of an ordered-set aggregate, once a row of the group was seen.
+    direct: Option<Row>,
 }
 
 impl Slot {
     fn new(call: &AggregateCall) -> Result<Self, SqlError> {
-        Ok(Self { state: AggregateState::new(&call.function)?, seen: HashSet::new(), ordered: Vec::new() })
+        let state = AggregateState::new(&call.function)?;
+        Ok(Self { state, seen: HashSet::new(), ordered: Vec::new(), direct: None })
     }
 
     fn take(&mut self, call: &AggregateCall, row: &[Value], run: &Run<'_>) -> Result<(), SqlError> {
         let context = run.context();
+        let ordered_set = OrderedSet::of(call.function.function);
+        if ordered_set.is_some() && self.direct.is_none() {
+            self.direct = Some(eval_all(&call.direct, row, &context)?);
+        }
         if let Some(filter) = &call.filter
             && !matches!(filter.eval(row, &context)?, Value::Bool(true))
         {
@@ -51,13 +59,30 @@ impl Slot {
         for sort_key in &call.order_by {
             key.push(sort_key.expr.eval(row, &context)?);
         }
+        if let Some(ordered_set) = ordered_set {
+            // Only a hypothetical row is compared with nulls, too.
+            if !ordered_set.is_hypothetical() && key.iter().any(Value::is_null) {
+                return Ok(());
+            }
+            run.state.charge_row(&key)?;
+        }
         run.state.charge_row(&args)?;
         self.ordered.push((key, args));
         Ok(())
     }
 
-    fn finish(mut self, call: &AggregateCall) -> Result<Value, SqlError> {
+    fn finish(mut self, call: &AggregateCall, run: &Run<'_>) -> Result<Value, SqlError> {
         self.ordered.sort_by(|(left, _), (right, _)| compare_keys(left, right, &call.order_by));
+        if let Some(ordered_set) = OrderedSet::of(call.function.function) {
+            let direct = match self.direct {
+                Some(direct) => direct,
+                // Without a row there is no group key, so the arguments are constants.
+                None => eval_all(&call.direct, &[], &run.context())?,
+            };
+            let rows: Vec<Row> = self.ordered.into_iter().map(|(key, _)| key).collect();
+            return ordered_set
+                .compute(&direct, &rows, &|left, right| compare_keys(left, right, &call.order_by));
+        }
         for (_, args) in &self.ordered {
             self.state.update(args)?;
         }
@@ -101,7 +126,7 @@ pub(crate) fn run(aggregate: &Aggregate, input: &mut State, run: &Run<'_>) -> Re
     let mut rows = Vec::with_capacity(groups.len());
     for (mut row, slots) in groups {
         for (slot, call) in slots.into_iter().zip(&aggregate.calls) {
-            row.push(slot.finish(call)?);
+            row.push(slot.finish(call, run)?);
         }
         rows.push(row);
     }

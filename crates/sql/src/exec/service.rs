@@ -31,6 +31,7 @@ use crate::plan::statement::{Action, Plan};
 use crate::scalar::{EvalContext, SessionView};
 use crate::session::executor::{Column, Context, Dialogue, Executor, Fetched, ResultFormats, Shape};
 use crate::session::failure::store_error;
+use crate::session::random::RandomSeries;
 use crate::session::request::Bind;
 use crate::session::response::{self, Format, RowWriter};
 use crate::session::settings::Scope;
@@ -170,6 +171,15 @@ impl SessionView for View<'_> {
     }
     fn random(&self) -> u64 {
         self.env.rng().u64()
+    }
+    fn random_float(&self) -> f64 {
+        match self.context.random.lock().as_mut() {
+            Some(series) => series.next_float(),
+            None => (self.random() >> 12) as f64 / (1u64 << 52) as f64,
+        }
+    }
+    fn set_seed(&self, seed: f64) {
+        *self.context.random.lock() = Some(RandomSeries::new(seed));
     }
 }
 

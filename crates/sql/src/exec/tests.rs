@@ -51,6 +51,7 @@ impl Local {
             activity,
             token: None,
             is_token_given: AtomicBool::default(),
+            random: Mutex::default(),
             questions: Mutex::default(),
             sequences: parking_lot::Mutex::default(),
             changes: Mutex::default(),

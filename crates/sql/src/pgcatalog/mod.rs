@@ -25,6 +25,7 @@ mod cluster;
 pub mod definition;
 mod facts;
 mod information_schema;
+pub mod keywords;
 pub mod lookup;
 mod relation;
 mod sequences;

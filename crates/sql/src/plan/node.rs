@@ -148,6 +148,8 @@ pub struct AggregateCall {
     pub function: AggregateFunction,
     /// Its arguments over the input row; none for `count(*)`.
     pub args: Vec<Expr>,
+    /// Of an ordered-set aggregate, what stands before WITHIN GROUP; it is the same for all rows of a group.
+    pub direct: Vec<Expr>,
     /// Whether equal arguments count once.
     pub distinct: bool,
     /// Which rows count.

@@ -448,6 +448,7 @@ fn prune(node: &mut Node, needed: &[bool]) {
             mark(&aggregate.groups, &mut wanted);
             for call in &aggregate.calls {
                 mark(&call.args, &mut wanted);
+                mark(&call.direct, &mut wanted);
                 mark(&call.filter, &mut wanted);
                 mark(call.order_by.iter().map(|key| &key.expr), &mut wanted);
             }

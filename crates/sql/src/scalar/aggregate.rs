@@ -1,14 +1,20 @@
 //! Aggregates: one state per group, fed row by row. DISTINCT, FILTER and ORDER BY are the executor's.
 
+mod ordered_set;
+mod regression;
+
 use rustydb_types::datatype::{BaseType, Category, DataType};
 use rustydb_types::numeric::Numeric;
 use rustydb_types::value::Value;
 
+use self::regression::{Regression, Statistic};
 use super::EvalContext;
 use super::arithmetic;
 use super::catalogue::Function;
 use super::eval::nest;
 use crate::error::{SqlError, SqlState};
+
+pub use self::ordered_set::OrderedSet;
 
 /// A resolved aggregate.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,17 +46,52 @@ pub struct AggregateState {
 #[derive(Clone, Debug)]
 enum Kind {
     Count(i64),
-    SumInteger { sum: i128, count: i64 },
-    SumFloat { sum: f64, count: i64, real: bool },
-    SumOther { sum: Option<Value>, count: i64 },
+    SumInteger {
+        sum: i128,
+        count: i64,
+    },
+    SumFloat {
+        sum: f64,
+        count: i64,
+        real: bool,
+    },
+    SumOther {
+        sum: Option<Value>,
+        count: i64,
+    },
     Average(Box<Kind>),
-    Extreme { best: Option<Value>, greatest: bool },
-    Bool { result: Option<bool>, and: bool },
-    Bits { result: Option<Value>, op: char },
-    Strings { text: Option<String>, bytes: Option<Vec<u8>> },
+    Extreme {
+        best: Option<Value>,
+        greatest: bool,
+    },
+    Bool {
+        result: Option<bool>,
+        and: bool,
+    },
+    Bits {
+        result: Option<Value>,
+        op: char,
+    },
+    Strings {
+        text: Option<String>,
+        bytes: Option<Vec<u8>>,
+    },
     Array(Vec<Value>),
-    SpreadFloat { count: f64, sum: f64, squares: f64, spread: Spread },
-    SpreadNumeric { count: i64, sum: Numeric, squares: Numeric, spread: Spread },
+    SpreadFloat {
+        count: f64,
+        sum: f64,
+        squares: f64,
+        spread: Spread,
+    },
+    SpreadNumeric {
+        count: i64,
+        sum: Numeric,
+        squares: Numeric,
+        spread: Spread,
+    },
+    Pairs(Regression),
+    /// Computed from the ordered values of the group, which the executor keeps.
+    Ordered,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +146,11 @@ impl AggregateState {
             "stddev_pop" => spread(true, false),
             "variance" | "var_samp" => spread(false, true),
             "var_pop" => spread(false, false),
-            other => return Err(SqlError::not_supported(format!("aggregate {other} is not supported"))),
+            _ if OrderedSet::of(aggregate.function).is_some() => Kind::Ordered,
+            other => match Statistic::from_name(other) {
+                Some(statistic) => Kind::Pairs(Regression::new(statistic)),
+                None => return Err(SqlError::not_supported(format!("aggregate {other} is not supported"))),
+            },
         };
         let element = aggregate.ty.base.element().unwrap_or(input);
         let of_arrays = input.category() == Category::Array;
@@ -174,6 +219,8 @@ impl AggregateState {
                     Value::Float8(if spread.root { variance.sqrt() } else { variance })
                 }
             }
+            Kind::Pairs(pairs) => pairs.finish(),
+            Kind::Ordered => Value::Null,
             Kind::SpreadNumeric { count, sum, squares, spread } => {
                 numeric_spread(count, &sum, &squares, spread)?
             }
@@ -290,15 +337,26 @@ impl Kind {
             Kind::SpreadFloat { count, sum, squares, .. } => {
                 // Youngs and Cramer, as float8_accum has it.
                 let n = float(value);
+                let was_finite = !sum.is_infinite() && !n.is_infinite();
                 *count += 1.0;
                 *sum += n;
                 if *count > 1.0 {
                     let step = n * *count - *sum;
                     *squares += step * step / (*count * (*count - 1.0));
+                    if sum.is_infinite() || squares.is_infinite() {
+                        arithmetic::check_float(f64::INFINITY, !was_finite, true)?;
+                        *squares = f64::NAN;
+                    }
                 } else if !n.is_finite() {
                     *squares = f64::NAN;
                 }
             }
+            Kind::Pairs(pairs) => {
+                if let (Value::Float8(y), Some(Value::Float8(x))) = (value, second) {
+                    pairs.update(*y, *x)?;
+                }
+            }
+            Kind::Ordered => {}
             Kind::SpreadNumeric { count, sum, squares, .. } => {
                 let n = match value {
                     Value::Numeric(n) => (**n).clone(),

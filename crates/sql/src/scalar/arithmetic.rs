@@ -68,6 +68,19 @@ pub(super) fn find(name: &str, left: Option<BaseType>, right: BaseType) -> Optio
         "!~" if strings => |a, b, _| function::pattern::matches(a, b, false, true),
         "~*" if strings => |a, b, _| function::pattern::matches(a, b, true, false),
         "!~*" if strings => |a, b, _| function::pattern::matches(a, b, true, true),
+        "~<~" | "~<=~" | "~>~" | "~>=~" if left == BaseType::Bpchar => {
+            // Blanks at the end do not count.
+            match name {
+                "~<~" => |a, b, _| padded_order(a, b).map(|order| Value::Bool(order.is_lt())),
+                "~<=~" => |a, b, _| padded_order(a, b).map(|order| Value::Bool(order.is_le())),
+                "~>~" => |a, b, _| padded_order(a, b).map(|order| Value::Bool(order.is_gt())),
+                _ => |a, b, _| padded_order(a, b).map(|order| Value::Bool(order.is_ge())),
+            }
+        }
+        "~<~" => |a, b, _| Ok(Value::Bool(a.compare(b).is_lt())),
+        "~<=~" => |a, b, _| Ok(Value::Bool(a.compare(b).is_le())),
+        "~>~" => |a, b, _| Ok(Value::Bool(a.compare(b).is_gt())),
+        "~>=~" => |a, b, _| Ok(Value::Bool(a.compare(b).is_ge())),
         "^@" => |a, b, _| match (a.as_str(), b.as_str()) {
             (Some(a), Some(b)) => Ok(Value::Bool(a.starts_with(b))),
             _ => Ok(Value::Null),
@@ -77,6 +90,13 @@ pub(super) fn find(name: &str, left: Option<BaseType>, right: BaseType) -> Optio
         "&&" => |a, b, _| function::array::overlaps(a, b),
         _ => return None,
     })
+}
+
+fn padded_order(a: &Value, b: &Value) -> Result<std::cmp::Ordering, SqlError> {
+    match (a.as_str(), b.as_str()) {
+        (Some(a), Some(b)) => Ok(a.trim_end_matches(' ').cmp(b.trim_end_matches(' '))),
+        _ => Err(mismatch()),
+    }
 }
 
 fn bit_type(base: BaseType) -> bool {

@@ -237,7 +237,11 @@ pub fn object_text(oid: u32, base: BaseType, ctx: &EvalContext<'_>) -> String {
     if matches!(base, BaseType::RegProc | BaseType::RegProcedure)
         && let Some(function) = super::catalogue::Catalogue::get().all_functions().find(|f| f.oid == oid)
     {
-        return function.name.to_owned();
+        if base == BaseType::RegProc {
+            return function.name.to_owned();
+        }
+        let types: Vec<&str> = function.args.iter().map(|ty| ty.sql_name()).collect();
+        return format!("{}({})", function.name, types.join(","));
     }
     match ctx.catalog.object_name(object_kind(base), oid) {
         Some(found) => {
@@ -291,13 +295,29 @@ pub fn find_object(text: &str, base: BaseType, ctx: &EvalContext<'_>) -> Option<
     }
     let (schema, name) = split_name(text);
     let system = schema.as_deref().is_none_or(|schema| schema == "pg_catalog");
+    if base == BaseType::RegProcedure && system && name.contains('(') {
+        return procedure(&name);
+    }
     if matches!(base, BaseType::RegProc | BaseType::RegProcedure) && system {
-        let bare = name.split('(').next().unwrap_or(&name);
-        if let Some(function) = super::catalogue::Catalogue::get().functions(bare).first() {
-            return Some(function.oid);
+        match super::catalogue::Catalogue::get().functions(&name) {
+            [] => {}
+            [function] => return Some(function.oid),
+            // A name that several share means none of them.
+            _ => return None,
         }
     }
     ctx.catalog.object_by_name(object_kind(base), schema.as_deref(), &name)
+}
+
+/// The function of a name with the types of its parameters: `abs(integer)`.
+fn procedure(signature: &str) -> Option<u32> {
+    let (name, types) = signature.strip_suffix(')')?.split_once('(')?;
+    let mut args = Vec::new();
+    for ty in types.split(',').map(str::trim).filter(|ty| !ty.is_empty()) {
+        args.push(DataType::parse(ty).map(|ty| ty.base).or_else(|| BaseType::from_type_name(ty))?);
+    }
+    let named = super::catalogue::Catalogue::get().functions(name.trim());
+    named.iter().find(|function| function.args == args).map(|function| function.oid)
 }
 
 /// Reads text as a type.
@@ -316,6 +336,14 @@ pub fn read(input: &str, to: DataType, ctx: &EvalContext<'_>) -> Result<Value, S
                 BaseType::RegCollation => (SqlState::UNDEFINED_OBJECT, "collation"),
                 _ => (SqlState::UNDEFINED_TABLE, "relation"),
             };
+            let (schema, name) = split_name(input.trim());
+            if to.base == BaseType::RegProc
+                && schema.is_none_or(|schema| schema == "pg_catalog")
+                && super::catalogue::Catalogue::get().functions(&name).len() > 1
+            {
+                let message = format!("more than one function named \"{}\"", input.trim());
+                return SqlError::new(SqlState::AMBIGUOUS_FUNCTION, message);
+            }
             SqlError::new(state, format!("{what} \"{}\" does not exist", input.trim()))
         });
     }

@@ -109,6 +109,12 @@ pub trait SessionView: Send + Sync {
     fn clock(&self) -> i64;
     /// 64 random bits.
     fn random(&self) -> u64;
+    /// `random()`: from 0 up to 1, the same series after the same [`SessionView::set_seed`].
+    fn random_float(&self) -> f64 {
+        (self.random() >> 12) as f64 / (1u64 << 52) as f64
+    }
+    /// `setseed()`
+    fn set_seed(&self, _seed: f64) {}
 }
 
 /// A session of nobody, with a stopped clock: for folding constants.

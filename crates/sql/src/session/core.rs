@@ -156,6 +156,7 @@ impl<E: Executor> Session<E> {
             activity,
             token: None,
             is_token_given: AtomicBool::default(),
+            random: Mutex::default(),
             questions: Mutex::default(),
             changes: Mutex::default(),
             sequences: Mutex::new(SequenceValues::of_moved_session(&from.sequences)),

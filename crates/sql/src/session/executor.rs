@@ -17,6 +17,7 @@ pub use sqlparser::ast;
 
 use super::activity::Registered;
 use super::interrupt::Interrupts;
+use super::random::RandomSeries;
 use super::request::Bind;
 use super::response::Format;
 use super::sequences::SequenceValues;
@@ -49,6 +50,8 @@ pub struct Context {
     pub token: Option<TransactionToken>,
     /// Whether the client has been given that name: then there must be an outcome, whatever is written.
     pub is_token_given: AtomicBool,
+    /// The random numbers that follow the session's last `setseed()`.
+    pub random: Mutex<Option<RandomSeries>>,
     /// What the statement asks of other transactions.
     pub questions: Mutex<Questions>,
     /// What `set_config()` has asked for and the session has not yet done.

@@ -18,6 +18,7 @@ pub mod interrupt;
 mod portal;
 mod prepared;
 mod query;
+pub mod random;
 pub mod request;
 pub mod response;
 mod run;

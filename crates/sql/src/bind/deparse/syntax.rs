@@ -48,7 +48,7 @@ impl Deparse<'_> {
                 part(out, " FROM ", third, false)?;
                 part(out, " FOR ", fourth, false)?;
             }
-            "strpos" => {
+            "position" => {
                 part(out, "POSITION(", second, true)?;
                 part(out, " IN ", first, true)?;
             }

@@ -107,4 +107,9 @@ copy (
   where catcode <> 'U'
   order by word collate "C"
 ) to stdout \g reserved.tsv
+copy (
+  select word, catcode, barelabel
+  from pg_get_keywords()
+  order by word collate "C"
+) to stdout \g pg_keywords.tsv
 

@@ -60,6 +60,29 @@ pub(super) fn find(name: &str, _args: &[BaseType]) -> Option<FunctionFn> {
             }
             _ => Ok(Value::Null),
         },
+        "trim_array" => |a, _| match (&a[0], a[1].as_i64()) {
+            (Value::Array(inner), Some(count)) => {
+                let length = inner.dimensions.first().map_or(0, |dimension| i64::from(dimension.length));
+                if !(0..=length).contains(&count) {
+                    return Err(SqlError::new(
+                        SqlState::ARRAY_SUBSCRIPT_ERROR,
+                        format!("number of elements to trim must be between 0 and {length}"),
+                    ));
+                }
+                let mut trimmed = inner.clone();
+                let width = inner.elements.len().checked_div(length as usize).unwrap_or(0);
+                trimmed.elements.truncate((length - count) as usize * width);
+                if trimmed.elements.is_empty() {
+                    trimmed.dimensions.clear();
+                } else if let Some(first) = trimmed.dimensions.first_mut() {
+                    // What is left is numbered from 1.
+                    first.length -= count as i32;
+                    first.lower = 1;
+                }
+                Ok(Value::Array(trimmed))
+            }
+            _ => Ok(Value::Null),
+        },
         "array_remove" => |a, _| match &a[0] {
             Value::Array(inner) => Ok(Value::array(
                 inner.element,
@@ -85,14 +108,21 @@ pub(super) fn find(name: &str, _args: &[BaseType]) -> Option<FunctionFn> {
             };
             let null_text = a.get(2).and_then(Value::as_str);
             let ty = DataType::plain(inner.element);
-            let parts: Vec<String> = inner
-                .elements
-                .iter()
-                .filter_map(|v| {
-                    if v.is_null() { null_text.map(str::to_owned) } else { Some(wire_text(v, ty, call.ctx)) }
-                })
-                .collect();
-            Ok(Value::text(parts.join(delimiter)))
+            let mut out = super::string::Joined::default();
+            let mut is_first = true;
+            for element in &inner.elements {
+                let shown = match (element.is_null(), null_text) {
+                    (true, None) => continue,
+                    (true, Some(text)) => text.to_owned(),
+                    (false, _) => wire_text(element, ty, call.ctx),
+                };
+                if !is_first {
+                    out.push(delimiter)?;
+                }
+                is_first = false;
+                out.push(&shown)?;
+            }
+            Ok(Value::text(out.text))
         },
         "string_to_array" => |a, _| {
             let Value::Text(whole) = &a[0] else { return Ok(Value::Null) };

@@ -67,6 +67,15 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
                 _ => Err(mismatch()),
             }
         },
+        "overlaps" => overlaps,
+        "timeofday" => |_, call| {
+            let zone = call.ctx.session.timezone();
+            let utc = call.ctx.session.clock();
+            let named = (zone.abbreviation_at(utc), zone.offset_at(utc));
+            let template = "Dy Mon DD HH24:MI:SS.US YYYY TZ";
+            let shown = super::to_char::timestamp(cast::to_local(utc, zone), Some(named), template);
+            Ok(shown.map_or(Value::Null, Value::text))
+        },
         "justify_hours" => |a, _| {
             interval(&a[0]).map(|i| {
                 let days = i.days + (i.micros / DAY) as i32;
@@ -351,4 +360,39 @@ fn uncuttable(unit: &str, ty: BaseType) -> SqlError {
         return SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message);
     }
     unknown_unit(unit, ty)
+}
+
+/// `(start, end) OVERLAPS (start, end)`, where an end may be given as a span. Ends are put in order, and a missing one
+/// leaves the answer open only where it matters, as in PostgreSQL's `overlaps_timestamp`.
+fn overlaps(args: &[Value], call: &Invocation<'_>) -> Answer {
+    let period = |from: usize| -> Result<Option<(Value, Value)>, SqlError> {
+        let (Some(start), Some(end)) = (args.get(from), args.get(from + 1)) else { return Err(mismatch()) };
+        let end = match end {
+            Value::Interval(_) if start.is_null() => Value::Null,
+            Value::Interval(_) => super::super::arithmetic::add(start, end, call.ctx)?,
+            end => end.clone(),
+        };
+        Ok(match (start.is_null(), end.is_null()) {
+            (true, true) => None,
+            (true, false) => Some((end, Value::Null)),
+            (false, false) if start.compare(&end).is_gt() => Some((end, start.clone())),
+            _ => Some((start.clone(), end)),
+        })
+    };
+    let (Some(first), Some(second)) = (period(0)?, period(2)?) else { return Ok(Value::Null) };
+    let order = first.0.compare(&second.0);
+    if order.is_eq() {
+        let known = !first.1.is_null() && !second.1.is_null();
+        return Ok(if known { Value::Bool(true) } else { Value::Null });
+    }
+    let (earlier, later) = if order.is_gt() { (second, first) } else { (first, second) };
+    Ok(if earlier.1.is_null() {
+        Value::Null
+    } else if later.0.compare(&earlier.1).is_lt() {
+        Value::Bool(true)
+    } else if later.1.is_null() {
+        Value::Null
+    } else {
+        Value::Bool(false)
+    })
 }

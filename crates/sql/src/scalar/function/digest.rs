@@ -25,12 +25,12 @@ pub(super) fn find(name: &str, _args: &[BaseType]) -> Option<FunctionFn> {
         "sha512" => |a, _| digest(a, |bytes| Sha512::digest(bytes).to_vec()),
         "encode" => |a, _| {
             let (Value::Bytea(bytes), Some(format)) = (&a[0], a[1].as_str()) else { return Err(mismatch()) };
-            Ok(Value::text(match format.to_ascii_lowercase().as_str() {
+            super::string::built(match format.to_ascii_lowercase().as_str() {
                 "hex" => hex(bytes),
                 "base64" => base64(bytes),
                 "escape" => escape(bytes),
                 _ => return Err(unknown(format)),
-            }))
+            })
         },
         "decode" => |a, _| {
             let (Some(text), Some(format)) = (a[0].as_str(), a[1].as_str()) else { return Err(mismatch()) };
@@ -45,19 +45,6 @@ pub(super) fn find(name: &str, _args: &[BaseType]) -> Option<FunctionFn> {
                 "base64" => Ok(Value::Bytea(from_base64(text)?.into())),
                 _ => Err(unknown(format)),
             }
-        },
-        "convert_from" => |a, _| match (&a[0], a[1].as_str().map(str::to_ascii_lowercase).as_deref()) {
-            (Value::Bytea(bytes), Some("utf8" | "utf-8" | "unicode")) => {
-                let text = std::str::from_utf8(bytes).map_err(|_| {
-                    invalid("invalid byte sequence for encoding \"UTF8\"".to_owned(), "22021")
-                })?;
-                Ok(Value::text(text))
-            }
-            _ => Err(SqlError::not_supported("only encoding UTF8 is supported")),
-        },
-        "convert_to" => |a, _| match (a[0].as_str(), a[1].as_str().map(str::to_ascii_lowercase).as_deref()) {
-            (Some(text), Some("utf8" | "utf-8" | "unicode")) => Ok(Value::Bytea(text.as_bytes().into())),
-            _ => Err(SqlError::not_supported("only encoding UTF8 is supported")),
         },
         _ => return None,
     })

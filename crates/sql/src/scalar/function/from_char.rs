@@ -10,6 +10,8 @@ const FIELD_MAX: i64 = 9_999_999;
 
 #[derive(Default)]
 struct Read {
+    /// Numbers of the fields that may stand only once.
+    seen: Vec<(&'static str, i64)>,
     year: Option<i32>,
     month: Option<i32>,
     day: Option<i32>,
@@ -23,6 +25,7 @@ struct Read {
     is_hour12: bool,
     minute: i64,
     second: i64,
+    millis: i64,
     micros: i64,
     seconds_of_day: Option<i64>,
     pm: Option<bool>,
@@ -46,6 +49,9 @@ pub(super) fn read(input: &str, template: &str) -> Result<(i64, Option<i32>), Sq
     let mut read = Read::default();
     let mut rest = input;
     let parts = parse(template);
+    check_conventions(&parts)?;
+    // FX: blanks and separators stand for themselves alone.
+    let exact = template.get(..2).is_some_and(|head| head.eq_ignore_ascii_case("FX"));
     for (at, part) in parts.iter().enumerate() {
         match part {
             Part::Literal(text) => {
@@ -54,6 +60,7 @@ pub(super) fn read(input: &str, template: &str) -> Result<(i64, Option<i32>), Sq
                 }
             }
             Part::Separator(c) if c.is_alphanumeric() => rest = advance(rest),
+            Part::Separator(_) if exact => rest = advance(rest),
             Part::Separator(_) => {
                 // A separator matches any run of separators, or none.
                 rest = rest.trim_start_matches(|c: char| c.is_whitespace());
@@ -65,11 +72,14 @@ pub(super) fn read(input: &str, template: &str) -> Result<(i64, Option<i32>), Sq
                 }
             }
             Part::Field(field) => {
-                rest = rest.trim_start();
+                if !exact {
+                    rest = rest.trim_start();
+                }
                 if rest.is_empty() {
                     break;
                 }
                 let next_is_digit = matches!(parts.get(at + 1), Some(Part::Field(next)) if !matches!(next.name, "MONTH" | "MON" | "DAY" | "DY" | "AM" | "PM" | "A.M." | "P.M." | "AD" | "BC" | "A.D." | "B.C." | "RM"));
+                read.set_once(field, rest)?;
                 rest = read.field(field, rest, next_is_digit && !field.fill)?;
                 if field.ordinal.is_some() {
                     rest = rest.get(2..).unwrap_or("");
@@ -80,6 +90,23 @@ pub(super) fn read(input: &str, template: &str) -> Result<(i64, Option<i32>), Sq
     read.finish(input).map(|local| (local, read.offset))
 }
 
+/// Fields of the calendar and of the calendar of weeks do not go together.
+fn check_conventions(parts: &[Part]) -> Result<(), SqlError> {
+    let has = |names: &[&str]| {
+        parts.iter().any(|part| matches!(part, Part::Field(field) if names.contains(&field.name)))
+    };
+    let by_week = ["IYYY", "IYY", "IY", "I", "IW", "ID", "IDDD"];
+    let by_month = [
+        "YYYY", "Y,YYY", "YYY", "YY", "Y", "MONTH", "MON", "MM", "DD", "DDD", "D", "DAY", "DY", "WW", "W",
+        "RM", "CC", "Q", "J", "AD", "BC", "A.D.", "B.C.",
+    ];
+    if has(&by_week) && has(&by_month) {
+        return Err(bad("invalid combination of date conventions".to_owned())
+            .with_hint("Do not mix Gregorian and ISO week date conventions in a formatting template."));
+    }
+    Ok(())
+}
+
 fn advance(rest: &str) -> &str {
     let mut chars = rest.chars();
     chars.next();
@@ -87,6 +114,31 @@ fn advance(rest: &str) -> &str {
 }
 
 impl Read {
+    /// Notes the number that a field is to have; twice the same field must be twice the same number.
+    fn set_once(&mut self, field: &Field, rest: &str) -> Result<(), SqlError> {
+        let kind = match field.name {
+            "YYYY" | "IYYY" => "YYYY",
+            "MM" | "DD" | "DDD" | "MI" | "SS" | "MS" | "US" | "IW" | "ID" => field.name,
+            "HH" | "HH12" | "HH24" => "HH",
+            _ => return Ok(()),
+        };
+        let end = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let Some(number) = rest.get(..end).and_then(|digits| digits.parse::<i64>().ok()) else {
+            return Ok(());
+        };
+        match self.seen.iter().find(|(known, _)| *known == kind) {
+            Some((_, known)) if *known != number => {
+                Err(bad(format!("conflicting values for \"{}\" field in formatting string", field.written))
+                    .with_detail("This value contradicts a previous setting for the same field type."))
+            }
+            Some(_) => Ok(()),
+            None => {
+                self.seen.push((kind, number));
+                Ok(())
+            }
+        }
+    }
+
     fn field<'t>(&mut self, field: &Field, rest: &'t str, fixed: bool) -> Result<&'t str, SqlError> {
         let name = field.name;
         let width = match name {
@@ -214,7 +266,7 @@ impl Read {
             "MI" => self.minute = n,
             "SS" => self.second = n,
             "SSSS" | "SSSSS" => self.seconds_of_day = Some(n),
-            "MS" => self.micros = n * 10i64.pow(3u32.saturating_sub(digits as u32)) * 1000,
+            "MS" => self.millis = n * 10i64.pow(3u32.saturating_sub(digits as u32)) * 1000,
             "US" => self.micros = n * 10i64.pow(6u32.saturating_sub(digits as u32)),
             _ => {}
         }
@@ -268,7 +320,8 @@ impl Read {
         let clock = match self.seconds_of_day {
             Some(seconds) => seconds * SECOND,
             None => hour * HOUR + self.minute * MINUTE + self.second * SECOND,
-        } + self.micros;
+        } + self.millis
+            + self.micros;
         let valid =
             (0..24).contains(&hour) && (0..60).contains(&self.minute) && (0..60).contains(&self.second);
         if !valid || clock > DAY {

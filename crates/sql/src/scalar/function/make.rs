@@ -81,7 +81,7 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
                     let named = (zone.abbreviation_at(*utc), zone.offset_at(*utc));
                     to_char::timestamp(cast::to_local(*utc, zone), Some(named), template)
                 }
-                Value::Interval(span) => Some(to_char::interval(span, template)),
+                Value::Interval(span) => to_char::interval(span, template)?,
                 Value::Numeric(n) => Some(number_format::to_char(n, template)?),
                 Value::Float8(n) => Some(number_format::to_char(&Numeric::from_f64(*n), template)?),
                 Value::Float4(n) => Some(number_format::to_char(&Numeric::from_f32(*n), template)?),
@@ -92,9 +92,13 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             };
             Ok(found.map_or(Value::Null, Value::text))
         },
-        "to_number" => {
-            |a, _| Ok(Value::Numeric(Box::new(number_format::to_number(text(a, 0)?, text(a, 1)?)?)))
-        }
+        "to_number" if args.len() == 2 => |a, _| {
+            Ok(if text(a, 1)?.is_empty() {
+                Value::Null
+            } else {
+                Value::Numeric(Box::new(number_format::to_number(text(a, 0)?, text(a, 1)?)?))
+            })
+        },
         "to_date" => |a, _| {
             let (local, _) = from_char::read(text(a, 0)?, text(a, 1)?)?;
             Ok(Value::Date(datetime::check_date(local.div_euclid(DAY))?))

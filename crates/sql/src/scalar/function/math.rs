@@ -74,23 +74,30 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             }
         },
         "factorial" => |a, _| number(Numeric::factorial(int(a, 0)?)?),
-        "random" if args.is_empty() => {
-            |_, call| Ok(Value::Float8((call.ctx.session.random() >> 11) as f64 / (1u64 << 53) as f64))
-        }
+        "random" if args.is_empty() => |_, call| Ok(Value::Float8(call.ctx.session.random_float())),
+        "setseed" => |a, call| {
+            let seed = float(&a[0])?;
+            if !(-1.0..=1.0).contains(&seed) {
+                let message = format!(
+                    "setseed parameter {} is out of allowed range [-1,1]",
+                    rustydb_types::text::text_out(
+                        &a[0],
+                        BaseType::Float8.into(),
+                        &rustydb_types::text::TextContext::UTC
+                    )
+                );
+                return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message));
+            }
+            call.ctx.session.set_seed(seed);
+            Ok(Value::text(""))
+        },
+        "bit_count" => |a, _| match &a[0] {
+            Value::Bytea(bytes) => {
+                Ok(Value::Int8(bytes.iter().map(|byte| i64::from(byte.count_ones())).sum()))
+            }
+            _ => Err(mismatch()),
+        },
         "pi" => |_, _| Ok(Value::Float8(std::f64::consts::PI)),
-        "degrees" => |a, _| Ok(Value::Float8(float(&a[0])?.to_degrees())),
-        "radians" => |a, _| Ok(Value::Float8(float(&a[0])?.to_radians())),
-        "sin" => |a, _| periodic(a, f64::sin),
-        "cos" => |a, _| periodic(a, f64::cos),
-        "tan" => |a, _| periodic(a, f64::tan),
-        "cot" => |a, _| periodic(a, |x| 1.0 / x.tan()),
-        "asin" => |a, _| unit_domain(a, f64::asin),
-        "acos" => |a, _| unit_domain(a, f64::acos),
-        "atan" => |a, _| Ok(Value::Float8(float(&a[0])?.atan())),
-        "atan2" => |a, _| Ok(Value::Float8(float(&a[0])?.atan2(float(&a[1])?))),
-        "sinh" => |a, _| Ok(Value::Float8(float(&a[0])?.sinh())),
-        "cosh" => |a, _| Ok(Value::Float8(float(&a[0])?.cosh())),
-        "tanh" => |a, _| Ok(Value::Float8(float(&a[0])?.tanh())),
         "scale" => |a, _| finite(a, |n| Value::Int4(n.scale() as i32)),
         "min_scale" => |a, _| finite(a, |n| Value::Int4(n.trim_scale().scale() as i32)),
         "trim_scale" => |a, _| match &a[0] {
@@ -98,6 +105,7 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             _ => Err(mismatch()),
         },
         "width_bucket" if args.len() == 4 => width_bucket,
+        "width_bucket" => bucket_of_thresholds,
         "to_hex" => |a, _| {
             Ok(Value::text(match &a[0] {
                 Value::Int4(n) => format!("{n:x}"),
@@ -112,7 +120,7 @@ fn number(n: Numeric) -> Answer {
     Ok(Value::Numeric(Box::new(n.check_size()?)))
 }
 
-fn float(value: &Value) -> Result<f64, SqlError> {
+pub(super) fn float(value: &Value) -> Result<f64, SqlError> {
     match value {
         Value::Float8(n) => Ok(*n),
         Value::Float4(n) => Ok(f64::from(*n)),
@@ -156,22 +164,6 @@ fn logarithm(value: &Value, of: fn(f64) -> f64) -> Answer {
     }
     if n < 0.0 {
         return Err(ValueError::new("2201E", "cannot take logarithm of a negative number").into());
-    }
-    Ok(Value::Float8(of(n)))
-}
-
-fn periodic(args: &[Value], of: fn(f64) -> f64) -> Answer {
-    let n = float(&args[0])?;
-    if n.is_infinite() {
-        return Err(SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "input is out of range"));
-    }
-    Ok(Value::Float8(of(n)))
-}
-
-fn unit_domain(args: &[Value], of: fn(f64) -> f64) -> Answer {
-    let n = float(&args[0])?;
-    if n.abs() > 1.0 {
-        return Err(SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "input is out of range"));
     }
     Ok(Value::Float8(of(n)))
 }
@@ -224,4 +216,23 @@ fn width_bucket(args: &[Value], _: &super::super::catalogue::Invocation<'_>) -> 
         arithmetic::to_i64(&scaled).unwrap_or(0) + 1
     };
     i32::try_from(bucket).map(Value::Int4).map_err(|_| ValueError::out_of_range(BaseType::Int4).into())
+}
+
+/// `width_bucket(operand, thresholds)`: how many of the sorted thresholds are not above the operand.
+fn bucket_of_thresholds(args: &[Value], _: &super::super::catalogue::Invocation<'_>) -> Answer {
+    let Value::Array(thresholds) = &args[1] else { return Err(mismatch()) };
+    if thresholds.dimensions.len() > 1 {
+        return Err(SqlError::new(
+            SqlState::ARRAY_SUBSCRIPT_ERROR,
+            "thresholds must be one-dimensional array",
+        ));
+    }
+    if thresholds.elements.iter().any(Value::is_null) {
+        return Err(SqlError::new(
+            SqlState::NULL_VALUE_NOT_ALLOWED,
+            "thresholds array must not contain NULLs",
+        ));
+    }
+    let bucket = thresholds.elements.partition_point(|threshold| threshold.compare(&args[0]).is_le());
+    Ok(Value::Int4(bucket as i32))
 }

@@ -1,12 +1,17 @@
 //! The built-in functions, by family. Each takes its arguments' values; strict functions never see
 //! a null. A function without an implementation here does not exist for resolution.
 
+mod are;
 pub(super) mod array;
+mod bytes;
 mod date;
 mod digest;
 mod from_char;
+mod hash;
+mod identifier;
 mod json;
 mod make;
+mod matching;
 pub(super) mod math;
 mod number_format;
 pub(super) mod pattern;
@@ -16,6 +21,7 @@ pub(super) mod set;
 mod string;
 mod system;
 mod to_char;
+mod trigonometry;
 
 use rustydb_types::datatype::BaseType;
 use rustydb_types::value::Value;
@@ -30,6 +36,10 @@ type Answer = Result<Value, SqlError>;
 /// The implementation of a function; `None` when RustyDB does not have it.
 pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
     math::find(name, args)
+        .or_else(|| trigonometry::find(name, args))
+        .or_else(|| bytes::find(name, args))
+        .or_else(|| identifier::find(name, args))
+        .or_else(|| hash::find(name, args))
         .or_else(|| string::find(name, args))
         .or_else(|| pattern::find(name, args))
         .or_else(|| regexp::find(name, args))

@@ -59,8 +59,10 @@ fn syntax(message: &str) -> SqlError {
 fn parse(template: &str) -> Result<Picture, SqlError> {
     let mut picture = Picture::default();
     let mut rest = template;
-    const KEYWORDS: [&str; 18] =
-        ["EEEE", "FM", "MI", "PL", "PR", "RN", "SG", "SP", "TH", "0", "9", ",", ".", "D", "G", "L", "S", "V"];
+    const KEYWORDS: [&str; 19] = [
+        "EEEE", "FM", "MI", "PL", "PR", "RN", "SG", "SP", "TH", "0", "9", ",", ".", "B", "D", "G", "L", "S",
+        "V",
+    ];
     while let Some(c) = rest.chars().next() {
         if c == '"' {
             let body = rest.get(1..).unwrap_or("");
@@ -263,7 +265,8 @@ impl<'a> Writer<'a> {
             count,
             at: 0,
             current: 0,
-            sign_written: picture.own_sign,
+            // PL says how a number without a sign looks; one with a sign keeps its own.
+            sign_written: picture.nodes.iter().any(|node| matches!(node, Node::Minus | Node::PlusMinus)),
             inside: false,
             last_relevant,
             out: String::new(),

@@ -1,6 +1,5 @@
 //! LIKE, ILIKE and regular expressions.
 
-use regex::{Regex, RegexBuilder};
 use rustydb_types::datatype::BaseType;
 use rustydb_types::value::Value;
 
@@ -15,6 +14,18 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             let escaped = like_escape(text(a, 0)?, escape_character(text(a, 1)?)?);
             escaped.map(Value::text)
         },
+        ("like", [BaseType::Bytea, _]) => |a, _| like_bytes(&a[0], &a[1], false),
+        ("notlike", [BaseType::Bytea, _]) => |a, _| like_bytes(&a[0], &a[1], true),
+        ("like", [_, _]) => |a, _| like(&a[0], &a[1], false, false),
+        ("notlike", [_, _]) => |a, _| like(&a[0], &a[1], false, true),
+        ("similar_escape", [_, _]) => |a, _| {
+            let Some(pattern) = a[0].as_str() else { return Ok(Value::Null) };
+            let escape = match a[1].as_str() {
+                Some(escape) => escape_character(escape)?,
+                None => Some('\\'),
+            };
+            similar_escape(pattern, escape).map(Value::text)
+        },
         ("similar_to_escape", [_, _]) => |a, _| {
             let escaped = similar_escape(text(a, 0)?, escape_character(text(a, 1)?)?);
             escaped.map(Value::text)
@@ -25,7 +36,7 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
 }
 
 /// What ESCAPE gives: one character, or none at all.
-fn escape_character(escape: &str) -> Result<Option<char>, SqlError> {
+pub(super) fn escape_character(escape: &str) -> Result<Option<char>, SqlError> {
     let mut characters = escape.chars();
     let first = characters.next();
     if characters.next().is_some() {
@@ -56,16 +67,31 @@ fn like_escape(pattern: &str, escape: Option<char>) -> Result<String, SqlError> 
     Ok(out)
 }
 
-/// A SIMILAR TO pattern as a regular expression.
-fn similar_escape(pattern: &str, escape: Option<char>) -> Result<String, SqlError> {
+/// A SIMILAR TO pattern as a regular expression. Two escaped quotes part it in three: of what `substring` is to find,
+/// the first part is as short as it can be.
+pub(super) fn similar_escape(pattern: &str, escape: Option<char>) -> Result<String, SqlError> {
     let mut out = String::from("^(?:");
     let mut in_brackets = false;
-    let mut characters = pattern.chars();
+    let mut separators = 0;
+    let parts = escape.map_or(0, |escape| pattern.matches(&format!("{escape}\"")).count());
+    let mut characters = pattern.chars().peekable();
     while let Some(character) = characters.next() {
+        // Quantifiers of the first of three parts.
+        let lazy = if parts > 0 && separators == 0 { "?" } else { "" };
         match character {
             _ if Some(character) == escape => match characters.next() {
                 Some('"') => {
-                    return Err(SqlError::not_supported("escape-double-quote separators are not supported"));
+                    separators += 1;
+                    match separators {
+                        1 => out.push_str(")("),
+                        2 => out.push_str(")(?:"),
+                        _ => {
+                            return Err(SqlError::new(
+                                SqlState::from_code("2200C"),
+                                "SQL regular expression may not contain more than two escape-double-quote separators",
+                            ));
+                        }
+                    }
                 }
                 Some(escaped) => {
                     out.push('\\');
@@ -82,7 +108,14 @@ fn similar_escape(pattern: &str, escape: Option<char>) -> Result<String, SqlErro
                 in_brackets = true;
                 out.push('[');
             }
-            '%' => out.push_str(".*"),
+            '%' => {
+                out.push_str(".*");
+                out.push_str(lazy);
+            }
+            '*' | '+' | '?' | '}' => {
+                out.push(character);
+                out.push_str(lazy);
+            }
             '_' => out.push('.'),
             '(' => out.push_str("(?:"),
             '.' | '^' | '$' => {
@@ -184,141 +217,11 @@ fn like_match(text: &[u8], pattern: &[u8]) -> Result<bool, SqlError> {
     }
 }
 
-/// Compiles a POSIX regular expression, with PostgreSQL's letters for options.
-///
-/// # Errors
-/// 2201B when it is malformed or uses what the engine does not have (back references, lookaround).
-pub(super) fn compile(pattern: &str, flags: &str) -> Result<Regex, SqlError> {
-    let mut fold = false;
-    let mut multi_line = false;
-    let mut dot_all = true;
-    let mut body = pattern;
-    let mut literal = false;
-    for flag in flags.chars() {
-        match flag {
-            'i' => fold = true,
-            'c' => fold = false,
-            'n' | 'm' => {
-                multi_line = true;
-                dot_all = false;
-            }
-            's' => {
-                multi_line = false;
-                dot_all = true;
-            }
-            'q' => literal = true,
-            'g' | 't' | 'e' => {}
-            other => {
-                return Err(SqlError::new(
-                    SqlState::INVALID_PARAMETER_VALUE,
-                    format!("invalid regular expression option: \"{other}\""),
-                ));
-            }
-        }
-    }
-    // Director prefixes of PostgreSQL's advanced syntax.
-    if let Some(rest) = body.strip_prefix("***=") {
-        literal = true;
-        body = rest;
-    } else if let Some(rest) = body.strip_prefix("***:") {
-        body = rest;
-    }
-    let translated = if literal { regex::escape(body) } else { translate(body) };
-    RegexBuilder::new(&translated)
-        .case_insensitive(fold)
-        .multi_line(multi_line)
-        .dot_matches_new_line(dot_all)
-        .size_limit(10 << 20)
-        .build()
-        .map_err(|error| {
-            let reason = error.to_string();
-            let last = reason.lines().last().unwrap_or("").trim().to_owned();
-            SqlError::new(SqlState::INVALID_REGULAR_EXPRESSION, format!("invalid regular expression: {last}"))
-        })
-}
+pub(super) use super::matching::{compile, compile_test};
 
-/// PostgreSQL's `\m`, `\M`, `\y`, `\Y`, `\A`, `\Z` and bracket forms in the engine's spelling.
-fn translate(pattern: &str) -> String {
-    let mut out = String::with_capacity(pattern.len() + 8);
-    let mut chars = pattern.chars().peekable();
-    let mut in_bracket = false;
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => match chars.next() {
-                Some('m') if !in_bracket => out.push_str(r"\b{start}"),
-                Some('M') if !in_bracket => out.push_str(r"\b{end}"),
-                Some('y') if !in_bracket => out.push_str(r"\b"),
-                Some('Y') if !in_bracket => out.push_str(r"\B"),
-                Some('Z') if !in_bracket => out.push_str(r"\z"),
-                Some(other) => {
-                    out.push('\\');
-                    out.push(other);
-                }
-                None => out.push('\\'),
-            },
-            '[' if !in_bracket => {
-                in_bracket = true;
-                out.push('[');
-                if chars.next_if_eq(&'^').is_some() {
-                    out.push('^');
-                }
-                if chars.next_if_eq(&']').is_some() {
-                    out.push_str(r"\]");
-                }
-            }
-            '[' => match chars.peek() {
-                // `[:alpha:]` stays; a lone bracket inside is a literal.
-                Some(':') => {
-                    out.push('[');
-                    for inner in chars.by_ref() {
-                        out.push(inner);
-                        if inner == ']' {
-                            break;
-                        }
-                    }
-                }
-                _ => out.push_str(r"\["),
-            },
-            ']' if in_bracket => {
-                in_bracket = false;
-                out.push(']');
-            }
-            '&' | '~' if in_bracket => {
-                out.push('\\');
-                out.push(c);
-            }
-            // The engine would take a second quantifier; POSIX has no meaning for it.
-            '*' | '+' if !in_bracket && matches!(chars.peek(), Some('*' | '+')) => {
-                out.push(c);
-                out.push_str("{,");
-            }
-            other => out.push(other),
-        }
-    }
-    out
-}
-
-thread_local! {
-    static LAST: std::cell::RefCell<Vec<(String, bool, Regex)>> = const { std::cell::RefCell::new(Vec::new()) };
-}
-
-/// Patterns that a thread keeps compiled.
-const CACHED_MAX: usize = 16;
-
-/// `text ~ pattern`; the last few patterns of a thread stay compiled.
+/// `text ~ pattern`
 pub(in super::super) fn matches(a: &Value, b: &Value, fold: bool, negated: bool) -> Answer {
     let (text, pattern) = pair(a, b)?;
-    let found = LAST.with_borrow_mut(|cache| {
-        if let Some((_, _, regex)) = cache.iter().find(|(p, f, _)| p == pattern && *f == fold) {
-            return Ok::<bool, SqlError>(regex.is_match(text));
-        }
-        let regex = compile(pattern, if fold { "i" } else { "" })?;
-        let found = regex.is_match(text);
-        if cache.len() >= CACHED_MAX {
-            cache.remove(0);
-        }
-        cache.push((pattern.to_owned(), fold, regex));
-        Ok(found)
-    })?;
+    let found = compile_test(pattern, if fold { "i" } else { "" })?.is_match(text);
     Ok(Value::Bool(found != negated))
 }

@@ -10,6 +10,7 @@ use super::super::EvalContext;
 use super::super::arithmetic;
 use super::super::catalogue::Function;
 use super::array;
+use super::matching::Captured;
 use super::{pattern, regexp};
 use crate::error::{SqlError, SqlState};
 
@@ -49,14 +50,21 @@ pub(in super::super) fn eval(
             )
         }
         ("regexp_split_to_table", [Value::Text(whole), Value::Text(pattern), rest @ ..]) => {
-            let regex = pattern::compile(pattern, rest.first().and_then(Value::as_str).unwrap_or(""))?;
-            each(regexp::split(&regex, whole).into_iter().map(Value::text), emit)
+            let flags = rest.first().and_then(Value::as_str).unwrap_or("");
+            if flags.contains('g') {
+                return Err(SqlError::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    "regexp_split_to_table() does not support the \"global\" option",
+                ));
+            }
+            let regex = pattern::compile(pattern, flags)?;
+            each(regexp::split(&regex, whole, ctx)?.into_iter().map(Value::text), emit)
         }
         ("regexp_matches", [Value::Text(whole), Value::Text(pattern), rest @ ..]) => {
             let flags = rest.first().and_then(Value::as_str).unwrap_or("");
             let regex = pattern::compile(pattern, flags)?;
             let all = if flags.contains('g') { usize::MAX } else { 1 };
-            each(regex.captures_iter(whole).take(all).map(|found| groups(&found)), emit)
+            each(regexp::matches(&regex, whole, 0).take(all).map(|found| groups(&found)), emit)
         }
         ("current_schemas", _) | (_, []) => Ok(()),
         _ => Err(SqlError::not_supported(format!("function {} is not supported in FROM", function.name))),
@@ -64,10 +72,9 @@ pub(in super::super) fn eval(
 }
 
 /// The groups of a match, or the whole of it when the pattern has none.
-pub(super) fn groups(found: &regex::Captures<'_>) -> Value {
-    let text = |group: Option<regex::Match<'_>>| group.map_or(Value::Null, |m| Value::text(m.as_str()));
-    let elements =
-        if found.len() == 1 { vec![text(found.get(0))] } else { found.iter().skip(1).map(text).collect() };
+pub(super) fn groups(found: &Captured<'_>) -> Value {
+    let text = |group: usize| found.text(group).map_or(Value::Null, Value::text);
+    let elements = if found.len() == 1 { vec![text(0)] } else { (1..found.len()).map(text).collect() };
     Value::array(BaseType::Text, elements)
 }
 

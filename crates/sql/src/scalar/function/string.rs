@@ -3,7 +3,7 @@
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::value::Value;
 
-use super::super::catalogue::FunctionFn;
+use super::super::catalogue::{FunctionFn, Invocation};
 use super::{Answer, array, int, text};
 use crate::error::{SqlError, SqlState};
 
@@ -27,10 +27,10 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             _ => Ok(Value::Null),
         },
         _ if bytes => return None,
-        "length" | "char_length" | "character_length" if args == [BaseType::Bpchar] => {
+        "length" | "char_length" | "character_length" | "textlen" if args == [BaseType::Bpchar] => {
             |a, _| Ok(Value::Int4(text(a, 0)?.trim_end_matches(' ').chars().count() as i32))
         }
-        "length" | "char_length" | "character_length" if args.len() == 1 => {
+        "length" | "char_length" | "character_length" | "textlen" if args.len() == 1 => {
             |a, _| Ok(Value::Int4(text(a, 0)?.chars().count() as i32))
         }
         "octet_length" => |a, _| Ok(Value::Int4(text(a, 0)?.len() as i32)),
@@ -80,8 +80,16 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             Ok(Value::Int4(at as i32))
         },
         "replace" => |a, _| {
-            let from = text(a, 1)?;
-            if from.is_empty() { Ok(a[0].clone()) } else { built(text(a, 0)?.replace(from, text(a, 2)?)) }
+            let (whole, from, to) = (text(a, 0)?, text(a, 1)?, text(a, 2)?);
+            if from.is_empty() {
+                return Ok(a[0].clone());
+            }
+            // Many short places may become long ones: the size is known before anything is built.
+            let growth = to.len().saturating_sub(from.len());
+            if growth > 0 && whole.matches(from).count().saturating_mul(growth) > TEXT_MAX {
+                return Err(too_long());
+            }
+            built(whole.replace(from, to))
         },
         "split_part" => |a, _| {
             let (whole, delimiter, field) = (text(a, 0)?, text(a, 1)?, int(a, 2)?);
@@ -120,34 +128,36 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         },
         "reverse" => |a, _| Ok(Value::text(text(a, 0)?.chars().rev().collect::<String>())),
         "concat" => |a, call| {
-            let mut out = String::new();
+            let mut out = Joined::default();
             for (value, ty) in a.iter().zip(call.arg_types) {
                 if !value.is_null() {
-                    out.push_str(&array::wire_text(value, *ty, call.ctx));
+                    out.push(&array::wire_text(value, *ty, call.ctx))?;
                 }
             }
-            built(out)
+            built(out.text)
         },
         "concat_ws" => |a, call| {
             let Some(separator) = a[0].as_str() else { return Ok(Value::Null) };
-            let parts: Vec<String> = a
-                .iter()
-                .zip(call.arg_types)
-                .skip(1)
-                .filter(|(v, _)| !v.is_null())
-                .map(|(v, ty)| array::wire_text(v, *ty, call.ctx))
-                .collect();
-            built(parts.join(separator))
+            let mut out = Joined::default();
+            for (index, (value, ty)) in
+                a.iter().zip(call.arg_types).skip(1).filter(|(value, _)| !value.is_null()).enumerate()
+            {
+                if index > 0 {
+                    out.push(separator)?;
+                }
+                out.push(&array::wire_text(value, *ty, call.ctx))?;
+            }
+            built(out.text)
         },
-        "quote_ident" => |a, _| Ok(Value::text(quote_ident(text(a, 0)?))),
+        "quote_ident" => |a, _| built(quote_ident(text(a, 0)?)),
         "quote_literal" => |a, call| {
             let ty = call.arg_types.first().copied().unwrap_or(DataType::TEXT);
-            Ok(Value::text(quote_literal(&array::wire_text(&a[0], ty, call.ctx))))
+            built(quote_literal(&as_text(&a[0], ty, call)))
         },
         "quote_nullable" => |a, call| {
             let ty = call.arg_types.first().copied().unwrap_or(DataType::TEXT);
-            let quoted = (!a[0].is_null()).then(|| quote_literal(&array::wire_text(&a[0], ty, call.ctx)));
-            Ok(Value::text(quoted.unwrap_or_else(|| "NULL".to_owned())))
+            let quoted = (!a[0].is_null()).then(|| quote_literal(&as_text(&a[0], ty, call)));
+            built(quoted.unwrap_or_else(|| "NULL".to_owned()))
         },
         "format" => |a, call| format(a, call.arg_types, call.ctx),
         "ascii" => |a, _| Ok(Value::Int4(text(a, 0)?.chars().next().map_or(0, |c| c as i32))),
@@ -201,6 +211,34 @@ fn span(args: &[Value]) -> Result<(usize, usize), SqlError> {
 
 fn too_long() -> SqlError {
     SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "requested length too large")
+}
+
+/// A value cast to text, which is not always what a client is sent.
+fn as_text(value: &Value, ty: DataType, call: &Invocation<'_>) -> String {
+    match value {
+        Value::Bool(flag) => flag.to_string(),
+        value => array::wire_text(value, ty, call.ctx),
+    }
+}
+
+/// A text that is put together piece by piece, and does not grow too long.
+#[derive(Debug, Default)]
+pub(super) struct Joined {
+    pub(super) text: String,
+}
+
+impl Joined {
+    /// Adds a piece.
+    ///
+    /// # Errors
+    /// 54000 when the text would be too long.
+    pub(super) fn push(&mut self, piece: &str) -> Result<(), SqlError> {
+        if self.text.len().saturating_add(piece.len()) > TEXT_MAX {
+            return Err(too_long());
+        }
+        self.text.push_str(piece);
+        Ok(())
+    }
 }
 
 /// A text, unless it grew too long.
@@ -264,33 +302,82 @@ fn format(args: &[Value], types: &[DataType], ctx: &super::super::EvalContext<'_
             out.push('%');
             continue;
         }
-        let mut digits = String::new();
-        let mut left = false;
-        let mut at = None;
-        loop {
-            match chars.peek() {
-                Some(d) if d.is_ascii_digit() => digits.push(*d),
-                Some('$') => at = std::mem::take(&mut digits).parse::<usize>().ok(),
-                Some('-') => left = true,
-                _ => break,
+        let number =
+            |chars: &mut std::iter::Peekable<std::str::Chars<'_>>| -> Result<Option<usize>, SqlError> {
+                let mut digits = String::new();
+                while let Some(digit) = chars.next_if(char::is_ascii_digit) {
+                    digits.push(digit);
+                }
+                if digits.is_empty() {
+                    return Ok(None);
+                }
+                match digits.parse::<i32>() {
+                    Ok(n) => Ok(Some(n as usize)),
+                    Err(_) => {
+                        Err(SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "number is out of range"))
+                    }
+                }
+            };
+        let positioned = |at: usize| {
+            if at == 0 {
+                return Err(bad("format specifies argument 0, but arguments are numbered from 1".to_owned()));
             }
-            chars.next();
+            Ok(at)
+        };
+        let argument = |index: usize| match (args.get(index), types.get(index)) {
+            (Some(value), Some(ty)) => Ok((value, *ty)),
+            _ => Err(bad("too few arguments for format()".to_owned())),
+        };
+        let mut at = None;
+        let mut width = number(&mut chars)?.map(|n| n as i64);
+        if let Some(n) = width
+            && chars.next_if_eq(&'$').is_some()
+        {
+            at = Some(positioned(n as usize)?);
+            width = None;
         }
-        let kind = chars.next().ok_or_else(|| bad("unterminated format() type specifier".to_owned()))?;
+        let mut left = false;
+        if width.is_none() {
+            while chars.next_if_eq(&'-').is_some() {
+                left = true;
+            }
+            width = number(&mut chars)?.map(|n| n as i64);
+        }
+        if width.is_none() && chars.next_if_eq(&'*').is_some() {
+            let index = match number(&mut chars)? {
+                Some(n) => {
+                    if chars.next_if_eq(&'$').is_none() {
+                        return Err(bad("width argument position must be ended by \"$\"".to_owned()));
+                    }
+                    positioned(n)?
+                }
+                None => next,
+            };
+            next = index + 1;
+            let (value, ty) = argument(index)?;
+            width = match value {
+                Value::Null => Some(0),
+                value => match array::wire_text(value, ty, ctx).parse::<i32>() {
+                    Ok(n) => Some(i64::from(n)),
+                    Err(_) => return Err(bad("width argument is no integer".to_owned())),
+                },
+            };
+        }
+        let Some(kind) = chars.next() else {
+            return Err(bad("unterminated format() type specifier".to_owned())
+                .with_hint("For a single \"%\" use \"%%\"."));
+        };
         if !matches!(kind, 's' | 'I' | 'L') {
-            return Err(bad(format!("unrecognized format() type specifier \"{kind}\"")));
+            return Err(bad(format!("unrecognized format() type specifier \"{kind}\""))
+                .with_hint("For a single \"%\" use \"%%\"."));
         }
         let index = at.unwrap_or(next);
         next = index + 1;
-        let (Some(value), Some(ty)) = (args.get(index).filter(|_| index > 0), types.get(index)) else {
-            return Err(bad("too few arguments for format()".to_owned()));
-        };
-        let plain = (!value.is_null()).then(|| array::wire_text(value, *ty, ctx));
+        let (value, ty) = argument(index)?;
+        let plain = (!value.is_null()).then(|| array::wire_text(value, ty, ctx));
         let piece = match (kind, plain) {
             ('s', plain) => plain.unwrap_or_default(),
-            ('L', plain) => plain
-                .as_deref()
-                .map_or_else(|| "NULL".to_owned(), |text| quote_literal(text).trim_start().to_owned()),
+            ('L', plain) => plain.as_deref().map_or_else(|| "NULL".to_owned(), quote_literal),
             (_, Some(plain)) => quote_ident(&plain),
             (_, None) => {
                 return Err(SqlError::new(
@@ -299,7 +386,12 @@ fn format(args: &[Value], types: &[DataType], ctx: &super::super::EvalContext<'_
                 ));
             }
         };
-        let width = digits.parse::<usize>().unwrap_or(0).min(1 << 20);
+        let width = width.unwrap_or(0);
+        left |= width < 0;
+        let width = usize::try_from(width.unsigned_abs()).unwrap_or(usize::MAX);
+        if out.len().saturating_add(width) > TEXT_MAX {
+            return Err(too_long());
+        }
         let fill = " ".repeat(width.saturating_sub(piece.chars().count()));
         if left {
             out.push_str(&piece);

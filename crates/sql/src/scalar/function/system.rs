@@ -1,10 +1,11 @@
 //! Session and catalog information.
 
 use rustydb_types::datatype::{BaseType, DataType};
+use rustydb_types::numeric::Numeric;
 use rustydb_types::value::Value;
 
 use super::super::cast;
-use super::super::catalogue::FunctionFn;
+use super::super::catalogue::{Catalogue, Function, FunctionFn, FunctionKind};
 use super::super::context::{ObjectKind, SizeOf};
 use super::{int, text};
 use crate::error::{SqlError, SqlState};
@@ -172,6 +173,9 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         "to_regproc" => {
             |a, call| Ok(cast::find_object(text(a, 0)?, T::RegProc, call.ctx).map_or(Value::Null, Value::Oid))
         }
+        "to_regprocedure" => |a, call| {
+            Ok(cast::find_object(text(a, 0)?, T::RegProcedure, call.ctx).map_or(Value::Null, Value::Oid))
+        },
         "pg_char_to_encoding" => |a, _| {
             let name = text(a, 0)?.to_ascii_lowercase();
             Ok(Value::Int4(if matches!(name.as_str(), "utf8" | "utf-8" | "unicode") { 6 } else { -1 }))
@@ -179,6 +183,26 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         "getdatabaseencoding" => |_, _| Ok(Value::text("UTF8")),
         "pg_jit_available" | "row_security_active" => |_, _| Ok(Value::Bool(false)),
         "pg_my_temp_schema" => |_, _| Ok(Value::Oid(0)),
+        "pg_size_pretty" if args == [T::Numeric] => |a, _| match &a[0] {
+            Value::Numeric(n) => numeric_size_pretty(n).map(Value::text),
+            _ => Err(super::mismatch()),
+        },
+        "pg_size_bytes" => |a, _| size_bytes(text(a, 0)?).map(Value::Int8),
+        "pg_encoding_max_length" => |a, _| Ok(if int(a, 0)? == 6 { Value::Int4(4) } else { Value::Null }),
+        "getpgusername" => |_, call| Ok(Value::text(call.ctx.session.current_user())),
+        "pg_trigger_depth" => |_, _| Ok(Value::Int4(0)),
+        "has_type_privilege" => |a, call| privilege(a, call, ObjectKind::Type, T::RegType),
+        // Tables take changes of every kind; what the server computes takes none.
+        "pg_relation_is_updatable" => |a, call| {
+            let oid = int(a, 0)? as u32;
+            let found = call.ctx.catalog.object_name(ObjectKind::Relation, oid);
+            Ok(Value::Int4(if found.is_some() && oid >= FIRST_USER_OID { 28 } else { 0 }))
+        },
+        "pg_column_is_updatable" => |a, call| {
+            let oid = int(a, 0)? as u32;
+            let found = call.ctx.catalog.object_name(ObjectKind::Relation, oid);
+            Ok(Value::Bool(found.is_some() && oid >= FIRST_USER_OID && int(a, 1)? > 0))
+        },
         "pg_size_pretty" if args == [T::Int8] => |a, _| Ok(Value::text(size_pretty(int(a, 0)?))),
         "has_table_privilege" => |a, call| privilege(a, call, ObjectKind::Relation, T::RegClass),
         "has_sequence_privilege" => |a, call| privilege(a, call, ObjectKind::Relation, T::RegClass),
@@ -187,6 +211,22 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         "has_function_privilege" => |a, call| privilege(a, call, ObjectKind::Function, T::RegProcedure),
         "has_database_privilege" | "has_tablespace_privilege" | "pg_has_role" => |_, _| Ok(Value::Bool(true)),
         _ if name.ends_with("_is_visible") => |_, _| Ok(Value::Bool(true)),
+        "pg_get_function_result" => |a, _| {
+            Ok(builtin(int(a, 0)? as u32).map_or(Value::Null, |function| {
+                let set = if function.kind == FunctionKind::SetReturning { "SETOF " } else { "" };
+                Value::text(format!("{set}{}", function.result.sql_name()))
+            }))
+        },
+        "pg_get_function_arguments" | "pg_get_function_identity_arguments" => |a, _| {
+            Ok(builtin(int(a, 0)? as u32).map_or(Value::Null, |function| {
+                let last = function.args.len().saturating_sub(1);
+                let shown = function.args.iter().enumerate().map(|(index, ty)| {
+                    let is_variadic = index == last && function.variadic.is_some();
+                    format!("{}{}", if is_variadic { "VARIADIC " } else { "" }, ty.sql_name())
+                });
+                Value::text(shown.collect::<Vec<_>>().join(", "))
+            }))
+        },
         _ if asks_catalog(name) => |a, call| call.ctx.catalog.call(call.function.name, a),
         _ => return None,
     })
@@ -222,7 +262,34 @@ fn privilege(
         _ => None,
     };
     let what = what.to_ascii_lowercase();
+    for name in what.split(',') {
+        let name = name.trim().trim_end_matches(" with grant option").trim_end();
+        let known: &[&str] = match kind {
+            ObjectKind::Schema => &["create", "usage"],
+            ObjectKind::Function => &["execute"],
+            ObjectKind::Type => &["usage"],
+            _ if call.function.name == "has_sequence_privilege" => &["usage", "select", "update"],
+            _ if call.function.name == "has_any_column_privilege" => {
+                &["select", "insert", "update", "references"]
+            }
+            ObjectKind::Relation => {
+                &["select", "insert", "update", "delete", "truncate", "references", "trigger", "rule"]
+            }
+            _ => continue,
+        };
+        if !known.contains(&name) {
+            return Err(SqlError::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("unrecognized privilege type: \"{}\"", name),
+            ));
+        }
+    }
     Ok(call.ctx.catalog.has_privilege(kind, role, oid, &what).map_or(Value::Null, Value::Bool))
+}
+
+/// The built-in function of a number.
+fn builtin(oid: u32) -> Option<&'static Function> {
+    Catalogue::get().all_functions().find(|function| function.oid == oid)
 }
 
 /// Functions whose answer is the catalog's alone.
@@ -241,6 +308,79 @@ fn asks_catalog(name: &str) -> bool {
                 | "pg_cancel_backend"
                 | "txid_current"
         )
+}
+
+/// Object ids from here on are those of what users made.
+const FIRST_USER_OID: u32 = 16_384;
+
+/// Bytes as `pg_size_pretty` writes them, read back.
+fn size_bytes(written: &str) -> Result<i64, SqlError> {
+    let bad = |detail: &str| {
+        let error = SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid size: \"{written}\""));
+        if detail.is_empty() { error } else { error.with_detail(detail) }
+    };
+    let rest = written.trim_start();
+    let bytes = rest.as_bytes();
+    let digits = |from: usize| {
+        bytes.get(from..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit()).count()
+    };
+    let sign = usize::from(rest.starts_with(['-', '+']));
+    let mut end = sign + digits(sign);
+    let mut has_digits = end > sign;
+    if bytes.get(end) == Some(&b'.') {
+        let fraction = digits(end + 1);
+        has_digits |= fraction > 0;
+        end += 1 + fraction;
+    }
+    if !has_digits {
+        return Err(bad(""));
+    }
+    if matches!(bytes.get(end), Some(b'e' | b'E')) {
+        let signed = end + 1 + usize::from(matches!(bytes.get(end + 1), Some(b'-' | b'+')));
+        if digits(signed) > 0 {
+            end = signed + digits(signed);
+        }
+    }
+    let (number, unit) = rest.split_at(end);
+    let number: Numeric = number.parse()?;
+    let unit = unit.trim();
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "bytes" | "b" => 0,
+        "kb" => 10,
+        "mb" => 20,
+        "gb" => 30,
+        "tb" => 40,
+        "pb" => 50,
+        _ => {
+            return Err(bad(&format!("Invalid size unit: \"{unit}\"."))
+                .with_hint("Valid units are \"bytes\", \"kB\", \"MB\", \"GB\", \"TB\", and \"PB\"."));
+        }
+    };
+    let bytes = number.mul(&Numeric::from(1i64 << shift)).round(0);
+    bytes.to_i64().ok_or_else(|| SqlError::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "bigint out of range"))
+}
+
+/// As [`size_pretty`], of a number with a fraction or beyond bigint.
+fn numeric_size_pretty(bytes: &Numeric) -> Result<String, SqlError> {
+    let limit = Numeric::from(10 * 1024i64);
+    if bytes.abs() < limit {
+        return Ok(format!("{bytes} bytes"));
+    }
+    let two = Numeric::from(2i64);
+    let half = |n: &Numeric| -> Result<Numeric, SqlError> {
+        // Half of it, rounded away from zero.
+        let one = Numeric::from(if n.is_negative() { -1i64 } else { 1 });
+        Ok(n.add(&one).div_trunc(&two)?)
+    };
+    let mut size = bytes.div_trunc(&Numeric::from(512i64))?;
+    let last = Numeric::from(20 * 1024 - 1i64);
+    for unit in ["kB", "MB", "GB", "TB"] {
+        if size.abs() < last {
+            return Ok(format!("{} {unit}", half(&size)?));
+        }
+        size = size.div_trunc(&Numeric::from(1024i64))?;
+    }
+    Ok(format!("{} PB", half(&size)?))
 }
 
 /// Bytes in the largest unit that leaves at least ten of it, rounded as PostgreSQL does.

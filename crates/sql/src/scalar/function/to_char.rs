@@ -3,6 +3,8 @@
 use rustydb_types::datetime::{self, DAY, HOUR, MINUTE, SECOND};
 use rustydb_types::value::{Interval, TIMESTAMP_INFINITY, TIMESTAMP_NEGATIVE_INFINITY};
 
+use crate::error::{SqlError, SqlState};
+
 pub(super) const MONTHS: [&str; 12] = [
     "January",
     "February",
@@ -81,12 +83,20 @@ pub(super) fn parse(template: &str) -> Vec<Part> {
             rest = rest.get(used..).unwrap_or("");
             continue;
         }
+        // Outside of quotes, a backslash means something only before a quote.
+        if rest.starts_with("\\\"") {
+            parts.push(Part::Literal("\"".to_owned()));
+            rest = rest.get(2..).unwrap_or("");
+            continue;
+        }
         let found = KEYWORDS.iter().find(|keyword| {
             rest.get(..keyword.len()).is_some_and(|head| head.eq_ignore_ascii_case(keyword) && cased(head))
         });
         match found {
             Some(&"FM") => fill = true,
-            Some(&("FX" | "TM" | "SP")) => {}
+            // Names in the words of the locale are not padded.
+            Some(&"TM") => fill = true,
+            Some(&("FX" | "SP")) => {}
             Some(&"TH") => {
                 let upper = rest.starts_with('T');
                 if let Some(Part::Field(field)) = parts.last_mut() {
@@ -128,7 +138,7 @@ struct Moment {
 
 /// A local timestamp by a template; zone name and offset when it has a zone. `None` for infinities.
 pub(super) fn timestamp(local: i64, zone: Option<(String, i32)>, template: &str) -> Option<String> {
-    if local == TIMESTAMP_INFINITY || local == TIMESTAMP_NEGATIVE_INFINITY {
+    if local == TIMESTAMP_INFINITY || local == TIMESTAMP_NEGATIVE_INFINITY || template.is_empty() {
         return None;
     }
     let day_number = local.div_euclid(DAY);
@@ -149,20 +159,63 @@ pub(super) fn timestamp(local: i64, zone: Option<(String, i32)>, template: &str)
     Some(render(&moment, template))
 }
 
-/// A span by a template.
-pub(super) fn interval(span: &Interval, template: &str) -> String {
+/// A span by a template; `None` for an empty one.
+///
+/// # Errors
+/// 22007 for what a span does not have, such as the day of the week.
+pub(super) fn interval(span: &Interval, template: &str) -> Result<Option<String>, SqlError> {
+    if template.is_empty() {
+        return Ok(None);
+    }
+    let lacks = |part: &Part| match part {
+        Part::Field(field) => matches!(
+            field.name,
+            "AD" | "BC"
+                | "A.D."
+                | "B.C."
+                | "MONTH"
+                | "MON"
+                | "DAY"
+                | "DY"
+                | "D"
+                | "ID"
+                | "TZ"
+                | "TZH"
+                | "TZM"
+                | "OF"
+        ),
+        _ => false,
+    };
+    if parse(template).iter().any(lacks) {
+        return Err(SqlError::new(
+            SqlState::INVALID_DATETIME_FORMAT,
+            "invalid format specification for an interval value",
+        )
+        .with_hint("Intervals are not tied to specific calendar dates."));
+    }
     let moment = Moment {
         year: span.months / 12,
         month: span.months % 12,
         day: span.days,
         hour: span.micros / HOUR,
         micros: span.micros,
-        day_number: 0,
+        day_number: span_day(span.months / 12, span.months % 12, span.days),
         is_interval: true,
         offset: 0,
         zone: String::new(),
     };
-    render(&moment, template)
+    Ok(Some(render(&moment, template)))
+}
+
+/// The day that a span's parts would be the date of, from 2000-01-01, as PostgreSQL's `date2j` has it.
+fn span_day(years: i32, months: i32, days: i32) -> i64 {
+    let (months, years) = if months > 2 { (months + 1, years) } else { (months + 13, years - 1) };
+    // The calendar does not reach farther.
+    let year = i64::from(years.clamp(-4_800, 5_000_000)) + 4800;
+    let century = year / 100;
+    let leap_days = year / 4 - century + century / 4;
+    let julian = year * 365 - 32_167 + leap_days + i64::from(7834 * months / 256) + i64::from(days);
+    julian - 2_451_545
 }
 
 fn render(moment: &Moment, template: &str) -> String {
@@ -262,6 +315,8 @@ impl Moment {
             }
             "DAY" => name(&DAYS, weekday as usize, 9),
             "DY" => name(&DAYS, weekday as usize, 3),
+            // Of a negative number, the sign is one of the two places.
+            "DD" if !field.fill => format!("{:02}", self.day),
             "DD" => number(i64::from(self.day), 2),
             "DDD" if self.is_interval => number(i64::from(self.year * 360 + self.month * 30 + self.day), 3),
             "DDD" => number(day_of_year(), 3),
@@ -271,6 +326,10 @@ impl Moment {
             }
             "D" => number(i64::from(weekday) + 1, 1),
             "ID" => number(i64::from((weekday + 6) % 7) + 1, 1),
+            "WW" if self.is_interval => {
+                let day = i64::from(self.year) * 360 + i64::from(self.month * 30) + i64::from(self.day);
+                number((day - 1) / 7 + 1, 2)
+            }
             "WW" => number((day_of_year() - 1) / 7 + 1, 2),
             "IW" => number(i64::from(iso_week), 2),
             "W" => number(i64::from((self.day - 1) / 7 + 1), 1),

@@ -82,6 +82,16 @@ pub(super) fn comparable(left: Expr, right: Expr) -> Result<(Expr, Expr), SqlErr
 /// # Errors
 /// As [`resolve_operator`] with `=`.
 pub fn resolve_distinct(left: Expr, right: Expr, negated: bool) -> Result<Expr, SqlError> {
+    if let (Expr::Row(lefts), Expr::Row(rights)) = (&left, &right)
+        && lefts.len() == rights.len()
+    {
+        // Rows are distinct when one pair of fields is.
+        let parts = lefts.iter().cloned().zip(rights.iter().cloned());
+        let parts = parts
+            .map(|(left, right)| resolve_distinct(left, right, negated))
+            .collect::<Result<Vec<_>, _>>()?;
+        return Ok(if negated { Expr::and(parts) } else { Expr::Or(parts) });
+    }
     match resolve_operator("=", left, right)? {
         Expr::Compare { left, right, .. } => Ok(Expr::Distinct { left, right, negated }),
         _ => Err(SqlError::not_supported("IS DISTINCT FROM over rows is not supported")),

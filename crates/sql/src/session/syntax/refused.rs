@@ -74,7 +74,7 @@ const OBJECTS: &[&str] = &[
 
 /// Clauses, wherever they stand: the words that betray them, and what they are called.
 const CLAUSES: &[(&str, &str)] = &[
-    ("BETWEEN SYMMETRIC", "BETWEEN SYMMETRIC"),
+    ("COLLATION FOR", "COLLATION FOR"),
     ("CURRENT OF", "WHERE CURRENT OF"),
     ("GROUP BY DISTINCT", "GROUP BY DISTINCT"),
     ("NOT VALID", "NOT VALID but in ALTER TABLE"),

@@ -191,7 +191,6 @@ fn what_postgresql_has_and_this_has_not_is_named() {
         ("create table t (a int, check (a > 0) not valid)", "NOT VALID but in ALTER TABLE"),
         ("alter role r set work_mem = '8MB'", "ALTER ROLE ... SET"),
         ("alter index if exists i rename to j", "ALTER INDEX IF EXISTS"),
-        ("select 1 between symmetric 2 and 0", "BETWEEN SYMMETRIC"),
         ("update t set a = 1 where current of c", "WHERE CURRENT OF"),
         ("select 1 for update", "locking of rows without FROM"),
         ("vacuum t, u", "VACUUM of several tables"),
