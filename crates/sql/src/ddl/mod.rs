@@ -11,7 +11,7 @@ mod maintain;
 mod sequence;
 
 use rustydb_txn::{TableLockId, TableLockMode, Transaction};
-use sqlparser::ast::{ObjectType, Statement};
+use sqlparser::ast::{AlterTableType, ObjectType, Statement};
 
 use crate::bind::errors::{fail, unsupported};
 use crate::bind::{AnalyzeContext, Binder};
@@ -35,6 +35,11 @@ pub async fn execute(
         Statement::CreateSchema { schema_name, if_not_exists, .. } => {
             create::schema(schema_name, *if_not_exists, txn, context).await?;
             "CREATE SCHEMA"
+        }
+        // See `session::syntax::sequence`.
+        Statement::AlterTable(alter) if alter.table_type == Some(AlterTableType::Dynamic) => {
+            sequence::alter(alter, txn, context).await?;
+            "ALTER SEQUENCE"
         }
         Statement::AlterTable(alter) => {
             alter::table(alter, txn, context).await?;

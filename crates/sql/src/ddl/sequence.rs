@@ -1,19 +1,23 @@
-//! CREATE SEQUENCE, DROP SEQUENCE, and the sequences of serial and identity columns.
+//! CREATE SEQUENCE, ALTER SEQUENCE, DROP SEQUENCE, and the sequences of serial and identity columns.
 
 use rustydb_txn::{TableLockId, TableLockMode, Transaction};
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::ids::{ColumnId, Oid};
-use sqlparser::ast::{self, Expr as AstExpr, ObjectName, SequenceOptions};
+use sqlparser::ast::{
+    self, AlterTable, AlterTableOperation, Expr as AstExpr, ObjectName, RenameTableNameKind, SequenceOptions,
+    SqlOption,
+};
 
 use super::{change, current, not_there, relation_exists, skipped};
 use crate::bind::Binder;
-use crate::bind::errors::{fail, unsupported};
+use crate::bind::errors::{fail, undefined_relation, unsupported};
 use crate::bind::from::last_ident;
 use crate::bind::sequence::{default_from, sequences_in};
 use crate::catalog::store::CatalogWriter;
 use crate::catalog::{CatalogSnapshot, SequenceDescriptor, SequenceOwner, StoredExpr, TableDescriptor};
 use crate::error::{SqlError, SqlState};
 use crate::exec::ExecContext;
+use crate::exec::sequence::Position;
 
 /// Most bytes of a name.
 const NAME_SIZE_MAX: usize = 63;
@@ -71,10 +75,10 @@ fn described(
     options: &[SequenceOptions],
     is_identity: bool,
 ) -> Result<SequenceDescriptor, SqlError> {
-    let Some((least, largest)) = bounds(data_type) else {
+    if bounds(data_type).is_none() {
         let subject = if is_identity { "identity column" } else { "sequence" };
         return Err(invalid(format!("{subject} type must be smallint, integer, or bigint")));
-    };
+    }
     let (mut increment, mut min, mut max, mut start, mut cache, mut cycle) = (1, None, None, None, 1, false);
     for option in options {
         match option {
@@ -86,6 +90,38 @@ fn described(
             SequenceOptions::Cycle(is_off) => cycle = !is_off,
         }
     }
+    let mut sequence = SequenceDescriptor {
+        oid: Oid::new(0),
+        schema: Oid::new(0),
+        name: String::new(),
+        owner: Oid::new(0),
+        data_type: data_type.oid(),
+        start: start.unwrap_or(0),
+        increment,
+        min: 0,
+        max: 0,
+        cache,
+        cycle,
+        mark: 0,
+        owned_by: None,
+    };
+    if start.is_none() {
+        let default = |bound: Option<i64>, own| bound.unwrap_or(own);
+        sequence.start = if increment > 0 { default(min, 1) } else { default(max, -1) };
+    }
+    let (min, max) = checked(&sequence, data_type, (min, max))?;
+    (sequence.min, sequence.max) = (min, max);
+    Ok(sequence)
+}
+
+/// The bounds of a sequence, where given or else of its type, when all of it fits together.
+fn checked(
+    sequence: &SequenceDescriptor,
+    data_type: BaseType,
+    (min, max): (Option<i64>, Option<i64>),
+) -> Result<(i64, i64), SqlError> {
+    let (least, largest) = bounds(data_type).unwrap_or((i64::MIN, i64::MAX));
+    let (start, cache, increment) = (sequence.start, sequence.cache, sequence.increment);
     if increment == 0 {
         return Err(invalid("INCREMENT must not be zero"));
     }
@@ -102,7 +138,6 @@ fn described(
     if min >= max {
         return Err(invalid(format!("MINVALUE ({min}) must be less than MAXVALUE ({max})")));
     }
-    let start = start.unwrap_or(if ascends { min } else { max });
     if start < min {
         return Err(invalid(format!("START value ({start}) cannot be less than MINVALUE ({min})")));
     }
@@ -112,21 +147,7 @@ fn described(
     if cache <= 0 {
         return Err(invalid(format!("CACHE ({cache}) must be greater than zero")));
     }
-    Ok(SequenceDescriptor {
-        oid: Oid::new(0),
-        schema: Oid::new(0),
-        name: String::new(),
-        owner: Oid::new(0),
-        data_type: data_type.oid(),
-        start,
-        increment,
-        min,
-        max,
-        cache,
-        cycle,
-        mark: 0,
-        owned_by: None,
-    })
+    Ok((min, max))
 }
 
 /// `table_column_seq`, cut to the length of a name, with a number behind it where it is taken.
@@ -266,6 +287,132 @@ fn users(catalog: &CatalogSnapshot, sequence: Oid) -> Vec<(Oid, ColumnId)> {
         }
     }
     found
+}
+
+/// ALTER SEQUENCE.
+pub(super) async fn alter(
+    alter: &AlterTable,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let now = current(txn, context)?;
+    let found = Binder::new(&now, &[]).find_sequence(&alter.name)?.map(|sequence| sequence.oid);
+    let Some(oid) = found else {
+        if !alter.if_exists {
+            return Err(undefined_relation(&alter.name));
+        }
+        let message = format!("relation \"{}\" does not exist", last_ident(&alter.name)?.value);
+        skipped(SqlState::SUCCESSFUL_COMPLETION, message, context);
+        return Ok(());
+    };
+    let lock = TableLockId::new(oid.get());
+    txn.lock_table(lock, TableLockMode::AccessExclusive, context.lock_wait).await?;
+    let mut catalog = change(txn, context).await?;
+    let now = current(catalog.txn, context)?;
+    let Some(former) = now.catalog.sequence(oid).cloned() else {
+        return Err(undefined_relation(&alter.name));
+    };
+    for operation in &alter.operations {
+        match operation {
+            AlterTableOperation::RenameTable { table_name: RenameTableNameKind::To(name) } => {
+                let name = last_ident(name)?.value;
+                if now.catalog.has_relation(former.schema, &name) {
+                    return Err(relation_exists(&name));
+                }
+                catalog.put_sequence(&SequenceDescriptor { name, ..former.as_ref().clone() }).await?;
+            }
+            // Nobody is kept from anything by an owner that is only noted.
+            AlterTableOperation::OwnerTo { .. } => {}
+            AlterTableOperation::SetOptionsParens { options } => {
+                set_options(&former, options, &now, &mut catalog, context).await?;
+            }
+            other => return Err(unsupported(format!("ALTER SEQUENCE {other}"))),
+        }
+    }
+    Ok(())
+}
+
+/// The clauses of ALTER SEQUENCE that say how it counts and whose it is. What was taken of it before counts as given
+/// out; how it counts changes with the transaction.
+async fn set_options(
+    former: &SequenceDescriptor,
+    options: &[SqlOption],
+    now: &crate::bind::AnalyzeContext,
+    catalog: &mut CatalogWriter<'_>,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let binder = Binder::new(now, &[]);
+    let mut changed = former.clone();
+    let (mut min, mut max, mut restart, mut counts) = (Some(former.min), Some(former.max), None, false);
+    let mut seen: Vec<&str> = Vec::new();
+    for option in options {
+        let SqlOption::KeyValue { key, value } = option else { continue };
+        let name = key.value.as_str();
+        if seen.contains(&name.trim_start_matches("no ")) {
+            return Err(fail(SqlState::SYNTAX_ERROR, "conflicting or redundant options"));
+        }
+        seen.push(name.trim_start_matches("no "));
+        let is_nothing = matches!(value, AstExpr::Value(value) if value.value == ast::Value::Null);
+        counts |= name != "owned by";
+        match (name, value) {
+            ("as", AstExpr::Cast { data_type, .. }) => {
+                let base = binder.type_name(data_type)?.base;
+                let (Some(new), Some(old)) =
+                    (bounds(base), BaseType::from_oid(former.data_type).and_then(bounds))
+                else {
+                    return Err(invalid("sequence type must be smallint, integer, or bigint"));
+                };
+                changed.data_type = base.oid();
+                // A bound that was the type's own follows the type.
+                if former.max == old.1 && !seen.contains(&"maxvalue") {
+                    max = Some(new.1);
+                }
+                if former.min == old.0 && !seen.contains(&"minvalue") {
+                    min = Some(new.0);
+                }
+            }
+            ("increment", value) => changed.increment = number(value)?,
+            ("minvalue", value) => min = if is_nothing { None } else { Some(number(value)?) },
+            ("maxvalue", value) => max = if is_nothing { None } else { Some(number(value)?) },
+            ("start", value) => changed.start = number(value)?,
+            ("cache", value) => changed.cache = number(value)?,
+            ("cycle", _) => changed.cycle = true,
+            ("no cycle", _) => changed.cycle = false,
+            ("restart", value) => restart = Some(if is_nothing { None } else { Some(number(value)?) }),
+            ("owned by", AstExpr::CompoundIdentifier(parts)) => {
+                if former.owned_by.is_some_and(|owner| owner.is_identity) {
+                    let message = "cannot change ownership of identity sequence";
+                    return Err(fail(SqlState::FEATURE_NOT_SUPPORTED, message));
+                }
+                changed.owned_by = owner(&binder, &ObjectName::from(parts.clone()), former.schema)?;
+            }
+            _ => return Err(unsupported(format!("ALTER SEQUENCE {name}"))),
+        }
+    }
+    std::mem::drop(binder);
+    let base = BaseType::from_oid(changed.data_type).unwrap_or(BaseType::Int8);
+    let (min, max) = checked(&changed, base, (min, max))?;
+    (changed.min, changed.max) = (min, max);
+    if counts {
+        let sequences = context.database.sequences();
+        let mut position = sequences.position(former, catalog.txn)?;
+        if let Some(restart) = restart {
+            position = Position { last: restart.unwrap_or(changed.start), is_called: false };
+        }
+        if position.last < min {
+            let message = format!("RESTART value ({}) cannot be less than MINVALUE ({min})", position.last);
+            return Err(invalid(message));
+        }
+        if position.last > max {
+            let message =
+                format!("RESTART value ({}) cannot be greater than MAXVALUE ({max})", position.last);
+            return Err(invalid(message));
+        }
+        catalog.drop_position(former.mark).await?;
+        changed.mark = catalog.new_mark(context.session.random());
+        sequences.set(&changed, position, catalog.txn, context.session.random())?;
+    }
+    catalog.put_sequence(&changed).await
 }
 
 /// DROP SEQUENCE.

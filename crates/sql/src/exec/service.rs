@@ -430,6 +430,7 @@ fn name(plan: &Plan, copy: Option<&CopyTarget>) -> &'static str {
             ast::Statement::CreateIndex(_) => "CREATE INDEX",
             ast::Statement::CreateSchema { .. } => "CREATE SCHEMA",
             ast::Statement::CreateSequence { .. } => "CREATE SEQUENCE",
+            ast::Statement::AlterTable(alter) if alter.table_type.is_some() => "ALTER SEQUENCE",
             ast::Statement::AlterTable(_) => "ALTER TABLE",
             ast::Statement::Drop { .. } => "DROP",
             ast::Statement::Truncate(_) => "TRUNCATE TABLE",

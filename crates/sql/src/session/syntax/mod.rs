@@ -4,6 +4,7 @@ mod cursor;
 mod depth;
 mod prepared;
 mod refused;
+mod sequence;
 mod setting;
 mod size;
 mod system;

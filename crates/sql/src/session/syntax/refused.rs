@@ -57,7 +57,6 @@ const OBJECTS: &[&str] = &[
     "RECURSIVE VIEW",
     "ROUTINE",
     "RULE",
-    "SEQUENCE",
     "SERVER",
     "STATISTICS",
     "SUBSCRIPTION",
@@ -148,6 +147,11 @@ pub(super) fn feature(tokens: &[&TokenWithSpan]) -> Option<String> {
         if starts(&words, object) && contains(&words, "SET") {
             return Some(format!("{object} ... SET"));
         }
+    }
+    if starts(&words, "ALTER SEQUENCE") {
+        let found =
+            ["SET SCHEMA", "SET LOGGED", "SET UNLOGGED"].into_iter().find(|name| contains(&words, name));
+        return found.map(|name| format!("ALTER SEQUENCE {name}"));
     }
     if starts(&words, "ALTER INDEX IF EXISTS") {
         return Some("ALTER INDEX IF EXISTS".to_owned());

@@ -140,7 +140,11 @@ pub(super) fn plan_statement(
     }
     let mut parser =
         Parser::new(dialect).with_recursion_limit(RECURSION_DEPTH_MAX).with_tokens_with_locations(tokens);
-    let statement = parser.parse_statement().map_err(|error| parser_error(sql, error))?;
+    let altered = super::sequence::alter(&mut parser);
+    let statement = match altered.map_err(|error| parser_error(sql, error))? {
+        Some(statement) => statement,
+        None => parser.parse_statement().map_err(|error| parser_error(sql, error))?,
+    };
     let rest = parser.peek_token();
     if rest.token == Token::EOF { Ok(statement) } else { Err(near(sql, &rest)) }
 }
