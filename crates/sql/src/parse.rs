@@ -1,5 +1,6 @@
 //! Parsing: text to sqlparser's tree, with PostgreSQL's folding of names that are not quoted.
 
+mod sequences;
 mod spelling;
 
 use sqlparser::ast::{Expr, Query, SetExpr, Statement};
@@ -30,8 +31,8 @@ pub fn normalise(tokens: &mut Vec<TokenWithSpan>) {
     normalise_analyze(tokens);
     normalise_locking(tokens);
     drop_only(tokens);
-    normalise_overriding(tokens);
-    order_sequence_options(tokens);
+    sequences::normalise_overriding(tokens);
+    sequences::order_options(tokens);
     normalise_trim(tokens);
     spelling::respell(tokens);
 }
@@ -191,131 +192,6 @@ fn drop_only(tokens: &mut [TokenWithSpan]) {
             token.token = Token::Whitespace(Whitespace::Space);
         } else {
             takes_table = matches!(word.keyword, Keyword::FROM | Keyword::JOIN | Keyword::UPDATE);
-        }
-    }
-}
-
-/// The words of a statement with their places, blanks left out; names in quotes are no words.
-fn plain_words(tokens: &[TokenWithSpan]) -> Vec<(usize, &str)> {
-    let significant =
-        tokens.iter().enumerate().filter(|(_, token)| !matches!(token.token, Token::Whitespace(_)));
-    significant
-        .map(|(at, token)| match &token.token {
-            Token::Word(word) if word.quote_style.is_none() => (at, word.value.as_str()),
-            _ => (at, ""),
-        })
-        .collect()
-}
-
-/// Rewrites `OVERRIDING SYSTEM VALUE` and `OVERRIDING USER VALUE` of an INSERT, for which the parser has no word: they
-/// become OVERWRITE before INTO, or TABLE behind it, which are words of other databases that stand in the tree for
-/// them.
-fn normalise_overriding(tokens: &mut [TokenWithSpan]) {
-    let words = plain_words(tokens);
-    let Some(clause) = words
-        .windows(3)
-        .position(|words| matches!(words, [(_, "overriding"), (_, "system" | "user"), (_, "value")]))
-    else {
-        return;
-    };
-    let Some(into) = words.get(..clause).and_then(|before| {
-        before.windows(2).rposition(|words| matches!(words, [(_, "insert"), (_, "into")])).map(|at| at + 1)
-    }) else {
-        return;
-    };
-    let is_system = words.get(clause + 1).is_some_and(|(_, word)| *word == "system");
-    let Some((into_at, _)) = words.get(into).copied() else { return };
-    let places: Vec<usize> = words.iter().skip(clause).take(3).map(|(at, _)| *at).collect();
-    // There is a blank on either side of INTO, or what follows is a quoted name.
-    let marker_at = if is_system { into_at.checked_sub(1) } else { Some(into_at + 1) };
-    let word = if is_system { "OVERWRITE" } else { "TABLE" };
-    let Some(marker) = marker_at.and_then(|at| tokens.get_mut(at)) else { return };
-    if !matches!(marker.token, Token::Whitespace(_)) {
-        return;
-    }
-    marker.token = Token::make_keyword(word);
-    for at in places {
-        if let Some(token) = tokens.get_mut(at) {
-            token.token = Token::Whitespace(Whitespace::Space);
-        }
-    }
-}
-
-/// Puts the options of a sequence into the one order that the parser knows; PostgreSQL takes them in any.
-fn order_sequence_options(tokens: &mut [TokenWithSpan]) {
-    let words = plain_words(tokens);
-    let starts: Vec<usize> = if matches!(words.as_slice(), [(_, "create"), (_, "sequence"), ..])
-        || matches!(words.as_slice(), [(_, "create"), _, (_, "sequence"), ..])
-    {
-        vec![0]
-    } else {
-        let identity = words.iter().enumerate().filter(|(_, (_, word))| *word == "identity");
-        identity.map(|(at, _)| at + 1).collect()
-    };
-    let mut ranges = Vec::new();
-    for start in starts {
-        let is_option = |at: usize| {
-            let word = |at: usize| words.get(at).map_or("", |(_, word)| *word);
-            match (word(at), word(at + 1)) {
-                ("as", _) if start == 0 => Some(0),
-                ("increment", _) => Some(1),
-                ("minvalue", _) | ("no", "minvalue") => Some(2),
-                ("maxvalue", _) | ("no", "maxvalue") => Some(3),
-                ("start", _) => Some(4),
-                ("cache", _) => Some(5),
-                ("cycle", _) | ("no", "cycle") => Some(6),
-                ("owned", "by") if start == 0 => Some(7),
-                _ => None,
-            }
-        };
-        // `NO` begins its option; the word behind it does not begin another one.
-        let mut clauses: Vec<(usize, usize)> = Vec::new();
-        let mut at = start;
-        let mut end = words.len();
-        while at < words.len() {
-            let token = words.get(at).and_then(|(at, _)| tokens.get(*at)).map(|token| &token.token);
-            if matches!(token, Some(Token::SemiColon | Token::EOF))
-                || (start > 0 && token == Some(&Token::RParen))
-            {
-                end = at;
-                break;
-            }
-            if start > 0 && at == start && token != Some(&Token::LParen) {
-                end = at;
-                break;
-            }
-            if let Some(rank) = is_option(at) {
-                clauses.push((rank, at));
-                at += usize::from(words.get(at).is_some_and(|(_, word)| *word == "no"));
-            }
-            at += 1;
-        }
-        if clauses.len() < 2 {
-            continue;
-        }
-        ranges.push((clauses, end));
-    }
-    let ordered: Vec<(Vec<usize>, Vec<usize>)> = ranges
-        .into_iter()
-        .map(|(clauses, end)| {
-            let bounds: Vec<usize> =
-                clauses.iter().map(|(_, at)| *at).skip(1).chain(std::iter::once(end)).collect();
-            let mut sorted: Vec<(usize, usize, usize)> =
-                clauses.iter().zip(bounds).map(|((rank, at), end)| (*rank, *at, end)).collect();
-            let place = |at: usize| words.get(at).map(|(at, _)| *at);
-            let places: Vec<usize> =
-                sorted.iter().flat_map(|(_, from, to)| (*from..*to).filter_map(place)).collect();
-            sorted.sort_by_key(|(rank, _, _)| *rank);
-            let order = sorted.iter().flat_map(|(_, from, to)| (*from..*to).filter_map(place)).collect();
-            (places, order)
-        })
-        .collect();
-    for (places, order) in ordered {
-        let moved: Vec<TokenWithSpan> = order.iter().filter_map(|at| tokens.get(*at).cloned()).collect();
-        for (place, token) in places.into_iter().zip(moved) {
-            if let Some(slot) = tokens.get_mut(place) {
-                *slot = token;
-            }
         }
     }
 }
