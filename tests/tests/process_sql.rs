@@ -7,11 +7,22 @@ use rustydb_tests::cluster::Cluster;
 use rustydb_tests::slt;
 use tokio_postgres::error::SqlState;
 
+/// Drops all that the files before have left, since each begins in an empty database.
+async fn clear(client: &tokio_postgres::Client) -> Result<()> {
+    let schemas = "SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema$)'";
+    for row in client.query(schemas, &[]).await? {
+        client.batch_execute(&format!("DROP SCHEMA \"{}\" CASCADE", row.get::<_, String>(0))).await?;
+    }
+    client.batch_execute("CREATE SCHEMA public").await?;
+    Ok(())
+}
+
 async fn run_all(nodes: u16) -> Result<()> {
     let cluster = Cluster::start(nodes)?;
     // The last node leads nothing at first: its sessions are forwarded.
     let target = cluster.node(nodes, "postgres");
     for file in slt::files()? {
+        clear(&cluster.connect(nodes, "postgres").await?).await?;
         slt::run(&target, &file).await.with_context(|| format!("{}\n{}", file.display(), cluster.logs()))?;
     }
     Ok(())

@@ -119,7 +119,7 @@ fn parse_ident(whole: &str, is_strict: bool) -> Result<Vec<String>, SqlError> {
     }
 }
 
-/// A text with `\XXXX`, `\+XXXXXX`, `\uXXXX` and `\UXXXXXXXX` replaced by the characters that they number.
+/// A text with `\dddd`, `\+dddddd`, `\udddd` and `\Udddddddd` (hexadecimal digits) replaced by the characters that they number.
 fn unistr(whole: &str) -> Answer {
     let invalid = |message: &str| SqlError::new(SqlState::SYNTAX_ERROR, message);
     let mut out = String::with_capacity(whole.len());
@@ -147,8 +147,10 @@ fn unistr(whole: &str) -> Answer {
                     .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
                     .and_then(|digits| u32::from_str_radix(digits, 16).ok());
                 let Some(number) = number else {
-                    return Err(invalid("invalid Unicode escape")
-                        .with_hint("Unicode escapes must be \\XXXX, \\+XXXXXX, \\uXXXX, or \\UXXXXXXXX."));
+                    let [four, six, eight] = [4, 6, 8].map(|digits| "X".repeat(digits));
+                    return Err(invalid("invalid Unicode escape").with_hint(format!(
+                        "Unicode escapes must be \\{four}, \\+{six}, \\u{four}, or \\U{eight}."
+                    )));
                 };
                 rest = digits.get(count..).unwrap_or("");
                 Some(number)
