@@ -1,5 +1,6 @@
 //! Parsing: text to sqlparser's tree, with PostgreSQL's folding of names that are not quoted.
 
+pub mod create_as;
 mod sequences;
 mod spelling;
 
@@ -31,6 +32,7 @@ pub fn normalise(tokens: &mut Vec<TokenWithSpan>) {
     normalise_analyze(tokens);
     normalise_locking(tokens);
     drop_only(tokens);
+    create_as::add_types(tokens);
     sequences::normalise_overriding(tokens);
     sequences::order_options(tokens);
     normalise_trim(tokens);

@@ -25,7 +25,7 @@ use crate::error::{SqlError, SqlState};
 use crate::exec::ExecContext;
 
 /// Most columns of a table.
-const COLUMN_COUNT_MAX: usize = 1600;
+pub(super) const COLUMN_COUNT_MAX: usize = 1600;
 /// Most columns of an index.
 const INDEX_COLUMN_COUNT_MAX: usize = 32;
 
@@ -52,7 +52,6 @@ pub(super) async fn table(
 ) -> Result<String, SqlError> {
     let refused = [
         (create.temporary, "CREATE TEMPORARY TABLE"),
-        (create.query.is_some(), "CREATE TABLE AS"),
         (create.like.is_some(), "CREATE TABLE LIKE"),
         (create.partition_by.is_some() || create.partition_of.is_some(), "a partitioned table"),
         (create.inherits.is_some(), "INHERITS"),
@@ -122,7 +121,7 @@ pub(super) async fn table(
 }
 
 /// The options of a CREATE TABLE, kept as written.
-fn table_options(options: &CreateTableOptions) -> Result<BTreeMap<String, String>, SqlError> {
+pub(super) fn table_options(options: &CreateTableOptions) -> Result<BTreeMap<String, String>, SqlError> {
     let options = match options {
         CreateTableOptions::None => return Ok(BTreeMap::new()),
         CreateTableOptions::With(options) => options,

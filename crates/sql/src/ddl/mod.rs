@@ -6,6 +6,7 @@
 mod alter;
 mod check;
 mod create;
+mod create_as;
 mod drop;
 mod maintain;
 mod sequence;
@@ -30,6 +31,10 @@ pub async fn execute(
     context: &ExecContext<'_>,
 ) -> Result<String, SqlError> {
     let tag = match statement {
+        Statement::CreateTable(create) if create.query.is_some() && !create.temporary => {
+            let Some(query) = &create.query else { return Err(unsupported("this CREATE TABLE AS")) };
+            return create_as::table(create, query, txn, context).await;
+        }
         Statement::CreateTable(create) => return create::table(create, txn, context).await,
         Statement::CreateIndex(create) => return create::index(create, txn, context).await,
         Statement::CreateSchema { schema_name, if_not_exists, .. } => {
