@@ -51,29 +51,50 @@ pub(super) fn normalise_overriding(tokens: &mut [TokenWithSpan]) {
 /// Puts the options of a sequence into the one order that the parser knows; PostgreSQL takes them in any.
 pub(super) fn order_options(tokens: &mut [TokenWithSpan]) {
     let words = plain_words(tokens);
-    let starts: Vec<usize> = if matches!(words.as_slice(), [(_, "create"), (_, "sequence"), ..])
-        || matches!(words.as_slice(), [(_, "create"), _, (_, "sequence"), ..])
-    {
-        vec![0]
-    } else {
-        let identity = words.iter().enumerate().filter(|(_, (_, word))| *word == "identity");
-        identity.map(|(at, _)| at + 1).collect()
+    let word = |at: usize| words.get(at).map_or("", |(_, word)| *word);
+    let of_statement = match (word(0), word(1), word(2)) {
+        ("create", "sequence", _) => Some(2),
+        ("create", "temp" | "temporary" | "unlogged", "sequence") => Some(3),
+        _ => None,
+    };
+    let starts: Vec<usize> = match of_statement {
+        Some(mut name) => {
+            // The name is no option, whatever it is.
+            name +=
+                if (word(name), word(name + 1), word(name + 2)) == ("if", "not", "exists") { 3 } else { 0 };
+            let is_dot = |at: usize| {
+                words
+                    .get(at)
+                    .and_then(|(at, _)| tokens.get(*at))
+                    .is_some_and(|dot| dot.token == Token::Period)
+            };
+            while is_dot(name + 1) {
+                name += 2;
+            }
+            vec![name + 1]
+        }
+        None => {
+            let identity = (0..words.len()).filter(|at| {
+                word(*at) == "identity"
+                    && at.checked_sub(2).is_some_and(|before| {
+                        matches!((word(before), word(before + 1)), ("always" | "default", "as"))
+                    })
+            });
+            identity.map(|at| at + 1).collect()
+        }
     };
     let mut ranges = Vec::new();
     for start in starts {
-        let is_option = |at: usize| {
-            let word = |at: usize| words.get(at).map_or("", |(_, word)| *word);
-            match (word(at), word(at + 1)) {
-                ("as", _) if start == 0 => Some(0),
-                ("increment", _) => Some(1),
-                ("minvalue", _) | ("no", "minvalue") => Some(2),
-                ("maxvalue", _) | ("no", "maxvalue") => Some(3),
-                ("start", _) => Some(4),
-                ("cache", _) => Some(5),
-                ("cycle", _) | ("no", "cycle") => Some(6),
-                ("owned", "by") if start == 0 => Some(7),
-                _ => None,
-            }
+        let is_option = |at: usize| match (word(at), word(at + 1)) {
+            ("as", _) if of_statement.is_some() => Some(0),
+            ("increment", _) => Some(1),
+            ("minvalue", _) | ("no", "minvalue") => Some(2),
+            ("maxvalue", _) | ("no", "maxvalue") => Some(3),
+            ("start", _) => Some(4),
+            ("cache", _) => Some(5),
+            ("cycle", _) | ("no", "cycle") => Some(6),
+            ("owned", "by") if of_statement.is_some() => Some(7),
+            _ => None,
         };
         // `NO` begins its option; the word behind it does not begin another one.
         let mut clauses: Vec<(usize, usize)> = Vec::new();
@@ -82,12 +103,12 @@ pub(super) fn order_options(tokens: &mut [TokenWithSpan]) {
         while at < words.len() {
             let token = words.get(at).and_then(|(at, _)| tokens.get(*at)).map(|token| &token.token);
             if matches!(token, Some(Token::SemiColon | Token::EOF))
-                || (start > 0 && token == Some(&Token::RParen))
+                || (of_statement.is_none() && token == Some(&Token::RParen))
             {
                 end = at;
                 break;
             }
-            if start > 0 && at == start && token != Some(&Token::LParen) {
+            if of_statement.is_none() && at == start && token != Some(&Token::LParen) {
                 end = at;
                 break;
             }
