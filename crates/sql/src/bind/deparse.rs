@@ -318,6 +318,14 @@ impl Deparse<'_> {
         ty: DataType,
         shows_type: bool,
     ) -> Result<(), SqlError> {
+        if let (BaseType::RegClass, Value::Oid(oid)) = (ty.base, value)
+            && self.forms.is_of_default()
+            && self.eval.catalog.sequence(*oid).is_some()
+        {
+            // By number: it follows the sequence, and is found when that is dropped.
+            out.push_str(&super::sequence::by_number(*oid));
+            return Ok(());
+        }
         if ty.base.is_reg() {
             return Err(unsupported(format!("a literal of type {ty} where it is kept")));
         }

@@ -74,6 +74,11 @@ pub(crate) enum Written {
 }
 
 impl Forms {
+    /// Whether it is the default of a column.
+    pub(crate) fn is_of_default(&self) -> bool {
+        self.kept_for == KeptFor::Default
+    }
+
     /// How an expression was written, where that is not how it is written by default.
     pub(crate) fn written(&self, expr: &Expr) -> Option<&Written> {
         self.written.iter().find(|(known, _)| known == expr).map(|(_, form)| form)
@@ -388,11 +393,6 @@ pub(crate) fn keep_default(
 ) -> Result<Option<StoredExpr>, SqlError> {
     let new = Binder::keeping(context, KeptFor::Default, false);
     let bound = new.default_value(expr, column)?;
-    // One that takes its values from a sequence is kept as it was written, but for the sequence.
-    let frozen = new.freeze_sequences(&expr.to_string());
-    if !super::sequence::sequences_in(&frozen).is_empty() {
-        return Ok(Some(StoredExpr::new(frozen)));
-    }
     // PostgreSQL keeps one that a length is applied to.
     if matches!(&bound, Expr::Const { value, .. } if value.is_null()) && column.data_type.modifier < 0 {
         return Ok(None);
@@ -403,7 +403,17 @@ pub(crate) fn keep_default(
         let bound = again.default_value(&crate::parse::parse_expr(&kept)?, column)?;
         Ok((text(&again, &bound)? == kept).then_some(kept))
     });
-    Ok(Some(StoredExpr::new(kept.ok().flatten().unwrap_or_else(|| expr.to_string()))))
+    let mut names_sequences = false;
+    bound.visit(&mut |part| {
+        names_sequences |= matches!(part, Expr::Call { function, .. }
+            if matches!(function.name, "nextval" | "currval" | "setval"));
+    });
+    match kept.ok().flatten() {
+        Some(kept) => Ok(Some(StoredExpr::new(kept))),
+        // As it was written its sequences would be looked up anew each time.
+        None if names_sequences => Err(at(unsupported("this default"), expr)),
+        None => Ok(Some(StoredExpr::new(expr.to_string()))),
+    }
 }
 
 #[cfg(test)]

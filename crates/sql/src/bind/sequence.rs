@@ -1,6 +1,6 @@
 //! Calls that move sequences on, and defaults that name them.
 //!
-//! A default names its sequence by number (`nextval(16390::regclass)`), as PostgreSQL's stored expressions do: it
+//! A default names its sequence by number (`nextval('16390'::regclass)`), as PostgreSQL's stored expressions do: it
 //! follows the sequence when that is renamed, and it is found when the sequence is to be dropped.
 
 use std::sync::Arc;
@@ -9,8 +9,6 @@ use rustydb_types::datatype::BaseType;
 use rustydb_types::ids::Oid;
 use rustydb_types::value::Value;
 use sqlparser::ast;
-use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::tokenizer::{Token, Tokenizer, Whitespace};
 
 use super::context::{Binder, Relation, TableUse};
 use super::errors::{at, fail};
@@ -54,9 +52,10 @@ impl Binder<'_> {
         let named = match args.first() {
             Some(Expr::Const { value: Value::Oid(oid), .. }) => Some(Oid::new(*oid)),
             Some(Expr::Cast { input, .. }) => match input.as_ref() {
-                Expr::Const { value: Value::Text(text), .. } => {
-                    self.sequence_by_text(text).map(|found| found.oid)
-                }
+                Expr::Const { value: Value::Text(text), .. } => match text.parse() {
+                    Ok(number) => Some(Oid::new(number)),
+                    Err(_) => self.sequence_by_text(text).map(|found| found.oid),
+                },
                 Expr::Const { value, .. } => {
                     value.as_i64().and_then(|oid| u32::try_from(oid).ok()).map(Oid::new)
                 }
@@ -117,66 +116,53 @@ impl Binder<'_> {
             None => Ok(None),
         }
     }
+}
 
-    /// The text of an expression in which the sequences of `nextval('name')` stand by number.
-    #[must_use]
-    pub fn freeze_sequences(&self, expr: &str) -> String {
-        let Ok(mut tokens) = Tokenizer::new(&PostgreSqlDialect {}, expr).tokenize() else {
-            return expr.to_owned();
-        };
-        for at in 0..tokens.len() {
-            let is_call = matches!(
-                tokens.get(at..at + 2),
-                Some([Token::Word(word), Token::LParen]) if word.value.eq_ignore_ascii_case("nextval")
-            );
-            let Some(rest) = tokens.get_mut(at + 2..).filter(|_| is_call) else { continue };
-            let Some(end) = rest.iter().position(|token| *token == Token::RParen) else { continue };
-            let Some([Token::SingleQuotedString(name), casts @ ..]) = rest.get(..end) else { continue };
-            let is_cast = |token: &Token| match token {
-                Token::DoubleColon => true,
-                Token::Word(word) => {
-                    word.value.eq_ignore_ascii_case("regclass") || word.value.eq_ignore_ascii_case("text")
-                }
-                _ => false,
-            };
-            let Some(sequence) = self.sequence_by_text(name).filter(|_| casts.iter().all(is_cast)) else {
-                continue;
-            };
-            let number = format!("{}::{}", sequence.oid, BaseType::RegClass.sql_name());
-            for token in rest.iter_mut().take(end) {
-                *token = Token::Whitespace(Whitespace::Space);
-            }
-            if let Some(first) = rest.first_mut() {
-                *first = Token::Number(number, false);
-            }
-            // What is blank now goes, so that the text is the one that `sequences_in` knows.
-            tokens.drain(at + 3..at + 2 + end);
-        }
-        tokens.iter().map(ToString::to_string).collect()
-    }
+/// A sequence as a stored default names it.
+#[must_use]
+pub(crate) fn by_number(sequence: u32) -> String {
+    format!("'{sequence}'::regclass")
 }
 
 /// The default that takes its value from a sequence.
 #[must_use]
 pub fn default_from(sequence: Oid) -> String {
-    format!("nextval({sequence}::{})", BaseType::RegClass.sql_name())
+    format!("nextval({})", by_number(sequence.get()))
 }
 
-/// Where in a stored default sequences are named: the numbers with their places in the text.
+/// Where in a stored default sequences are named: the numbers with their places in the text. Within a literal of the
+/// text quotes are doubled, so nothing there looks like it.
 pub fn sequences_in(default: &str) -> Vec<(std::ops::Range<usize>, Oid)> {
     let mut found = Vec::new();
-    let mut from = 0;
-    while let Some(at) = default.get(from..).and_then(|rest| rest.to_ascii_lowercase().find("nextval(")) {
-        let start = from + at + "nextval(".len();
-        from = start;
-        let Some(rest) = default.get(start..) else { break };
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let is_named = rest
-            .get(digits..)
-            .is_some_and(|rest| rest.get(..11).is_some_and(|cast| cast.eq_ignore_ascii_case("::regclass)")));
-        if let (true, Some(Ok(oid))) = (is_named, rest.get(..digits).map(str::parse)) {
-            found.push((start..start + digits, Oid::new(oid)));
+    for (end, _) in default.match_indices("'::regclass") {
+        let before = default.get(..end).unwrap_or_default();
+        let digits = before.bytes().rev().take_while(u8::is_ascii_digit).count();
+        let start = end - digits;
+        let is_open = before.get(..start).is_some_and(|before| before.ends_with('\''));
+        if let (true, Some(Ok(oid))) = (is_open, before.get(start..).map(str::parse)) {
+            found.push((start..end, Oid::new(oid)));
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_are_found_where_they_are_named_and_not_in_literals() {
+        let numbers =
+            |text: &str| -> Vec<u32> { sequences_in(text).iter().map(|(_, oid)| oid.get()).collect() };
+        assert_eq!(numbers(&default_from(Oid::new(16_390))), [16_390]);
+        assert_eq!(
+            numbers("('1'::text || (nextval('7'::regclass))::text) || currval('8'::regclass)"),
+            [7, 8]
+        );
+        for none in
+            ["'nextval(''7''::regclass)'::text", "'7'::text", "nextval('s'::regclass)", "''::regclass"]
+        {
+            assert_eq!(numbers(none), [0; 0], "{none}");
+        }
+    }
 }

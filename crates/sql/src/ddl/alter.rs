@@ -4,7 +4,9 @@ use bytes::Bytes;
 use rustydb_txn::{Direction, LockWait, RowLock, ScanRequest, TableLockMode, Transaction};
 use rustydb_types::ids::{ColumnId, Oid};
 use rustydb_types::value::Value;
-use sqlparser::ast::{AlterColumnOperation, AlterTable, AlterTableOperation, Ident, RenameTableNameKind};
+use sqlparser::ast::{
+    AlterColumnOperation, AlterTable, AlterTableOperation, DropBehavior, Ident, RenameTableNameKind,
+};
 
 use super::check::{self, CheckSpec};
 use super::create::{self, KeySpec};
@@ -82,9 +84,10 @@ async fn operate(
             }
             add_column(column_def, table, txn, context).await
         }
-        AlterTableOperation::DropColumn { column_names, if_exists, .. } => {
+        AlterTableOperation::DropColumn { column_names, if_exists, drop_behavior, .. } => {
+            let cascade = *drop_behavior == Some(DropBehavior::Cascade);
             for name in column_names {
-                drop_column(name, *if_exists, table, txn, context).await?;
+                drop_column(name, *if_exists, cascade, table, txn, context).await?;
             }
             Ok(())
         }
@@ -463,6 +466,7 @@ async fn add_column(
 async fn drop_column(
     name: &Ident,
     if_exists: bool,
+    cascade: bool,
     table: &mut TableDescriptor,
     txn: &mut Transaction,
     context: &ExecContext<'_>,
@@ -479,10 +483,15 @@ async fn drop_column(
     }
     let mut catalog = change(txn, context).await?;
     drop_indexes(&mut catalog, table, |index| index.key.iter().any(|part| part.column == id)).await?;
-    sequence::drop_owned(table.oid, Some(id), &mut catalog, context).await?;
     table.columns.remove(place);
     table.checks.retain(|check| !check.columns.contains(&id));
-    catalog.put_table(table).await
+    catalog.put_table(table).await?;
+    sequence::drop_owned(table, Some(id), cascade, &mut catalog, context).await?;
+    // Another column may have taken its values from there.
+    if let Some(now) = current(catalog.txn, context)?.catalog.table(table.oid) {
+        table.clone_from(now);
+    }
+    Ok(())
 }
 
 async fn drop_indexes(
@@ -635,6 +644,11 @@ async fn alter_column(
         other => return Err(unsupported(format!("ALTER COLUMN {other}"))),
     }
     drop(binder);
+    if matches!(operation, AlterColumnOperation::SetDefault { .. })
+        && let Some(default) = table.columns.get(place).and_then(|column| column.default.clone())
+    {
+        sequence::hold_named(&default, txn, context).await?;
+    }
     save(table, txn, context).await?;
     if check || !asked.is_empty() { check_rows(table, &asked, txn, context).await } else { Ok(()) }
 }

@@ -204,6 +204,11 @@ pub(super) fn add_column(
             options: BTreeMap::new(),
         };
         match &option.option {
+            ColumnOption::Generated { sequence_options: Some(_), .. }
+                if column.options.iter().any(|other| matches!(other.option, ColumnOption::Null)) =>
+            {
+                return contradicts("conflicting NULL/NOT NULL declarations");
+            }
             ColumnOption::Null if declared.is_some() => {
                 return contradicts("conflicting NULL/NOT NULL declarations");
             }

@@ -15,6 +15,7 @@ use crate::exec::ExecContext;
 pub(super) async fn tables(
     names: &[ObjectName],
     if_exists: bool,
+    cascade: bool,
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
@@ -22,7 +23,7 @@ pub(super) async fn tables(
         match lock_table(name, true, TableLockMode::AccessExclusive, txn, context).await? {
             Some(table) => {
                 let mut catalog = change(txn, context).await?;
-                sequence::drop_owned(table.oid, None, &mut catalog, context).await?;
+                sequence::drop_owned(&table, None, cascade, &mut catalog, context).await?;
                 catalog.drop_table(&table).await?;
             }
             None => not_there((SqlState::UNDEFINED_TABLE, "table"), name, if_exists, txn, context)?,
@@ -122,6 +123,7 @@ pub(super) async fn schemas(
             }
         }
         for sequence in &sequences {
+            sequence::clear_users(sequence.oid, &[], &mut catalog, context).await?;
             catalog.drop_sequence(sequence).await?;
         }
         catalog.put_schema(schema.oid, None).await?;

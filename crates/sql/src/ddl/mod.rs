@@ -52,7 +52,7 @@ pub async fn execute(
         }
         Statement::Drop { object_type, if_exists, names, cascade, .. } => match object_type {
             ObjectType::Table => {
-                drop::tables(names, *if_exists, txn, context).await?;
+                drop::tables(names, *if_exists, *cascade, txn, context).await?;
                 "DROP TABLE"
             }
             ObjectType::Index => {

@@ -1,5 +1,7 @@
 //! CREATE SEQUENCE, ALTER SEQUENCE, DROP SEQUENCE, and the sequences of serial and identity columns.
 
+use std::collections::BTreeMap;
+
 use rustydb_txn::{TableLockId, TableLockMode, Transaction};
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::ids::{ColumnId, Oid};
@@ -458,39 +460,87 @@ pub(super) async fn drop(
                     .with_detail(format!("{what} depends on sequence {}", sequence.name))
                     .with_hint("Use DROP ... CASCADE to drop the dependent objects too."));
             }
-            let notice = fail(SqlState::SUCCESSFUL_COMPLETION, format!("drop cascades to {what}"));
-            context.session.notice(notice.with_severity(crate::error::Severity::Notice));
-            let mut table = table.as_ref().clone();
-            if let Some(column) = table.columns.iter_mut().find(|known| known.id == column) {
-                column.default = None;
-            }
-            catalog.put_table(&table).await?;
         }
+        clear_users(oid, &[], &mut catalog, context).await?;
         catalog.drop_sequence(&sequence).await?;
     }
     Ok(())
 }
 
-/// Drops the sequences that belong to a table, or to one of its columns, with what takes values from them elsewhere.
-pub(super) async fn drop_owned(
-    table: Oid,
-    column: Option<ColumnId>,
+/// Locks the sequences that a default names, so that none is dropped meanwhile.
+pub(super) async fn hold_named(
+    default: &StoredExpr,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    for (_, oid) in sequences_in(default.as_str()) {
+        txn.lock_table(TableLockId::new(oid.get()), TableLockMode::AccessShare, context.lock_wait).await?;
+        if current(txn, context)?.catalog.sequence(oid).is_none() {
+            let message = format!("sequence with OID {oid} was concurrently dropped");
+            return Err(fail(SqlState::UNDEFINED_TABLE, message));
+        }
+    }
+    Ok(())
+}
+
+/// Takes the defaults that name a sequence from the columns of tables other than `spared`, with a notice for each.
+pub(super) async fn clear_users(
+    sequence: Oid,
+    spared: &[Oid],
     catalog: &mut CatalogWriter<'_>,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
     let now = current(catalog.txn, context)?;
-    for sequence in now.catalog.sequences_of(table, column) {
+    let mut changed: BTreeMap<Oid, TableDescriptor> = BTreeMap::new();
+    for (table, column) in users(&now.catalog, sequence) {
+        let Some(found) = now.catalog.table(table).filter(|_| !spared.contains(&table)) else { continue };
+        let table = changed.entry(table).or_insert_with(|| found.as_ref().clone());
+        if let Some(column) = table.columns.iter_mut().find(|known| known.id == column) {
+            column.default = None;
+            let what = format!("default value for column {} of table {}", column.name, table.name);
+            let notice = fail(SqlState::SUCCESSFUL_COMPLETION, format!("drop cascades to {what}"));
+            context.session.notice(notice.with_severity(crate::error::Severity::Notice));
+        }
+    }
+    for table in changed.values() {
+        let lock = TableLockId::new(table.oid.get());
+        catalog.txn.lock_table(lock, TableLockMode::AccessExclusive, context.lock_wait).await?;
+        catalog.put_table(table).await?;
+    }
+    Ok(())
+}
+
+/// Drops the sequences that belong to a table, or to one of its columns. What takes values from them elsewhere loses its
+/// default with CASCADE, and keeps the whole from being dropped without.
+pub(super) async fn drop_owned(
+    table: &TableDescriptor,
+    column: Option<ColumnId>,
+    cascade: bool,
+    catalog: &mut CatalogWriter<'_>,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let now = current(catalog.txn, context)?;
+    for sequence in now.catalog.sequences_of(table.oid, column) {
         let other = users(&now.catalog, sequence.oid)
             .into_iter()
-            .find(|(user, place)| *user != table || column.is_some_and(|column| column != *place));
-        if let Some((user, _)) = other {
-            let name = now.catalog.table(user).map_or("", |table| table.name.as_str());
-            let message = format!(
-                "cannot drop sequence {} because a default of table {name} depends on it",
-                sequence.name
-            );
+            .find(|(user, place)| *user != table.oid || column.is_some_and(|column| column != *place));
+        if let Some((user, place)) = other.filter(|_| !cascade) {
+            let user = now.catalog.table(user);
+            let name = user.map_or("", |table| table.name.as_str());
+            let column = user.and_then(|table| table.columns.get(table.column_index_of(place)?));
+            let column = column.map_or("", |column| column.name.as_str());
+            let message = format!("cannot drop table {} because other objects depend on it", table.name);
             return Err(fail(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message)
-                .with_hint(format!("Drop that default of table {name} first.")));
+                .with_detail(format!(
+                    "default value for column {column} of table {name} depends on sequence {}",
+                    sequence.name
+                ))
+                .with_hint("Use DROP ... CASCADE to drop the dependent objects too."));
+        }
+        // Of the table itself only what is not dropped with the column.
+        let spared: &[Oid] = if column.is_none() { &[table.oid] } else { &[] };
+        if other.is_some() {
+            clear_users(sequence.oid, spared, catalog, context).await?;
         }
         catalog.drop_sequence(sequence).await?;
     }

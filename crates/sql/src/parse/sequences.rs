@@ -17,7 +17,7 @@ fn plain_words(tokens: &[TokenWithSpan]) -> Vec<(usize, &str)> {
 /// Rewrites `OVERRIDING SYSTEM VALUE` and `OVERRIDING USER VALUE` of an INSERT, for which the parser has no word: they
 /// become OVERWRITE before INTO, or TABLE behind it, which are words of other databases that stand in the tree for
 /// them.
-pub(super) fn normalise_overriding(tokens: &mut [TokenWithSpan]) {
+pub(super) fn normalise_overriding(tokens: &mut Vec<TokenWithSpan>) {
     let words = plain_words(tokens);
     let Some(clause) = words
         .windows(3)
@@ -33,19 +33,14 @@ pub(super) fn normalise_overriding(tokens: &mut [TokenWithSpan]) {
     let is_system = words.get(clause + 1).is_some_and(|(_, word)| *word == "system");
     let Some((into_at, _)) = words.get(into).copied() else { return };
     let places: Vec<usize> = words.iter().skip(clause).take(3).map(|(at, _)| *at).collect();
-    // There is a blank on either side of INTO, or what follows is a quoted name.
-    let marker_at = if is_system { into_at.checked_sub(1) } else { Some(into_at + 1) };
-    let word = if is_system { "OVERWRITE" } else { "TABLE" };
-    let Some(marker) = marker_at.and_then(|at| tokens.get_mut(at)) else { return };
-    if !matches!(marker.token, Token::Whitespace(_)) {
-        return;
-    }
-    marker.token = Token::make_keyword(word);
+    let Some(span) = tokens.get(into_at).map(|token| token.span) else { return };
     for at in places {
         if let Some(token) = tokens.get_mut(at) {
             token.token = Token::Whitespace(Whitespace::Space);
         }
     }
+    let marker = Token::make_keyword(if is_system { "OVERWRITE" } else { "TABLE" });
+    tokens.insert(if is_system { into_at } else { into_at + 1 }, TokenWithSpan { token: marker, span });
 }
 
 /// Puts the options of a sequence into the one order that the parser knows; PostgreSQL takes them in any.

@@ -102,7 +102,7 @@ pub(super) fn default_text(context: &VirtualContext<'_>, default: &str, data_typ
     let mut shown = default.to_owned();
     for (place, sequence) in named.into_iter().rev() {
         let name = lookup.written(sequence.get()).unwrap_or_else(|| sequence.to_string());
-        shown.replace_range(place, &format!("'{}'", name.replace('\'', "''")));
+        shown.replace_range(place, &name.replace('\'', "''"));
     }
-    shown.replace("::REGCLASS)", "::regclass)")
+    shown
 }
