@@ -110,7 +110,13 @@ impl Binder<'_> {
         };
         let (returning, columns) = self.bind_returning(insert.returning.as_deref(), &scope)?;
         let checks = self.bind_checks(&table)?;
-        Ok((Action::Insert(Box::new(InsertPlan { table, input, checks, on_conflict, returning })), columns))
+        // An upsert may change any of the columns that it names.
+        let references = match on_conflict.as_ref().and_then(|action| action.update.as_ref()) {
+            Some(_) => self.references_of_upsert(&table)?,
+            None => self.references_of_insert(&table)?,
+        };
+        let plan = InsertPlan { table, input, checks, references, on_conflict, returning };
+        Ok((Action::Insert(Box::new(plan)), columns))
     }
 
     /// The places of the columns that an INSERT names, all when it names none.
@@ -442,7 +448,10 @@ impl Binder<'_> {
         let (returning, columns) = self.bind_returning(update.returning.as_deref(), &scope)?;
         let input = filtered(node, predicate.clone());
         let checks = self.bind_checks(&table)?;
-        let plan = UpdatePlan { table, input, predicate, assignments, checks, returning };
+        let column = |place: &usize| table.columns.get(*place).map(|column| column.id);
+        let assigned: Vec<_> = assignments.iter().filter_map(|(place, _)| column(place)).collect();
+        let references = self.references_of_update(&table, &assigned)?;
+        let plan = UpdatePlan { table, input, predicate, assignments, checks, references, returning };
         Ok((Action::Update(Box::new(plan)), columns))
     }
 
@@ -462,7 +471,8 @@ impl Binder<'_> {
         };
         let (returning, columns) = self.bind_returning(delete.returning.as_deref(), &scope)?;
         let input = filtered(node, predicate.clone());
-        Ok((Action::Delete(Box::new(DeletePlan { table, input, predicate, returning })), columns))
+        let references = self.references_of_delete(&table)?;
+        Ok((Action::Delete(Box::new(DeletePlan { table, input, predicate, references, returning })), columns))
     }
 
     /// Binds a statement that changes rows, with a WITH before it.

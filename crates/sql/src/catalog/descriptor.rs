@@ -9,10 +9,14 @@ use std::collections::BTreeMap;
 use rustydb_types::ids::{ColumnId, Oid};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::foreign::ForeignKeyDescriptor;
+
 /// The format of stored descriptors that this release writes.
 const FORMAT: u8 = 1;
 /// The format of tables with CHECK constraints: the same JSON, which a release that does not check rows must not read.
 const FORMAT_CHECKED: u8 = 2;
+/// The format of tables with foreign keys, for the same reason.
+const FORMAT_REFERRING: u8 = 3;
 
 /// A stored catalog row that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -42,10 +46,12 @@ pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, DescriptorError> {
 /// As [`encode`].
 pub fn encode_table(table: &TableDescriptor) -> Result<Vec<u8>, DescriptorError> {
     let mut bytes = encode(table)?;
-    if !table.checks.is_empty()
-        && let Some(format) = bytes.first_mut()
-    {
-        *format = FORMAT_CHECKED;
+    if let Some(format) = bytes.first_mut() {
+        if !table.foreign_keys.is_empty() {
+            *format = FORMAT_REFERRING;
+        } else if !table.checks.is_empty() {
+            *format = FORMAT_CHECKED;
+        }
     }
     Ok(bytes)
 }
@@ -56,7 +62,7 @@ pub fn encode_table(table: &TableDescriptor) -> Result<Vec<u8>, DescriptorError>
 /// When the format is unknown or the content malformed.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DescriptorError> {
     match bytes.split_first() {
-        Some((&(FORMAT | FORMAT_CHECKED), body)) => Ok(serde_json::from_slice(body)?),
+        Some((&(FORMAT | FORMAT_CHECKED | FORMAT_REFERRING), body)) => Ok(serde_json::from_slice(body)?),
         Some((format, _)) => Err(DescriptorError::UnknownFormat(Some(*format))),
         None => Err(DescriptorError::UnknownFormat(None)),
     }
@@ -252,6 +258,9 @@ pub struct TableDescriptor {
     /// with them has another format, so that no release that would not check its rows reads it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckDescriptor>,
+    /// Foreign keys in order of their creation; a table with them has a format of its own, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign_keys: Vec<ForeignKeyDescriptor>,
     /// Where the rows are.
     pub storage: StorageId,
     /// Columns whose values are the key of the stored rows; empty when rows are stored under hidden row numbers.
@@ -340,6 +349,7 @@ mod tests {
                 options: BTreeMap::new(),
             }],
             checks: Vec::new(),
+            foreign_keys: Vec::new(),
             storage: StorageId::new(1),
             row_key: vec![ColumnId::new(1)],
             options: BTreeMap::from([("fillfactor".into(), "100".into())]),

@@ -21,6 +21,7 @@
 //! none of it.
 
 pub mod descriptor;
+pub mod foreign;
 pub mod keys;
 pub mod sequence;
 pub mod snapshot;
@@ -31,5 +32,6 @@ pub use descriptor::{
     CheckDescriptor, ColumnDescriptor, Identity, IndexDescriptor, IndexKeyColumn, IndexKind,
     SchemaDescriptor, StorageId, StoredExpr, TableDescriptor, TableStatistics, TypeRef,
 };
+pub use foreign::{ForeignKeyDescriptor, ReferentialAction};
 pub use sequence::{SequenceDescriptor, SequenceOwner};
 pub use snapshot::CatalogSnapshot;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustydb_types::ids::Oid;
 
 use super::descriptor::{IndexDescriptor, SchemaDescriptor, TableDescriptor, TableStatistics};
+use super::foreign::ForeignKeyDescriptor;
 use super::sequence::SequenceDescriptor;
 
 /// `pg_namespace.oid` of `pg_catalog`.
@@ -32,6 +33,8 @@ pub struct CatalogSnapshot {
     index_tables: BTreeMap<Oid, Oid>,
     /// Number of an index, by schema and name.
     index_names: HashMap<(Oid, String), Oid>,
+    /// Numbers of the tables with foreign keys to a table, itself included, by its number.
+    referencing: BTreeMap<Oid, std::collections::BTreeSet<Oid>>,
     /// By number.
     sequences: BTreeMap<Oid, Arc<SequenceDescriptor>>,
     /// Number of a sequence, by schema and name.
@@ -70,6 +73,9 @@ impl CatalogSnapshot {
         for index in &table.indexes {
             self.index_tables.insert(index.oid, table.oid);
             self.index_names.insert((table.schema, index.name.clone()), index.oid);
+        }
+        for key in &table.foreign_keys {
+            self.referencing.entry(key.table).or_default().insert(table.oid);
         }
         self.table_names.insert((table.schema, table.name.clone()), table.oid);
         self.tables.insert(table.oid, Arc::new(table));
@@ -143,6 +149,19 @@ impl CatalogSnapshot {
     #[must_use]
     pub fn index_named(&self, schema: Oid, name: &str) -> Option<(&Arc<TableDescriptor>, &IndexDescriptor)> {
         self.index(*self.index_names.get(&(schema, name.to_owned()))?)
+    }
+
+    /// The foreign keys that refer to a table, with the tables that have them.
+    pub fn referencing(
+        &self,
+        table: Oid,
+    ) -> impl Iterator<Item = (&Arc<TableDescriptor>, &ForeignKeyDescriptor)> {
+        let tables =
+            self.referencing.get(&table).into_iter().flatten().filter_map(|oid| self.tables.get(oid));
+        tables.flat_map(move |child| {
+            let keys = child.foreign_keys.iter().filter(move |key| key.table == table);
+            keys.map(move |key| (child, key))
+        })
     }
 
     /// All sequences by number.

@@ -10,6 +10,7 @@ use sqlparser::ast::{
 
 use super::check::{self, CheckSpec};
 use super::create::{self, KeySpec};
+use super::foreign::{self, Dropped, ForeignKeySpec};
 use super::{change, current, lock_table, relation_exists, sequence, skipped};
 use crate::bind::Binder;
 use crate::bind::errors::{fail, unsupported};
@@ -53,6 +54,10 @@ async fn operate(
 ) -> Result<(), SqlError> {
     match operation {
         AlterTableOperation::AddConstraint { constraint, not_valid } => {
+            if let Some(mut spec) = ForeignKeySpec::of_constraint(constraint)? {
+                spec.not_valid = *not_valid;
+                return foreign::add_to_table(&[spec], table, txn, context).await;
+            }
             match CheckSpec::of_constraint(constraint)? {
                 Some(mut spec) => {
                     spec.not_valid = *not_valid;
@@ -70,6 +75,9 @@ async fn operate(
             }
         }
         AlterTableOperation::ValidateConstraint { name } => {
+            if foreign::validate(&name.value, table, txn, context).await? {
+                return Ok(());
+            }
             check::validate(&name.value, table, txn, context).await
         }
         AlterTableOperation::AddColumn { if_not_exists, column_def, .. } => {
@@ -91,8 +99,9 @@ async fn operate(
             }
             Ok(())
         }
-        AlterTableOperation::DropConstraint { if_exists, name, .. } => {
-            drop_constraint(&name.value, *if_exists, table, txn, context).await
+        AlterTableOperation::DropConstraint { if_exists, name, drop_behavior } => {
+            let cascade = *drop_behavior == Some(DropBehavior::Cascade);
+            drop_constraint(&name.value, *if_exists, cascade, table, txn, context).await
         }
         AlterTableOperation::RenameColumn { old_column_name, new_column_name } => {
             if table.column_index(&new_column_name.value).is_some() {
@@ -121,7 +130,9 @@ async fn operate(
             catalog.put_table(table).await
         }
         AlterTableOperation::RenameConstraint { old_name, new_name } => {
-            if check::rename(&old_name.value, &new_name.value, table, txn, context).await? {
+            if check::rename(&old_name.value, &new_name.value, table, txn, context).await?
+                || foreign::rename(&old_name.value, &new_name.value, table, txn, context).await?
+            {
                 return Ok(());
             }
             let mut catalog = change(txn, context).await?;
@@ -133,7 +144,10 @@ async fn operate(
                 .iter_mut()
                 .find(|index| index.constraint.is_some() && index.name == old_name.value);
             match found {
-                Some(_) if table.checks.iter().any(|check| check.name == new_name.value) => {
+                Some(_)
+                    if table.checks.iter().any(|check| check.name == new_name.value)
+                        || table.foreign_keys.iter().any(|key| key.name == new_name.value) =>
+                {
                     return Err(check::constraint_exists(&new_name.value, &table.name));
                 }
                 Some(index) => index.name.clone_from(&new_name.value),
@@ -395,6 +409,24 @@ pub(super) async fn check_rows(
     Ok(())
 }
 
+/// Shows all rows to `ask`, which may refuse one.
+pub(super) async fn each_row(
+    table: &TableDescriptor,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+    mut ask: impl FnMut(&[Value], &Transaction) -> Result<(), SqlError>,
+) -> Result<(), SqlError> {
+    refresh(txn);
+    let mut all = Rows::of(table)?;
+    while let Some(rows) = all.next(txn)? {
+        for (_, row) in &rows {
+            ask(row, txn)?;
+        }
+        context.breathe().await?;
+    }
+    Ok(())
+}
+
 async fn add_column(
     column: &sqlparser::ast::ColumnDef,
     table: &mut TableDescriptor,
@@ -460,7 +492,11 @@ async fn add_column(
     for spec in &specs {
         add_key(spec, table, txn, context).await?;
     }
-    Ok(())
+    let foreign_keys = create::foreign_keys_of(column)?;
+    if foreign_keys.is_empty() {
+        return Ok(());
+    }
+    foreign::add_to_table(&foreign_keys, table, txn, context).await
 }
 
 async fn drop_column(
@@ -478,6 +514,8 @@ async fn drop_column(
     }
     let place = place_of(table, name)?;
     let Some(id) = table.columns.get(place).map(|column| column.id) else { return Ok(()) };
+    foreign::drop_dependents(table, Dropped::Column(&name.value, id), cascade, txn, context).await?;
+    reread(table, txn, context)?;
     if table.row_key.contains(&id) {
         drop_row_key(table, txn, context).await?;
     }
@@ -485,10 +523,23 @@ async fn drop_column(
     drop_indexes(&mut catalog, table, |index| index.key.iter().any(|part| part.column == id)).await?;
     table.columns.remove(place);
     table.checks.retain(|check| !check.columns.contains(&id));
+    table.foreign_keys.retain(|key| !key.columns.contains(&id));
     catalog.put_table(table).await?;
     sequence::drop_owned(table, Some(id), cascade, &mut catalog, context).await?;
     // Another column may have taken its values from there.
     if let Some(now) = current(catalog.txn, context)?.catalog.table(table.oid) {
+        table.clone_from(now);
+    }
+    Ok(())
+}
+
+/// Takes what another change has made of the table's descriptor.
+fn reread(
+    table: &mut TableDescriptor,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    if let Some(now) = current(txn, context)?.catalog.table(table.oid) {
         table.clone_from(now);
     }
     Ok(())
@@ -535,12 +586,17 @@ async fn drop_row_key(
 async fn drop_constraint(
     name: &str,
     if_exists: bool,
+    cascade: bool,
     table: &mut TableDescriptor,
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
     if let Some(place) = table.checks.iter().position(|check| check.name == name) {
         table.checks.remove(place);
+        return save(table, txn, context).await;
+    }
+    if let Some(place) = table.foreign_keys.iter().position(|key| key.name == name) {
+        table.foreign_keys.remove(place);
         return save(table, txn, context).await;
     }
     let found = table.indexes.iter().find(|index| index.constraint.is_some() && index.name == name);
@@ -552,7 +608,10 @@ async fn drop_constraint(
         skipped(SqlState::SUCCESSFUL_COMPLETION, error.message(), context);
         return Ok(());
     };
-    if table.is_row_key(index) {
+    let index = index.clone();
+    foreign::drop_dependents(table, Dropped::Index(&index), cascade, txn, context).await?;
+    reread(table, txn, context)?;
+    if table.is_row_key(&index) {
         return drop_row_key(table, txn, context).await;
     }
     let oid = index.oid;

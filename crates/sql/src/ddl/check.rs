@@ -58,6 +58,7 @@ impl CheckSpec {
 /// Whether a constraint of the table has this name.
 pub(super) fn has_constraint(table: &TableDescriptor, name: &str) -> bool {
     table.checks.iter().any(|check| check.name == name)
+        || table.foreign_keys.iter().any(|key| key.name == name)
         || table.indexes.iter().any(|index| index.constraint.is_some() && index.name == name)
 }
 
@@ -74,11 +75,16 @@ pub(super) fn constraint_exists(name: &str, table: &str) -> SqlError {
     fail(SqlState::DUPLICATE_OBJECT, format!("constraint \"{name}\" for relation \"{table}\" already exists"))
 }
 
-/// The first name of the form `table_column_check` that no constraint of the schema has.
-fn free_name(now: &CatalogSnapshot, table: &TableDescriptor, column: Option<&str>) -> String {
+/// The first name of the form `table_column_check`, with this last word, that no constraint of the schema has.
+pub(super) fn free_name(
+    now: &CatalogSnapshot,
+    table: &TableDescriptor,
+    column: Option<&str>,
+    word: &str,
+) -> String {
     let mut number = 0;
     loop {
-        let label = if number == 0 { "check".to_owned() } else { format!("check{number}") };
+        let label = if number == 0 { word.to_owned() } else { format!("{word}{number}") };
         let name = object_name(&table.name, column, &label);
         if !is_taken(now, table, &name) {
             return name;
@@ -131,7 +137,7 @@ pub(super) fn add(
                     [only] => table.column_index_of(*only).and_then(|place| table.columns.get(place)),
                     _ => None,
                 };
-                free_name(&now.catalog, table, column.map(|column| column.name.as_str()))
+                free_name(&now.catalog, table, column.map(|column| column.name.as_str()), "check")
             }
         };
         let oid: Oid = catalog.new_oid()?;

@@ -10,6 +10,7 @@ use sqlparser::ast::{
 };
 
 use super::check::{self, CheckSpec};
+use super::foreign::{self, ForeignKeySpec};
 use super::sequence::{self, SequenceSpec};
 use super::{change, current, lock_table, relation_exists, skipped};
 use crate::bind::Binder;
@@ -59,6 +60,8 @@ pub(super) async fn table(
     if let Some((_, what)) = refused.iter().find(|(present, _)| *present) {
         return Err(unsupported(what));
     }
+    let foreign_keys = foreign_keys(create)?;
+    foreign::lock_referenced(&foreign_keys, Some(&create.name), txn, context).await?;
     let mut catalog = change(txn, context).await?;
     let now = current(catalog.txn, context)?;
     let binder = Binder::new(&now, &[]);
@@ -81,6 +84,7 @@ pub(super) async fn table(
         next_column: 1,
         indexes: Vec::new(),
         checks: Vec::new(),
+        foreign_keys: Vec::new(),
         storage: catalog.new_storage()?,
         row_key: Vec::new(),
         options: table_options(&create.table_options)?,
@@ -93,6 +97,7 @@ pub(super) async fn table(
     for constraint in &create.constraints {
         match CheckSpec::of_constraint(constraint)? {
             Some(check) => checks.push(check),
+            None if matches!(constraint, TableConstraint::ForeignKey(_)) => {}
             None => keys.push(key_of_constraint(constraint)?),
         }
     }
@@ -115,9 +120,33 @@ pub(super) async fn table(
         primary.storage = table.storage;
         table.row_key = primary.key.iter().map(|part| part.column).collect();
     }
+    foreign::add(&mut catalog, &now, &mut table, (&foreign_keys, Some(&create.name)))?;
     sequence::create_for_columns(&sequences, &mut table, &now.catalog, &mut catalog, context).await?;
     catalog.put_table(&table).await?;
     Ok("CREATE TABLE".into())
+}
+
+/// The foreign keys that a CREATE TABLE declares, those behind columns first.
+fn foreign_keys(create: &CreateTable) -> Result<Vec<ForeignKeySpec>, SqlError> {
+    let mut specs = Vec::new();
+    for column in &create.columns {
+        specs.extend(foreign_keys_of(column)?);
+    }
+    for constraint in &create.constraints {
+        specs.extend(ForeignKeySpec::of_constraint(constraint)?);
+    }
+    Ok(specs)
+}
+
+/// The foreign keys that a column declares.
+pub(super) fn foreign_keys_of(column: &ast::ColumnDef) -> Result<Vec<ForeignKeySpec>, SqlError> {
+    let mut specs = Vec::new();
+    for option in &column.options {
+        if let ColumnOption::ForeignKey(key) = &option.option {
+            specs.push(ForeignKeySpec::new(option.name.as_ref(), Some(&column.name), key)?);
+        }
+    }
+    Ok(specs)
 }
 
 /// The options of a CREATE TABLE, kept as written.
@@ -225,7 +254,8 @@ pub(super) fn add_column(
             }
             ColumnOption::PrimaryKey(_) => keys.push(key(IndexKind::Primary)),
             ColumnOption::Unique(_) => keys.push(key(IndexKind::Unique)),
-            ColumnOption::ForeignKey(_) => return Err(unsupported("a FOREIGN KEY constraint")),
+            // Among the constraints of the table.
+            ColumnOption::ForeignKey(_) => {}
             ColumnOption::Check(check) => checks.push(CheckSpec::new(option.name.as_ref(), check)?),
             ColumnOption::Generated { generated_as, sequence_options: Some(options), .. } => {
                 if declared.as_ref().is_some_and(|spec| spec.is_identity) {
@@ -284,7 +314,6 @@ pub(super) fn key_of_constraint(constraint: &TableConstraint) -> Result<KeySpec,
     let (name, kind, columns) = match constraint {
         TableConstraint::PrimaryKey(key) => (&key.name, IndexKind::Primary, &key.columns),
         TableConstraint::Unique(key) => (&key.name, IndexKind::Unique, &key.columns),
-        TableConstraint::ForeignKey(_) => return Err(unsupported("a FOREIGN KEY constraint")),
         _ => return Err(unsupported("this constraint")),
     };
     Ok(KeySpec {

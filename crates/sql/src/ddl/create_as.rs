@@ -68,6 +68,7 @@ pub(super) async fn table(
         next_column: u32::try_from(columns.len()).unwrap_or(u32::MAX).saturating_add(1),
         indexes: Vec::new(),
         checks: Vec::new(),
+        foreign_keys: Vec::new(),
         storage: catalog.new_storage()?,
         row_key: Vec::new(),
         options: table_options(&create.table_options)?,

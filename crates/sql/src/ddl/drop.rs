@@ -3,6 +3,7 @@
 use rustydb_txn::{TableLockId, TableLockMode, Transaction};
 use sqlparser::ast::ObjectName;
 
+use super::foreign::{self, Dropped};
 use super::{change, current, lock_table, not_there, sequence, skipped};
 use crate::bind::Binder;
 use crate::bind::errors::fail;
@@ -19,9 +20,17 @@ pub(super) async fn tables(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
+    let mut dropped = Vec::with_capacity(names.len());
+    for name in names {
+        // Tables that go together may refer to each other.
+        if let Some(table) = lock_table(name, true, TableLockMode::AccessExclusive, txn, context).await? {
+            dropped.push(table.oid);
+        }
+    }
     for name in names {
         match lock_table(name, true, TableLockMode::AccessExclusive, txn, context).await? {
             Some(table) => {
+                foreign::drop_dependents(&table, Dropped::Table(&dropped), cascade, txn, context).await?;
                 let mut catalog = change(txn, context).await?;
                 sequence::drop_owned(&table, None, cascade, &mut catalog, context).await?;
                 catalog.drop_table(&table).await?;
@@ -36,6 +45,7 @@ pub(super) async fn tables(
 pub(super) async fn indexes(
     names: &[ObjectName],
     if_exists: bool,
+    cascade: bool,
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
@@ -58,8 +68,7 @@ pub(super) async fn indexes(
         };
         let lock = TableLockId::new(table_oid.get());
         txn.lock_table(lock, TableLockMode::AccessExclusive, context.lock_wait).await?;
-        let mut catalog = change(txn, context).await?;
-        let now = current(catalog.txn, context)?;
+        let now = current(txn, context)?;
         let Some((table, index)) = now.catalog.index(index_oid) else { continue };
         if index.constraint.is_some() {
             let message = format!(
@@ -71,6 +80,10 @@ pub(super) async fn indexes(
                 index.name, table.name
             )));
         }
+        foreign::drop_dependents(table, Dropped::Index(index), cascade, txn, context).await?;
+        let mut catalog = change(txn, context).await?;
+        let now = current(catalog.txn, context)?;
+        let Some((table, index)) = now.catalog.index(index_oid) else { continue };
         let mut changed: TableDescriptor = table.as_ref().clone();
         changed.indexes.retain(|other| other.oid != index_oid);
         catalog.drop_storage(index.storage).await?;
@@ -114,6 +127,10 @@ pub(super) async fn schemas(
         for oid in inside.iter().map(|table| table.oid).chain(sequences.iter().map(|own| own.oid)) {
             let lock = TableLockId::new(oid.get());
             txn.lock_table(lock, TableLockMode::AccessExclusive, context.lock_wait).await?;
+        }
+        let all: Vec<_> = inside.iter().map(|table| table.oid).collect();
+        for table in &inside {
+            foreign::drop_dependents(table, Dropped::Table(&all), cascade, txn, context).await?;
         }
         let mut catalog = change(txn, context).await?;
         for table in &inside {

@@ -7,12 +7,12 @@ use rustydb_txn::{Direction, ScanRequest, TableLockId, TableLockMode, Transactio
 use rustydb_types::ids::Oid;
 use sqlparser::ast::{CommentObject, Ident, ObjectName, Truncate, TruncateIdentityOption, VacuumStatement};
 
-use super::{change, current, lock_table, sequence};
+use super::{change, current, foreign, lock_table, sequence};
 use crate::bind::Binder;
 use crate::bind::errors::{fail, unsupported};
 use crate::catalog::descriptor::ColumnStatistics;
 use crate::catalog::{TableDescriptor, TableStatistics, keys};
-use crate::error::{SqlError, SqlState};
+use crate::error::{Severity, SqlError, SqlState};
 use crate::exec::ExecContext;
 use crate::exec::rows::RowLayout;
 use crate::exec::run::row_size;
@@ -31,9 +31,36 @@ pub(super) async fn truncate(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
+    let mode = TableLockMode::AccessExclusive;
+    let mut named = Vec::with_capacity(truncate.table_names.len());
     for target in &truncate.table_names {
-        let mode = TableLockMode::AccessExclusive;
-        let Some(mut table) = lock_table(&target.name, truncate.if_exists, mode, txn, context).await? else {
+        if let Some(table) = lock_table(&target.name, truncate.if_exists, mode, txn, context).await?
+            && !named.contains(&table.oid)
+        {
+            named.push(table.oid);
+        }
+    }
+    let cascade = truncate.cascade == Some(sqlparser::ast::CascadeOption::Cascade);
+    let mut all = named.clone();
+    loop {
+        // Those that CASCADE adds may be referred to by others by the time they are locked.
+        let found = foreign::truncated(&current(txn, context)?.catalog, all.clone(), cascade)?;
+        if found.len() == all.len() {
+            break;
+        }
+        for oid in found.iter().skip(all.len()) {
+            txn.lock_table(TableLockId::new(oid.get()), mode, context.lock_wait).await?;
+            if let Some(table) = current(txn, context)?.catalog.table(*oid) {
+                let notice = format!("truncate cascades to table \"{}\"", table.name);
+                let notice = SqlError::new(SqlState::SUCCESSFUL_COMPLETION, notice);
+                context.session.notice(notice.with_severity(Severity::Notice));
+            }
+        }
+        all = found;
+    }
+    for oid in all {
+        let Some(mut table) = current(txn, context)?.catalog.table(oid).map(|table| table.as_ref().clone())
+        else {
             continue;
         };
         let mut catalog = change(txn, context).await?;

@@ -8,6 +8,7 @@ mod check;
 mod create;
 mod create_as;
 mod drop;
+mod foreign;
 mod maintain;
 mod sequence;
 
@@ -56,7 +57,7 @@ pub async fn execute(
                 "DROP TABLE"
             }
             ObjectType::Index => {
-                drop::indexes(names, *if_exists, txn, context).await?;
+                drop::indexes(names, *if_exists, *cascade, txn, context).await?;
                 "DROP INDEX"
             }
             ObjectType::Sequence => {

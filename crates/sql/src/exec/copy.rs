@@ -9,6 +9,7 @@ use rustydb_types::value::Value;
 use sqlparser::ast::{self, CopySource};
 
 use super::database::{ExecContext, analyze};
+use super::reference::Referee;
 use super::write::{Inserted, TableWriter};
 use crate::bind::context::TableUse;
 use crate::bind::errors::{fail, unsupported};
@@ -19,6 +20,7 @@ use crate::catalog::TableDescriptor;
 use crate::copy::{CopyOptions, CopyReader};
 use crate::error::{SqlError, SqlState};
 use crate::plan::Row;
+use crate::plan::references::References;
 use crate::plan::statement::{Action, Plan};
 use crate::scalar::{EvalContext, Expr};
 
@@ -38,6 +40,8 @@ pub enum CopyTarget {
         defaults: Vec<Expr>,
         /// Its CHECK constraints.
         checks: Arc<[BoundCheck]>,
+        /// Its foreign keys.
+        references: Option<Arc<References>>,
         /// The shape of the data.
         options: CopyOptions,
     },
@@ -101,6 +105,7 @@ pub(crate) fn plan(
             };
             let defaults = binder.bind_defaults(&table)?;
             let checks = binder.bind_checks(&table)?;
+            let references = binder.references_of_insert(&table)?;
             let plan = Plan {
                 action: Action::Utility(Box::new(statement.clone())),
                 columns: Vec::new(),
@@ -111,7 +116,7 @@ pub(crate) fn plan(
                 advances: None,
                 locking: Vec::new(),
             };
-            Ok((Arc::new(plan), CopyTarget::From { table, places, defaults, checks, options }))
+            Ok((Arc::new(plan), CopyTarget::From { table, places, defaults, checks, references, options }))
         }
     }
 }
@@ -120,6 +125,7 @@ pub(crate) fn plan(
 pub(crate) struct CopyFrom {
     reader: CopyReader,
     writer: TableWriter,
+    referee: Option<Referee>,
     places: Vec<usize>,
     types: Vec<DataType>,
     defaults: Vec<Expr>,
@@ -133,7 +139,7 @@ impl CopyFrom {
         _txn: &Transaction,
         context: &ExecContext<'_>,
     ) -> Result<Self, SqlError> {
-        let CopyTarget::From { table, places, defaults, checks, options } = target else {
+        let CopyTarget::From { table, places, defaults, checks, references, options } = target else {
             return Err(SqlError::internal("this COPY takes no data"));
         };
         let chosen = || places.iter().filter_map(|place| table.columns.get(*place));
@@ -149,6 +155,7 @@ impl CopyFrom {
                 context.lock_wait,
             )?
             .with_checks(checks),
+            referee: Referee::new(references.as_ref(), context),
             places: places.clone(),
             types,
             defaults: defaults.clone(),
@@ -186,8 +193,15 @@ impl CopyFrom {
                     self.reader.at_line(error)
                 }
             })?;
-            if let Inserted::Conflict(place, _) = inserted {
-                return Err(self.reader.at_line_number(self.writer.duplicate(place, &row)));
+            match inserted {
+                Inserted::Conflict(place, _) => {
+                    return Err(self.reader.at_line_number(self.writer.duplicate(place, &row)));
+                }
+                Inserted::Yes(stored) => {
+                    if let Some(referee) = &mut self.referee {
+                        referee.inserted(&self.writer.table, &row, &stored, txn, context).await?;
+                    }
+                }
             }
             self.count += 1;
             // After each, so that wide rows do not pile up.
@@ -199,6 +213,18 @@ impl CopyFrom {
             }
         }
         Ok(())
+    }
+
+    /// All rows are in: what the table's foreign keys ask for.
+    pub(crate) async fn end(
+        &mut self,
+        txn: &mut Transaction,
+        context: &ExecContext<'_>,
+    ) -> Result<(), SqlError> {
+        match &mut self.referee {
+            Some(referee) => referee.finish(txn, context).await,
+            None => Ok(()),
+        }
     }
 
     /// The next complete row, as wide as the table.

@@ -12,6 +12,7 @@ pub mod explain;
 pub mod join;
 pub mod modify;
 pub mod operator;
+pub(crate) mod reference;
 pub mod rows;
 pub mod run;
 pub mod scan;

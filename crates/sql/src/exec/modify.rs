@@ -9,6 +9,7 @@ use rustydb_types::value::Value;
 use super::cursor::Execution;
 use super::database::ExecContext;
 use super::operator::{Batch, eval_all};
+use super::reference::Referee;
 use super::write::{Inserted, Locked, TableWriter};
 use crate::error::{SqlError, SqlState};
 use crate::plan::Row;
@@ -51,6 +52,7 @@ pub(crate) async fn insert(
     context: &ExecContext<'_>,
 ) -> Result<Changed, SqlError> {
     let writer = writer(&plan.table, context)?.with_checks(&plan.checks);
+    let mut referee = Referee::new(plan.references.as_ref(), context);
     let mut changed = Changed::default();
     let mut updated: HashSet<Bytes> = HashSet::new();
     let mut is_first = true;
@@ -59,10 +61,18 @@ pub(crate) async fn insert(
         for row in batch {
             let stored = match &plan.on_conflict {
                 None => match writer.insert(txn, &row, context).await? {
-                    Inserted::Yes => Some(row),
+                    Inserted::Yes(stored) => {
+                        if let Some(referee) = &mut referee {
+                            referee.inserted(&plan.table, &row, &stored, txn, context).await?;
+                        }
+                        Some(row)
+                    }
                     Inserted::Conflict(place, _) => return Err(writer.duplicate(place, &row)),
                 },
-                Some(action) => upsert(&writer, action, row, execution, txn, context, &mut updated).await?,
+                Some(action) => {
+                    let state = (&mut updated, &mut referee);
+                    upsert(&writer, action, row, execution, txn, context, state).await?
+                }
             };
             if let Some(row) = stored {
                 changed.count += 1;
@@ -76,7 +86,20 @@ pub(crate) async fn insert(
             txn.flush_if_large().await?;
         }
     }
+    end(referee, txn, context).await?;
     Ok(changed)
+}
+
+/// The end of a statement: what its foreign keys ask for.
+async fn end(
+    referee: Option<Referee>,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    match referee {
+        Some(mut referee) => referee.finish(txn, context).await,
+        None => Ok(()),
+    }
 }
 
 /// Inserts a row or does what ON CONFLICT says; the row as it is stored, if it was.
@@ -87,12 +110,15 @@ async fn upsert(
     execution: &Execution,
     txn: &mut Transaction,
     context: &ExecContext<'_>,
-    updated: &mut HashSet<Bytes>,
+    (updated, referee): (&mut HashSet<Bytes>, &mut Option<Referee>),
 ) -> Result<Option<Row>, SqlError> {
     writer.check(&row, context)?;
     let Some(key) = writer.find_conflict(txn, &row, &action.among).await? else {
         return match writer.insert(txn, &row, context).await? {
-            Inserted::Yes => {
+            Inserted::Yes(stored) => {
+                if let Some(referee) = referee {
+                    referee.inserted(&writer.table, &row, &stored, txn, context).await?;
+                }
                 if action.update.is_some() {
                     let key = if writer.table.row_key.is_empty() {
                         // Its number is hidden: the row is found as the next one that meets it would find it.
@@ -126,7 +152,10 @@ async fn upsert(
         return Ok(None);
     }
     let new = assigned(&old, &both, assignments, execution, txn, context)?;
-    writer.update(txn, &key, &old, &new, context).await?;
+    let now = writer.update(txn, &key, &old, &new, context).await?;
+    if let Some(referee) = referee {
+        referee.updated(&writer.table, (&old, &new), &now, txn, context).await?;
+    }
     Ok(Some(new))
 }
 
@@ -193,6 +222,7 @@ pub(crate) async fn update(
     context: &ExecContext<'_>,
 ) -> Result<Changed, SqlError> {
     let writer = writer(&plan.table, context)?.with_checks(&plan.checks);
+    let mut referee = Referee::new(plan.references.as_ref(), context);
     let width = plan.table.columns.len();
     // A join may bring the same row several times; it is updated once.
     let mut done = (plan.input.width() > width + 1).then(HashSet::new);
@@ -220,7 +250,10 @@ pub(crate) async fn update(
             let Some((key, mut row)) = found else { continue };
             let old: Row = row.iter().take(width).cloned().collect();
             let new = assigned(&old, &row, &plan.assignments, execution, txn, context)?;
-            writer.update(txn, &key, &old, &new, context).await?;
+            let now = writer.update(txn, &key, &old, &new, context).await?;
+            if let Some(referee) = &mut referee {
+                referee.updated(&plan.table, (&old, &new), &now, txn, context).await?;
+            }
             changed.count += 1;
             if let Some(returning) = &plan.returning {
                 for (slot, value) in row.iter_mut().zip(new) {
@@ -234,6 +267,7 @@ pub(crate) async fn update(
             txn.flush_if_large().await?;
         }
     }
+    end(referee, txn, context).await?;
     Ok(changed)
 }
 
@@ -245,6 +279,7 @@ pub(crate) async fn delete(
     context: &ExecContext<'_>,
 ) -> Result<Changed, SqlError> {
     let writer = writer(&plan.table, context)?;
+    let mut referee = Referee::new(plan.references.as_ref(), context);
     let width = plan.table.columns.len();
     let mut done = (plan.input.width() > width + 1).then(HashSet::new);
     let mut changed = Changed::default();
@@ -262,6 +297,9 @@ pub(crate) async fn delete(
                 lock_target(&writer, row, predicate, RowLock::ForUpdate, execution, txn, context).await?;
             let Some((key, row)) = found else { continue };
             writer.delete(txn, &key, &row).await?;
+            if let Some(referee) = &mut referee {
+                referee.deleted(&plan.table, &row)?;
+            }
             changed.count += 1;
             if let Some(returning) = &plan.returning {
                 let row = execution.eval(returning, &row, txn, context)?;
@@ -272,6 +310,7 @@ pub(crate) async fn delete(
             txn.flush_if_large().await?;
         }
     }
+    end(referee, txn, context).await?;
     Ok(changed)
 }
 

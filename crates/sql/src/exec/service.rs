@@ -621,6 +621,7 @@ impl Executor for SqlExecutor {
         self.with_context(context, &planned, async |exec| {
             copy.copy.finish();
             copy.copy.insert(txn, exec, &reading).await?;
+            copy.copy.end(txn, exec).await?;
             Ok(copy.copy.count())
         })
         .await

@@ -42,8 +42,8 @@ pub struct TableWriter {
 /// What became of an insert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inserted {
-    /// The row is there.
-    Yes,
+    /// The row is there, under this stored key.
+    Yes(Bytes),
     /// A row with the same key of the index at this place is there already; its stored key.
     Conflict(usize, Bytes),
 }
@@ -156,8 +156,8 @@ impl TableWriter {
                 return Ok(Inserted::Conflict(place, other));
             }
         }
-        txn.put(key, self.layout.encode(row))?;
-        Ok(Inserted::Yes)
+        txn.put(key.clone(), self.layout.encode(row))?;
+        Ok(Inserted::Yes(key))
     }
 
     /// Adds an index entry; answers with the row that already has the key of a unique index.
@@ -223,7 +223,7 @@ impl TableWriter {
         Ok(None)
     }
 
-    /// Puts a new version of a row that is locked.
+    /// Puts a new version of a row that is locked; answers with the key under which it is stored now.
     ///
     /// # Errors
     /// 23505, 23502, 23514, lock errors and storage errors.
@@ -234,7 +234,7 @@ impl TableWriter {
         old: &[Value],
         new: &[Value],
         context: &ExecContext<'_>,
-    ) -> Result<(), SqlError> {
+    ) -> Result<Bytes, SqlError> {
         self.check(new, context)?;
         let old_row_key = key.get(5..).unwrap_or_default();
         let new_row_key = if self.table.row_key.is_empty() {
@@ -266,11 +266,11 @@ impl TableWriter {
                 return Err(self.duplicate(place, new));
             }
             txn.delete(key.clone())?;
-            txn.put(new_key, self.layout.encode(new))?;
-        } else {
-            txn.put(key.clone(), self.layout.encode(new))?;
+            txn.put(new_key.clone(), self.layout.encode(new))?;
+            return Ok(new_key);
         }
-        Ok(())
+        txn.put(key.clone(), self.layout.encode(new))?;
+        Ok(key.clone())
     }
 
     /// Deletes a row that is locked.

@@ -8,8 +8,8 @@ use super::relation::Rows;
 use super::{definition, facts, sequences, shape};
 use crate::catalog::virtual_table::VirtualContext;
 use crate::catalog::{
-    CheckDescriptor, ColumnDescriptor, Identity, IndexDescriptor, IndexKind, StoredExpr, TableDescriptor,
-    snapshot,
+    CheckDescriptor, ColumnDescriptor, ForeignKeyDescriptor, Identity, IndexDescriptor, IndexKind,
+    StoredExpr, TableDescriptor, snapshot,
 };
 
 /// `pg_am.oid` of tables.
@@ -64,6 +64,18 @@ pub(super) fn checks<'a>(
     context.catalog.tables().flat_map(|table| table.checks.iter().map(move |check| (&**table, check)))
 }
 
+/// Every foreign key with its table, in the order of the tables.
+pub(super) fn foreign_keys<'a>(
+    context: &VirtualContext<'a>,
+) -> impl Iterator<Item = (&'a TableDescriptor, &'a ForeignKeyDescriptor)> {
+    context.catalog.tables().flat_map(|table| table.foreign_keys.iter().map(move |key| (&**table, key)))
+}
+
+/// Whether a table refers to one by a foreign key, or is referred to.
+fn has_foreign_keys(context: &VirtualContext<'_>, table: &TableDescriptor) -> bool {
+    !table.foreign_keys.is_empty() || context.catalog.referencing(table.oid).next().is_some()
+}
+
 /// `pg_namespace`
 pub(super) fn pg_namespace(context: &VirtualContext<'_>) -> Rows {
     let row = |schema: &crate::catalog::SchemaDescriptor| {
@@ -86,6 +98,7 @@ struct Class<'a> {
     kind: &'static str,
     columns: usize,
     checks: usize,
+    has_triggers: bool,
     identity: &'static str,
     options: Value,
 }
@@ -113,8 +126,8 @@ impl Class<'_> {
             text(self.kind),
             int2(self.columns),
             int2(self.checks),
-            no.clone(),        // relhasrules
-            no.clone(),        // relhastriggers
+            no.clone(), // relhasrules
+            Value::Bool(self.has_triggers),
             no.clone(),        // relhassubclass
             no.clone(),        // relrowsecurity
             no.clone(),        // relforcerowsecurity
@@ -157,6 +170,7 @@ pub(super) fn pg_class(context: &VirtualContext<'_>) -> Rows {
             kind,
             columns: relation.columns().len(),
             checks: 0,
+            has_triggers: false,
             identity: "n",
             options: Value::Null,
         };
@@ -178,6 +192,8 @@ pub(super) fn pg_class(context: &VirtualContext<'_>) -> Rows {
             kind: "r",
             columns: table.columns.iter().map(|column| column.id.get() as usize).max().unwrap_or(0),
             checks: table.checks.len(),
+            // Foreign keys are kept by triggers there, and clients ask for the keys of those tables alone.
+            has_triggers: has_foreign_keys(context, table),
             identity: "d",
             options: options(&table.options),
         };
@@ -197,6 +213,7 @@ pub(super) fn pg_class(context: &VirtualContext<'_>) -> Rows {
             kind: "S",
             columns: 3,
             checks: 0,
+            has_triggers: false,
             identity: "n",
             options: Value::Null,
         };
@@ -217,6 +234,7 @@ pub(super) fn pg_class(context: &VirtualContext<'_>) -> Rows {
             kind: "i",
             columns: index.key.len(),
             checks: 0,
+            has_triggers: false,
             identity: "n",
             options: options(&index.options),
         };
@@ -449,6 +467,7 @@ struct Constraint<'a> {
     no_inherit: bool,
     columns: Vec<Value>,
     condition: Value,
+    foreign: Option<&'a ForeignKeyDescriptor>,
 }
 
 impl Constraint<'_> {
@@ -458,17 +477,17 @@ impl Constraint<'_> {
             text(self.name),
             oid(table.schema),
             text(self.kind),
-            Value::Bool(false), // condeferrable
-            Value::Bool(false), // condeferred
+            Value::Bool(self.foreign.is_some_and(|key| key.deferrable.is_some())),
+            Value::Bool(self.foreign.is_some_and(|key| key.deferrable == Some(true))),
             Value::Bool(self.validated),
             oid(table.oid),
             Value::Oid(0), // contypid
             Value::Oid(self.index),
-            Value::Oid(0),     // conparentid
-            Value::Oid(0),     // confrelid
-            text(" "),         // confupdtype
-            text(" "),         // confdeltype
-            text(" "),         // confmatchtype
+            Value::Oid(0), // conparentid
+            self.foreign.map_or(Value::Oid(0), |key| oid(key.table)),
+            text(self.foreign.map_or(' ', |key| key.on_update.letter()).to_string()),
+            text(self.foreign.map_or(' ', |key| key.on_delete.letter()).to_string()),
+            text(self.foreign.map_or(" ", |key| if key.is_full { "f" } else { "s" })),
             Value::Bool(true), // conislocal
             Value::Int4(0),    // coninhcount
             Value::Bool(self.no_inherit),
@@ -477,7 +496,11 @@ impl Constraint<'_> {
                 false => Value::array(BaseType::Int2, self.columns),
             },
         ];
-        // confkey, conpfeqop, conppeqop, conffeqop, confdelsetcols, conexclop: only other constraints have them.
+        row.push(self.foreign.map_or(Value::Null, |key| {
+            let referenced = key.referenced.iter().map(|column| Value::Int2(attnum(*column)));
+            Value::array(BaseType::Int2, referenced.collect())
+        }));
+        // conpfeqop, conppeqop, conffeqop: what compares keys is not told. confdelsetcols, conexclop: of other constraints.
         row.resize(25, Value::Null);
         row.push(self.condition);
         row
@@ -498,6 +521,7 @@ pub(super) fn pg_constraint(context: &VirtualContext<'_>) -> Rows {
             no_inherit: true,
             columns: index.key.iter().map(|part| Value::Int2(attnum(part.column))).collect(),
             condition: Value::Null,
+            foreign: None,
         };
         rows.push(constraint.row(table));
     }
@@ -511,6 +535,21 @@ pub(super) fn pg_constraint(context: &VirtualContext<'_>) -> Rows {
             no_inherit: check.no_inherit,
             columns: check.columns.iter().map(|column| Value::Int2(attnum(*column))).collect(),
             condition: text(check.expr.as_str()),
+            foreign: None,
+        };
+        rows.push(constraint.row(table));
+    }
+    for (table, key) in foreign_keys(context) {
+        let constraint = Constraint {
+            oid: key.oid,
+            name: &key.name,
+            kind: "f",
+            validated: key.validated,
+            index: key.index.get(),
+            no_inherit: true,
+            columns: key.columns.iter().map(|column| Value::Int2(attnum(*column))).collect(),
+            condition: Value::Null,
+            foreign: Some(key),
         };
         rows.push(constraint.row(table));
     }
@@ -530,18 +569,22 @@ pub(super) fn pg_description(context: &VirtualContext<'_>) -> Rows {
 /// `pg_tables`
 pub(super) fn pg_tables(context: &VirtualContext<'_>) -> Rows {
     let owner = |oid| context.system.roles.get(&oid).map_or(Value::Null, |role| text(&role.name));
-    let row = |schema: &str, name: &str, owner, indexed| {
+    let row = |schema: &str, name: &str, owner, indexed, triggers| {
         let no = Value::Bool(false);
-        vec![text(schema), text(name), owner, Value::Null, Value::Bool(indexed), no.clone(), no.clone(), no]
+        let fixed = (Value::Bool(indexed), no.clone(), Value::Bool(triggers), no);
+        vec![text(schema), text(name), owner, Value::Null, fixed.0, fixed.1, fixed.2, fixed.3]
     };
     let stored = context.catalog.tables().map(|table| {
-        row(schema_name(context, table.schema), &table.name, owner(table.owner), !table.indexes.is_empty())
+        let (indexed, triggers) = (!table.indexes.is_empty(), has_foreign_keys(context, table));
+        row(schema_name(context, table.schema), &table.name, owner(table.owner), indexed, triggers)
     });
     let system = (context.registry.iter())
         .filter(|relation| {
             shape::find(relation.schema(), relation.name()).is_some_and(|shape| shape.kind == "r")
         })
-        .map(|relation| row(relation.schema(), relation.name(), owner(snapshot::BOOTSTRAP_ROLE), false));
+        .map(|relation| {
+            row(relation.schema(), relation.name(), owner(snapshot::BOOTSTRAP_ROLE), false, false)
+        });
     stored.chain(system).collect()
 }
 

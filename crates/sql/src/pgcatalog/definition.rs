@@ -6,12 +6,16 @@ use std::sync::LazyLock;
 
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::datetime::Zone;
+use rustydb_types::ids::ColumnId;
 use sqlparser::ast::{self, Expr};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 use crate::bind::kept;
-use crate::catalog::{CheckDescriptor, IndexDescriptor, IndexKeyColumn, IndexKind, TableDescriptor};
+use crate::catalog::{
+    CheckDescriptor, ForeignKeyDescriptor, IndexDescriptor, IndexKeyColumn, IndexKind, ReferentialAction,
+    TableDescriptor,
+};
 
 /// Words that cannot be names without quotes.
 static RESERVED: LazyLock<BTreeSet<&'static str>> =
@@ -86,6 +90,40 @@ pub fn constraint(table: &TableDescriptor, index: &IndexDescriptor) -> String {
     let kind = if index.kind == IndexKind::Primary { "PRIMARY KEY" } else { "UNIQUE" };
     let key: Vec<String> = index.key.iter().map(|part| key_column(table, part)).collect();
     format!("{kind} ({})", key.join(", "))
+}
+
+/// A FOREIGN KEY constraint as it is written behind its name; `name` is that of the other table.
+#[must_use]
+pub fn foreign_key(
+    table: &TableDescriptor,
+    key: &ForeignKeyDescriptor,
+    parent: &TableDescriptor,
+    name: &str,
+) -> String {
+    let names = |table: &TableDescriptor, columns: &[ColumnId]| {
+        let columns = columns.iter().filter_map(|id| table.columns.get(table.column_index_of(*id)?));
+        columns.map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ")
+    };
+    let mut out = format!(
+        "FOREIGN KEY ({}) REFERENCES {name}({})",
+        names(table, &key.columns),
+        names(parent, &key.referenced)
+    );
+    if key.is_full {
+        out.push_str(" MATCH FULL");
+    }
+    for (event, action) in [("UPDATE", key.on_update), ("DELETE", key.on_delete)] {
+        if action != ReferentialAction::NoAction {
+            out.push_str(&format!(" ON {event} {}", action.name()));
+        }
+    }
+    if let Some(is_deferred) = key.deferrable {
+        out.push_str(if is_deferred { " DEFERRABLE INITIALLY DEFERRED" } else { " DEFERRABLE" });
+    }
+    if !key.validated {
+        out.push_str(" NOT VALID");
+    }
+    out
 }
 
 /// A CHECK constraint as it is written behind its name.

@@ -5,7 +5,9 @@ use rustydb_types::datetime::Zone;
 use rustydb_types::ids::Oid;
 use rustydb_types::value::Value;
 
-use super::classes::{attnum, checks, column_type, indexes, is_not_null, schema_name, shown_default, text};
+use super::classes::{
+    attnum, checks, column_type, foreign_keys, indexes, is_not_null, schema_name, shown_default, text,
+};
 use super::relation::Rows;
 use super::{cluster, definition, facts, sequences, shape};
 use crate::catalog::virtual_table::VirtualContext;
@@ -28,6 +30,7 @@ pub(super) fn source_of(name: &str) -> Option<fn(&VirtualContext<'_>) -> Rows> {
         "enabled_roles" => enabled_roles,
         "information_schema_catalog_name" => catalog_name,
         "key_column_usage" => key_column_usage,
+        "referential_constraints" => referential_constraints,
         "schemata" => schemata,
         "sequences" => sequences::sequences,
         "table_constraints" => table_constraints,
@@ -281,21 +284,25 @@ fn not_null_name(table: &TableDescriptor, number: i16) -> String {
 }
 
 fn table_constraints(context: &VirtualContext<'_>) -> Rows {
+    let deferring =
+        |table: &TableDescriptor, name: &str, kind: &str, distinct: Value, deferrable: Option<bool>| {
+            let schema = schema_name(context, table.schema);
+            vec![
+                text(context.database),
+                text(schema),
+                text(name),
+                text(context.database),
+                text(schema),
+                text(&table.name),
+                text(kind),
+                yes_or_no(deferrable.is_some()),
+                yes_or_no(deferrable == Some(true)),
+                yes_or_no(true),
+                distinct,
+            ]
+        };
     let row = |table: &TableDescriptor, name: &str, kind: &str, distinct: Value| {
-        let schema = schema_name(context, table.schema);
-        vec![
-            text(context.database),
-            text(schema),
-            text(name),
-            text(context.database),
-            text(schema),
-            text(&table.name),
-            text(kind),
-            yes_or_no(false),
-            yes_or_no(false),
-            yes_or_no(true),
-            distinct,
-        ]
+        deferring(table, name, kind, distinct, None)
     };
     let mut rows = Rows::new();
     for (table, index) in indexes(context).filter(|(_, index)| index.constraint.is_some()) {
@@ -307,10 +314,35 @@ fn table_constraints(context: &VirtualContext<'_>) -> Rows {
     for (table, check) in checks(context) {
         rows.push(row(table, &check.name, "CHECK", Value::Null));
     }
+    for (table, key) in foreign_keys(context) {
+        rows.push(deferring(table, &key.name, "FOREIGN KEY", Value::Null, key.deferrable));
+    }
     for table in context.catalog.tables() {
         for column in table.columns.iter().filter(|column| is_not_null(table, column)) {
             rows.push(row(table, &not_null_name(table, attnum(column.id)), "CHECK", Value::Null));
         }
+    }
+    rows
+}
+
+fn referential_constraints(context: &VirtualContext<'_>) -> Rows {
+    let mut rows = Rows::new();
+    for (table, key) in foreign_keys(context) {
+        let Some(parent) = context.catalog.table(key.table) else { continue };
+        // An index without a constraint has no name here.
+        let unique = parent.indexes.iter().find(|index| index.oid == key.index && index.constraint.is_some());
+        let schema = unique.map_or(Value::Null, |_| text(schema_name(context, parent.schema)));
+        rows.push(vec![
+            text(context.database),
+            text(schema_name(context, table.schema)),
+            text(&key.name),
+            unique.map_or(Value::Null, |_| text(context.database)),
+            schema,
+            unique.map_or(Value::Null, |index| text(&index.name)),
+            text(if key.is_full { "FULL" } else { "NONE" }),
+            text(key.on_update.name()),
+            text(key.on_delete.name()),
+        ]);
     }
     rows
 }
@@ -340,8 +372,28 @@ fn check_constraints(context: &VirtualContext<'_>) -> Rows {
     rows
 }
 
-/// Each key column of each constraint: its table's schema, table, column, constraint, place from 1.
-fn keys<'a>(context: &VirtualContext<'a>) -> Vec<(&'a str, &'a str, &'a str, &'a str, usize)> {
+/// A key column of a constraint: its table's schema, table, column, constraint, place from 1.
+type Key<'a> = (&'a str, &'a str, &'a str, &'a str, usize);
+
+/// Each column of each foreign key, with its place in the key that it refers to.
+fn foreign_columns<'a>(context: &VirtualContext<'a>) -> Vec<(Key<'a>, Option<usize>)> {
+    let mut found = Vec::new();
+    for (table, key) in foreign_keys(context) {
+        let index = context.catalog.index(key.index).map(|(_, index)| index);
+        for (place, (own, other)) in key.columns.iter().zip(&key.referenced).enumerate() {
+            let column = table.column_index_of(*own).and_then(|place| table.columns.get(place));
+            let Some(column) = column else { continue };
+            let schema = schema_name(context, table.schema);
+            let there = index.and_then(|index| index.key.iter().position(|part| part.column == *other));
+            let own = (schema, table.name.as_str(), column.name.as_str(), key.name.as_str(), place + 1);
+            found.push((own, there.map(|place| place + 1)));
+        }
+    }
+    found
+}
+
+/// Each key column of each PRIMARY KEY and UNIQUE constraint.
+fn keys<'a>(context: &VirtualContext<'a>) -> Vec<Key<'a>> {
     let mut keys = Vec::new();
     for (table, index) in indexes(context).filter(|(_, index)| index.constraint.is_some()) {
         for (place, part) in index.key.iter().enumerate() {
@@ -356,8 +408,10 @@ fn keys<'a>(context: &VirtualContext<'a>) -> Vec<(&'a str, &'a str, &'a str, &'a
 
 fn key_column_usage(context: &VirtualContext<'_>) -> Rows {
     let database = || text(context.database);
-    (keys(context).into_iter())
-        .map(|(schema, table, column, constraint, place)| {
+    let number = |place: usize| Value::Int4(i32::try_from(place).unwrap_or(i32::MAX));
+    (keys(context).into_iter().map(|key| (key, None)))
+        .chain(foreign_columns(context))
+        .map(|((schema, table, column, constraint, place), there)| {
             vec![
                 database(),
                 text(schema),
@@ -366,8 +420,8 @@ fn key_column_usage(context: &VirtualContext<'_>) -> Rows {
                 text(schema),
                 text(table),
                 text(column),
-                Value::Int4(i32::try_from(place).unwrap_or(i32::MAX)),
-                Value::Null,
+                number(place),
+                there.map_or(Value::Null, number),
             ]
         })
         .collect()
@@ -384,18 +438,25 @@ fn constraint_column_usage(context: &VirtualContext<'_>) -> Rows {
     });
     let of_keys =
         keys(context).into_iter().map(|(schema, table, column, name, _)| (schema, table, column, name));
+    // A foreign key uses the columns that it refers to; the constraint itself is in the schema of its own table.
+    let of_foreign_keys = foreign_keys(context).flat_map(|(own, key)| {
+        let parent = context.catalog.table(key.table);
+        let columns = key.referenced.iter().filter_map(move |column| {
+            let parent = parent?;
+            Some((parent, parent.columns.get(parent.column_index_of(*column)?)?))
+        });
+        let own = schema_name(context, own.schema);
+        columns.map(move |(parent, column)| {
+            let schema = schema_name(context, parent.schema);
+            (schema, parent.name.as_str(), column.name.as_str(), key.name.as_str(), own)
+        })
+    });
     of_keys
         .chain(of_checks)
-        .map(|(schema, table, column, constraint)| {
-            vec![
-                database(),
-                text(schema),
-                text(table),
-                text(column),
-                database(),
-                text(schema),
-                text(constraint),
-            ]
+        .map(|(schema, table, column, constraint)| (schema, table, column, constraint, schema))
+        .chain(of_foreign_keys)
+        .map(|(schema, table, column, constraint, own)| {
+            vec![database(), text(schema), text(table), text(column), database(), text(own), text(constraint)]
         })
         .collect()
 }
@@ -403,6 +464,11 @@ fn constraint_column_usage(context: &VirtualContext<'_>) -> Rows {
 /// The view names tables that a constraint refers to, which PostgreSQL also fills for keys of the table itself.
 fn constraint_table_usage(context: &VirtualContext<'_>) -> Rows {
     let database = || text(context.database);
+    let of_foreign_keys = foreign_keys(context).filter_map(|(own, key)| {
+        let parent = context.catalog.table(key.table)?;
+        let (own, schema) = (schema_name(context, own.schema), schema_name(context, parent.schema));
+        Some(vec![database(), text(schema), text(&parent.name), database(), text(own), text(&key.name)])
+    });
     // CHECK constraints refer to no table, the view holds.
     indexes(context)
         .filter(|(_, index)| index.constraint.is_some())
@@ -410,6 +476,7 @@ fn constraint_table_usage(context: &VirtualContext<'_>) -> Rows {
             let schema = schema_name(context, table.schema);
             vec![database(), text(schema), text(&table.name), database(), text(schema), text(&index.name)]
         })
+        .chain(of_foreign_keys)
         .collect()
 }
 

@@ -196,6 +196,10 @@ impl CatalogLookup for SystemLookup<'_> {
             if let Some(check) = table.checks.iter().find(|check| check.oid == oid) {
                 return Some(definition::check(table, check, pretty, zone));
             }
+            if let Some(key) = table.foreign_keys.iter().find(|key| key.oid == oid) {
+                let parent = self.context.catalog.table(key.table)?;
+                return Some(definition::foreign_key(table, key, parent, &self.written(parent.oid.get())?));
+            }
             let index = table.indexes.iter().find(|index| index.constraint == Some(oid))?;
             Some(definition::constraint(table, index))
         })

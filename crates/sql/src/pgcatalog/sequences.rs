@@ -3,7 +3,7 @@
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::value::Value;
 
-use super::classes::{attnum, default_number, oid, schema_name, shown_default, text};
+use super::classes::{attnum, default_number, foreign_keys, oid, schema_name, shown_default, text};
 use super::definition;
 use super::lookup::SystemLookup;
 use super::relation::Rows;
@@ -53,7 +53,8 @@ pub(super) fn sequences(context: &VirtualContext<'_>) -> Rows {
     context.catalog.sequences().filter(shown).map(|sequence| row(sequence)).collect()
 }
 
-/// `pg_depend`, of sequences alone: which column each belongs to, and which defaults take values from it.
+/// `pg_depend`, of sequences and foreign keys alone: which column each sequence belongs to, which defaults take values
+/// from it, and which columns and index a foreign key needs.
 pub(super) fn pg_depend(context: &VirtualContext<'_>) -> Rows {
     let class = Value::Oid(PG_CLASS);
     let defaults = Value::Oid(shape::find("pg_catalog", "pg_attrdef").map_or(0, |shape| shape.oid));
@@ -69,6 +70,22 @@ pub(super) fn pg_depend(context: &VirtualContext<'_>) -> Rows {
             Value::Int4(i32::from(attnum(owner.column))),
             text(if owner.is_identity { "i" } else { "a" }),
         ]);
+    }
+    let constraints = Value::Oid(shape::find("pg_catalog", "pg_constraint").map_or(0, |shape| shape.oid));
+    for (table, key) in foreign_keys(context) {
+        let own = key.columns.iter().map(|column| (table.oid, i32::from(attnum(*column)), "a"));
+        let other = key.referenced.iter().map(|column| (key.table, i32::from(attnum(*column)), "n"));
+        for (object, column, kind) in own.chain(other).chain([(key.index, 0, "n")]) {
+            rows.push(vec![
+                constraints.clone(),
+                oid(key.oid),
+                Value::Int4(0),
+                class.clone(),
+                oid(object),
+                Value::Int4(column),
+                text(kind),
+            ]);
+        }
     }
     for table in context.catalog.tables() {
         for column in &table.columns {

@@ -70,6 +70,7 @@ fn table(
         columns,
         indexes,
         checks: Vec::new(),
+        foreign_keys: Vec::new(),
         storage: StorageId::new(oid),
         row_key: Vec::new(),
         options: BTreeMap::new(),

@@ -7,6 +7,7 @@
 pub mod node;
 pub mod optimize;
 pub mod path;
+pub mod references;
 pub mod statement;
 
 pub use node::{

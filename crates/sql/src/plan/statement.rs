@@ -8,6 +8,7 @@ use rustydb_types::ids::Oid;
 use sqlparser::ast;
 
 use super::node::{ColumnInfo, Node};
+use super::references::References;
 use crate::bind::context::TableUse;
 use crate::bind::kept::BoundCheck;
 use crate::catalog::TableDescriptor;
@@ -35,6 +36,8 @@ pub struct InsertPlan {
     pub input: Node,
     /// CHECK constraints, in the order in which each new row is asked.
     pub checks: Arc<[BoundCheck]>,
+    /// The foreign keys that are to be kept.
+    pub references: Option<Arc<References>>,
     /// ON CONFLICT.
     pub on_conflict: Option<ConflictAction>,
     /// RETURNING, over the new row.
@@ -54,6 +57,8 @@ pub struct UpdatePlan {
     pub assignments: Vec<(usize, Expr)>,
     /// CHECK constraints, in the order in which each new row is asked.
     pub checks: Arc<[BoundCheck]>,
+    /// The foreign keys that are to be kept.
+    pub references: Option<Arc<References>>,
     /// RETURNING, over such a row with the table's columns replaced.
     pub returning: Option<Vec<Expr>>,
 }
@@ -67,6 +72,8 @@ pub struct DeletePlan {
     pub input: Node,
     /// As in [`UpdatePlan::predicate`].
     pub predicate: Option<Expr>,
+    /// The foreign keys that are to be kept.
+    pub references: Option<Arc<References>>,
     /// RETURNING, over such a row.
     pub returning: Option<Vec<Expr>>,
 }
