@@ -40,6 +40,7 @@ pub(super) async fn table(
         skipped(SqlState::SUCCESSFUL_COMPLETION, message, context);
         return Ok(());
     };
+    foreign::refuse_pending(&table, "ALTER TABLE", context)?;
     for operation in &alter.operations {
         operate(operation, &mut table, txn, context).await?;
     }

@@ -252,8 +252,14 @@ pub(super) fn add_column(
             ColumnOption::Default(expr) => {
                 described.default = check_default(binder, expr, &described, context)?;
             }
-            ColumnOption::PrimaryKey(_) => keys.push(key(IndexKind::Primary)),
-            ColumnOption::Unique(_) => keys.push(key(IndexKind::Unique)),
+            ColumnOption::PrimaryKey(written) => {
+                refuse_deferrable(written.characteristics.as_ref())?;
+                keys.push(key(IndexKind::Primary));
+            }
+            ColumnOption::Unique(written) => {
+                refuse_deferrable(written.characteristics.as_ref())?;
+                keys.push(key(IndexKind::Unique));
+            }
             // Among the constraints of the table.
             ColumnOption::ForeignKey(_) => {}
             ColumnOption::Check(check) => checks.push(CheckSpec::new(option.name.as_ref(), check)?),
@@ -309,8 +315,22 @@ pub(super) fn check_default(
     })
 }
 
+/// A key is checked row by row.
+fn refuse_deferrable(characteristics: Option<&ast::ConstraintCharacteristics>) -> Result<(), SqlError> {
+    let asked = characteristics.is_some_and(|asked| {
+        asked.deferrable == Some(true) || asked.initially == Some(ast::DeferrableInitial::Deferred)
+    });
+    if asked { Err(unsupported("a DEFERRABLE PRIMARY KEY or UNIQUE constraint")) } else { Ok(()) }
+}
+
 /// The key that a table constraint declares.
 pub(super) fn key_of_constraint(constraint: &TableConstraint) -> Result<KeySpec, SqlError> {
+    let characteristics = match constraint {
+        TableConstraint::PrimaryKey(key) => key.characteristics,
+        TableConstraint::Unique(key) => key.characteristics,
+        _ => None,
+    };
+    refuse_deferrable(characteristics.as_ref())?;
     let (name, kind, columns) = match constraint {
         TableConstraint::PrimaryKey(key) => (&key.name, IndexKind::Primary, &key.columns),
         TableConstraint::Unique(key) => (&key.name, IndexKind::Unique, &key.columns),

@@ -30,6 +30,7 @@ pub(super) async fn tables(
     for name in names {
         match lock_table(name, true, TableLockMode::AccessExclusive, txn, context).await? {
             Some(table) => {
+                foreign::refuse_pending(&table, "DROP TABLE", context)?;
                 foreign::drop_dependents(&table, Dropped::Table(&dropped), cascade, txn, context).await?;
                 let mut catalog = change(txn, context).await?;
                 sequence::drop_owned(&table, None, cascade, &mut catalog, context).await?;

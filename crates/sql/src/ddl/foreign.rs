@@ -454,6 +454,67 @@ pub(super) async fn drop_dependents(
     Ok(())
 }
 
+/// The constraints that SET CONSTRAINTS names: those of the first schema in which there are some of the name.
+///
+/// # Errors
+/// 42704 when there is none of a name, 42809 when it cannot be deferred, 3F000 for a schema that is not there.
+pub(crate) fn deferrable(
+    context: &AnalyzeContext,
+    names: &[(Option<String>, String)],
+) -> Result<Vec<Oid>, SqlError> {
+    let catalog = &context.catalog;
+    let mut found = Vec::new();
+    for (schema, name) in names {
+        let schemas: Vec<Oid> = match schema {
+            Some(schema) => match catalog.schema_named(schema) {
+                Some(schema) => vec![schema.oid],
+                None => {
+                    let message = format!("schema \"{schema}\" does not exist");
+                    return Err(fail(SqlState::INVALID_SCHEMA_NAME, message));
+                }
+            },
+            None => {
+                let path = context.search_path.iter();
+                let path = path.map(|schema| if schema == "$user" { &context.user } else { schema });
+                path.filter_map(|schema| Some(catalog.schema_named(schema)?.oid)).collect()
+            }
+        };
+        let of_schema = |schema: &Oid| {
+            let tables: Vec<_> = catalog
+                .tables()
+                .filter(|table| table.schema == *schema && check::has_constraint(table, name))
+                .collect();
+            (!tables.is_empty()).then_some(tables)
+        };
+        let Some(tables) = schemas.iter().find_map(of_schema) else {
+            return Err(fail(SqlState::UNDEFINED_OBJECT, format!("constraint \"{name}\" does not exist")));
+        };
+        for table in tables {
+            match table.foreign_keys.iter().find(|key| key.name == *name) {
+                Some(key) if key.deferrable.is_some() => found.push(key.oid),
+                _ => {
+                    let message = format!("constraint \"{name}\" is not deferrable");
+                    return Err(fail(SqlState::WRONG_OBJECT_TYPE, message));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Refuses to change or drop a table of which checks are still to come.
+pub(super) fn refuse_pending(
+    table: &TableDescriptor,
+    what: &str,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    if context.deferred.lock().is_pending(table.oid) {
+        let message = format!("cannot {what} \"{}\" because it has pending trigger events", table.name);
+        return Err(fail(SqlState::OBJECT_IN_USE, message));
+    }
+    Ok(())
+}
+
 /// The tables that TRUNCATE takes: with CASCADE those that refer to them, too; without it they must be among them.
 pub(super) fn truncated(
     now: &CatalogSnapshot,

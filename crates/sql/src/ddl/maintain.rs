@@ -63,6 +63,7 @@ pub(super) async fn truncate(
         else {
             continue;
         };
+        foreign::refuse_pending(&table, "TRUNCATE", context)?;
         let mut catalog = change(txn, context).await?;
         let former = table.storage;
         table.storage = catalog.new_storage()?;

@@ -110,6 +110,8 @@ pub async fn execute(
     Ok(tag.to_owned())
 }
 
+pub(crate) use foreign::deferrable as deferrable_constraints;
+
 /// A context with the catalog as it is now, under the locks that the transaction took, its own changes included.
 fn current(txn: &mut Transaction, context: &ExecContext<'_>) -> Result<AnalyzeContext, SqlError> {
     txn.begin_statement();

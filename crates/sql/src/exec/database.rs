@@ -172,6 +172,8 @@ pub struct ExecContext<'a> {
     pub lock_wait: LockWait,
     /// Asked between batches whether to go on.
     pub interrupts: Arc<Interrupts>,
+    /// Checks that the transaction has put off.
+    pub(crate) deferred: &'a parking_lot::Mutex<super::deferred::Deferred>,
 }
 
 impl<'a> ExecContext<'a> {

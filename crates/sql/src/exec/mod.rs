@@ -8,6 +8,7 @@ pub mod aggregate;
 pub mod copy;
 pub mod cursor;
 pub mod database;
+pub(crate) mod deferred;
 pub mod explain;
 pub mod join;
 pub mod modify;

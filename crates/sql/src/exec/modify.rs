@@ -298,7 +298,7 @@ pub(crate) async fn delete(
             let Some((key, row)) = found else { continue };
             writer.delete(txn, &key, &row).await?;
             if let Some(referee) = &mut referee {
-                referee.deleted(&plan.table, &row)?;
+                referee.deleted(&plan.table, &row, context)?;
             }
             changed.count += 1;
             if let Some(returning) = &plan.returning {

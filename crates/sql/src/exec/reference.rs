@@ -20,6 +20,7 @@ use rustydb_types::keycodec::{self, KeyOrder};
 use rustydb_types::value::Value;
 
 use super::database::ExecContext;
+use super::deferred::{Question, Waiting};
 use super::rows::{self, RowLayout};
 use super::run::{RunState, row_size};
 use super::text;
@@ -44,6 +45,7 @@ struct Absent {
 }
 
 /// A key that went away.
+#[derive(Clone)]
 struct Gone {
     link: usize,
     /// The key, encoded as that of the parent's index.
@@ -116,15 +118,20 @@ impl Referee {
                 self.written((*place, link), new, stored, txn, context).await?;
             }
         }
-        self.left(table, old, Some(new))
+        self.left(table, old, Some(new), context)
     }
 
     /// A row was deleted.
     ///
     /// # Errors
     /// 53200 when too many keys went away.
-    pub(crate) fn deleted(&mut self, table: &TableDescriptor, old: &[Value]) -> Result<(), SqlError> {
-        self.left(table, old, None)
+    pub(crate) fn deleted(
+        &mut self,
+        table: &TableDescriptor,
+        old: &[Value],
+        context: &ExecContext<'_>,
+    ) -> Result<(), SqlError> {
+        self.left(table, old, None, context)
     }
 
     fn left(
@@ -132,6 +139,7 @@ impl Referee {
         table: &TableDescriptor,
         old: &[Value],
         new: Option<&[Value]>,
+        context: &ExecContext<'_>,
     ) -> Result<(), SqlError> {
         let references = Arc::clone(&self.references);
         for place in references.incoming.get(&table.oid).into_iter().flatten() {
@@ -151,6 +159,14 @@ impl Referee {
                 link.columns.iter().map(|column| value(column).unwrap_or(Value::Null)).collect()
             };
             let gone = Gone { link: *place, key, old: columns(old), new: new.map(columns) };
+            let action = if new.is_none() { link.key.on_delete } else { link.key.on_update };
+            let mut deferred = context.deferred.lock();
+            if action == ReferentialAction::NoAction && deferred.is_deferred(&link.key) {
+                let names = (link.key.oid, link.parent.oid);
+                deferred.put_off(names, Question::Key(gone.key), gone.old, context)?;
+                continue;
+            }
+            drop(deferred);
             self.state.charge(gone.size())?;
             self.gone.push_back(gone);
         }
@@ -166,7 +182,15 @@ impl Referee {
         txn: &mut Transaction,
         context: &ExecContext<'_>,
     ) -> Result<(), SqlError> {
-        match parent_key(link, row, &context.eval(&[]))? {
+        let referred = parent_key(link, row, &context.eval(&[]))?;
+        if !matches!(referred, Referred::Nothing) {
+            let mut deferred = context.deferred.lock();
+            if deferred.is_deferred(&link.key) {
+                let names = (link.key.oid, link.child.oid);
+                return deferred.put_off(names, Question::Row(stored.clone()), Row::new(), context);
+            }
+        }
+        match referred {
             Referred::Nothing => Ok(()),
             Referred::Mixed => Err(mixed(link)),
             Referred::Key(key) => {
@@ -243,7 +267,11 @@ impl Referee {
                 let size = batch.iter().map(Gone::size).sum();
                 if let Some(link) = references.links.get(first.0) {
                     let action = if first.1 { link.key.on_delete } else { link.key.on_update };
+                    // What a default refers to may be the very key that went away.
+                    let again = action == ReferentialAction::SetDefault;
+                    let asked = if again { batch.clone() } else { Vec::new() };
                     self.act(link, action, batch, txn, context).await?;
+                    self.act(link, ReferentialAction::NoAction, asked, txn, context).await?;
                 }
                 self.state.release(size);
                 context.breathe().await?;
@@ -371,7 +399,7 @@ impl Referee {
         .with_checks(&target.checks);
         if action == ReferentialAction::Cascade && gone.new.is_none() {
             writer.delete(txn, stored, &row).await?;
-            return self.deleted(&target.table, &row);
+            return self.deleted(&target.table, &row, context);
         }
         let mut new = row.clone();
         for (place, column) in link.columns.iter().enumerate() {
@@ -649,6 +677,61 @@ fn still_referenced(link: &Link, old: &[Value]) -> SqlError {
         ),
         format!("Key ({names})=({values}) is still referenced from table \"{}\".", link.child.name),
     )
+}
+
+/// Asks what was put off.
+///
+/// # Errors
+/// 23503, lock errors, storage errors.
+pub(crate) async fn ask_waiting(
+    waiting: Vec<Waiting>,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let mut rest = waiting;
+    while let Some(constraint) = rest.first().map(|first| first.constraint) {
+        let (asked, others): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|waiting| waiting.constraint == constraint);
+        rest = others;
+        let mut tables = context.analyze.catalog.tables();
+        let found = tables
+            .find_map(|table| Some((table, table.foreign_keys.iter().find(|key| key.oid == constraint)?)));
+        // The constraint may have been dropped since.
+        let Some((child, key)) = found else { continue };
+        let Some(parent) = context.analyze.catalog.table(key.table) else { continue };
+        let link_of = |references: Option<Arc<References>>| {
+            let references = references?;
+            let place = references.links.iter().position(|link| link.key.oid == constraint)?;
+            Some((references, place))
+        };
+        // Bound apart: a binder is not to live over a wait.
+        let (rows, keys) = {
+            let binder = crate::bind::Binder::new(context.analyze, &[]);
+            (link_of(binder.references_of_insert(child)?), link_of(binder.references_of_delete(parent)?))
+        };
+        let mut gone = Vec::new();
+        for waiting in asked {
+            match waiting.question {
+                Question::Row(stored) => {
+                    let Some((references, place)) = &rows else { continue };
+                    let (Some(mut referee), Some(link)) =
+                        (Referee::new(Some(references), context), references.links.get(*place))
+                    else {
+                        continue;
+                    };
+                    referee.ask_again((*place, link), &stored, txn, context).await?;
+                }
+                Question::Key(key) => gone.push(Gone { link: 0, key, old: waiting.old, new: None }),
+            }
+        }
+        if let Some((references, place)) = &keys
+            && let Some(mut referee) = Referee::new(Some(references), context)
+            && let Some(link) = references.links.get(*place)
+        {
+            referee.act(link, ReferentialAction::NoAction, gone, txn, context).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a table's rows that refer to keys that are not there: for a constraint that is being added, under locks that

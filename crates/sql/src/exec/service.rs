@@ -207,15 +207,26 @@ impl SqlExecutor {
         Self { database, system, env }
     }
 
-    /// Runs `work` with what an execution is given.
+    /// Runs `work` with what an execution of a plan is given.
     async fn with_context<T>(
         &self,
         context: &Context,
         planned: &Planned,
         work: impl AsyncFnOnce(&ExecContext<'_>) -> Result<T, SqlError>,
     ) -> Result<T, SqlError> {
+        self.with_analysis(context, &planned.analyze, planned.plan.uses_virtual, work).await
+    }
+
+    /// Runs `work` with what an execution is given.
+    async fn with_analysis<T>(
+        &self,
+        context: &Context,
+        analyze: &AnalyzeContext,
+        uses_virtual: bool,
+        work: impl AsyncFnOnce(&ExecContext<'_>) -> Result<T, SqlError>,
+    ) -> Result<T, SqlError> {
         let system = (self.system)();
-        let settings: Vec<(String, String)> = if planned.plan.uses_virtual {
+        let settings: Vec<(String, String)> = if uses_virtual {
             context.settings.all().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
         } else {
             Vec::new()
@@ -223,19 +234,19 @@ impl SqlExecutor {
         let live = Some(Live { activities: context.activity.activities(), store: self.database.kv() });
         let virtuals = VirtualContext {
             live,
-            catalog: &planned.analyze.catalog,
+            catalog: &analyze.catalog,
             system: &system,
-            registry: &planned.analyze.virtuals,
+            registry: &analyze.virtuals,
             database: &context.database,
             user: &context.user,
             settings: &settings,
         };
-        let lookup = SystemLookup { context: virtuals, search_path: &planned.analyze.search_path };
-        let view = View { context, analyze: &planned.analyze, env: &self.env };
+        let lookup = SystemLookup { context: virtuals, search_path: &analyze.search_path };
+        let view = View { context, analyze, env: &self.env };
         let exec = ExecContext {
             live,
             database: &self.database,
-            analyze: &planned.analyze,
+            analyze,
             system: &system,
             session: &view,
             lookup: &lookup,
@@ -245,6 +256,7 @@ impl SqlExecutor {
             work_mem: work_mem(context),
             lock_wait: context.lock_wait,
             interrupts: Arc::clone(&context.interrupts),
+            deferred: &context.deferred,
         };
         work(&exec).await
     }
@@ -330,6 +342,27 @@ impl SqlExecutor {
                 Err(error) => return Err(store_error(error)),
             }
         }
+    }
+
+    /// Asks what was put off of some constraints, or of all.
+    async fn ask_deferred(
+        &self,
+        txn: &mut Transaction,
+        context: &Context,
+        constraints: Option<&[Oid]>,
+    ) -> Result<(), SqlError> {
+        let waiting = context.deferred.lock().waiting(constraints);
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        txn.begin_statement();
+        let analyze = self.analyze_context(txn, context)?;
+        self.with_analysis(context, &analyze, false, async |exec| {
+            super::reference::ask_waiting(waiting, txn, exec).await
+        })
+        .await?;
+        context.deferred.lock().pass(constraints);
+        Ok(())
     }
 
     fn run_state(&self, context: &Context) -> RunState {
@@ -579,6 +612,30 @@ impl Executor for SqlExecutor {
 
     fn seek(&self, cursor: &mut Running, row: usize) {
         cursor.cursor.seek(row);
+    }
+
+    async fn check_deferred(&self, txn: &mut Transaction, context: &Context) -> Result<(), SqlError> {
+        self.ask_deferred(txn, context, None).await
+    }
+
+    async fn set_constraints(
+        &self,
+        txn: &mut Transaction,
+        context: &Context,
+        names: Option<&[(Option<String>, String)]>,
+        deferred: bool,
+    ) -> Result<(), SqlError> {
+        let analyze = self.analyze_context(txn, context)?;
+        let constraints = match names {
+            None => None,
+            Some(names) => Some(crate::ddl::deferrable_constraints(&analyze, names)?),
+        };
+        if !deferred {
+            // Before the change: when one is violated, all stays as it was.
+            self.ask_deferred(txn, context, constraints.as_deref()).await?;
+        }
+        context.deferred.lock().set(constraints.as_deref(), deferred);
+        Ok(())
     }
 
     async fn copy_begin(

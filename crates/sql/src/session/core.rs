@@ -160,6 +160,7 @@ impl<E: Executor> Session<E> {
             questions: Mutex::default(),
             changes: Mutex::default(),
             sequences: Mutex::new(SequenceValues::of_moved_session(&from.sequences)),
+            deferred: Mutex::default(),
             notices: Mutex::default(),
             user: from.user.clone(),
             database: from.database.clone(),

@@ -24,6 +24,7 @@ use super::sequences::SequenceValues;
 use super::settings::{Scope, Settings};
 use super::token::{Questions, TokenKey, TransactionToken};
 use crate::error::SqlError;
+use crate::exec::deferred::Deferred;
 use crate::memory::HeldMemory;
 
 /// A change of a setting: how long it lasts, the name, and the value unless it is the default.
@@ -58,6 +59,8 @@ pub struct Context {
     pub changes: Mutex<Vec<SettingChange>>,
     /// The numbers that the session was given of sequences.
     pub sequences: Mutex<SequenceValues>,
+    /// Checks that the transaction has put off to its end.
+    pub deferred: Mutex<Deferred>,
     /// What the statement has to tell the client beside its answer.
     pub notices: Mutex<Vec<SqlError>>,
     /// Cancel requests.
@@ -237,6 +240,32 @@ pub trait Executor: Send + Sync + 'static {
 
     /// Appends the CommandComplete of a run that is done.
     fn complete(&self, cursor: &Self::Cursor, out: &mut BytesMut);
+
+    /// Asks what the transaction has put off to its end, before it is committed.
+    ///
+    /// # Errors
+    /// When a constraint is violated.
+    fn check_deferred(
+        &self,
+        _txn: &mut Transaction,
+        _context: &Context,
+    ) -> impl Future<Output = Result<(), SqlError>> + Send {
+        async { Ok(()) }
+    }
+
+    /// SET CONSTRAINTS of some, each with its schema if that was written, or of all.
+    ///
+    /// # Errors
+    /// When there is none of a name, it cannot be deferred, or is violated now.
+    fn set_constraints(
+        &self,
+        _txn: &mut Transaction,
+        _context: &Context,
+        _names: Option<&[(Option<String>, String)]>,
+        _deferred: bool,
+    ) -> impl Future<Output = Result<(), SqlError>> + Send {
+        async { Ok(()) }
+    }
 
     /// Begins a COPY that takes data.
     ///

@@ -201,6 +201,13 @@ pub enum Statement {
     Release(String),
     /// SET TRANSACTION.
     SetTransaction(Modes),
+    /// SET CONSTRAINTS.
+    SetConstraints {
+        /// Names with their schemas, as far as those are written; all without names.
+        names: Option<Vec<(Option<String>, String)>>,
+        /// DEFERRED, or IMMEDIATE.
+        deferred: bool,
+    },
     /// SET SESSION CHARACTERISTICS AS TRANSACTION.
     SetCharacteristics(Modes),
     /// SET; without a value, to the default.

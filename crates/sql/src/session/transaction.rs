@@ -152,6 +152,7 @@ impl<E: Executor> Session<E> {
         status: TransactionStatus,
         sink: &mut S,
     ) -> Result<(), Fault> {
+        self.check_deferred().await?;
         self.hold_cursors().await?;
         let Some(mut txn) = self.txn.take() else {
             self.context.settings.commit();
@@ -196,6 +197,13 @@ impl<E: Executor> Session<E> {
         Ok(())
     }
 
+    /// Asks what was put off to the end of the transaction.
+    async fn check_deferred(&mut self) -> Result<(), SqlError> {
+        let Some(txn) = &mut self.txn else { return Ok(()) };
+        let checked = pin!(self.parts.executor.check_deferred(txn, &self.context));
+        self.context.interrupts.guard(&self.parts.env, self.deadline, checked).await?
+    }
+
     /// The transaction has failed.
     pub(super) fn fail<S: ResponseSink>(&mut self, sink: &mut S) {
         if let Some(start) = self.unsettled.take() {
@@ -232,6 +240,7 @@ impl<E: Executor> Session<E> {
         self.block.status = TransactionStatus::Idle;
         self.block.modes = Modes::default();
         self.block.savepoints.clear();
+        self.context.deferred.get_mut().clear();
         self.unsettled = None;
         self.close_portals();
     }

@@ -84,6 +84,15 @@ impl<E: Executor> Session<E> {
                 }
                 "SET"
             }
+            Statement::SetConstraints { names, deferred } => {
+                if self.block.status == TransactionStatus::Idle {
+                    let message = "SET CONSTRAINTS can only be used in transaction blocks";
+                    warn(sink.buffer(), SqlState::NO_ACTIVE_SQL_TRANSACTION, message);
+                } else {
+                    self.set_constraints(names.as_deref(), *deferred).await?;
+                }
+                "SET CONSTRAINTS"
+            }
             Statement::SetCharacteristics(modes) => {
                 self.set_characteristics(modes)?;
                 "SET"
@@ -220,12 +229,26 @@ impl<E: Executor> Session<E> {
         Ok(())
     }
 
+    async fn set_constraints(
+        &mut self,
+        names: Option<&[(Option<String>, String)]>,
+        deferred: bool,
+    ) -> Result<(), SqlError> {
+        self.ensure_transaction(rustydb_txn::Access::ReadWrite).await?;
+        self.begin_statement().await?;
+        self.is_fresh = false;
+        let Some(txn) = &mut self.txn else { return Ok(()) };
+        let set = std::pin::pin!(self.parts.executor.set_constraints(txn, &self.context, names, deferred));
+        self.context.interrupts.guard(&self.parts.env, self.deadline, set).await?
+    }
+
     async fn make_savepoint(&mut self, name: &str) -> Result<(), SqlError> {
         self.need_block("SAVEPOINT")?;
         self.ensure_transaction(rustydb_txn::Access::ReadWrite).await?;
         if let Some(txn) = &mut self.txn {
             self.block.savepoints.push((name.to_owned(), txn.savepoint()));
             self.context.settings.savepoint();
+            self.context.deferred.get_mut().savepoint();
         }
         Ok(())
     }
@@ -248,6 +271,7 @@ impl<E: Executor> Session<E> {
         self.block.savepoints.truncate(depth + 1);
         self.portals.retain(|_, portal| portal.depth <= depth);
         self.context.settings.roll_back_to(depth);
+        self.context.deferred.get_mut().roll_back_to(depth);
         self.block.status = TransactionStatus::InBlock;
         Ok(())
     }
@@ -263,6 +287,7 @@ impl<E: Executor> Session<E> {
             portal.depth = portal.depth.min(depth);
         }
         self.context.settings.release_to(depth);
+        self.context.deferred.get_mut().release_to(depth);
         Ok(())
     }
 

@@ -25,7 +25,7 @@ impl Words<'_> {
             return Ok(Statement::SetTransaction(self.modes()?));
         }
         if self.take("constraints") {
-            return Err(SqlError::not_supported("SET CONSTRAINTS is not supported"));
+            return self.set_constraints();
         }
         let name = if self.take_all(&["time", "zone"]) {
             let value = self.values()?;
@@ -40,6 +40,29 @@ impl Words<'_> {
             self.expect("to")?;
         }
         Ok(Statement::Set { scope, name, value: self.values()? })
+    }
+
+    fn set_constraints(&mut self) -> Result<Statement, SqlError> {
+        let mut names = Vec::new();
+        if !self.take("all") {
+            loop {
+                let name = self.name()?;
+                names.push(if self.take_token(&Token::Period) {
+                    (Some(name), self.name()?)
+                } else {
+                    (None, name)
+                });
+                if !self.take_token(&Token::Comma) {
+                    break;
+                }
+            }
+        }
+        let names = (!names.is_empty()).then_some(names);
+        let deferred = self.take("deferred");
+        if !deferred {
+            self.expect("immediate")?;
+        }
+        Ok(Statement::SetConstraints { names, deferred })
     }
 
     fn setting_name(&mut self) -> Result<String, SqlError> {
