@@ -81,6 +81,18 @@ fn no_number_of_a_sequence_is_given_twice() {
 }
 
 #[test]
+fn no_row_is_left_that_refers_to_nothing() {
+    let (mut committed, mut refused) = (0, 0);
+    for seed in 1..=8 {
+        let report = sim::run_orphans(course(seed));
+        committed += report.operations.acknowledged;
+        refused += report.operations.refused;
+        assert_eq!(report.wrong, Vec::<String>::new(), "seed {seed}");
+    }
+    assert!(committed > 100 && refused > 50, "hardly anybody met: {committed} committed, {refused} refused");
+}
+
+#[test]
 fn series_whose_leader_dies_are_told_the_truth() {
     let mut refused_or_unknown = 0;
     for seed in 1..=4 {

@@ -50,7 +50,7 @@ pub use lost_log::Loss;
 pub use proposals::{ProposalReport, run_proposals};
 pub use run::{Course, Report};
 pub use scenes::Scene;
-pub use sql::{SeriesReport, run_series, run_sql, run_tickets};
+pub use sql::{SeriesReport, run_orphans, run_series, run_sql, run_tickets};
 pub use transactions::run_stores;
 
 /// What the clients did, the seed and the seconds of campaign runs that found a fault once.

@@ -11,12 +11,14 @@ pub mod check;
 pub mod connection;
 pub mod links;
 pub mod node;
+mod orphans;
 pub mod plan;
 mod series;
 mod series_crash;
 mod tickets;
 pub mod workload;
 
+pub use orphans::run_orphans;
 pub use series_crash::{SeriesReport, run_series};
 pub use tickets::run_tickets;
 pub use workload::run_sql;
