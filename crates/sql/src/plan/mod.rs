@@ -8,6 +8,7 @@ pub mod node;
 pub mod optimize;
 pub mod path;
 pub mod statement;
+pub mod window;
 
 pub use node::{
     AccessPath, Aggregate, AggregateCall, ColumnInfo, Join, JoinAlgorithm, JoinKind, Node, Probe, Row, Scan,
