@@ -5,6 +5,7 @@
 //! When all is bound, [`stack`] puts the window nodes on top of the plan and settles the columns.
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::value::Value;
@@ -58,7 +59,7 @@ pub(super) fn within_aggregate(error: SqlError) -> SqlError {
 
 /// A call with the window that it is computed over.
 #[derive(Debug)]
-pub struct PlacedCall {
+pub(crate) struct PlacedCall {
     partition: Vec<Expr>,
     order: Vec<SortKey>,
     call: WindowCall,
@@ -148,15 +149,15 @@ pub(crate) fn stack(
         *expr = settle(std::mem::replace(expr, Expr::null()));
     }
     let width = node.width();
-    let mut windows: Vec<(Vec<Expr>, Vec<SortKey>, Vec<(usize, WindowCall)>)> = Vec::new();
+    let mut windows: Vec<Placed> = Vec::new();
     for (number, PlacedCall { partition, order, call }) in calls.into_iter().enumerate() {
         match windows.iter_mut().find(|known| known.0 == partition && known.1 == order) {
             Some((_, _, calls)) => calls.push((number, call)),
             None => windows.push((partition, order, vec![(number, call)])),
         }
     }
-    // As in PostgreSQL, the longest order comes first, so that a window without one sees the rows in that order.
-    windows.sort_by_key(|(partition, order, _)| std::cmp::Reverse(partition.len() + order.len()));
+    let order = order_of_windows(&windows);
+    windows.sort_by_cached_key(order);
     let mut numbers = Vec::new();
     for (partition, order, calls) in windows {
         let (own, calls): (Vec<usize>, Vec<WindowCall>) = calls.into_iter().unzip();
@@ -168,6 +169,28 @@ pub(crate) fn stack(
         None => index,
     };
     (node, move |expr: Expr| expr.map_columns(&mut |index| place(index)))
+}
+
+type Placed = (Vec<Expr>, Vec<SortKey>, Vec<(usize, WindowCall)>);
+
+/// In which order windows are computed. As in PostgreSQL, those that begin alike follow each other, the longest order
+/// first: the shorter ones see the rows in that order.
+fn order_of_windows(windows: &[Placed]) -> impl Fn(&Placed) -> Vec<Reverse<(usize, bool, bool)>> + use<> {
+    let mut known: Vec<Expr> = Vec::new();
+    for (partition, order, _) in windows {
+        for expr in partition.iter().chain(order.iter().map(|key| &key.expr)) {
+            if !known.contains(expr) {
+                known.push(expr.clone());
+            }
+        }
+    }
+    move |(partition, order, _)| {
+        let number = |expr: &Expr| known.iter().position(|known| known == expr).unwrap_or(0) + 1;
+        let partition = partition.iter().map(|expr| (number(expr), false, false));
+        let order = order.iter().map(|key| (number(&key.expr), key.descending, key.nulls_first));
+        // What ends first comes last.
+        partition.chain(order).chain([(0, false, false)]).map(Reverse).collect()
+    }
 }
 
 /// The items of a select list and the keys of ORDER BY over other rows.
@@ -437,10 +460,10 @@ impl Binder<'_> {
                 WindowFrameBound::Preceding(None) => FrameBound::UnboundedPreceding,
                 WindowFrameBound::Following(None) => FrameBound::UnboundedFollowing,
                 WindowFrameBound::Preceding(Some(offset)) => {
-                    FrameBound::Preceding(self.bind_offset(offset, mode, written, order, true)?)
+                    FrameBound::Preceding(self.bind_offset(offset, mode, order, true)?)
                 }
                 WindowFrameBound::Following(Some(offset)) => {
-                    FrameBound::Following(self.bind_offset(offset, mode, written, order, false)?)
+                    FrameBound::Following(self.bind_offset(offset, mode, order, false)?)
                 }
             })
         };
@@ -452,7 +475,6 @@ impl Binder<'_> {
         &self,
         offset: &AstExpr,
         mode: FrameMode,
-        written: &Written<'_>,
         order: &[SortKey],
         back: bool,
     ) -> Result<FrameOffset, SqlError> {
@@ -487,7 +509,7 @@ impl Binder<'_> {
         if mode != FrameMode::Range {
             return Ok(FrameOffset { offset: to(bound, DataType::INT8)?, reach: None });
         }
-        let ([key], [item]) = (order, written.order) else {
+        let [key] = order else {
             let message = "RANGE with offset PRECEDING/FOLLOWING requires exactly one ORDER BY column";
             return Err(windowing(message));
         };
@@ -505,7 +527,7 @@ impl Binder<'_> {
             base => {
                 let what = "RANGE with offset PRECEDING/FOLLOWING is not supported for column type";
                 let message = format!("{what} {}", base.sql_name());
-                return Err(at(fail(SqlState::FEATURE_NOT_SUPPORTED, message), &item.expr));
+                return Err(at(fail(SqlState::FEATURE_NOT_SUPPORTED, message), offset));
             }
         };
         let offset_base = bound.ty().base;

@@ -169,9 +169,11 @@ impl<'f> Frames<'f> {
             (Value::Float8(value), Value::Float8(offset)) => {
                 let moved = if back != descending { value - offset } else { value + offset };
                 if moved.is_nan() && !value.is_nan() {
-                    return Ok(if side == Side::Start { low } else { high });
+                    let is_least = (side == Side::Start) != descending;
+                    Value::Float8(if is_least { f64::NEG_INFINITY } else { f64::INFINITY })
+                } else {
+                    Value::Float8(moved)
                 }
-                Value::Float8(moved)
             }
             _ => reach.moved.eval(&[value.clone(), offset.clone()], &context)?,
         };

@@ -1,5 +1,5 @@
-//! EXCLUDE in the frame of a window, which the parser does not know: it becomes a last item of the window's ORDER BY,
-//! under a name that no column is likely to have, and the binder takes it away.
+//! What the parser does not read of the frame of a window. An offset that is a literal gets parentheses. EXCLUDE becomes
+//! a last item of the window's ORDER BY, under a name that no column is likely to have; the binder takes it away.
 
 use sqlparser::ast::{Expr, OrderByExpr};
 use sqlparser::keywords::Keyword;
@@ -36,9 +36,29 @@ pub(super) fn respell(tokens: &mut Vec<TokenWithSpan>) {
     while let Some(token) = tokens.get(place) {
         if is_word(&token.token, "exclude") {
             respell_one(tokens, place);
+        } else if matches!(token.token, Token::SingleQuotedString(_)) && is_offset(tokens, place) {
+            let (token, span) = (token.clone(), token.span);
+            let around = |token: Token| TokenWithSpan { token, span };
+            tokens.splice(place..=place, [around(Token::LParen), token, around(Token::RParen)]);
+            place += 2;
         }
         place += 1;
     }
+}
+
+/// Whether a literal is the offset of a frame. The parser takes it for an interval unless it stands in parentheses.
+fn is_offset(tokens: &[TokenWithSpan], literal: usize) -> bool {
+    let is_blank = |token: &&TokenWithSpan| matches!(token.token, Token::Whitespace(_));
+    let mut before = tokens.iter().take(literal).rev().filter(|token| !is_blank(token));
+    let (last, last_but_one) = (before.next(), before.next());
+    let behind = tokens.iter().skip(literal + 1).find(|token| !is_blank(token));
+    let is_one = |token: Option<&TokenWithSpan>, words: &[&str]| {
+        token.is_some_and(|token| words.iter().any(|word| is_word(&token.token, word)))
+    };
+    let units = ["rows", "range", "groups"];
+    is_one(last, &units)
+        || (is_one(last, &["between"]) && is_one(last_but_one, &units))
+        || (is_one(last, &["and"]) && is_one(behind, &["preceding", "following"]))
 }
 
 fn respell_one(tokens: &mut Vec<TokenWithSpan>, exclude: usize) {
