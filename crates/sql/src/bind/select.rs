@@ -385,7 +385,7 @@ impl Binder<'_> {
         for expr in on {
             key_exprs.push(match ordinal(expr, exprs.len(), "SELECT DISTINCT ON")? {
                 Some(index) => exprs.get(index).cloned().unwrap_or_else(Expr::null),
-                None => self.bind_expr(expr, scope)?,
+                None => self.bind_expr(expr, scope).map_err(super::window::not_supported_in_distinct_on)?,
             });
         }
         let leading = keys.iter().take(key_exprs.len());

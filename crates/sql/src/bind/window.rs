@@ -48,6 +48,14 @@ pub(super) fn not_allowed_in(error: SqlError, place: &str) -> SqlError {
     reworded(&error, SqlState::WINDOWING_ERROR, format!("window functions are not allowed in {place}"))
 }
 
+/// DISTINCT ON is bound over the rows of FROM, which window functions are not part of.
+pub(super) fn not_supported_in_distinct_on(error: SqlError) -> SqlError {
+    if error.message() != NOT_HERE {
+        return error;
+    }
+    reworded(&error, SqlState::FEATURE_NOT_SUPPORTED, "a window function in DISTINCT ON is not supported")
+}
+
 /// Says that the arguments of an aggregate hold a window function.
 pub(super) fn within_aggregate(error: SqlError) -> SqlError {
     if error.message() != NOT_HERE {

@@ -164,7 +164,7 @@ impl<'f> Frames<'f> {
         let context = run.context();
         let descending = self.partition.order.first().is_some_and(|key| key.descending);
         let (mut low, mut high) = self.present;
-        let edge = match (reach.compared.eval(&[value.clone()], &context)?, offset) {
+        let edge = match (reach.compared.eval(std::slice::from_ref(value), &context)?, offset) {
             // An infinite distance from the infinity on the other side is within reach of everything.
             (Value::Float8(value), Value::Float8(offset)) => {
                 let moved = if back != descending { value - offset } else { value + offset };
@@ -179,7 +179,7 @@ impl<'f> Frames<'f> {
         };
         while low < high {
             let middle = low + (high - low) / 2;
-            let other = reach.compared.eval(&[self.partition.value(middle).clone()], &context)?;
+            let other = reach.compared.eval(std::slice::from_ref(self.partition.value(middle)), &context)?;
             let order = if descending { edge.compare(&other) } else { other.compare(&edge) };
             let is_before = match side {
                 Side::Start => order == Ordering::Less,
