@@ -40,6 +40,9 @@ states! {
     DATETIME_FIELD_OVERFLOW = b"22008", "datetime_field_overflow";
     SUBSTRING_ERROR = b"22011", "substring_error";
     DIVISION_BY_ZERO = b"22012", "division_by_zero";
+    INVALID_PRECEDING_OR_FOLLOWING_SIZE = b"22013", "invalid_preceding_or_following_size";
+    INVALID_ARGUMENT_FOR_NTILE = b"22014", "invalid_argument_for_ntile_function";
+    INVALID_ARGUMENT_FOR_NTH_VALUE = b"22016", "invalid_argument_for_nth_value_function";
     INTERVAL_FIELD_OVERFLOW = b"22015", "interval_field_overflow";
     INVALID_ESCAPE_CHARACTER = b"22019", "invalid_escape_character";
     CHARACTER_NOT_IN_REPERTOIRE = b"22021", "character_not_in_repertoire";

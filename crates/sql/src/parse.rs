@@ -1,6 +1,7 @@
 //! Parsing: text to sqlparser's tree, with PostgreSQL's folding of names that are not quoted.
 
 pub mod create_as;
+mod exclusion;
 mod sequences;
 mod spelling;
 
@@ -10,6 +11,7 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
 
+pub use self::exclusion::window_exclusion;
 pub use self::spelling::{is_symmetric, is_variadic};
 use crate::error::{SqlError, SqlState};
 
@@ -36,6 +38,7 @@ pub fn normalise(tokens: &mut Vec<TokenWithSpan>) {
     sequences::normalise_overriding(tokens);
     sequences::order_options(tokens);
     normalise_trim(tokens);
+    exclusion::respell(tokens);
     spelling::respell(tokens);
 }
 

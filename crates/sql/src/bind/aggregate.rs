@@ -13,6 +13,9 @@ use crate::scalar::Expr;
 /// The first column number of aggregates until the number of group keys is settled.
 const CALL_BASE: usize = 1 << 20;
 
+/// The first column number of window functions until those of the row below are settled.
+pub(super) const WINDOW_BASE: usize = 1 << 21;
+
 /// The select list and ORDER BY of a SELECT that is not known to be grouped.
 #[derive(Debug)]
 pub(crate) struct UngroupedPlace<'s, 'l> {
@@ -68,7 +71,10 @@ impl<'s, 'l> GroupedPlace<'s, 'l> {
         let groups = self.groups.into_inner();
         let count = groups.len();
         let settle = move |expr: Expr| {
-            expr.map_columns(&mut |index| if index >= CALL_BASE { index - CALL_BASE + count } else { index })
+            expr.map_columns(&mut |index| match index {
+                CALL_BASE..WINDOW_BASE => index - CALL_BASE + count,
+                index => index,
+            })
         };
         (groups, self.calls.into_inner(), settle)
     }

@@ -62,7 +62,11 @@ impl Binder<'_> {
                     expr,
                 )
             } else {
-                error
+                match clause {
+                    "WHERE" | "HAVING" | "FILTER" => super::window::not_allowed_in(error, clause),
+                    "JOIN/ON" => super::window::not_allowed_in(error, "JOIN conditions"),
+                    _ => error,
+                }
             }
         })?;
         self.condition(bound, clause).map_err(|error| at(error, expr))
@@ -638,9 +642,8 @@ impl Binder<'_> {
     }
 
     fn bind_call(&self, function: &Function, place: &dyn Resolve) -> Result<Expr, SqlError> {
-        if function.over.is_some() {
-            self.refuse_kept_window()?;
-            return Err(unsupported("a window function"));
+        if let Some(over) = &function.over {
+            return self.bind_window_call(function, over, place);
         }
         if !function.within_group.is_empty() {
             return self.bind_ordered_set(function, place);
@@ -671,6 +674,10 @@ impl Binder<'_> {
         let star = matches!(list.as_slice(), [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)]);
         if self.is_aggregate(&name.value) {
             return self.bind_aggregate(function, name, list, clauses, distinct, star, place);
+        }
+        if self.needs_over(&name.value, if star { 0 } else { list.len() }) {
+            let message = format!("window function {} requires an OVER clause", name.value);
+            return Err(fail(SqlState::WRONG_OBJECT_TYPE, message));
         }
         if distinct || star || function.filter.is_some() {
             let what = if star {
@@ -745,7 +752,7 @@ impl Binder<'_> {
             if error.message() == "aggregate functions are not allowed here" {
                 fail(SqlState::GROUPING_ERROR, "aggregate function calls cannot be nested")
             } else {
-                error
+                super::window::within_aggregate(error)
             }
         };
         let mut args = Vec::new();

@@ -372,7 +372,10 @@ impl Binder<'_> {
         };
         let place = Scope::empty(if before.is_some() { &inner } else { level });
         let args = args.iter().map(function_arg).collect::<Result<Vec<&AstExpr>, _>>()?;
-        let (function, args, data_type) = match self.bind_table_function(own_name, &args, &place)? {
+        let (function, args, data_type) = match self
+            .bind_table_function(own_name, &args, &place)
+            .map_err(|error| super::window::not_allowed_in(error, "functions in FROM"))?
+        {
             Some(found) => found,
             None => {
                 let args =

@@ -24,5 +24,6 @@ pub mod scope;
 pub mod select;
 pub mod sequence;
 mod special;
+mod window;
 
 pub use context::{AnalyzeContext, Binder};

@@ -369,7 +369,9 @@ impl Binder<'_> {
         scope: &Scope<'_>,
     ) -> Result<(Option<Vec<Expr>>, Vec<ColumnInfo>), SqlError> {
         let Some(returning) = returning else { return Ok((None, Vec::new())) };
-        let items = self.bind_projection(returning, scope, scope)?;
+        let items = self
+            .bind_projection(returning, scope, scope)
+            .map_err(|error| super::window::not_allowed_in(error, "RETURNING"))?;
         let mut exprs = Vec::with_capacity(items.len());
         let mut columns = Vec::with_capacity(items.len());
         for item in items {
@@ -574,6 +576,8 @@ impl Binder<'_> {
             if error.state() == SqlState::GROUPING_ERROR {
                 let message = "FOR UPDATE is not allowed with aggregate functions";
                 fail(SqlState::FEATURE_NOT_SUPPORTED, message)
+            } else if error.state() == SqlState::WINDOWING_ERROR {
+                fail(SqlState::FEATURE_NOT_SUPPORTED, "FOR UPDATE is not allowed with window functions")
             } else {
                 error
             }

@@ -3,7 +3,7 @@
 use sqlparser::ast::{DuplicateTreatment, Expr as AstExpr, Function, FunctionArguments, Ident};
 
 use super::context::Binder;
-use super::errors::{at, at_literal, fail, syntax, unsupported};
+use super::errors::{at, at_literal, fail, syntax};
 use super::from::function_arg;
 use super::query::sort_key;
 use super::scope::Resolve;
@@ -34,7 +34,10 @@ impl Binder<'_> {
             return Err(syntax("cannot use multiple ORDER BY clauses with WITHIN GROUP"));
         }
         if function.over.is_some() {
-            return Err(unsupported(format!("OVER for ordered-set aggregate {}", name.value)));
+            return Err(fail(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                format!("OVER is not supported for ordered-set aggregate {}", name.value),
+            ));
         }
         let written = list.args.iter().map(function_arg).collect::<Result<Vec<_>, _>>()?;
         let aggregated: Vec<&AstExpr> = function.within_group.iter().map(|item| &item.expr).collect();

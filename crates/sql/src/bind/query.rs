@@ -153,7 +153,8 @@ impl Binder<'_> {
             else {
                 return Ok(None);
             };
-            let bound = self.bind_expr(expr, &place)?;
+            let bound =
+                self.bind_expr(expr, &place).map_err(|error| super::window::not_allowed_in(error, clause))?;
             let ty = bound.ty();
             let limit = if ty.base.category() == Category::Numeric {
                 self.cast(bound, DataType::INT8)
@@ -263,7 +264,10 @@ impl Binder<'_> {
             let bound = row
                 .content
                 .iter()
-                .map(|expr| self.bind_expr(expr, &place))
+                .map(|expr| {
+                    self.bind_expr(expr, &place)
+                        .map_err(|error| super::window::not_allowed_in(error, "VALUES"))
+                })
                 .collect::<Result<Vec<Expr>, _>>()?;
             rows.push(bound);
         }

@@ -17,7 +17,7 @@ pub(crate) type BoundTableFunction = (TableFunction, Vec<Expr>, DataType);
 
 impl Binder<'_> {
     /// Notes the types that resolution gave to parameters.
-    fn settle(&self, expr: Expr) -> Expr {
+    pub(super) fn settle(&self, expr: Expr) -> Expr {
         if !self.params.borrow().is_empty() {
             expr.visit(&mut |part| {
                 if let Expr::Param { index, ty } = part

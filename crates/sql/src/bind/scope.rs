@@ -74,6 +74,11 @@ pub trait Resolve: std::fmt::Debug {
         Err(fail(SqlState::GROUPING_ERROR, "aggregate functions are not allowed here"))
     }
 
+    /// The place at which window functions are taken; none where they are not allowed.
+    fn window_place(&self) -> Option<&super::window::WindowPlace<'_>> {
+        None
+    }
+
     /// What a whole expression means because it is grouped by.
     fn grouped(&self, _expr: &AstExpr) -> Option<Expr> {
         None

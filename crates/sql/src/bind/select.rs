@@ -14,6 +14,7 @@ use super::errors::{at, fail, syntax, undefined_table, unsupported};
 use super::from::{function_arg, last_ident};
 use super::query::{ordinal, sort_key, sorted};
 use super::scope::{Level, Resolve, Scope};
+use super::window::WindowPlace;
 use crate::error::{SqlError, SqlState};
 use crate::plan::{Aggregate, ColumnInfo, Node, SortKey, TableFunction};
 use crate::scalar::Expr;
@@ -64,13 +65,23 @@ impl Binder<'_> {
             _ => return Err(unsupported("GROUP BY ALL, ROLLUP, CUBE or GROUPING SETS")),
         };
         if group_by.is_empty() && select.having.is_none() {
-            let place = UngroupedPlace { scope: &scope, saw_aggregate: Cell::new(false) };
+            let ungrouped = UngroupedPlace { scope: &scope, saw_aggregate: Cell::new(false) };
+            let place = WindowPlace::new(&ungrouped, &select.named_window);
             let locking = self.locking.borrow().len();
-            let bound = self
-                .bind_projection(&select.projection, &place, &scope)
-                .and_then(|items| Ok((self.bind_order(order_by, &items, &place)?, items)));
-            if !place.saw_aggregate.get() {
+            let bound = self.bind_projection(&select.projection, &place, &scope).and_then(|items| {
+                let keys = self.bind_order(order_by, &items, &place)?;
+                self.bind_named_windows(&place)?;
+                Ok((keys, items))
+            });
+            let calls = place.into_calls();
+            if !ungrouped.saw_aggregate.get() {
                 let (keys, items) = bound?;
+                if lock && !calls.is_empty() {
+                    let message = "FOR UPDATE is not allowed with window functions";
+                    return Err(fail(SqlState::FEATURE_NOT_SUPPORTED, message));
+                }
+                let (node, settle) = super::window::stack(calls, node, &|expr| expr);
+                let (items, keys) = super::window::settled(items, keys, &settle);
                 return self.finish_select(select, node, items, keys, &scope);
             }
             // All of it is bound again.
@@ -85,7 +96,6 @@ impl Binder<'_> {
             (select.into.is_some(), "SELECT INTO"),
             (!select.lateral_views.is_empty(), "LATERAL VIEW"),
             (select.prewhere.is_some(), "PREWHERE"),
-            (!select.named_window.is_empty(), "WINDOW"),
             (select.qualify.is_some(), "QUALIFY"),
             (!select.connect_by.is_empty(), "CONNECT BY"),
         ];
@@ -107,7 +117,9 @@ impl Binder<'_> {
         let mut written = Vec::new();
         for expr in group_by {
             let expr = self.group_item(expr, select, scope)?;
-            let bound = self.bind_expr(&expr, scope)?;
+            let bound = self
+                .bind_expr(&expr, scope)
+                .map_err(|error| super::window::not_allowed_in(error, "GROUP BY"))?;
             let key = match groups.iter().position(|group| *group == bound) {
                 Some(key) => key,
                 None => {
@@ -118,35 +130,25 @@ impl Binder<'_> {
             written.push((expr, key));
         }
         let dependent = self.dependent_columns(&groups, scope);
-        let place = GroupedPlace::new(scope, written, groups, dependent);
+        let grouped = GroupedPlace::new(scope, written, groups, dependent);
+        let place = WindowPlace::new(&grouped, &select.named_window);
         let items = self.bind_projection(&select.projection, &place, scope)?;
         let having = match &select.having {
-            Some(having) => Some(self.bind_condition(having, &place, "HAVING")?),
+            Some(having) => Some(self.bind_condition(having, &grouped, "HAVING")?),
             None => None,
         };
         let keys = self.bind_order(order_by, &items, &place)?;
-        let (groups, calls, settle) = place.finish();
+        self.bind_named_windows(&place)?;
+        let windows = place.into_calls();
+        let (groups, calls, settle) = grouped.finish();
         let aggregate = Aggregate { input, groups, calls, always_one: group_by.is_empty() };
         let mut node = Node::Aggregate(Box::new(aggregate));
         if let Some(having) = having {
             node = Node::Filter { input: Box::new(node), predicate: settle(having) };
         }
-        let items = items
-            .into_iter()
-            .map(|item| OutputItem {
-                exprs: item.exprs.into_iter().map(&settle).collect(),
-                column: item.column,
-                function: item.function,
-            })
-            .collect();
-        let keys = keys
-            .into_iter()
-            .map(|key| SortKey {
-                expr: settle(key.expr),
-                descending: key.descending,
-                nulls_first: key.nulls_first,
-            })
-            .collect();
+        let (items, keys) = super::window::settled(items, keys, &settle);
+        let (node, settle) = super::window::stack(windows, node, &settle);
+        let (items, keys) = super::window::settled(items, keys, &settle);
         self.finish_select(select, node, items, keys, scope)
     }
 
@@ -383,7 +385,7 @@ impl Binder<'_> {
         for expr in on {
             key_exprs.push(match ordinal(expr, exprs.len(), "SELECT DISTINCT ON")? {
                 Some(index) => exprs.get(index).cloned().unwrap_or_else(Expr::null),
-                None => self.bind_expr(expr, scope)?,
+                None => self.bind_expr(expr, scope).map_err(super::window::not_supported_in_distinct_on)?,
             });
         }
         let leading = keys.iter().take(key_exprs.len());

@@ -114,6 +114,10 @@ fn print(node: &Node, depth: usize, lines: &mut Vec<String>) {
             line(if aggregate.always_one { "Aggregate".into() } else { "HashAggregate".into() });
             print(&aggregate.input, depth + 1, lines);
         }
+        Node::Window(window) => {
+            line("WindowAgg".into());
+            print(&window.input, depth + 1, lines);
+        }
         Node::Sort { input, bound, .. } => {
             line(if bound.is_some() { "Top-N Sort".into() } else { "Sort".into() });
             print(input, depth + 1, lines);

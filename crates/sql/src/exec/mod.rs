@@ -22,6 +22,8 @@ pub mod service;
 pub mod subquery;
 pub mod sweep;
 pub mod text;
+pub mod window;
+mod window_frame;
 pub mod write;
 
 #[cfg(test)]

@@ -106,6 +106,7 @@ impl State {
             }
             Node::Join(join) => Self::Join(Box::new(JoinState::open(join))),
             Node::Aggregate(aggregate) => Self::Blocking(open(&aggregate.input), None),
+            Node::Window(window) => Self::Blocking(open(&window.input), None),
             Node::Sort { input, .. } => Self::Blocking(open(input), None),
             Node::Distinct { input, .. } => Self::Distinct(open(input), HashSet::new(), None),
             Node::SetOp { left, right, .. } => Self::SetOp(open(left), open(right), None),
@@ -234,6 +235,12 @@ pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batc
         (Node::Aggregate(aggregate), State::Blocking(state, rows)) => {
             if rows.is_none() {
                 *rows = Some(aggregate::run(aggregate, state, run)?.into_iter());
+            }
+            Ok(take(rows))
+        }
+        (Node::Window(window), State::Blocking(state, rows)) => {
+            if rows.is_none() {
+                *rows = Some(super::window::run(window, state, run)?.into_iter());
             }
             Ok(take(rows))
         }

@@ -395,6 +395,23 @@ fn rows_are_written_found_changed_and_removed() {
 }
 
 #[test]
+fn a_window_is_a_node_of_the_plan_over_as_many_rows() {
+    let plan = "WindowAgg  (rows=100)\n  ->  Function Scan  (rows=100)";
+    script(&[
+        ("EXPLAIN SELECT row_number() OVER () FROM generate_series(1, 3)", plan),
+        (
+            "SELECT max(s) FROM (SELECT sum(g) OVER (ORDER BY g) s FROM generate_series(1, 3000) g) t",
+            "4501500",
+        ),
+        (
+            "SELECT max(s) FROM (SELECT sum(g) OVER (ORDER BY g ROWS 2000 PRECEDING) s \
+             FROM generate_series(1, 3000) g) t",
+            "4002000",
+        ),
+    ]);
+}
+
+#[test]
 fn an_integer_of_another_width_is_looked_up_in_an_index() {
     let unique = "Index Scan using t_pkey on t  (rows=1)\n  Index Cond: 1 column(s), 1 range(s)";
     let ranged = "Aggregate  (rows=1)\n  ->  Index Scan using t_pkey on t  (rows=62)\n        \

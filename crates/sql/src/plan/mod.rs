@@ -9,6 +9,7 @@ pub mod optimize;
 pub mod path;
 pub mod references;
 pub mod statement;
+pub mod window;
 
 pub use node::{
     AccessPath, Aggregate, AggregateCall, ColumnInfo, Join, JoinAlgorithm, JoinKind, Node, Probe, Row, Scan,

@@ -142,7 +142,7 @@ pub struct Join {
 }
 
 /// One aggregate of an aggregation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AggregateCall {
     /// Which aggregate.
     pub function: AggregateFunction,
@@ -172,7 +172,7 @@ pub struct Aggregate {
 }
 
 /// One key of a sort.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SortKey {
     /// The value to sort by.
     pub expr: Expr,
@@ -253,6 +253,8 @@ pub enum Node {
     Join(Box<Join>),
     /// Groups of rows.
     Aggregate(Box<Aggregate>),
+    /// Rows with what is computed over the rows around each.
+    Window(Box<super::window::Window>),
     /// Rows in order.
     Sort {
         /// The rows.
@@ -314,6 +316,7 @@ impl Node {
             Self::ProjectSet { exprs, .. } => exprs.len(),
             Self::Join(join) => join.left.width() + join.right.width(),
             Self::Aggregate(aggregate) => aggregate.groups.len() + aggregate.calls.len(),
+            Self::Window(window) => window.input.width() + window.calls.len(),
             Self::SetOp { left, .. } => left.width(),
         }
     }

@@ -87,6 +87,11 @@ impl Optimizer<'_> {
                 aggregate.input = self.push(aggregate.input, Vec::new());
                 filtered(Node::Aggregate(aggregate), parts)
             }
+            Node::Window(mut window) => {
+                // A row that is filtered out later still counts for the others.
+                window.input = self.push(window.input, Vec::new());
+                filtered(Node::Window(window), parts)
+            }
             Node::Distinct { input, on } => {
                 let input = Box::new(self.push(*input, Vec::new()));
                 filtered(Node::Distinct { input, on }, parts)
@@ -250,6 +255,7 @@ pub fn rows(node: &Node) -> f64 {
         Node::Shared { plan, .. } => rows(plan),
         Node::Filter { input, .. } => (rows(input) * 0.25).max(1.0),
         Node::Project { input, .. } | Node::Sort { input, .. } => rows(input),
+        Node::Window(window) => rows(&window.input),
         Node::ProjectSet { input, .. } => rows(input) * 10.0,
         Node::Join(join) => {
             let (left, right) = (rows(&join.left), rows(&join.right));
@@ -453,6 +459,14 @@ fn prune(node: &mut Node, needed: &[bool]) {
                 mark(call.order_by.iter().map(|key| &key.expr), &mut wanted);
             }
             prune(&mut aggregate.input, &wanted);
+        }
+        Node::Window(window) => {
+            let mut wanted = needed.to_vec();
+            wanted.truncate(window.input.width());
+            mark(&window.partition, &mut wanted);
+            mark(window.order.iter().map(|key| &key.expr), &mut wanted);
+            mark(window.calls.iter().flat_map(|call| call.exprs()), &mut wanted);
+            prune(&mut window.input, &wanted);
         }
         Node::Sort { input, keys, .. } => {
             let mut wanted = needed.to_vec();

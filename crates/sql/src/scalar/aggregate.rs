@@ -175,6 +175,35 @@ impl AggregateState {
         self.kind.update(value, args.get(1))
     }
 
+    /// Whether rows can be taken back exactly.
+    pub fn retracts(&self) -> bool {
+        match &self.kind {
+            Kind::Count(_) | Kind::SumInteger { .. } => true,
+            Kind::Average(inner) => matches!(**inner, Kind::SumInteger { .. }),
+            _ => false,
+        }
+    }
+
+    /// Takes back one row that was taken in, where that is possible.
+    pub fn retract(&mut self, args: &[Value]) {
+        let value = args.first().unwrap_or(&Value::Null);
+        if value.is_null() && !args.is_empty() {
+            return;
+        }
+        let kind = match &mut self.kind {
+            Kind::Average(inner) => inner.as_mut(),
+            kind => kind,
+        };
+        match kind {
+            Kind::Count(count) => *count -= 1,
+            Kind::SumInteger { sum, count } => {
+                *sum -= i128::from(value.as_i64().unwrap_or(0));
+                *count -= 1;
+            }
+            _ => {}
+        }
+    }
+
     /// The aggregate's value.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ pub use cast::CastContext;
 pub use context::{CatalogLookup, EvalContext, NoCatalog, SessionView};
 pub use expr::{BoolTest, CompareOp, Expr, SubqueryExpr};
 pub use resolve::{
-    coerce, common_type, resolve_aggregate, resolve_function, resolve_operator, resolve_unary,
+    coerce, common_type, resolve_aggregate, resolve_function, resolve_operator, resolve_unary, resolve_window,
 };
 
 #[cfg(test)]

@@ -118,8 +118,9 @@ pub fn resolve_function(name: &str, args: Vec<Expr>) -> Result<Expr, SqlError> {
         let target = target.without_modifier();
         return coerce(args.into_iter().next().unwrap_or_else(Expr::null), target, CastContext::Explicit);
     }
-    let (function, args, arg_types, ty) =
-        match_function(name, args, |function| function.kind != FunctionKind::Aggregate)?;
+    let (function, args, arg_types, ty) = match_function(name, args, |function| {
+        !matches!(function.kind, FunctionKind::Aggregate | FunctionKind::Window)
+    })?;
     Ok(Expr::Call { function, args, arg_types, ty })
 }
 
@@ -159,6 +160,20 @@ pub fn resolve_aggregate(
     }
     let (function, args, arg_types, ty) = match_function(name, args, is_aggregate)?;
     Ok(Some((AggregateFunction { function, arg_types, ty }, args)))
+}
+
+/// A window function with its arguments converted and the type of its result; `None` when the name is no window
+/// function's.
+///
+/// # Errors
+/// 42883 or 42725.
+pub fn resolve_window(name: &str, args: Vec<Expr>) -> Result<Option<(Vec<Expr>, DataType)>, SqlError> {
+    let is_window = |function: &Function| function.kind == FunctionKind::Window;
+    if !Catalogue::get().functions(name).iter().any(is_window) {
+        return Ok(None);
+    }
+    let (_, args, _, ty) = match_function(name, args, is_window)?;
+    Ok(Some((args, ty)))
 }
 
 type Matched = (&'static Function, Vec<Expr>, Vec<DataType>, DataType);

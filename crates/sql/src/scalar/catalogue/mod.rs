@@ -30,6 +30,8 @@ pub enum FunctionKind {
     SetReturning,
     /// One value from many rows.
     Aggregate,
+    /// One value from a row and the rows around it.
+    Window,
 }
 
 /// Evaluates a binary operator; a prefix operator gets its operand twice.
@@ -195,6 +197,7 @@ fn parse_function(fields: &mut std::str::Split<'static, char>) -> Option<Functio
     let kind = match fields.next()? {
         "f" => FunctionKind::Scalar,
         "s" => FunctionKind::SetReturning,
+        "w" => FunctionKind::Window,
         _ => FunctionKind::Aggregate,
     };
     let volatility = volatility(fields.next()?);
