@@ -7,23 +7,28 @@
 create temp table known_type as select unnest(array[16,17,18,19,20,21,22,23,24,25,26,28,30,194,700,701,705,1000,1001,1002,1003,1005,1006,1007,1008,1009,1011,1013,1014,1015,1016,1021,1022,1028,1033,1034,1042,1043,1082,1083,1114,1115,1182,1183,1184,1185,1186,1187,1231,1263,1700,2202,2203,2204,2205,2206,2207,2208,2209,2210,2211,2249,2275,2276,2277,2278,2283,2287,2776,2950,2951,3220,3221,4089,4090,4096,4097,4191,4192,5077,5078,2281])::oid as oid;
 -- Settings of sessions; see crates/sql/src/session/settings.rs.
 create temp table known_setting as select unnest(array[
-  'application_name', 'array_nulls', 'backslash_quote', 'bytea_output', 'check_function_bodies',
-  'client_encoding', 'client_min_messages', 'DateStyle', 'deadlock_timeout', 'default_statistics_target',
-  'default_table_access_method', 'default_tablespace', 'default_toast_compression',
-  'default_transaction_deferrable', 'default_transaction_isolation', 'default_transaction_read_only',
-  'effective_cache_size', 'enable_bitmapscan', 'enable_hashagg', 'enable_hashjoin', 'enable_indexscan',
-  'enable_mergejoin', 'enable_nestloop', 'enable_seqscan', 'enable_sort', 'escape_string_warning',
-  'extra_float_digits', 'from_collapse_limit', 'geqo', 'gin_fuzzy_search_limit',
+  'application_name', 'array_nulls', 'backslash_quote', 'block_size', 'bytea_output', 'check_function_bodies',
+  'client_encoding', 'client_min_messages', 'constraint_exclusion', 'DateStyle', 'deadlock_timeout',
+  'debug_pretty_print', 'default_statistics_target', 'default_table_access_method', 'default_tablespace',
+  'default_toast_compression', 'default_transaction_deferrable', 'default_transaction_isolation',
+  'default_transaction_read_only', 'effective_cache_size', 'enable_async_append', 'enable_bitmapscan',
+  'enable_gathermerge', 'enable_hashagg', 'enable_hashjoin', 'enable_incremental_sort',
+  'enable_indexonlyscan', 'enable_indexscan', 'enable_material', 'enable_memoize', 'enable_mergejoin',
+  'enable_nestloop', 'enable_parallel_append', 'enable_parallel_hash', 'enable_partition_pruning',
+  'enable_partitionwise_aggregate', 'enable_partitionwise_join', 'enable_seqscan', 'enable_sort',
+  'enable_tidscan', 'escape_string_warning', 'extra_float_digits', 'force_parallel_mode',
+  'from_collapse_limit', 'geqo', 'geqo_effort', 'geqo_threshold', 'gin_fuzzy_search_limit',
   'idle_in_transaction_session_timeout', 'idle_session_timeout', 'in_hot_standby', 'integer_datetimes',
   'IntervalStyle', 'is_superuser', 'jit', 'join_collapse_limit', 'lc_collate', 'lc_ctype', 'lc_messages',
   'lc_monetary', 'lc_numeric', 'lc_time', 'lock_timeout', 'log_min_duration_statement', 'log_statement',
-  'maintenance_work_mem', 'max_connections', 'max_identifier_length', 'max_index_keys',
-  'max_parallel_workers_per_gather', 'password_encryption', 'plan_cache_mode', 'quote_all_identifiers',
-  'random_page_cost', 'role', 'row_security', 'search_path', 'seq_page_cost', 'server_encoding',
-  'server_version', 'server_version_num', 'session_authorization', 'session_replication_role',
-  'standard_conforming_strings', 'statement_timeout', 'synchronize_seqscans', 'synchronous_commit',
-  'temp_buffers', 'TimeZone', 'transaction_deferrable', 'transaction_isolation', 'transaction_read_only',
-  'transform_null_equals', 'vacuum_cost_delay', 'wal_level', 'work_mem', 'xmloption'
+  'maintenance_work_mem', 'max_connections', 'max_function_args', 'max_identifier_length', 'max_index_keys',
+  'max_parallel_maintenance_workers', 'max_parallel_workers', 'max_parallel_workers_per_gather',
+  'max_prepared_transactions', 'parallel_leader_participation', 'password_encryption', 'plan_cache_mode',
+  'quote_all_identifiers', 'random_page_cost', 'role', 'row_security', 'search_path', 'seq_page_cost',
+  'server_encoding', 'server_version', 'server_version_num', 'session_authorization',
+  'session_replication_role', 'standard_conforming_strings', 'statement_timeout', 'synchronize_seqscans',
+  'synchronous_commit', 'temp_buffers', 'TimeZone', 'transaction_deferrable', 'transaction_isolation',
+  'transaction_read_only', 'transform_null_equals', 'vacuum_cost_delay', 'wal_level', 'work_mem', 'xmloption'
 ]) as name;
 
 -- Functions and operators that are implemented, from the lists that the expression evaluator resolves names with, and
