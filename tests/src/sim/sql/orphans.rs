@@ -30,7 +30,7 @@ const SETUP: [&str; 4] = [
 const BELOW: [&str; 3] = ["falls", "holds", "late"];
 const LEVELS: [&str; 3] = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"];
 /// Few keys, so that clients meet at them.
-const KEYS: u64 = 6;
+const KEYS: u64 = 4;
 /// A healed cluster may need a moment for a leader.
 const TRIES_MAX: usize = 20;
 
@@ -113,7 +113,7 @@ impl Orphans {
 
     /// Whether the connection is still good.
     async fn turn(&self, stage: &Stage<SqlNode>, connection: &mut Connection, random: &mut Rng) -> bool {
-        if random.range(0..4) == 0 {
+        if random.range(0..3) == 0 {
             return self.look(stage, connection, random).await;
         }
         let level = LEVELS[usize::try_from(random.range(0..LEVELS.len() as u64)).unwrap_or(0)];
@@ -130,7 +130,11 @@ impl Orphans {
                     return false;
                 }
             };
-            let Some(failure) = reply.failure else { continue };
+            let Some(failure) = reply.failure else {
+                // So that others come between.
+                stage.cluster.sleep(Duration::from_micros(random.range(0..20_000))).await;
+                continue;
+            };
             if !self.refused(&sql, &failure.code, &failure.message) {
                 return false;
             }
