@@ -2,7 +2,7 @@
 
 pub mod create_as;
 mod exclusion;
-mod sequences;
+pub(crate) mod sequences;
 mod spelling;
 
 use sqlparser::ast::{Expr, Query, SetExpr, Statement};
@@ -36,6 +36,7 @@ pub fn normalise(tokens: &mut Vec<TokenWithSpan>) {
     drop_only(tokens);
     create_as::add_types(tokens);
     sequences::normalise_overriding(tokens);
+    sequences::normalise_sequence_name(tokens);
     sequences::order_options(tokens);
     normalise_trim(tokens);
     exclusion::respell(tokens);

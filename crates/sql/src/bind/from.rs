@@ -234,6 +234,23 @@ impl Binder<'_> {
             TableFactor::Table { name, alias, args: None, sample: None, with_ordinality: false, .. } => {
                 plain(self.bind_relation(name, alias.as_ref(), level, lock)?)
             }
+            TableFactor::Table { name, alias, args: Some(args), with_ordinality: false, .. }
+                if is_options_to_table(name) =>
+            {
+                let [FunctionArg::Unnamed(FunctionArgExpr::Expr(options))] = args.args.as_slice() else {
+                    return Err(crate::bind::errors::unsupported("pg_options_to_table with these arguments"));
+                };
+                let visible = alias.clone().unwrap_or_else(|| TableAlias {
+                    explicit: true,
+                    name: Ident::new("pg_options_to_table"),
+                    columns: Vec::new(),
+                    at: None,
+                });
+                let subquery = Box::new(crate::parse::parse_query(&options_to_table(options))?);
+                let derived =
+                    TableFactor::Derived { lateral: true, subquery, alias: Some(visible), sample: None };
+                self.bind_factor(&derived, level, lock, before)
+            }
             TableFactor::Table { name, alias, args: Some(args), with_ordinality, .. } => {
                 self.bind_function(name, &args.args, *with_ordinality, alias.as_ref(), level, before)
             }
@@ -394,6 +411,19 @@ impl Binder<'_> {
         rename(&mut scope, alias, &visible)?;
         Ok(((Node::Function { function, args, ordinality }, scope), inner.used.into_inner()))
     }
+}
+
+fn is_options_to_table(name: &ObjectName) -> bool {
+    last_ident(name).is_ok_and(|name| name.value == "pg_options_to_table")
+}
+
+/// `pg_options_to_table(options)` as a query: a row for each `name=value`.
+fn options_to_table(options: &AstExpr) -> String {
+    format!(
+        "SELECT CASE WHEN strpos(o, '=') > 0 THEN left(o, strpos(o, '=') - 1) ELSE o END AS option_name, \
+         CASE WHEN strpos(o, '=') > 0 THEN substr(o, strpos(o, '=') + 1) END AS option_value \
+         FROM pg_catalog.unnest({options}) AS o"
+    )
 }
 
 /// The rows of `pg_get_keywords()`.

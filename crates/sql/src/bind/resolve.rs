@@ -1,7 +1,8 @@
 //! Resolution of operators, functions and types for the binder, which adds what only it knows: parameter types, the
 //! names of the search path, and the functions that SQL spells with special syntax.
 
-use rustydb_types::datatype::{DataType, TypeNameError};
+use rustydb_types::datatype::{BaseType, DataType, TypeNameError};
+use rustydb_types::value::Value;
 use sqlparser::ast::{self, Expr as AstExpr, Ident, ObjectName};
 
 use super::context::Binder;
@@ -124,6 +125,16 @@ impl Binder<'_> {
 
     /// The element of an array.
     pub(crate) fn subscript(&self, array: Expr, index: Expr) -> Result<Expr, SqlError> {
+        if array.ty().base == BaseType::Name {
+            // A name counts as an array of 64 characters that begins at 0.
+            let int4 = |number| Expr::constant(Value::Int4(number), DataType::INT4);
+            let index = self.coerce_assignment(index, DataType::INT4, "subscript")?;
+            let within = self.between(index.clone(), int4(0), int4(63), false)?;
+            let from = self.operator("+", index, int4(1))?;
+            let text = self.coerce_implicit(array, DataType::TEXT)?;
+            let part = self.function(&super::expr::simple_name("substr"), vec![text, from, int4(1)])?;
+            return self.case(None, vec![(within, self.cast(part, DataType::CHAR)?)], None);
+        }
         Ok(self.settle(resolve::resolve_subscript(array, vec![index])?))
     }
 

@@ -42,6 +42,17 @@ pub(super) async fn table(
     };
     foreign::refuse_pending(&table, "ALTER TABLE", context)?;
     for operation in &alter.operations {
+        if let AlterTableOperation::AlterColumn {
+            column_name,
+            op: AlterColumnOperation::AddGenerated { generated_as, sequence_options },
+        } = operation
+        {
+            let options = sequence_options.as_deref().unwrap_or_default();
+            let name = alter.on_cluster.as_ref();
+            sequence::add_identity(column_name, (*generated_as, options), name, &mut table, txn, context)
+                .await?;
+            continue;
+        }
         operate(operation, &mut table, txn, context).await?;
     }
     Ok(())

@@ -218,6 +218,7 @@ pub(super) fn add_column(
         data_type,
         options: Vec::new(),
         is_identity: false,
+        name: None,
     });
     let contradicts = |what: &str| {
         let message = format!("{what} for column \"{name}\" of table \"{}\"", table.name);
@@ -281,6 +282,7 @@ pub(super) fn add_column(
                     data_type: data_type.base,
                     options: options.clone(),
                     is_identity: true,
+                    name: None,
                 });
             }
             ColumnOption::Generated { .. } | ColumnOption::Identity(_) => {
@@ -517,4 +519,44 @@ pub(super) async fn schema(
     let oid: Oid = catalog.new_oid()?;
     let schema = SchemaDescriptor { oid, name, owner: context.analyze.user_oid };
     catalog.put_schema(oid, Some(&schema)).await
+}
+
+/// ALTER SCHEMA.
+pub(super) async fn alter_schema(
+    alter: &ast::AlterSchema,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let name = last_ident(&alter.name)?.value;
+    for operation in &alter.operations {
+        let mut catalog = change(txn, context).await?;
+        let now = current(catalog.txn, context)?;
+        let Some(schema) = now.catalog.schema_named(&name) else {
+            return Err(fail(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist")));
+        };
+        match operation {
+            // Nobody is kept from anything by an owner that is only noted.
+            ast::AlterSchemaOperation::OwnerTo { .. } => {}
+            ast::AlterSchemaOperation::Rename { name: other } => {
+                let other = last_ident(other)?.value;
+                if now.catalog.schema_named(&other).is_some() {
+                    let message = format!("schema \"{other}\" already exists");
+                    return Err(fail(SqlState::DUPLICATE_SCHEMA, message));
+                }
+                if other.starts_with("pg_") {
+                    let message = format!("unacceptable schema name \"{other}\"");
+                    return Err(fail(SqlState::RESERVED_NAME, message)
+                        .with_detail("The prefix \"pg_\" is reserved for system schemas."));
+                }
+                if matches!(name.as_str(), "pg_catalog" | "information_schema") {
+                    let message = format!("permission denied: \"{name}\" is a system schema");
+                    return Err(fail(SqlState::INSUFFICIENT_PRIVILEGE, message));
+                }
+                let renamed = SchemaDescriptor { name: other, ..schema.as_ref().clone() };
+                catalog.put_schema(schema.oid, Some(&renamed)).await?;
+            }
+            other => return Err(unsupported(format!("ALTER SCHEMA {other}"))),
+        }
+    }
+    Ok(())
 }

@@ -47,6 +47,14 @@ pub async fn execute(
             sequence::alter(alter, txn, context).await?;
             "ALTER SEQUENCE"
         }
+        Statement::AlterTable(alter) if sequence::is_meant(alter, txn, context)? => {
+            sequence::alter(alter, txn, context).await?;
+            "ALTER TABLE"
+        }
+        Statement::AlterSchema(alter) => {
+            create::alter_schema(alter, txn, context).await?;
+            "ALTER SCHEMA"
+        }
         Statement::AlterTable(alter) => {
             alter::table(alter, txn, context).await?;
             "ALTER TABLE"

@@ -6,8 +6,8 @@ use rustydb_txn::{TableLockId, TableLockMode, Transaction};
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::ids::{ColumnId, Oid};
 use sqlparser::ast::{
-    self, AlterTable, AlterTableOperation, Expr as AstExpr, ObjectName, RenameTableNameKind, SequenceOptions,
-    SqlOption,
+    self, AlterTable, AlterTableOperation, Expr as AstExpr, Ident, ObjectName, RenameTableNameKind,
+    SequenceOptions, SqlOption,
 };
 
 use super::{change, current, not_there, relation_exists, skipped};
@@ -16,7 +16,9 @@ use crate::bind::errors::{fail, undefined_relation, unsupported};
 use crate::bind::from::last_ident;
 use crate::bind::sequence::{default_from, sequences_in};
 use crate::catalog::store::CatalogWriter;
-use crate::catalog::{CatalogSnapshot, SequenceDescriptor, SequenceOwner, StoredExpr, TableDescriptor};
+use crate::catalog::{
+    CatalogSnapshot, Identity, SequenceDescriptor, SequenceOwner, StoredExpr, TableDescriptor,
+};
 use crate::error::{SqlError, SqlState};
 use crate::exec::ExecContext;
 use crate::exec::sequence::Position;
@@ -35,6 +37,8 @@ pub(super) struct SequenceSpec {
     pub options: Vec<SequenceOptions>,
     /// Whether it is an identity column.
     pub is_identity: bool,
+    /// The name that the sequence is to have, with its schema; chosen when absent.
+    pub name: Option<(Oid, String)>,
 }
 
 /// The type that a serial type stands for.
@@ -190,15 +194,25 @@ pub(super) async fn create_for_columns(
     for spec in specs {
         let mut sequence = described(spec.data_type, &spec.options, spec.is_identity)?;
         let Some(column) = table.columns.iter_mut().find(|column| column.id == spec.column) else { continue };
-        sequence.name = chosen_name(&table.name, &column.name, |name| {
-            name == table.name
-                || now.has_relation(table.schema, name)
-                || names.iter().any(|known| known == name)
-                || table.indexes.iter().any(|index| index.name == name)
-        });
+        let mut schema = table.schema;
+        sequence.name = match &spec.name {
+            Some((written, name)) => {
+                if now.has_relation(*written, name) {
+                    return Err(relation_exists(name));
+                }
+                schema = *written;
+                name.clone()
+            }
+            None => chosen_name(&table.name, &column.name, |name| {
+                name == table.name
+                    || now.has_relation(table.schema, name)
+                    || names.iter().any(|known| known == name)
+                    || table.indexes.iter().any(|index| index.name == name)
+            }),
+        };
         names.push(sequence.name.clone());
         sequence.oid = catalog.new_oid()?;
-        sequence.schema = table.schema;
+        sequence.schema = schema;
         sequence.owner = table.owner;
         sequence.mark = catalog.new_mark(context.session.random());
         sequence.owned_by =
@@ -291,6 +305,23 @@ fn users(catalog: &CatalogSnapshot, sequence: Oid) -> Vec<(Oid, ColumnId)> {
     found
 }
 
+/// Whether an ALTER TABLE names a sequence, and changes only what sequences have in common with tables.
+pub(super) fn is_meant(
+    alter: &AlterTable,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<bool, SqlError> {
+    let is_common = |operation: &AlterTableOperation| {
+        matches!(operation, AlterTableOperation::RenameTable { .. } | AlterTableOperation::OwnerTo { .. })
+    };
+    if !alter.operations.iter().all(is_common) {
+        return Ok(false);
+    }
+    let now = current(txn, context)?;
+    let found = Binder::new(&now, &[]).find_relation(&alter.name)?;
+    Ok(matches!(found, Some(crate::bind::context::Relation::Sequence(_))))
+}
+
 /// ALTER SEQUENCE.
 pub(super) async fn alter(
     alter: &AlterTable,
@@ -298,6 +329,7 @@ pub(super) async fn alter(
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
     let now = current(txn, context)?;
+    // ALTER TABLE takes sequences, too, for what they have in common with tables.
     let found = Binder::new(&now, &[]).find_sequence(&alter.name)?.map(|sequence| sequence.oid);
     let Some(oid) = found else {
         if !alter.if_exists {
@@ -566,4 +598,62 @@ pub(super) async fn restart_owned(
 /// Checks the type of a column that is to be an identity column, before anything is made of it.
 pub(super) fn check_identity(data_type: DataType, options: &[SequenceOptions]) -> Result<(), SqlError> {
     described(data_type.base, options, true).map(|_| ())
+}
+
+/// ALTER COLUMN ... ADD GENERATED ... AS IDENTITY. `name` is that of the sequence, its parts parted as the parser's
+/// rewriting leaves them.
+pub(super) async fn add_identity(
+    column: &Ident,
+    (generated_as, options): (Option<ast::GeneratedAs>, &[SequenceOptions]),
+    name: Option<&Ident>,
+    table: &mut TableDescriptor,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let mut catalog = change(txn, context).await?;
+    let now = current(catalog.txn, context)?;
+    let name = match name {
+        Some(name) => {
+            let parts =
+                name.value.split(crate::parse::sequences::NAME_PARTS).map(Ident::new).collect::<Vec<_>>();
+            let name = ObjectName::from(parts);
+            let schema = match name.0.len() {
+                1 => table.schema,
+                _ => Binder::new(&now, &[]).creation_schema(&name)?,
+            };
+            Some((schema, last_ident(&name)?.value))
+        }
+        None => None,
+    };
+    let relation = table.name.clone();
+    let Some(described) = table.columns.iter_mut().find(|known| known.name == column.value) else {
+        let message = format!("column \"{}\" of relation \"{relation}\" does not exist", column.value);
+        return Err(fail(SqlState::UNDEFINED_COLUMN, message));
+    };
+    let data_type = crate::bind::from::column_type(described.data_type);
+    check_identity(data_type, options)?;
+    let refuse = |what: String| Err(fail(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, what));
+    let which = format!("column \"{}\" of relation \"{relation}\"", column.value);
+    if !described.not_null {
+        return refuse(format!("{which} must be declared NOT NULL before identity can be added"));
+    }
+    if described.identity.is_some() {
+        return refuse(format!("{which} is already an identity column"));
+    }
+    if described.default.is_some() {
+        return refuse(format!("{which} already has a default value"));
+    }
+    described.identity = Some(match generated_as {
+        Some(ast::GeneratedAs::Always) => Identity::Always,
+        _ => Identity::ByDefault,
+    });
+    let spec = SequenceSpec {
+        column: described.id,
+        data_type: data_type.base,
+        options: options.to_vec(),
+        is_identity: true,
+        name,
+    };
+    create_for_columns(&[spec], table, &now.catalog, &mut catalog, context).await?;
+    catalog.put_table(table).await
 }

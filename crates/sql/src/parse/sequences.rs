@@ -2,6 +2,9 @@
 
 use sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace};
 
+/// What parts the parts of a name that stands where the parser knows only simple ones; no text has it.
+pub(crate) const NAME_PARTS: &str = "\0";
+
 /// The words of a statement with their places, blanks left out; names in quotes are no words.
 fn plain_words(tokens: &[TokenWithSpan]) -> Vec<(usize, &str)> {
     let significant =
@@ -41,6 +44,49 @@ pub(super) fn normalise_overriding(tokens: &mut Vec<TokenWithSpan>) {
     }
     let marker = Token::make_keyword(if is_system { "OVERWRITE" } else { "TABLE" });
     tokens.insert(if is_system { into_at } else { into_at + 1 }, TokenWithSpan { token: marker, span });
+}
+
+/// Takes `SEQUENCE NAME s.n` out of the options of an identity that ALTER TABLE adds, for which the parser has no word:
+/// the name becomes that of an ON CLUSTER behind the table's, with its parts parted by [`NAME_PARTS`].
+pub(super) fn normalise_sequence_name(tokens: &mut Vec<TokenWithSpan>) {
+    let words = plain_words(tokens);
+    let word = |at: usize| words.get(at).map_or("", |(_, word)| *word);
+    if (word(0), word(1)) != ("alter", "table") {
+        return;
+    }
+    let is_clause = |at: &usize| {
+        (word(*at), word(at + 1)) == ("sequence", "name")
+            && at.checked_sub(2).is_some_and(|before| word(before) == "identity")
+    };
+    let Some(clause) = (0..words.len()).find(is_clause) else { return };
+    let Some(alter) = (2..words.len()).find(|at| word(*at) == "alter") else { return };
+    let token_at = |at: usize| words.get(at).and_then(|(at, _)| tokens.get(*at)).map(|token| &token.token);
+    let mut parts = Vec::new();
+    let mut at = clause + 2;
+    while let Some(Token::Word(part)) = token_at(at) {
+        parts.push(part.value.clone());
+        at += 1;
+        if token_at(at) != Some(&Token::Period) {
+            break;
+        }
+        at += 1;
+    }
+    if parts.is_empty() {
+        return;
+    }
+    let blanked: Vec<usize> = words.iter().take(at).skip(clause).map(|(at, _)| *at).collect();
+    let Some((alter_at, _)) = words.get(alter).copied() else { return };
+    let Some(span) = tokens.get(alter_at).map(|token| token.span) else { return };
+    for at in blanked {
+        if let Some(token) = tokens.get_mut(at) {
+            token.token = Token::Whitespace(Whitespace::Space);
+        }
+    }
+    let name = Token::make_word(&parts.join(NAME_PARTS), Some('"'));
+    for token in [name, Token::make_keyword("CLUSTER"), Token::make_keyword("ON")] {
+        tokens.insert(alter_at, TokenWithSpan { token: Token::Whitespace(Whitespace::Space), span });
+        tokens.insert(alter_at, TokenWithSpan { token, span });
+    }
 }
 
 /// Puts the options of a sequence into the one order that the parser knows; PostgreSQL takes them in any.

@@ -91,6 +91,11 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             };
             Ok(Value::text(text))
         },
+        "acldefault" => |a, call| {
+            let kind = a.first().and_then(Value::as_str).unwrap_or_default().to_owned();
+            let owner = call.ctx.catalog.object_name(ObjectKind::Role, int(a, 1)? as u32);
+            acl_default(&kind, &owner.map_or_else(|| int(a, 1).unwrap_or(0).to_string(), |found| found.name))
+        },
         "pg_get_userbyid" => |a, call| {
             let oid = int(a, 0)? as u32;
             let name = call.ctx.catalog.object_name(ObjectKind::Role, oid);
@@ -397,4 +402,33 @@ fn size_pretty(bytes: i64) -> String {
         size >>= 10;
     }
     format!("{} PB", (size + size.signum()) / 2)
+}
+
+/// What may be done with an object of a kind by whom if nothing was granted or revoked: `acldefault`.
+fn acl_default(kind: &str, owner: &str) -> Result<Value, SqlError> {
+    let (public, own) = match kind {
+        "c" => ("", ""),
+        "r" => ("", "arwdDxt"),
+        "s" => ("", "rwU"),
+        "d" => ("Tc", "CTc"),
+        "f" => ("X", "X"),
+        "l" | "T" => ("U", "U"),
+        "L" => ("", "rw"),
+        "n" => ("", "UC"),
+        "p" => ("", "sA"),
+        "t" => ("", "C"),
+        "F" | "S" => ("", "U"),
+        other => {
+            let message = format!("unrecognized object type abbreviation: {other}");
+            return Err(SqlError::new(SqlState::INTERNAL_ERROR, message));
+        }
+    };
+    let mut items = Vec::new();
+    if !public.is_empty() {
+        items.push(Value::text(format!("={public}/{owner}")));
+    }
+    if !own.is_empty() {
+        items.push(Value::text(format!("{owner}={own}/{owner}")));
+    }
+    Ok(Value::array(BaseType::AclItem, items))
 }

@@ -25,12 +25,13 @@ impl Words<'_> {
                 let token = self.peek().ok_or_else(|| self.unexpected())?;
                 match &token.token {
                     Token::Comma | Token::RParen if depth == 0 => {
-                        let data_type = DataType::parse(text.trim()).ok_or_else(|| {
-                            SqlError::new(
-                                SqlState::UNDEFINED_OBJECT,
-                                format!("type \"{}\" does not exist", text.trim()),
-                            )
-                        })?;
+                        let data_type = DataType::parse(text.trim().trim_start_matches("pg_catalog . "))
+                            .ok_or_else(|| {
+                                SqlError::new(
+                                    SqlState::UNDEFINED_OBJECT,
+                                    format!("type \"{}\" does not exist", text.trim()),
+                                )
+                            })?;
                         param_types.push(data_type.oid());
                         text.clear();
                         self.next += 1;
