@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
-use rustydb_txn::{Direction, ScanRequest, TableLockId, TableLockMode, Transaction};
+use rustydb_txn::{Direction, LockWait, ScanRequest, TableLockId, TableLockMode, Transaction};
 use rustydb_types::ids::Oid;
-use sqlparser::ast::{CommentObject, Ident, ObjectName, Truncate, TruncateIdentityOption, VacuumStatement};
+use sqlparser::ast::{
+    CommentObject, Ident, LockTableMode, ObjectName, Truncate, TruncateIdentityOption, VacuumStatement,
+};
 
 use super::{change, current, foreign, lock_table, sequence};
 use crate::bind::Binder;
 use crate::bind::errors::{fail, unsupported};
+use crate::bind::from::last_ident;
 use crate::catalog::descriptor::ColumnStatistics;
 use crate::catalog::{TableDescriptor, TableStatistics, keys};
 use crate::error::{Severity, SqlError, SqlState};
@@ -80,6 +83,36 @@ pub(super) async fn truncate(
         if matches!(truncate.identity, Some(TruncateIdentityOption::Restart)) {
             sequence::restart_owned(table.oid, &mut catalog, context).await?;
         }
+    }
+    Ok(())
+}
+
+/// LOCK TABLE.
+pub(super) async fn lock(
+    lock: &sqlparser::ast::Lock,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let mode = match lock.lock_mode {
+        Some(LockTableMode::AccessShare) => TableLockMode::AccessShare,
+        Some(LockTableMode::RowShare) => TableLockMode::RowShare,
+        Some(LockTableMode::RowExclusive) => TableLockMode::RowExclusive,
+        Some(LockTableMode::ShareUpdateExclusive) => TableLockMode::ShareUpdateExclusive,
+        Some(LockTableMode::Share) => TableLockMode::Share,
+        Some(LockTableMode::ShareRowExclusive) => TableLockMode::ShareRowExclusive,
+        Some(LockTableMode::Exclusive) => TableLockMode::Exclusive,
+        Some(LockTableMode::AccessExclusive) | None => TableLockMode::AccessExclusive,
+    };
+    let lock_wait = if lock.nowait { LockWait::NoWait } else { context.lock_wait };
+    let context = ExecContext { lock_wait, ..context.clone() };
+    for target in &lock.tables {
+        lock_table(&target.name, false, mode, txn, &context).await.map_err(|error| {
+            if error.state() != SqlState::LOCK_NOT_AVAILABLE || !lock.nowait {
+                return error;
+            }
+            let name = last_ident(&target.name).map(|name| name.value).unwrap_or_default();
+            fail(SqlState::LOCK_NOT_AVAILABLE, format!("could not obtain lock on relation \"{name}\""))
+        })?;
     }
     Ok(())
 }

@@ -82,6 +82,10 @@ pub async fn execute(
             maintain::truncate(truncate, txn, context).await?;
             "TRUNCATE TABLE"
         }
+        Statement::Lock(lock) => {
+            maintain::lock(lock, txn, context).await?;
+            "LOCK TABLE"
+        }
         Statement::Analyze(analyze) => {
             maintain::analyze(analyze.table_name.as_ref(), &analyze.columns, txn, context).await?;
             "ANALYZE"

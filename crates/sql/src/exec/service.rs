@@ -468,6 +468,7 @@ fn name(plan: &Plan, copy: Option<&CopyTarget>) -> &'static str {
             ast::Statement::AlterSchema(_) => "ALTER SCHEMA",
             ast::Statement::Drop { .. } => "DROP",
             ast::Statement::Truncate(_) => "TRUNCATE TABLE",
+            ast::Statement::Lock(_) => "LOCK TABLE",
             ast::Statement::Analyze(_) => "ANALYZE",
             ast::Statement::Vacuum(_) => "VACUUM",
             ast::Statement::Comment { .. } => "COMMENT",

@@ -183,6 +183,11 @@ impl Plan {
             Action::Query(_) if self.advances.is_some() => false,
             Action::Query(_) => self.locking.is_empty(),
             Action::Explain { plan, analyze } => !analyze || plan.is_read_only(),
+            // Readers hold this lock on whatever they read.
+            Action::Utility(statement) => matches!(
+                statement.as_ref(),
+                ast::Statement::Lock(ast::Lock { lock_mode: Some(ast::LockTableMode::AccessShare), .. })
+            ),
             _ => false,
         }
     }

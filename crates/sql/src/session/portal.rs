@@ -90,7 +90,7 @@ impl<E: Executor> Session<E> {
         let columns = shape.map_or(0, |shape| shape.columns.len());
         let is_plan = matches!(statement.as_deref(), Some(Statement::Plan(_)));
         if let Some(Statement::Plan(ast)) = statement.as_deref() {
-            self.refuse_vacuum_in_block(ast)?;
+            self.refuse_by_block(ast)?;
         }
         let formats = result_formats(bind, columns, is_plan)?;
         let body = match (plan, statement) {

@@ -73,7 +73,7 @@ impl<E: Executor> Session<E> {
             return self.run_utility(statement, &ResultFormats::Text, false, sink).await;
         };
         self.refuse_in_failed_block()?;
-        self.refuse_vacuum_in_block(ast)?;
+        self.refuse_by_block(ast)?;
         // One transaction for all statements of the message: if any writes, all run in a read-write one.
         let reads = statement.looks_read_only() && self.pending.iter().all(Statement::looks_read_only);
         let plan = self.plan(ast, &[], reads).await?;

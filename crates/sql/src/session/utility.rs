@@ -204,9 +204,14 @@ impl<E: Executor> Session<E> {
         }
     }
 
-    /// VACUUM runs by itself.
-    pub(super) fn refuse_vacuum_in_block(&self, statement: &ast::Statement) -> Result<(), SqlError> {
-        if matches!(statement, ast::Statement::Vacuum(_)) { self.refuse_in_block("VACUUM") } else { Ok(()) }
+    /// VACUUM runs by itself, LOCK TABLE in a block alone.
+    pub(super) fn refuse_by_block(&self, statement: &ast::Statement) -> Result<(), SqlError> {
+        match statement {
+            ast::Statement::Vacuum(_) => self.refuse_in_block("VACUUM"),
+            // Outside of a block its locks would end with it.
+            ast::Statement::Lock(_) => self.need_block("LOCK TABLE"),
+            _ => Ok(()),
+        }
     }
 
     fn refuse_in_block(&self, what: &str) -> Result<(), SqlError> {
