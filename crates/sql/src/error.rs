@@ -93,6 +93,7 @@ states! {
     INVALID_FOREIGN_KEY = b"42830", "invalid_foreign_key";
     INVALID_NAME = b"42602", "invalid_name";
     NAME_TOO_LONG = b"42622", "name_too_long";
+    INVALID_RECURSION = b"42P19", "invalid_recursion";
     RESERVED_NAME = b"42939", "reserved_name";
     DATATYPE_MISMATCH = b"42804", "datatype_mismatch";
     INDETERMINATE_DATATYPE = b"42P18", "indeterminate_datatype";

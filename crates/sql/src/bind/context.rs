@@ -52,6 +52,8 @@ pub struct Cte {
     pub columns: Vec<ColumnInfo>,
     /// What it computes.
     pub node: Node,
+    /// Where it was used, if somebody asks.
+    pub(crate) uses: Option<super::recursive::Uses>,
 }
 
 /// Binds one statement.

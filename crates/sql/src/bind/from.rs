@@ -310,6 +310,9 @@ impl Binder<'_> {
         if schema.is_none()
             && let Some(cte) = self.ctes.borrow().iter().rev().find(|cte| cte.name == own_name.value)
         {
+            if let Some(uses) = &cte.uses {
+                uses.lock().push(own_name.clone());
+            }
             let mut scope = derived_scope(&visible, &cte.columns, level);
             rename(&mut scope, alias, &visible)?;
             return Ok((cte.node.clone(), scope));

@@ -18,6 +18,7 @@ pub mod kept;
 pub mod modify;
 mod ordered_set;
 pub mod query;
+pub(crate) mod recursive;
 pub(crate) mod references;
 pub mod resolve;
 pub mod scope;

@@ -67,10 +67,13 @@ impl Binder<'_> {
     pub(crate) fn bind_with(&self, with: &With, level: &Level<'_>) -> Result<(), SqlError> {
         for cte in &with.cte_tables {
             let name = &cte.alias.name;
-            if with.recursive && mentions(&cte.query.to_string(), &name.value) {
-                return Err(unsupported("WITH RECURSIVE"));
-            }
-            let bound = self.bind_query(&cte.query, level)?;
+            let is_candidate = with.recursive && mentions(&cte.query.to_string(), &name.value);
+            let recursive = if is_candidate { self.bind_recursive(cte, level)? } else { None };
+            let is_recursive = recursive.is_some();
+            let bound = match recursive {
+                Some(bound) => bound,
+                None => self.bind_query(&cte.query, level)?,
+            };
             let (plan, mut columns) = self.settle_unknown(bound)?;
             if cte.alias.columns.len() > columns.len() {
                 return Err(fail(
@@ -87,12 +90,13 @@ impl Binder<'_> {
                 column.name.clone_from(&alias.name.value);
             }
             // Within a subquery it may depend on the row around it, so its rows are not kept.
-            let node = if level.outer.is_some() {
+            // A recursive query keeps its own.
+            let node = if level.outer.is_some() || is_recursive {
                 plan
             } else {
                 Node::Shared { id: self.new_id(), plan: Arc::new(plan) }
             };
-            self.ctes.borrow_mut().push(Cte { name: name.value.clone(), columns, node });
+            self.ctes.borrow_mut().push(Cte { name: name.value.clone(), columns, node, uses: None });
         }
         Ok(())
     }
@@ -232,7 +236,12 @@ impl Binder<'_> {
     }
 
     /// Brings the columns of a node to other types.
-    fn coerce_columns(&self, node: Node, from: &[ColumnInfo], to: &[ColumnInfo]) -> Result<Node, SqlError> {
+    pub(crate) fn coerce_columns(
+        &self,
+        node: Node,
+        from: &[ColumnInfo],
+        to: &[ColumnInfo],
+    ) -> Result<Node, SqlError> {
         if from.iter().zip(to).all(|(from, to)| from.data_type == to.data_type) {
             return Ok(node);
         }

@@ -87,6 +87,12 @@ fn print(node: &Node, depth: usize, lines: &mut Vec<String>) {
         }
         Node::Virtual { relation, .. } => line(format!("Seq Scan on {}", relation.name())),
         Node::Function { .. } => line("Function Scan".into()),
+        Node::Recursive { initial, step, .. } => {
+            line("Recursive Union".into());
+            print(initial, depth + 1, lines);
+            print(step, depth + 1, lines);
+        }
+        Node::WorkTable { name, .. } => line(format!("WorkTable Scan on {name}")),
         Node::Shared { plan, .. } => {
             line("CTE Scan".into());
             print(plan, depth + 1, lines);

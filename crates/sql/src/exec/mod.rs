@@ -13,6 +13,7 @@ pub mod explain;
 pub mod join;
 pub mod modify;
 pub mod operator;
+pub mod recursive;
 pub(crate) mod reference;
 pub mod rows;
 pub mod run;

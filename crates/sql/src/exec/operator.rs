@@ -12,6 +12,7 @@ use rustydb_types::value::Value;
 
 use super::aggregate;
 use super::join::{self, JoinState};
+use super::recursive;
 use super::run::{Run, row_size};
 use super::scan::ScanState;
 use super::subquery::HashedRow;
@@ -69,6 +70,8 @@ pub enum State {
     Series(Option<Series>),
     /// Rows of a common table expression, and how many were yielded.
     Shared(Option<Arc<Vec<Row>>>, usize),
+    /// A recursive query, and how many rows of it were yielded.
+    Recursive(Option<recursive::Shared>, usize),
     /// A node with one input and nothing to remember.
     Unary(Box<State>),
     /// Input of a projection, and rows of it that are still to be computed.
@@ -98,7 +101,8 @@ impl State {
             Node::Scan(_) => Self::Scan(None),
             Node::Function { function, .. } if is_series(*function) => Self::Series(None),
             Node::Function { .. } => Self::Rows(None),
-            Node::Shared { .. } | Node::Virtual { .. } => Self::Shared(None, 0),
+            Node::Shared { .. } | Node::Virtual { .. } | Node::WorkTable { .. } => Self::Shared(None, 0),
+            Node::Recursive { .. } => Self::Recursive(None, 0),
             Node::Filter { input, .. } => Self::Unary(open(input)),
             Node::Project { input, .. } => Self::Project(open(input), Vec::new().into_iter()),
             Node::ProjectSet { input, .. } => {
@@ -188,6 +192,18 @@ pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batc
                 None => rows.insert(run.state.shared(*id, || collect(plan, &mut State::open(plan), run))?),
             };
             Ok(part(rows, place))
+        }
+        (Node::WorkTable { id, .. }, State::Shared(rows, place)) => {
+            let rows = rows.get_or_insert_with(|| run.state.working(*id));
+            Ok(part(rows, place))
+        }
+        (Node::Recursive { id, initial, step, all, is_shared }, State::Recursive(known, place)) => {
+            let shared = known.get_or_insert_with(|| match is_shared {
+                true => run.state.recursion(*id, *all),
+                false => Arc::new(parking_lot::Mutex::new(recursive::Recursion::new(*all))),
+            });
+            let mut read = || shared.lock().read(place, (*id, initial, step), run);
+            if *is_shared { run.state.lasting(read) } else { read() }
         }
         (Node::Filter { input, predicate }, State::Unary(state)) => {
             while let Some(mut batch) = next(input, state, run)? {
@@ -387,7 +403,7 @@ fn take(rows: &mut Option<std::vec::IntoIter<Row>>) -> Option<Batch> {
 }
 
 /// The batch of rows that begins at `place`, which is moved behind it.
-fn part(rows: &[Row], place: &mut usize) -> Option<Batch> {
+pub(super) fn part(rows: &[Row], place: &mut usize) -> Option<Batch> {
     let rest = rows.get(*place..).unwrap_or_default();
     let mut batch = Filling::with_capacity(rest.len());
     for row in rest {

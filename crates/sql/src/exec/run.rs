@@ -29,6 +29,10 @@ pub struct RunState {
     pool: Arc<WorkMemory>,
     /// Rows of common table expressions, by number.
     shared: Mutex<HashMap<usize, Arc<Vec<Row>>>>,
+    /// Recursive queries, by number.
+    recursions: Mutex<HashMap<usize, super::recursive::Shared>>,
+    /// Rows that a recursive query gave last, by number of the query.
+    working: Mutex<HashMap<usize, Arc<Vec<Row>>>>,
     /// Rows of computed relations, by number.
     computed: Mutex<HashMap<u32, Arc<Vec<Row>>>>,
     /// Subqueries that do not depend on a row, by number.
@@ -53,6 +57,8 @@ impl RunState {
             work_mem,
             pool,
             shared: Mutex::default(),
+            recursions: Mutex::default(),
+            working: Mutex::default(),
             computed: Mutex::default(),
             subqueries: Mutex::default(),
             interrupts,
@@ -112,7 +118,7 @@ impl RunState {
     }
 
     /// Does work whose result is kept to the end of the execution.
-    fn lasting<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn lasting<T>(&self, work: impl FnOnce() -> T) -> T {
         let (out, bytes) = self.measured(work);
         self.lasting.fetch_add(usize::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
         out
@@ -131,6 +137,22 @@ impl RunState {
         let rows = Arc::new(self.lasting(compute)?);
         self.shared.lock().insert(id, Arc::clone(&rows));
         Ok(rows)
+    }
+
+    /// A recursive query that all its readers share.
+    pub(crate) fn recursion(&self, id: usize, all: bool) -> super::recursive::Shared {
+        let new = || Arc::new(Mutex::new(super::recursive::Recursion::new(all)));
+        Arc::clone(self.recursions.lock().entry(id).or_insert_with(new))
+    }
+
+    /// Sets the rows that a recursive query gave last.
+    pub(crate) fn set_working(&self, id: usize, rows: &Arc<Vec<Row>>) {
+        self.working.lock().insert(id, Arc::clone(rows));
+    }
+
+    /// The rows that a recursive query gave last.
+    pub(crate) fn working(&self, id: usize) -> Arc<Vec<Row>> {
+        self.working.lock().get(&id).cloned().unwrap_or_default()
     }
 
     /// The rows of a computed relation, computed at the first call.

@@ -228,6 +228,28 @@ pub enum Node {
         /// What it computes.
         plan: Arc<Node>,
     },
+    /// A query that reads the rows which it gave last.
+    Recursive {
+        /// Identifies it within the statement.
+        id: usize,
+        /// The rows that it begins with.
+        initial: Box<Node>,
+        /// What gives other rows of those that were given last.
+        step: Box<Node>,
+        /// Whether repetitions stay.
+        all: bool,
+        /// Whether it is computed once for each execution; else for each reader.
+        is_shared: bool,
+    },
+    /// The rows that a recursive query gave last.
+    WorkTable {
+        /// Which query.
+        id: usize,
+        /// Its name.
+        name: String,
+        /// Values in each row.
+        width: usize,
+    },
     /// Rows that satisfy a predicate.
     Filter {
         /// The rows.
@@ -304,7 +326,10 @@ impl Node {
     #[must_use]
     pub fn width(&self) -> usize {
         match self {
-            Self::Values { width, .. } | Self::Virtual { width, .. } => *width,
+            Self::Values { width, .. } | Self::Virtual { width, .. } | Self::WorkTable { width, .. } => {
+                *width
+            }
+            Self::Recursive { initial, .. } => initial.width(),
             Self::Scan(scan) => scan.width(),
             Self::Function { ordinality, .. } => 1 + usize::from(*ordinality),
             Self::Shared { plan, .. } => plan.width(),

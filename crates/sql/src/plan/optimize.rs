@@ -101,6 +101,12 @@ impl Optimizer<'_> {
                 let right = Box::new(self.push(*right, Vec::new()));
                 filtered(Node::SetOp { operation, all, left, right }, parts)
             }
+            node @ Node::WorkTable { .. } => filtered(node, parts),
+            Node::Recursive { id, initial, step, all, is_shared } => {
+                let initial = Box::new(optimize(*initial, self.catalog));
+                let step = Box::new(optimize(*step, self.catalog));
+                filtered(Node::Recursive { id, initial, step, all, is_shared }, parts)
+            }
             Node::Shared { id, plan } => {
                 let plan = std::sync::Arc::new(optimize(plan.as_ref().clone(), self.catalog));
                 filtered(Node::Shared { id, plan }, parts)
@@ -253,6 +259,8 @@ pub fn rows(node: &Node) -> f64 {
         Node::Virtual { .. } => 500.0,
         Node::Function { .. } => 100.0,
         Node::Shared { plan, .. } => rows(plan),
+        Node::Recursive { initial, step, .. } => rows(initial) + 10.0 * rows(step),
+        Node::WorkTable { .. } => 10.0,
         Node::Filter { input, .. } => (rows(input) * 0.25).max(1.0),
         Node::Project { input, .. } | Node::Sort { input, .. } => rows(input),
         Node::Window(window) => rows(&window.input),
@@ -479,6 +487,11 @@ fn prune(node: &mut Node, needed: &[bool]) {
             prune(right, &vec![true; width]);
         }
         Node::Limit { input, .. } => prune(input, needed),
-        Node::Values { .. } | Node::Virtual { .. } | Node::Function { .. } | Node::Shared { .. } => {}
+        Node::Values { .. }
+        | Node::Virtual { .. }
+        | Node::Function { .. }
+        | Node::Shared { .. }
+        | Node::Recursive { .. }
+        | Node::WorkTable { .. } => {}
     }
 }
