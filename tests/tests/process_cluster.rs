@@ -277,3 +277,51 @@ async fn a_stopped_leader_serves_no_stale_read_when_it_goes_on() -> Result<()> {
     }
     Ok(())
 }
+
+/// What `pg_dump` writes of a database, without the lines that differ from run to run.
+fn dump(cluster: &Cluster, node: u16, database: &str) -> Result<String> {
+    let url = cluster.node(node, database);
+    let output = Command::new("pg_dump").arg(&url).output()?;
+    ensure!(output.status.success(), "pg_dump of {database}: {}\n{}", text(&output), cluster.logs());
+    let lines = String::from_utf8(output.stdout)?;
+    let lines = lines.lines().filter(|line| !line.contains("restrict "));
+    Ok(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// Runs a file of SQL through `psql`.
+fn run_file(cluster: &Cluster, node: u16, database: &str, path: &std::path::Path) -> Result<()> {
+    let url = cluster.node(node, database);
+    let output = Command::new("psql")
+        .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-f"])
+        .arg(path)
+        .arg(&url)
+        .output()?;
+    ensure!(output.status.success(), "{}: {}\n{}", path.display(), text(&output), cluster.logs());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dump_restores_what_it_was_taken_of() -> Result<()> {
+    let cluster = Cluster::start(3)?;
+    let schema = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("dump/schema.sql");
+    run_file(&cluster, 1, "postgres", &schema)?;
+    let taken = dump(&cluster, 2, "postgres")?;
+    ensure!(
+        taken.contains("FOREIGN KEY (customer_id) REFERENCES app.customer(id) ON DELETE CASCADE"),
+        "{taken}"
+    );
+    ensure!(taken.contains("COPY public.tree"), "{taken}");
+    psql(&cluster, 3, "postgres", "CREATE DATABASE copy")?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("dump.sql");
+    std::fs::write(&path, &taken)?;
+    run_file(&cluster, 3, "copy", &path)?;
+    let again = dump(&cluster, 1, "copy")?;
+    ensure!(taken == again, "{taken}\n---- restored, it is\n{again}");
+    // Numbers go on where they were.
+    let inserted =
+        psql(&cluster, 1, "copy", "INSERT INTO app.\"order\" (customer_id) VALUES (2) RETURNING id")?;
+    assert_eq!(inserted.lines().next(), Some("4"));
+    assert_eq!(psql(&cluster, 2, "copy", "SELECT nextval('lone')")?, "16");
+    Ok(())
+}

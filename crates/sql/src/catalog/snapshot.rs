@@ -18,6 +18,13 @@ pub const INFORMATION_SCHEMA: Oid = Oid::new(13_201);
 /// `pg_authid.oid` of the role that owns what nobody else owns.
 pub const BOOTSTRAP_ROLE: Oid = Oid::new(10);
 
+/// `pg_authid.oid` of `pg_database_owner`, which owns the schema `public` of a database until somebody else does.
+pub const DATABASE_OWNER_ROLE: Oid = Oid::new(6171);
+/// The name of that role.
+pub const DATABASE_OWNER_NAME: &str = "pg_database_owner";
+/// `pg_namespace`, the class of comments on schemas.
+pub const CLASS_SCHEMA: u32 = 2615;
+
 /// Everything the catalog says at one catalog version.
 #[derive(Clone, Debug, Default)]
 pub struct CatalogSnapshot {
@@ -53,8 +60,10 @@ impl CatalogSnapshot {
         for (oid, name) in
             [(PG_CATALOG, "pg_catalog"), (INFORMATION_SCHEMA, "information_schema"), (PUBLIC, "public")]
         {
-            snapshot.add_schema(SchemaDescriptor { oid, name: name.into(), owner: BOOTSTRAP_ROLE });
+            let owner = if oid == PUBLIC { DATABASE_OWNER_ROLE } else { BOOTSTRAP_ROLE };
+            snapshot.add_schema(SchemaDescriptor { oid, name: name.into(), owner });
         }
+        snapshot.add_comment(CLASS_SCHEMA, PUBLIC, 0, "standard public schema".into());
         snapshot
     }
 
@@ -66,6 +75,7 @@ impl CatalogSnapshot {
     /// Removes a schema, as the stored mark of a dropped `public` asks.
     pub fn remove_schema(&mut self, oid: Oid) {
         self.schemas.remove(&oid);
+        self.comments.remove(&(CLASS_SCHEMA, oid, 0));
     }
 
     /// Adds a table with its indexes.
@@ -92,9 +102,13 @@ impl CatalogSnapshot {
         self.statistics.insert(table, Arc::new(statistics));
     }
 
-    /// Sets a comment.
+    /// Sets a comment; an empty one takes away that of a built-in schema.
     pub fn add_comment(&mut self, class: u32, object: Oid, sub: u32, text: String) {
-        self.comments.insert((class, object, sub), text);
+        if text.is_empty() {
+            self.comments.remove(&(class, object, sub));
+        } else {
+            self.comments.insert((class, object, sub), text);
+        }
     }
 
     /// The stored bytes of the version row; equal bytes mean the same catalog.

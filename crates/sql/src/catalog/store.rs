@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::descriptor::{self, SchemaDescriptor, StorageId, TableDescriptor, TableStatistics};
 use super::keys::{self, Kind};
 use super::sequence::SequenceDescriptor;
-use super::snapshot::CatalogSnapshot;
+use super::snapshot::{self, CatalogSnapshot};
 use crate::error::{SqlError, SqlState};
 
 /// Catalogs that are kept, so that a transaction with changes of its own does not cost the others theirs.
@@ -280,6 +280,9 @@ impl<'a> CatalogWriter<'a> {
         (class, object, sub): (u32, Oid, u32),
         text: Option<&str>,
     ) -> Result<(), SqlError> {
+        // What the schema `public` is said to be is nowhere stored, so that there is no comment must be.
+        let is_built_in = object == snapshot::PUBLIC && class == snapshot::CLASS_SCHEMA;
+        let text = text.or(is_built_in.then_some(""));
         self.write(keys::comment(class, object, sub), text.map(|text| text.as_bytes().to_vec())).await
     }
 }

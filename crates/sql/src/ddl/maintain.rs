@@ -14,6 +14,7 @@ use crate::bind::Binder;
 use crate::bind::errors::{fail, unsupported};
 use crate::bind::from::last_ident;
 use crate::catalog::descriptor::ColumnStatistics;
+use crate::catalog::snapshot::CLASS_SCHEMA;
 use crate::catalog::{TableDescriptor, TableStatistics, keys};
 use crate::error::{Severity, SqlError, SqlState};
 use crate::exec::ExecContext;
@@ -25,8 +26,6 @@ use crate::exec::subquery::HashedRow;
 const SAMPLE_ROWS: usize = 30_000;
 /// `pg_class`, the class of comments on tables, columns and indexes.
 const CLASS_RELATION: u32 = 1259;
-/// `pg_namespace`, the class of comments on schemas.
-const CLASS_SCHEMA: u32 = 2615;
 
 /// TRUNCATE: the tables get fresh storages; the old rows wait to be swept.
 pub(super) async fn truncate(

@@ -79,7 +79,15 @@ fn has_foreign_keys(context: &VirtualContext<'_>, table: &TableDescriptor) -> bo
 /// `pg_namespace`
 pub(super) fn pg_namespace(context: &VirtualContext<'_>) -> Rows {
     let row = |schema: &crate::catalog::SchemaDescriptor| {
-        vec![oid(schema.oid), text(&schema.name), oid(schema.owner), Value::Null]
+        // What everybody may do in `public` is what a new database grants, not what a schema grants by itself.
+        let acl = match schema.owner {
+            snapshot::DATABASE_OWNER_ROLE => {
+                let items = ["pg_database_owner=UC/pg_database_owner", "=U/pg_database_owner"];
+                Value::array(BaseType::AclItem, items.into_iter().map(text).collect())
+            }
+            _ => Value::Null,
+        };
+        vec![oid(schema.oid), text(&schema.name), oid(schema.owner), acl]
     };
     context.catalog.schemas().map(|schema| row(schema)).collect()
 }

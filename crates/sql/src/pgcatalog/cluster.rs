@@ -4,7 +4,7 @@ use rustydb_types::value::Value;
 
 use super::classes::{oid, text};
 use super::relation::Rows;
-use crate::catalog::snapshot::BOOTSTRAP_ROLE;
+use crate::catalog::snapshot::{self, BOOTSTRAP_ROLE};
 use crate::catalog::virtual_table::VirtualContext;
 use crate::system::{DatabaseState, RoleRecord};
 
@@ -59,9 +59,24 @@ fn verifier(context: &VirtualContext<'_>, role: &RoleRecord) -> Value {
     }
 }
 
+/// The roles that were created, and the one that owns the schema `public`: nobody can log in with it.
+fn all_roles(context: &VirtualContext<'_>) -> Vec<RoleRecord> {
+    let owner = RoleRecord {
+        oid: snapshot::DATABASE_OWNER_ROLE,
+        name: snapshot::DATABASE_OWNER_NAME.to_owned(),
+        superuser: false,
+        login: false,
+        create_database: false,
+        create_role: false,
+        verifier: None,
+        connection_limit: -1,
+    };
+    context.system.roles.values().cloned().chain([owner]).collect()
+}
+
 /// `pg_authid`
 pub(super) fn pg_authid(context: &VirtualContext<'_>) -> Rows {
-    (context.system.roles.values())
+    (all_roles(context).iter())
         .map(|role| {
             vec![
                 oid(role.oid),
@@ -83,7 +98,7 @@ pub(super) fn pg_authid(context: &VirtualContext<'_>) -> Rows {
 
 /// `pg_roles`: as `pg_authid`, without passwords.
 pub(super) fn pg_roles(context: &VirtualContext<'_>) -> Rows {
-    (context.system.roles.values())
+    (all_roles(context).iter())
         .map(|role| {
             vec![
                 text(&role.name),

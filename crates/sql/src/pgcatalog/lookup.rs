@@ -11,6 +11,7 @@ use rustydb_types::value::Value;
 
 use super::{PG_CLASS, PG_CONSTRAINT, PG_NAMESPACE, activity, definition, shape};
 use crate::bind::kept;
+use crate::catalog::snapshot;
 use crate::catalog::virtual_table::VirtualContext;
 use crate::error::{SqlError, SqlState};
 use crate::scalar::context::{CatalogLookup, ObjectKind, ObjectName, SizeOf};
@@ -149,6 +150,9 @@ impl CatalogLookup for SystemLookup<'_> {
             }
             ObjectKind::Type | ObjectKind::Function | ObjectKind::Operator | ObjectKind::Collation => None,
             ObjectKind::Schema => self.context.catalog.schema_named(name).map(|schema| schema.oid.get()),
+            ObjectKind::Role if name == snapshot::DATABASE_OWNER_NAME => {
+                Some(snapshot::DATABASE_OWNER_ROLE.get())
+            }
             ObjectKind::Role => self.context.system.role_named(name).map(|role| role.oid.get()),
             ObjectKind::Database => {
                 self.context.system.database_named(name).map(|database| database.id.get().get())
@@ -171,6 +175,9 @@ impl CatalogLookup for SystemLookup<'_> {
             }
             ObjectKind::Schema => {
                 self.context.catalog.schema(Oid::new(oid)).map(|schema| global(&schema.name))
+            }
+            ObjectKind::Role if oid == snapshot::DATABASE_OWNER_ROLE.get() => {
+                Some(global(snapshot::DATABASE_OWNER_NAME))
             }
             ObjectKind::Role => self.context.system.roles.get(&Oid::new(oid)).map(|role| global(&role.name)),
             ObjectKind::Database => {
