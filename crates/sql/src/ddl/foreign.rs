@@ -457,10 +457,11 @@ pub(super) async fn drop_dependents(
 /// The constraints that SET CONSTRAINTS names: those of the first schema in which there are some of the name.
 ///
 /// # Errors
-/// 42704 when there is none of a name, 42809 when it cannot be deferred, 3F000 for a schema that is not there.
+/// 42704 when there is none of a name, 42809 when it is to be deferred and cannot be, 3F000 for a schema that is not there.
 pub(crate) fn deferrable(
     context: &AnalyzeContext,
     names: &[(Option<String>, String)],
+    is_deferred: bool,
 ) -> Result<Vec<Oid>, SqlError> {
     let catalog = &context.catalog;
     let mut found = Vec::new();
@@ -492,6 +493,7 @@ pub(crate) fn deferrable(
         for table in tables {
             match table.foreign_keys.iter().find(|key| key.name == *name) {
                 Some(key) if key.deferrable.is_some() => found.push(key.oid),
+                _ if !is_deferred => {}
                 _ => {
                     let message = format!("constraint \"{name}\" is not deferrable");
                     return Err(fail(SqlState::WRONG_OBJECT_TYPE, message));

@@ -192,14 +192,14 @@ impl Referee {
         }
         match referred {
             Referred::Nothing => Ok(()),
-            Referred::Mixed => Err(mixed(link)),
             Referred::Key(key) => {
                 if !self.is_there((place, link), key, false, txn, context).await? {
                     self.remember(place, stored)?;
                 }
                 Ok(())
             }
-            Referred::Impossible => self.remember(place, stored),
+            // Refused at the end of the statement, as a key that is not there.
+            Referred::Mixed | Referred::Impossible => self.remember(place, stored),
         }
     }
 

@@ -630,7 +630,7 @@ impl Executor for SqlExecutor {
         let analyze = self.analyze_context(txn, context)?;
         let constraints = match names {
             None => None,
-            Some(names) => Some(crate::ddl::deferrable_constraints(&analyze, names)?),
+            Some(names) => Some(crate::ddl::deferrable_constraints(&analyze, names, deferred)?),
         };
         if !deferred {
             // Before the change: when one is violated, all stays as it was.
