@@ -9,6 +9,7 @@ pub mod datetime;
 pub mod interval_fields;
 pub mod keycodec;
 pub mod numeric;
+pub mod row_shape;
 pub mod rowcodec;
 pub mod text;
 pub mod value;

@@ -16,6 +16,9 @@ const CALL_BASE: usize = 1 << 20;
 /// The first column number of window functions until those of the row below are settled.
 pub(super) const WINDOW_BASE: usize = 1 << 21;
 
+/// Results of functions that yield rows are numbered from here.
+pub(super) const SET_BASE: usize = 1 << 22;
+
 /// The select list and ORDER BY of a SELECT that is not known to be grouped.
 #[derive(Debug)]
 pub(crate) struct UngroupedPlace<'s, 'l> {
@@ -28,6 +31,10 @@ pub(crate) struct UngroupedPlace<'s, 'l> {
 impl Resolve for UngroupedPlace<'_, '_> {
     fn column(&self, relation: Option<&str>, name: &Ident) -> Result<Option<Expr>, SqlError> {
         self.scope.column(relation, name)
+    }
+
+    fn whole_row(&self, relation: &str) -> Result<Option<Expr>, SqlError> {
+        self.scope.whole_row(relation)
     }
 
     fn has_relation(&self, relation: &str) -> bool {
@@ -109,6 +116,13 @@ impl Resolve for GroupedPlace<'_, '_> {
         self.group_column(&column.expr).ok_or_else(|| {
             not_grouped(column.relation.as_deref(), &sqlparser::ast::Ident::new(column.name.clone()))
         })
+    }
+
+    fn whole_row(&self, relation: &str) -> Result<Option<Expr>, SqlError> {
+        match self.scope.own_row(relation, &|column| self.star_column(column))? {
+            Some(row) => Ok(Some(row)),
+            None => self.scope.level.outer_row(relation),
+        }
     }
 
     fn has_relation(&self, relation: &str) -> bool {

@@ -239,9 +239,11 @@ impl Deparse<'_> {
                 out.push_str("ROW");
                 self.wrapped(out, true, |out| self.list(out, parts, indent))
             }
-            Expr::Slice { .. } | Expr::Param { .. } | Expr::Subquery(_) => {
-                Err(unsupported("this expression where it is kept"))
-            }
+            Expr::Slice { .. }
+            | Expr::Param { .. }
+            | Expr::Subquery(_)
+            | Expr::WholeRow { .. }
+            | Expr::Field { .. } => Err(unsupported("this expression where it is kept")),
         }
     }
 

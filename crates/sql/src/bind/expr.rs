@@ -19,7 +19,7 @@ use super::scope::{Level, Resolve, require_column};
 use super::select::strip;
 use crate::error::{SqlError, SqlState};
 use crate::exec::subquery::{Subquery, SubqueryKind};
-use crate::plan::AggregateCall;
+use crate::plan::{AggregateCall, TableFunction};
 use crate::scalar::{BoolTest, CompareOp, Expr};
 
 /// A sign before a power is that of its base; the parser has it the other way round.
@@ -34,6 +34,32 @@ fn power_of_signed(op: &UnaryOperator, operand: &AstExpr) -> Option<AstExpr> {
     let signed = AstExpr::UnaryOp { op: *op, expr: left.clone() };
     let left = Box::new(power_of_signed(op, left).unwrap_or(signed));
     Some(AstExpr::BinaryOp { left, op: BinaryOperator::PGExp, right: right.clone() })
+}
+
+/// Binds what is within a clause in which no function that yields rows may stand.
+fn without_sets<T>(place: &dyn Resolve, clause: &'static str, bind: impl FnOnce() -> T) -> T {
+    let before = place.forbid_sets(Some(clause));
+    let bound = bind();
+    place.forbid_sets(before);
+    bound
+}
+
+/// The field of a record, by its name.
+fn field(record: Expr, name: &Ident) -> Result<Expr, SqlError> {
+    let ty = record.ty();
+    if ty.base != BaseType::Record {
+        let message =
+            format!("column notation .{} applied to type {ty}, which is not a composite type", name.value);
+        return Err(fail(SqlState::WRONG_OBJECT_TYPE, message));
+    }
+    let shape = ty.row_shape().unwrap_or_default();
+    match shape.iter().position(|(known, _)| *known == name.value) {
+        Some(index) => Ok(super::from::fields_of(&record, &shape).swap_remove(index)),
+        None => {
+            let message = format!("could not identify column \"{}\" in record data type", name.value);
+            Err(fail(SqlState::UNDEFINED_COLUMN, message))
+        }
+    }
 }
 
 /// A name with one part.
@@ -280,9 +306,9 @@ impl Binder<'_> {
             }
             // Text is compared by bytes whatever the collation, which is what these two names mean.
             AstExpr::Collate { expr: operand, .. } => bind(operand),
-            AstExpr::Case { operand, conditions, else_result, .. } => {
+            AstExpr::Case { operand, conditions, else_result, .. } => without_sets(place, "CASE", || {
                 self.bind_case(operand.as_deref(), conditions, else_result.as_deref(), place)
-            }
+            }),
             AstExpr::Exists { subquery, negated } => {
                 let bound = self.bind_subquery(subquery, SubqueryKind::Exists, None, place)?;
                 Ok(if *negated { negate(bound) } else { bound })
@@ -298,14 +324,34 @@ impl Binder<'_> {
                 Ok(Expr::Row(elements))
             }
             AstExpr::CompoundFieldAccess { root, access_chain } => {
-                let mut bound = bind(root)?;
-                for access in access_chain {
+                // `t.a[i]` is read as the field `a` of `t`: what comes before the first bracket is a column's name.
+                let mut name = match &**root {
+                    AstExpr::Identifier(first) => vec![first.clone()],
+                    _ => Vec::new(),
+                };
+                let fields = access_chain.iter().map_while(|access| match access {
+                    AccessExpr::Dot(AstExpr::Identifier(field)) if !name.is_empty() => Some(field.clone()),
+                    _ => None,
+                });
+                let fields: Vec<Ident> = fields.collect();
+                let (root, rest) = if fields.is_empty() {
+                    (bind(root)?, access_chain.as_slice())
+                } else {
+                    let rest = access_chain.get(fields.len()..).unwrap_or_default();
+                    name.extend(fields);
+                    (bind(&AstExpr::CompoundIdentifier(name))?, rest)
+                };
+                let mut bound = root;
+                for access in rest {
                     bound = match access {
                         AccessExpr::Subscript(Subscript::Index { index }) => {
                             let index = self.coerce_implicit(bind(index)?, DataType::INT4)?;
                             self.subscript(bound, index).map_err(|error| at(error, expr))?
                         }
-                        _ => return Err(at(unsupported("an array slice or field selection"), expr)),
+                        AccessExpr::Dot(AstExpr::Identifier(name)) => {
+                            field(bound, name).map_err(|error| at(error, expr))?
+                        }
+                        _ => return Err(at(unsupported("an array slice"), expr)),
                     };
                 }
                 Ok(bound)
@@ -705,9 +751,10 @@ impl Binder<'_> {
                 }
                 arg => self.bind_expr(arg, place),
             };
-            written.iter().enumerate().map(bind).collect::<Result<Vec<_>, _>>()
+            let bind = || written.iter().enumerate().map(bind).collect::<Result<Vec<_>, _>>();
+            if name.value == "coalesce" { without_sets(place, "COALESCE", bind) } else { bind() }
         };
-        let args = bind_args(place).map_err(|error| match place.aggregate_place() {
+        let mut args = bind_args(place).map_err(|error| match place.aggregate_place() {
             // That the function is none is said first: it may have been meant as an aggregate.
             Ok(inner) if error.state() == SqlState::GROUPING_ERROR => {
                 let called = bind_args(inner).and_then(|args| self.function(&function.name, args));
@@ -715,6 +762,8 @@ impl Binder<'_> {
             }
             _ => error,
         })?;
+        // What drivers declare as the result of a call is an argument of type void, which counts for nothing.
+        args.retain(|arg| !matches!(arg, Expr::Param { ty, .. } if *ty == DataType::VOID));
         if name.value == "row" && name.quote_style.is_none() && function.name.0.len() == 1 {
             return Ok(Expr::Row(args));
         }
@@ -730,8 +779,10 @@ impl Binder<'_> {
         if matches!(function.args, FunctionArguments::None) {
             self.note_word(&name.value, &call);
         }
-        if crate::scalar::resolve::set_returning(&call).is_some() {
-            return Err(unsupported("a set-returning function inside an expression"));
+        if let Some(set) = crate::scalar::resolve::set_returning(&call)
+            && let Expr::Call { args, ty, .. } = call
+        {
+            return place.add_set(TableFunction::Set(set), args, ty);
         }
         Ok(call)
     }

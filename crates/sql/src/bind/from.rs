@@ -11,6 +11,7 @@ use sqlparser::ast::{
 
 use super::context::{Binder, Relation, TableUse};
 use super::errors::{fail, undefined_column, unsupported};
+use super::expr::simple_name;
 use super::scope::{Level, Resolve, Scope, ScopeColumn};
 use crate::catalog::TableDescriptor;
 use crate::catalog::descriptor::TypeRef;
@@ -18,7 +19,7 @@ use crate::error::{SqlError, SqlState};
 use crate::exec::rows::RowLayout;
 use crate::pgcatalog::keywords;
 use crate::plan::{AccessPath, ColumnInfo, Join, JoinAlgorithm, JoinKind, Node, Scan, TableFunction};
-use crate::scalar::Expr;
+use crate::scalar::{self, Expr};
 
 /// A plan with the names of its columns.
 pub(crate) type Bound<'a> = (Node, Scope<'a>);
@@ -57,6 +58,7 @@ pub(crate) fn table_columns(table: &TableDescriptor, alias: &str, base: usize) -
             expr: Expr::Column { index: base + place, ty: data_type },
             merged: false,
             hidden: false,
+            nullable: false,
             origin: Some((table.oid.get(), column.id.get())),
         }
     };
@@ -203,6 +205,7 @@ impl Binder<'_> {
                 expr,
                 merged: false,
                 hidden: false,
+                nullable: false,
                 origin,
             });
         }
@@ -392,6 +395,13 @@ impl Binder<'_> {
         };
         let place = Scope::empty(if before.is_some() { &inner } else { level });
         let args = args.iter().map(function_arg).collect::<Result<Vec<&AstExpr>, _>>()?;
+        if own_name.value == "unnest" && args.len() > 1 {
+            let (node, columns) = self.bind_unnest(&args, ordinality, &place)?;
+            let visible = alias.map_or_else(|| own_name.value.clone(), |alias| alias.name.value.clone());
+            let mut scope = derived_scope(&visible, &columns, level);
+            rename(&mut scope, alias, &visible)?;
+            return Ok(((node, scope), inner.used.into_inner()));
+        }
         let (function, args, data_type) = match self
             .bind_table_function(own_name, &args, &place)
             .map_err(|error| super::window::not_allowed_in(error, "functions in FROM"))?
@@ -410,10 +420,79 @@ impl Binder<'_> {
         if ordinality {
             columns.push(ColumnInfo { name: "ordinality".into(), data_type: DataType::INT8, origin: None });
         }
+        let mut node = Node::Function { function, args, ordinality };
+        if let Some(shape) = data_type.row_shape() {
+            // A record whose fields are known is a row of them.
+            let mut exprs = fields_of(&Expr::Column { index: 0, ty: data_type }, &shape);
+            exprs.extend(ordinality.then_some(Expr::Column { index: 1, ty: DataType::INT8 }));
+            node = Node::Project { input: Box::new(node), exprs };
+            columns.splice(
+                ..1,
+                shape.iter().map(|(name, ty)| ColumnInfo {
+                    name: name.clone(),
+                    data_type: *ty,
+                    origin: None,
+                }),
+            );
+        }
         let mut scope = derived_scope(&visible, &columns, level);
         rename(&mut scope, alias, &visible)?;
-        Ok(((Node::Function { function, args, ordinality }, scope), inner.used.into_inner()))
+        Ok(((node, scope), inner.used.into_inner()))
     }
+
+    /// `unnest` of several arrays: side by side, with NULL where one has ended.
+    fn bind_unnest(
+        &self,
+        arrays: &[&AstExpr],
+        ordinality: bool,
+        place: &dyn Resolve,
+    ) -> Result<(Node, Vec<ColumnInfo>), SqlError> {
+        let name = Ident::new("unnest");
+        let number = |value| Expr::constant(Value::Int8(value), DataType::INT8);
+        let mut exprs = Vec::with_capacity(arrays.len() + 1);
+        let mut columns = Vec::with_capacity(arrays.len() + 1);
+        let mut lengths = Vec::with_capacity(arrays.len());
+        for array in arrays {
+            let bound = self
+                .bind_table_function(&name, &[array], place)
+                .map_err(|error| super::window::not_allowed_in(error, "functions in FROM"))?;
+            let Some((function, args, data_type)) = bound else {
+                return Err(SqlError::internal("unnest yields no rows"));
+            };
+            if ordinality {
+                let length = self.function(&simple_name("cardinality"), args.clone())?;
+                lengths.push(self.coalesce(vec![length, number(0)])?);
+            }
+            exprs.push((Some(function), args));
+            columns.push(ColumnInfo { name: name.value.clone(), data_type, origin: None });
+        }
+        if ordinality {
+            let longest = self.function(&simple_name("greatest"), lengths)?;
+            let call = scalar::resolve_function("generate_series", vec![number(1), longest])?;
+            let (Some(function), Expr::Call { args, ty, .. }) =
+                (scalar::resolve::set_returning(&call), self.settle(call))
+            else {
+                return Err(SqlError::internal("generate_series yields no rows"));
+            };
+            exprs.push((Some(TableFunction::Set(function)), args));
+            columns.push(ColumnInfo { name: "ordinality".into(), data_type: ty, origin: None });
+        }
+        let one = Node::Values { rows: vec![Vec::new()], width: 0 };
+        Ok((Node::ProjectSet { input: Box::new(one), exprs }, columns))
+    }
+}
+
+/// The fields of a record, each as an expression.
+pub(super) fn fields_of(record: &Expr, shape: &[(String, DataType)]) -> Vec<Expr> {
+    if let Expr::WholeRow { fields, nullable: false, .. } = record {
+        return fields.clone();
+    }
+    let field = |(index, (_, ty)): (usize, &(String, DataType))| Expr::Field {
+        record: Box::new(record.clone()),
+        index,
+        ty: *ty,
+    };
+    shape.iter().enumerate().map(field).collect()
 }
 
 fn is_options_to_table(name: &ObjectName) -> bool {
@@ -478,6 +557,7 @@ pub(crate) fn derived_scope<'l>(alias: &str, columns: &[ColumnInfo], level: &'l 
             expr: Expr::Column { index, ty: column.data_type },
             merged: false,
             hidden: false,
+            nullable: false,
             origin: column.origin,
         })
         .collect();
@@ -524,6 +604,12 @@ fn combine<'l>(left: Bound<'l>, right: Bound<'l>, kind: JoinKind, lateral: Vec<E
     let mut scope = left.1;
     let mut right_columns = right.1.columns;
     shift(&mut right_columns, width);
+    if matches!(kind, JoinKind::Right | JoinKind::Full) {
+        scope.columns.iter_mut().for_each(|column| column.nullable = true);
+    }
+    if matches!(kind, JoinKind::Left | JoinKind::Full) {
+        right_columns.iter_mut().for_each(|column| column.nullable = true);
+    }
     scope.columns.append(&mut right_columns);
     let algorithm = if lateral.is_empty() {
         JoinAlgorithm::NestedLoop

@@ -122,6 +122,10 @@ impl Resolve for CheckPlace<'_> {
         Ok(found)
     }
 
+    fn whole_row(&self, _relation: &str) -> Result<Option<Expr>, SqlError> {
+        Ok(None)
+    }
+
     fn has_relation(&self, relation: &str) -> bool {
         relation == self.table
     }

@@ -24,6 +24,7 @@ pub mod resolve;
 pub mod scope;
 pub mod select;
 pub mod sequence;
+mod set;
 mod special;
 mod window;
 

@@ -375,9 +375,6 @@ impl Binder<'_> {
         let mut exprs = Vec::with_capacity(items.len());
         let mut columns = Vec::with_capacity(items.len());
         for item in items {
-            if item.function.is_some() {
-                return Err(unsupported("a set-returning function in RETURNING"));
-            }
             let mut column = item.column;
             let mut expr = item.exprs.into_iter().next().unwrap_or_else(Expr::null);
             if super::query::is_unknown(column.data_type) {
@@ -586,9 +583,6 @@ impl Binder<'_> {
         let mut exprs = Vec::with_capacity(items.len());
         let mut columns = Vec::with_capacity(items.len());
         for item in items {
-            if item.function.is_some() {
-                return Err(unsupported("FOR UPDATE with a set-returning function"));
-            }
             exprs.push(item.exprs.into_iter().next().unwrap_or_else(Expr::null));
             columns.push(item.column);
         }

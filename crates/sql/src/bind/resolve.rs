@@ -44,8 +44,11 @@ impl Binder<'_> {
     /// A function by its name, which may be qualified with `pg_catalog`.
     pub(crate) fn function(&self, name: &ObjectName, args: Vec<Expr>) -> Result<Expr, SqlError> {
         let (schema, own) = self.split_name(name)?;
-        if let Some(schema) = schema.filter(|schema| schema.value != "pg_catalog") {
-            let message = format!("function {}.{} does not exist", schema.value, own.value);
+        let is_of_schema = own.value.starts_with("_pg_");
+        let home = if is_of_schema { "information_schema" } else { "pg_catalog" };
+        if schema.map_or(is_of_schema, |schema| schema.value != home) {
+            let schema = schema.map_or_else(String::new, |schema| format!("{}.", schema.value));
+            let message = format!("function {schema}{} does not exist", own.value);
             return Err(fail(SqlState::UNDEFINED_FUNCTION, message));
         }
         let bound = match (own.value.as_str(), args.len()) {
@@ -60,7 +63,7 @@ impl Binder<'_> {
                 }
             }
             ("current_catalog", 0) => scalar::resolve_function("current_database", args)?,
-            (name, _) => scalar::resolve_function(name, args)?,
+            (name, _) => with_shape(scalar::resolve_function(name, args)?),
         };
         let bound = self.settle(bound);
         self.note_sequence_call(&bound);
@@ -217,7 +220,7 @@ impl Binder<'_> {
             return Ok(None);
         }
         let args = args.iter().map(|arg| self.bind_expr(arg, place)).collect::<Result<Vec<_>, _>>()?;
-        let call = self.settle(scalar::resolve_function(&name.value, args)?);
+        let call = self.settle(with_shape(scalar::resolve_function(&name.value, args)?));
         match (resolve::set_returning(&call), call) {
             (Some(function), Expr::Call { args, ty, .. }) => {
                 Ok(Some((TableFunction::Set(function), args, ty)))
@@ -250,5 +253,17 @@ impl Binder<'_> {
             TypeNameError::Modifier(message) if message.contains("not allowed") => syntax(message),
             TypeNameError::Modifier(message) => fail(SqlState::INVALID_PARAMETER_VALUE, message),
         })
+    }
+}
+
+/// The call of a function whose result is a record of known fields, with a type that knows them.
+fn with_shape(call: Expr) -> Expr {
+    match call {
+        Expr::Call { function, args, arg_types, .. } if function.name == "_pg_expandarray" => {
+            let element = args.first().and_then(|array| array.ty().element()).unwrap_or(DataType::INT4);
+            let shape = [("x".to_owned(), element), ("n".to_owned(), DataType::INT4)];
+            Expr::Call { function, args, arg_types, ty: DataType::record_of(&shape) }
+        }
+        call => call,
     }
 }

@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use rustydb_types::datatype::DataType;
 use sqlparser::ast::{Expr as AstExpr, Ident};
 
-use super::errors::{ambiguous_column, fail, undefined_column, undefined_table};
+use super::errors::{ambiguous_column, at, fail, undefined_column, undefined_table};
 use crate::error::{SqlError, SqlState};
-use crate::plan::AggregateCall;
+use crate::plan::{AggregateCall, TableFunction};
 use crate::scalar::Expr;
 
 /// A column that a name may mean.
@@ -25,6 +25,8 @@ pub struct ScopeColumn {
     pub merged: bool,
     /// Whether `*` never shows it: a system column.
     pub hidden: bool,
+    /// Whether an outer join may have put NULL in its place.
+    pub nullable: bool,
     /// The table and column number it comes from.
     pub origin: Option<(u32, u32)>,
 }
@@ -53,6 +55,26 @@ pub trait Resolve: std::fmt::Debug {
     /// 42803 when it may not be used here.
     fn star_column(&self, column: &ScopeColumn) -> Result<Expr, SqlError> {
         Ok(column.expr.clone())
+    }
+
+    /// The record that the name of a relation stands for; `None` when there is no such relation here nor further out.
+    ///
+    /// # Errors
+    /// 42803 when a column of it may not be used here.
+    fn whole_row(&self, relation: &str) -> Result<Option<Expr>, SqlError>;
+
+    /// Takes a function that yields rows, which is written here, and says which column of the row will hold its results.
+    ///
+    /// # Errors
+    /// 0A000 where such functions may not stand.
+    fn add_set(&self, _function: TableFunction, _args: Vec<Expr>, _ty: DataType) -> Result<Expr, SqlError> {
+        Err(fail(SqlState::FEATURE_NOT_SUPPORTED, "set-returning functions are not allowed here"))
+    }
+
+    /// Says that what is bound next is within a clause in which no function that yields rows may stand, or is no longer.
+    /// Gives back what was said before.
+    fn forbid_sets(&self, _clause: Option<&'static str>) -> Option<&'static str> {
+        None
     }
 
     /// Whether a relation of this name is visible here or further out.
@@ -123,6 +145,27 @@ impl<'a> Scope<'a> {
         Ok(found)
     }
 
+    /// The record of one of the scope's own relations, each of its columns as `column` says.
+    ///
+    /// # Errors
+    /// Those of `column`.
+    pub fn own_row(
+        &self,
+        relation: &str,
+        column: &dyn Fn(&ScopeColumn) -> Result<Expr, SqlError>,
+    ) -> Result<Option<Expr>, SqlError> {
+        let of_relation = |column: &&ScopeColumn| column.relation.as_deref() == Some(relation);
+        let columns = || self.columns.iter().filter(of_relation).filter(|column| !column.hidden);
+        if !self.own_relation(relation) {
+            return Ok(None);
+        }
+        let fields = columns().map(column).collect::<Result<Vec<_>, _>>()?;
+        let shape: Vec<(String, DataType)> =
+            columns().map(|column| (column.name.clone(), column.data_type)).collect();
+        let nullable = columns().any(|column| column.nullable);
+        Ok(Some(Expr::WholeRow { fields, nullable, ty: DataType::record_of(&shape) }))
+    }
+
     /// Whether the scope itself has a relation of this name.
     #[must_use]
     pub fn own_relation(&self, relation: &str) -> bool {
@@ -137,7 +180,19 @@ impl Level<'_> {
     /// As [`Resolve::column`].
     pub fn outer_column(&self, relation: Option<&str>, name: &Ident) -> Result<Option<Expr>, SqlError> {
         let Some(outer) = self.outer else { return Ok(None) };
-        let Some(expr) = outer.column(relation, name)? else { return Ok(None) };
+        Ok(outer.column(relation, name)?.map(|expr| self.outside(expr)))
+    }
+
+    /// The record of a relation of the enclosing level.
+    ///
+    /// # Errors
+    /// As [`Resolve::whole_row`].
+    pub fn outer_row(&self, relation: &str) -> Result<Option<Expr>, SqlError> {
+        let Some(outer) = self.outer else { return Ok(None) };
+        Ok(outer.whole_row(relation)?.map(|expr| self.outside(expr)))
+    }
+
+    fn outside(&self, expr: Expr) -> Expr {
         let data_type = expr.ty();
         let mut used = self.used.borrow_mut();
         let index = match used.iter().position(|known| *known == expr) {
@@ -147,7 +202,7 @@ impl Level<'_> {
                 used.len() - 1
             }
         };
-        Ok(Some(Expr::Outer { index, ty: data_type }))
+        Expr::Outer { index, ty: data_type }
     }
 }
 
@@ -156,6 +211,13 @@ impl Resolve for Scope<'_> {
         match self.own(relation, name)? {
             Some(column) => Ok(Some(column.expr.clone())),
             None => self.level.outer_column(relation, name),
+        }
+    }
+
+    fn whole_row(&self, relation: &str) -> Result<Option<Expr>, SqlError> {
+        match self.own_row(relation, &|column| Ok(column.expr.clone()))? {
+            Some(row) => Ok(Some(row)),
+            None => self.level.outer_row(relation),
         }
     }
 
@@ -172,6 +234,7 @@ pub fn require_column(scope: &dyn Resolve, relation: Option<&Ident>, name: &Iden
     match scope.column(relation.map(|relation| relation.value.as_str()), name)? {
         Some(expr) => Ok(expr),
         None => match relation {
+            None if let Some(row) = scope.whole_row(&name.value).map_err(|error| at(error, name))? => Ok(row),
             Some(relation) if !scope.has_relation(&relation.value) => Err(undefined_table(relation)),
             relation => Err(undefined_column(relation, name)),
         },
@@ -190,6 +253,7 @@ impl ScopeColumn {
             expr: Expr::constant(Value::Oid(oid), DataType::OID),
             merged: false,
             hidden: true,
+            nullable: false,
             origin: None,
         }
     }

@@ -11,12 +11,13 @@ use sqlparser::ast::{
 use super::aggregate::{GroupedPlace, UngroupedPlace};
 use super::context::Binder;
 use super::errors::{at, fail, syntax, undefined_table, unsupported};
-use super::from::{function_arg, last_ident};
+use super::from::last_ident;
 use super::query::{ordinal, sort_key, sorted};
 use super::scope::{Level, Resolve, Scope};
+use super::set::{Expanded, SetCall, SetPlace};
 use super::window::WindowPlace;
 use crate::error::{SqlError, SqlState};
-use crate::plan::{Aggregate, ColumnInfo, Node, SortKey, TableFunction};
+use crate::plan::{Aggregate, ColumnInfo, Node, SortKey};
 use crate::scalar::Expr;
 
 /// Most entries of a select list, as in PostgreSQL.
@@ -36,10 +37,8 @@ pub(crate) struct SelectParts {
 pub(crate) struct OutputItem {
     /// What the client sees.
     pub column: ColumnInfo,
-    /// The value, or the arguments of a function that yields rows.
+    /// The value.
     pub exprs: Vec<Expr>,
-    /// The function that yields rows.
-    pub function: Option<TableFunction>,
 }
 
 impl Binder<'_> {
@@ -67,12 +66,14 @@ impl Binder<'_> {
         if group_by.is_empty() && select.having.is_none() {
             let ungrouped = UngroupedPlace { scope: &scope, saw_aggregate: Cell::new(false) };
             let place = WindowPlace::new(&ungrouped, &select.named_window);
+            let sets = SetPlace::new(&place);
             let locking = self.locking.borrow().len();
-            let bound = self.bind_projection(&select.projection, &place, &scope).and_then(|items| {
-                let keys = self.bind_order(order_by, &items, &place)?;
+            let bound = self.bind_projection(&select.projection, &sets, &scope).and_then(|items| {
+                let keys = self.bind_order(order_by, &items, &sets)?;
                 self.bind_named_windows(&place)?;
                 Ok((keys, items))
             });
+            let sets = sets.into_calls();
             let calls = place.into_calls();
             if !ungrouped.saw_aggregate.get() {
                 let (keys, items) = bound?;
@@ -82,7 +83,8 @@ impl Binder<'_> {
                 }
                 let (node, settle) = super::window::stack(calls, node, &|expr| expr);
                 let (items, keys) = super::window::settled(items, keys, &settle);
-                return self.finish_select(select, node, items, keys, &scope);
+                let sets = super::set::settled(sets, &settle);
+                return self.finish_select(select, node, (items, sets), keys, &scope);
             }
             // All of it is bound again.
             self.locking.borrow_mut().truncate(locking);
@@ -132,12 +134,14 @@ impl Binder<'_> {
         let dependent = self.dependent_columns(&groups, scope);
         let grouped = GroupedPlace::new(scope, written, groups, dependent);
         let place = WindowPlace::new(&grouped, &select.named_window);
-        let items = self.bind_projection(&select.projection, &place, scope)?;
+        let sets = SetPlace::new(&place);
+        let items = self.bind_projection(&select.projection, &sets, scope)?;
         let having = match &select.having {
             Some(having) => Some(self.bind_condition(having, &grouped, "HAVING")?),
             None => None,
         };
-        let keys = self.bind_order(order_by, &items, &place)?;
+        let keys = self.bind_order(order_by, &items, &sets)?;
+        let sets = sets.into_calls();
         self.bind_named_windows(&place)?;
         let windows = place.into_calls();
         let (groups, calls, settle) = grouped.finish();
@@ -147,9 +151,11 @@ impl Binder<'_> {
             node = Node::Filter { input: Box::new(node), predicate: settle(having) };
         }
         let (items, keys) = super::window::settled(items, keys, &settle);
+        let sets = super::set::settled(sets, &settle);
         let (node, settle) = super::window::stack(windows, node, &settle);
         let (items, keys) = super::window::settled(items, keys, &settle);
-        self.finish_select(select, node, items, keys, scope)
+        let sets = super::set::settled(sets, &settle);
+        self.finish_select(select, node, (items, sets), keys, scope)
     }
 
     /// A GROUP BY item: a number or an output name stands for the expression in the select list.
@@ -261,7 +267,7 @@ impl Binder<'_> {
         let expr = place.star_column(column)?;
         let column =
             ColumnInfo { name: column.name.clone(), data_type: column.data_type, origin: column.origin };
-        Ok(OutputItem { column, exprs: vec![expr], function: None })
+        Ok(OutputItem { column, exprs: vec![expr] })
     }
 
     fn bind_item(
@@ -271,16 +277,6 @@ impl Binder<'_> {
         place: &dyn Resolve,
         scope: &Scope<'_>,
     ) -> Result<OutputItem, SqlError> {
-        if let AstExpr::Function(function) = expr
-            && let sqlparser::ast::FunctionArguments::List(list) = &function.args
-            && let Ok((_, function_name)) = self.split_name(&function.name)
-            && let Ok(args) = list.args.iter().map(function_arg).collect::<Result<Vec<_>, _>>()
-            && let Some((function, exprs, data_type)) =
-                self.bind_table_function(function_name, &args, place)?
-        {
-            let column = ColumnInfo { name, data_type, origin: None };
-            return Ok(OutputItem { column, exprs, function: Some(function) });
-        }
         let bound = self.bind_expr(expr, place)?;
         let origin = match &bound {
             Expr::Column { .. } => {
@@ -289,7 +285,7 @@ impl Binder<'_> {
             _ => None,
         };
         let column = ColumnInfo { name, data_type: bound.ty(), origin };
-        Ok(OutputItem { column, exprs: vec![bound], function: None })
+        Ok(OutputItem { column, exprs: vec![bound] })
     }
 
     /// Binds ORDER BY: a number or an output name first, then an expression over the columns of FROM.
@@ -317,9 +313,6 @@ impl Binder<'_> {
                 },
             };
             let expr = match output {
-                Some(OutputItem { function: Some(_), .. }) => {
-                    return Err(unsupported("ORDER BY a set-returning function"));
-                }
                 Some(output) => output.exprs.first().cloned().unwrap_or_else(Expr::null),
                 None => self.bind_expr(&item.expr, place)?,
             };
@@ -333,18 +326,21 @@ impl Binder<'_> {
         &self,
         select: &Select,
         node: Node,
-        items: Vec<OutputItem>,
-        keys: Vec<SortKey>,
+        (mut items, sets): (Vec<OutputItem>, Vec<SetCall>),
+        mut keys: Vec<SortKey>,
         scope: &Scope<'_>,
     ) -> Result<SelectParts, SqlError> {
         let columns: Vec<ColumnInfo> = items.iter().map(|item| item.column.clone()).collect();
-        if items.iter().any(|item| item.function.is_some()) {
-            if !matches!(select.distinct, None | Some(Distinct::All)) {
-                return Err(unsupported("DISTINCT with a set-returning function in the select list"));
+        let mut node = node;
+        if !sets.is_empty() {
+            if matches!(select.distinct, Some(Distinct::On(_))) {
+                return Err(unsupported("DISTINCT ON with a set-returning function"));
             }
-            let exprs = items.into_iter().map(|item| (item.function, item.exprs)).collect();
-            let node = Node::ProjectSet { input: Box::new(sorted(node, keys)), exprs };
-            return Ok(SelectParts { node, columns });
+            let is_distinct = matches!(select.distinct, Some(Distinct::Distinct));
+            match super::set::expand(sets, node, items, keys, is_distinct)? {
+                Expanded::Whole(node) => return Ok(SelectParts { node, columns }),
+                Expanded::Beneath(beneath, over, by) => (node, items, keys) = (beneath, over, by),
+            }
         }
         let exprs: Vec<Expr> = items.into_iter().filter_map(|item| item.exprs.into_iter().next()).collect();
         let node = match &select.distinct {

@@ -16,7 +16,7 @@ use sqlparser::ast::{
 };
 use sqlparser::tokenizer::Location;
 
-use super::aggregate::WINDOW_BASE;
+use super::aggregate::{SET_BASE, WINDOW_BASE};
 use super::context::Binder;
 use super::errors::{at, at_literal, fail, syntax, unsupported};
 use super::from::function_arg;
@@ -126,6 +126,10 @@ impl Resolve for WindowPlace<'_> {
         self.inner.star_column(column)
     }
 
+    fn whole_row(&self, relation: &str) -> Result<Option<Expr>, SqlError> {
+        self.inner.whole_row(relation)
+    }
+
     fn has_relation(&self, relation: &str) -> bool {
         self.inner.has_relation(relation)
     }
@@ -172,9 +176,12 @@ pub(crate) fn stack(
         numbers.extend(own);
         node = Node::Window(Box::new(Window { input: node, partition, order, calls }));
     }
-    let place = move |index: usize| match index.checked_sub(WINDOW_BASE) {
-        Some(number) => width + numbers.iter().position(|known| *known == number).unwrap_or(0),
-        None => index,
+    let place = move |index: usize| match index {
+        WINDOW_BASE..SET_BASE => {
+            let number = index - WINDOW_BASE;
+            width + numbers.iter().position(|known| *known == number).unwrap_or(0)
+        }
+        index => index,
     };
     (node, move |expr: Expr| expr.map_columns(&mut |index| place(index)))
 }

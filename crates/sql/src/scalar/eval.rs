@@ -284,9 +284,20 @@ impl Expr {
                 };
                 owned(Value::array(array.element, taken))
             }
-            Expr::Row(fields) => {
+            Expr::Field { record, index, .. } => {
+                let field = match &*record.eval_ref(row, ctx)? {
+                    Value::Record(fields) => fields.get(*index).cloned(),
+                    _ => None,
+                };
+                owned(field.unwrap_or(Value::Null))
+            }
+            Expr::Row(fields) | Expr::WholeRow { fields, .. } => {
                 let fields =
                     fields.iter().map(|field| field.eval(row, ctx)).collect::<Result<Vec<_>, _>>()?;
+                if matches!(self, Expr::WholeRow { nullable: true, .. }) && fields.iter().all(Value::is_null)
+                {
+                    return owned(Value::Null);
+                }
                 if record_depth(&fields) >= RECORD_DEPTH_MAX {
                     let message = format!("rows are nested deeper than {RECORD_DEPTH_MAX} levels");
                     return Err(SqlError::new(SqlState::STATEMENT_TOO_COMPLEX, message));

@@ -24,6 +24,24 @@ pub enum Expr {
         /// Its type; `unknown` for an untyped literal.
         ty: DataType,
     },
+    /// All columns of a relation as one record.
+    WholeRow {
+        /// Its columns.
+        fields: Vec<Expr>,
+        /// Whether it is NULL when all of its columns are, as those of the missing side of an outer join.
+        nullable: bool,
+        /// The record's type, which knows the names.
+        ty: DataType,
+    },
+    /// A field of a record.
+    Field {
+        /// The record.
+        record: Box<Expr>,
+        /// Which field, from 0.
+        index: usize,
+        /// The field's type.
+        ty: DataType,
+    },
     /// A column of the input row.
     Column {
         /// Position in the row, from 0.
@@ -388,6 +406,7 @@ impl Expr {
             Expr::NullIf { value, .. } => value.ty(),
             Expr::Slice { array, .. } => array.ty(),
             Expr::Row(_) => DataType::RECORD,
+            Expr::WholeRow { ty, .. } | Expr::Field { ty, .. } => *ty,
             Expr::Subquery(query) => query.ty(),
         }
     }
@@ -396,13 +415,14 @@ impl Expr {
     pub fn children(&self, visit: &mut dyn FnMut(&Expr)) {
         match self {
             Expr::Const { .. } | Expr::Column { .. } | Expr::Outer { .. } | Expr::Param { .. } => {}
-            Expr::And(parts) | Expr::Or(parts) | Expr::Row(parts) => {
+            Expr::And(parts) | Expr::Or(parts) | Expr::Row(parts) | Expr::WholeRow { fields: parts, .. } => {
                 parts.iter().for_each(visit);
             }
             Expr::Not(input)
             | Expr::IsNull { input, .. }
             | Expr::IsBool { input, .. }
             | Expr::Unary { input, .. }
+            | Expr::Field { record: input, .. }
             | Expr::Cast { input, .. } => visit(input),
             Expr::Compare { left, right, .. }
             | Expr::Distinct { left, right, .. }
@@ -473,6 +493,10 @@ impl Expr {
             Expr::And(parts) => Expr::And(all(parts, change)),
             Expr::Or(parts) => Expr::Or(all(parts, change)),
             Expr::Row(parts) => Expr::Row(all(parts, change)),
+            Expr::WholeRow { fields, nullable, ty } => {
+                Expr::WholeRow { fields: all(fields, change), nullable, ty }
+            }
+            Expr::Field { record, index, ty } => Expr::Field { record: one(record, change), index, ty },
             Expr::Not(input) => Expr::Not(one(input, change)),
             Expr::IsNull { input, negated } => Expr::IsNull { input: one(input, change), negated },
             Expr::IsBool { input, test, negated } => {

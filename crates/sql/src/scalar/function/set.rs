@@ -38,6 +38,11 @@ pub(in super::super) fn eval(
                 each((from..=to).map(Value::Int4), emit)
             }
         }
+        ("_pg_expandarray", [Value::Array(list)]) => {
+            let numbers = (1..).map(Value::Int4);
+            let pair = |(element, number): (&Value, Value)| Value::Record([element.clone(), number].into());
+            each(list.elements.iter().zip(numbers).map(pair), emit)
+        }
         // No table is partitioned.
         ("pg_partition_ancestors", [_]) => Ok(()),
         ("generate_series", [start, stop, rest @ ..]) => series(start, stop, rest.first(), emit, ctx),

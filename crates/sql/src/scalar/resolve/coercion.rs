@@ -116,7 +116,7 @@ pub fn coerce(expr: Expr, target: DataType, context: CastContext) -> Result<Expr
     }
     // `ARRAY[...]::type[]` converts the elements, so that untyped ones are read as that type.
     let needs_length = target.modifier >= 0 && target.modifier != from.modifier;
-    if from.base == target.base && !needs_length {
+    if from.base == target.base && (!needs_length || from.base == BaseType::Record) {
         return Ok(expr);
     }
     let allowed = from.base == target.base
