@@ -754,7 +754,7 @@ impl Binder<'_> {
             let bind = || written.iter().enumerate().map(bind).collect::<Result<Vec<_>, _>>();
             if name.value == "coalesce" { without_sets(place, "COALESCE", bind) } else { bind() }
         };
-        let mut args = bind_args(place).map_err(|error| match place.aggregate_place() {
+        let args = bind_args(place).map_err(|error| match place.aggregate_place() {
             // That the function is none is said first: it may have been meant as an aggregate.
             Ok(inner) if error.state() == SqlState::GROUPING_ERROR => {
                 let called = bind_args(inner).and_then(|args| self.function(&function.name, args));
@@ -762,8 +762,6 @@ impl Binder<'_> {
             }
             _ => error,
         })?;
-        // What drivers declare as the result of a call is an argument of type void, which counts for nothing.
-        args.retain(|arg| !matches!(arg, Expr::Param { ty, .. } if *ty == DataType::VOID));
         if name.value == "row" && name.quote_style.is_none() && function.name.0.len() == 1 {
             return Ok(Expr::Row(args));
         }

@@ -1,4 +1,4 @@
-//! The text and CSV formats of COPY: bytes to fields and fields to bytes. No types, no tables.
+//! The formats of COPY: bytes to fields and fields to bytes. No types, no tables.
 //!
 //! ```text
 //!   chunks of CopyData ──> CopyReader ──> one row of Option<str> fields at a time   (COPY FROM)
@@ -9,8 +9,9 @@
 //! by the longest line allowed; every error names its line as PostgreSQL does.
 //! The formats and messages are those of PostgreSQL 15 (`copyfromparse.c`, `copyto.c`).
 //!
-//! Deliberately absent: the binary format and files of the server; both are refused with 0A000.
+//! Deliberately absent: files of the server, which are refused with 0A000.
 
+pub mod binary;
 mod options;
 mod reader;
 mod writer;

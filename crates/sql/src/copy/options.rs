@@ -13,6 +13,8 @@ pub enum CopyFormat {
     Text,
     /// Comma-separated, quoted.
     Csv,
+    /// Lengths and bytes.
+    Binary,
 }
 
 /// The options of one COPY, checked against each other.
@@ -61,6 +63,7 @@ impl Default for CopyOptions {
 #[derive(Default)]
 struct Given {
     csv: bool,
+    binary: bool,
     delimiter: Option<char>,
     null: Option<String>,
     header: bool,
@@ -113,7 +116,7 @@ impl Given {
             CopyOption::Format(name) => match name.value.to_lowercase().as_str() {
                 "text" => {}
                 "csv" => self.csv = true,
-                "binary" => return Err(SqlError::not_supported("COPY BINARY is not supported")),
+                "binary" => self.binary = true,
                 other => {
                     let message = format!("COPY format \"{other}\" not recognized");
                     return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message));
@@ -136,7 +139,7 @@ impl Given {
 
     fn take_legacy(&mut self, option: &CopyLegacyOption) -> Result<(), SqlError> {
         match option {
-            CopyLegacyOption::Binary => return Err(SqlError::not_supported("COPY BINARY is not supported")),
+            CopyLegacyOption::Binary => self.binary = true,
             CopyLegacyOption::Delimiter(delimiter) => self.delimiter = Some(*delimiter),
             CopyLegacyOption::Null(null) => self.null = Some(null.clone()),
             CopyLegacyOption::Header => self.header = true,
@@ -163,7 +166,22 @@ impl Given {
     }
 
     fn check(self) -> Result<CopyOptions, SqlError> {
-        let format = if self.csv { CopyFormat::Csv } else { CopyFormat::Text };
+        let format = match (self.binary, self.csv) {
+            (true, _) => CopyFormat::Binary,
+            (false, true) => CopyFormat::Csv,
+            (false, false) => CopyFormat::Text,
+        };
+        if self.binary {
+            for (given, name) in [(self.delimiter.is_some(), "DELIMITER"), (self.null.is_some(), "NULL")] {
+                if given {
+                    let message = format!("cannot specify {name} in BINARY mode");
+                    return Err(SqlError::new(SqlState::SYNTAX_ERROR, message));
+                }
+            }
+            if self.header {
+                return Err(SqlError::not_supported("cannot specify HEADER in BINARY mode"));
+            }
+        }
         if !self.csv {
             for (given, name) in [
                 (self.quote.is_some(), "quote"),
@@ -312,7 +330,10 @@ mod tests {
     #[test]
     fn options_that_cannot_be_are_refused() {
         for (sql, state) in [
-            ("COPY t FROM STDIN (FORMAT binary)", "0A000"),
+            ("COPY t FROM STDIN (FORMAT binary, DELIMITER ',')", "42601"),
+            ("COPY t FROM STDIN (FORMAT binary, NULL '')", "42601"),
+            ("COPY t FROM STDIN (FORMAT binary, HEADER)", "0A000"),
+            ("COPY t FROM STDIN (FORMAT binary, QUOTE '|')", "0A000"),
             ("COPY t FROM STDIN (FORMAT parquet)", "22023"),
             ("COPY t FROM STDIN (QUOTE '|')", "0A000"),
             ("COPY t FROM STDIN (DELIMITER 'a')", "22023"),

@@ -323,7 +323,7 @@ impl CopyReader {
         let line = self.buffer.get(start..end).unwrap_or_default();
         let problem = match self.options.format {
             CopyFormat::Text => split_text(line, &self.options, &mut self.scratch, &mut self.fields),
-            CopyFormat::Csv => {
+            CopyFormat::Csv | CopyFormat::Binary => {
                 split_csv(line, &self.options, &self.columns, &mut self.scratch, &mut self.fields)
             }
         };

@@ -45,7 +45,8 @@ impl CopyWriter {
             match (field, self.options.format) {
                 (None, _) => out.extend_from_slice(self.options.null.as_bytes()),
                 (Some(text), CopyFormat::Text) => self.write_text(text, out),
-                (Some(text), CopyFormat::Csv) => {
+                // Binary rows are written by `binary`.
+                (Some(text), CopyFormat::Csv | CopyFormat::Binary) => {
                     self.write_csv(text, force_quote.get(index).copied().unwrap_or(false), out);
                 }
             }

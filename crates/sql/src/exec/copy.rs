@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use rustydb_txn::Transaction;
+use rustydb_types::binary;
 use rustydb_types::datatype::DataType;
 use rustydb_types::text::{self, TextContext};
 use rustydb_types::value::Value;
+use rustydb_types::value_error::ValueError;
 use sqlparser::ast::{self, CopySource};
 
 use super::database::{ExecContext, analyze};
@@ -17,7 +19,8 @@ use crate::bind::from::column_type;
 use crate::bind::kept::BoundCheck;
 use crate::bind::{AnalyzeContext, Binder};
 use crate::catalog::TableDescriptor;
-use crate::copy::{CopyOptions, CopyReader};
+use crate::copy::binary::BinaryReader;
+use crate::copy::{CopyFormat, CopyOptions, CopyReader};
 use crate::error::{SqlError, SqlState};
 use crate::plan::Row;
 use crate::plan::references::References;
@@ -121,9 +124,92 @@ pub(crate) fn plan(
     }
 }
 
+/// Takes the data apart.
+enum Reader {
+    Lines(Box<CopyReader>),
+    Binary(BinaryReader),
+}
+
+impl Reader {
+    /// Adds to an error in a row where it was found.
+    fn at_line(&self, error: SqlError) -> SqlError {
+        match self {
+            Self::Lines(lines) => lines.at_line(error),
+            Self::Binary(rows) => rows.at_row(error),
+        }
+    }
+
+    /// Adds to an error the number of its row.
+    fn at_line_number(&self, error: SqlError) -> SqlError {
+        match self {
+            Self::Lines(lines) => lines.at_line_number(error),
+            Self::Binary(rows) => rows.at_row(error),
+        }
+    }
+
+    /// Puts the next complete row's values into their places; false when there is none yet.
+    fn next_row(
+        &mut self,
+        row: &mut Row,
+        places: &[usize],
+        types: &[DataType],
+        reading: &TextContext,
+    ) -> Result<bool, SqlError> {
+        let mut failure = None;
+        let mut put = |index: usize, value: Result<Value, ValueError>| match value {
+            Ok(value) => {
+                if let Some(slot) = places.get(index).and_then(|place| row.get_mut(*place)) {
+                    *slot = value;
+                }
+                true
+            }
+            Err(error) => {
+                failure = Some((index, SqlError::from(error)));
+                false
+            }
+        };
+        match self {
+            Self::Lines(lines) => {
+                let mut shown = None;
+                {
+                    let Some(fields) = lines.next_row()? else { return Ok(false) };
+                    for (index, ty) in types.iter().enumerate() {
+                        let Some(field) = fields.get(index) else { continue };
+                        let value = text::text_in_as(field, *ty, reading);
+                        if !put(index, value.and_then(|value| text::fit_modifier(value, *ty, false))) {
+                            shown = Some(field.to_owned());
+                            break;
+                        }
+                    }
+                }
+                match failure {
+                    Some((index, error)) => Err(lines.at_field(error, index, shown.as_deref())),
+                    None => Ok(true),
+                }
+            }
+            Self::Binary(rows) => {
+                {
+                    let Some(fields) = rows.next_row()? else { return Ok(false) };
+                    for (index, (field, ty)) in fields.into_iter().zip(types).enumerate() {
+                        let Some(field) = field else { continue };
+                        let value = binary::binary_in(field, ty.base);
+                        if !put(index, value.and_then(|value| text::fit_modifier(value, *ty, false))) {
+                            break;
+                        }
+                    }
+                }
+                match failure {
+                    Some((index, error)) => Err(rows.at_field(error, index)),
+                    None => Ok(true),
+                }
+            }
+        }
+    }
+}
+
 /// A COPY into a table under way.
 pub(crate) struct CopyFrom {
-    reader: CopyReader,
+    reader: Reader,
     writer: TableWriter,
     referee: Option<Referee>,
     places: Vec<usize>,
@@ -147,7 +233,10 @@ impl CopyFrom {
         let types = chosen().map(|column| column_type(column.data_type)).collect();
         let schema = context.analyze.catalog.schema(table.schema).map(|schema| schema.name.clone());
         Ok(Self {
-            reader: CopyReader::new(options.clone(), table.name.clone(), names),
+            reader: match options.format {
+                CopyFormat::Binary => Reader::Binary(BinaryReader::new(table.name.clone(), names)),
+                _ => Reader::Lines(Box::new(CopyReader::new(options.clone(), table.name.clone(), names))),
+            },
             writer: TableWriter::new(
                 Arc::clone(table),
                 schema.unwrap_or_default(),
@@ -165,12 +254,18 @@ impl CopyFrom {
 
     /// Takes data, cut anywhere.
     pub(crate) fn push(&mut self, data: &[u8]) -> Result<(), SqlError> {
-        self.reader.push(data)
+        match &mut self.reader {
+            Reader::Lines(lines) => lines.push(data),
+            Reader::Binary(rows) => rows.push(data),
+        }
     }
 
     /// Says that no more data comes.
     pub(crate) fn finish(&mut self) {
-        self.reader.finish();
+        match &mut self.reader {
+            Reader::Lines(lines) => lines.finish(),
+            Reader::Binary(rows) => rows.finish(),
+        }
     }
 
     /// Rows inserted so far.
@@ -234,30 +329,9 @@ impl CopyFrom {
         context: &ExecContext<'_>,
         reading: &TextContext,
     ) -> Result<Option<Row>, SqlError> {
-        let mut failure = None;
-        let mut row: Row = Vec::with_capacity(self.defaults.len());
-        {
-            let Some(fields) = self.reader.next_row()? else { return Ok(None) };
-            row.resize(self.defaults.len(), Value::Null);
-            for (index, (place, ty)) in self.places.iter().zip(&self.types).enumerate() {
-                let Some(field) = fields.get(index) else { continue };
-                let value = text::text_in_as(field, *ty, reading)
-                    .and_then(|value| text::fit_modifier(value, *ty, false));
-                match value {
-                    Ok(value) => {
-                        if let Some(slot) = row.get_mut(*place) {
-                            *slot = value;
-                        }
-                    }
-                    Err(error) => {
-                        failure = Some((index, field.to_owned(), SqlError::from(error)));
-                        break;
-                    }
-                }
-            }
-        }
-        if let Some((index, field, error)) = failure {
-            return Err(self.reader.at_field(error, index, Some(&field)));
+        let mut row: Row = vec![Value::Null; self.defaults.len()];
+        if !self.reader.next_row(&mut row, &self.places, &self.types, reading)? {
+            return Ok(None);
         }
         if self.places.len() < self.defaults.len() {
             let eval = EvalContext { txn: Some(txn), ..context.eval(&[]) };

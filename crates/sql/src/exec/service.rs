@@ -22,7 +22,7 @@ use super::run::RunState;
 use crate::bind::AnalyzeContext;
 use crate::bind::errors::unpack;
 use crate::catalog::virtual_table::{Live, VirtualContext};
-use crate::copy::CopyWriter;
+use crate::copy::{CopyFormat, CopyOptions, CopyWriter, binary as copy_binary};
 use crate::error::{SqlError, SqlState};
 use crate::memory::HeldMemory;
 use crate::pgcatalog::lookup::SystemLookup;
@@ -283,6 +283,14 @@ impl SqlExecutor {
                 response::copy_data(out, &cursor.bytes);
             }
         }
+        // As in PostgreSQL, what begins a binary COPY comes with the row, or the end, that follows.
+        let mut is_first = cursor.copied == 0 && writer.as_ref().is_some_and(|writer| writer.is_binary);
+        let mut prefix = |bytes: &mut Vec<u8>| {
+            bytes.clear();
+            if std::mem::take(&mut is_first) {
+                copy_binary::write_header(bytes);
+            }
+        };
         self.with_context(context, &planned, async |exec| {
             let printer = Printer { writing, eval: exec.eval(&[]) };
             let mut given = 0;
@@ -295,7 +303,7 @@ impl SqlExecutor {
                 for row in &cursor.rows {
                     match &writer {
                         Some(writer) => {
-                            cursor.bytes.clear();
+                            prefix(&mut cursor.bytes);
                             writer.write(row, &planned, &printer, &mut cursor.bytes);
                             response::copy_data(out, &cursor.bytes);
                         }
@@ -310,6 +318,11 @@ impl SqlExecutor {
                     }
                 }
                 if fetched == cursor::Fetched::Done {
+                    if writer.as_ref().is_some_and(|writer| writer.is_binary) {
+                        prefix(&mut cursor.bytes);
+                        copy_binary::write_trailer(&mut cursor.bytes);
+                        response::copy_data(out, &cursor.bytes);
+                    }
                     return Ok(Fetched { rows: given, is_done: true });
                 }
             }
@@ -411,8 +424,12 @@ impl SqlExecutor {
             ast::Statement::Copy { .. } => {
                 let (plan, target) = copy::plan(&bound, statement)?;
                 let dialogue = match &target {
-                    CopyTarget::From { places, .. } => Dialogue::CopyIn(places.len()),
-                    CopyTarget::To { .. } => Dialogue::CopyOut(plan.columns().len()),
+                    CopyTarget::From { places, options, .. } => {
+                        Dialogue::CopyIn(places.len(), wire_format(options))
+                    }
+                    CopyTarget::To { options } => {
+                        Dialogue::CopyOut(plan.columns().len(), wire_format(options))
+                    }
                 };
                 (plan, Some(target), dialogue)
             }
@@ -423,7 +440,7 @@ impl SqlExecutor {
             columns,
             param_types: plan.param_types().iter().map(|ty| ty.base.oid()).collect(),
             dialogue,
-            is_read_only: plan.is_read_only() && !matches!(dialogue, Dialogue::CopyIn(_)),
+            is_read_only: plan.is_read_only() && !matches!(dialogue, Dialogue::CopyIn(..)),
             name: name(&plan, copy.as_ref()),
         };
         let search_path = context.settings.get("search_path").to_owned();
@@ -745,21 +762,35 @@ fn write_row(
     Ok(())
 }
 
-/// Writes the lines of COPY TO.
+fn wire_format(options: &CopyOptions) -> Format {
+    if options.format == CopyFormat::Binary { Format::Binary } else { Format::Text }
+}
+
+/// Writes the rows of COPY TO.
 struct CopyOutput {
     writer: CopyWriter,
     names: Vec<String>,
+    is_binary: bool,
 }
 
 impl CopyOutput {
     fn new(planned: &Planned) -> Option<Self> {
         let Some(CopyTarget::To { options }) = &planned.copy else { return None };
         let names: Vec<String> = planned.plan.columns().iter().map(|column| column.name.clone()).collect();
-        Some(Self { writer: CopyWriter::new(options.clone(), &names), names })
+        let is_binary = options.format == CopyFormat::Binary;
+        Some(Self { writer: CopyWriter::new(options.clone(), &names), names, is_binary })
     }
 
     fn write(&self, row: &[Value], planned: &Planned, printer: &Printer<'_>, out: &mut Vec<u8>) {
         let columns = planned.plan.columns();
+        if self.is_binary {
+            copy_binary::write_count(columns.len(), out);
+            for (value, _) in row.iter().zip(columns) {
+                let write = (!value.is_null()).then_some(|out: &mut Vec<u8>| binary::binary_out(out, value));
+                copy_binary::write_field(write, out);
+            }
+            return;
+        }
         let fields: Vec<Option<String>> = row
             .iter()
             .zip(columns)

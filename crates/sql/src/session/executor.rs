@@ -96,9 +96,9 @@ pub enum Dialogue {
     /// It answers rows, or nothing but a tag.
     Rows,
     /// It takes COPY data of so many columns.
-    CopyIn(usize),
+    CopyIn(usize, Format),
     /// It answers COPY data of so many columns.
-    CopyOut(usize),
+    CopyOut(usize, Format),
 }
 
 /// What a session must know of a plan.

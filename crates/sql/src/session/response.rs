@@ -226,17 +226,17 @@ pub enum CopyDirection {
     Out,
 }
 
-/// CopyInResponse or CopyOutResponse, in text (or csv) format.
-pub fn copy_response(out: &mut BytesMut, direction: CopyDirection, columns: usize) {
+/// CopyInResponse or CopyOutResponse; csv is text.
+pub fn copy_response(out: &mut BytesMut, direction: CopyDirection, columns: usize, format: Format) {
     let tag = match direction {
         CopyDirection::In => tag::COPY_IN,
         CopyDirection::Out => b'H',
     };
     message(out, tag, |out| {
-        out.put_u8(0);
+        out.put_u8(u8::from(format == Format::Binary));
         out.put_u16(u16::try_from(columns).unwrap_or(u16::MAX));
         for _ in 0..columns {
-            out.put_i16(Format::Text.code());
+            out.put_i16(format.code());
         }
     });
 }

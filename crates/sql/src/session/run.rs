@@ -77,18 +77,18 @@ impl<E: Executor> Session<E> {
     ) -> Result<Option<E::Cursor>, Fault> {
         let dialogue = self.parts.executor.shape(plan).dialogue;
         match dialogue {
-            Dialogue::CopyIn(columns) => {
+            Dialogue::CopyIn(columns, format) => {
                 let txn = self.txn.as_mut().ok_or_else(no_transaction)?;
                 self.is_fresh = false;
                 let copy = self.parts.executor.copy_begin(txn, &self.context, plan);
                 let copy = self.context.interrupts.guard(&self.parts.env, self.deadline, copy).await??;
                 let is_last = caller == CopyCaller::Query && self.is_last();
                 self.copy = Some(ActiveCopy { copy, caller, is_last });
-                response::copy_response(sink.buffer(), response::CopyDirection::In, columns);
+                response::copy_response(sink.buffer(), response::CopyDirection::In, columns, format);
                 return Ok(None);
             }
-            Dialogue::CopyOut(columns) => {
-                response::copy_response(sink.buffer(), response::CopyDirection::Out, columns);
+            Dialogue::CopyOut(columns, format) => {
+                response::copy_response(sink.buffer(), response::CopyDirection::Out, columns, format);
             }
             Dialogue::Rows => {}
         }
@@ -96,7 +96,7 @@ impl<E: Executor> Session<E> {
             response::mark(sink.buffer(), Mark::PortalSuspended);
             return Ok(Some(cursor));
         }
-        if matches!(dialogue, Dialogue::CopyOut(_)) {
+        if matches!(dialogue, Dialogue::CopyOut(..)) {
             response::mark(sink.buffer(), Mark::CopyDone);
         }
         let mut tag = BytesMut::new();

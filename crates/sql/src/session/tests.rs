@@ -77,7 +77,7 @@ impl Executor for Scripted {
                 modifier: -1,
             });
         } else if text.starts_with("COPY") {
-            shape.dialogue = Dialogue::CopyIn(1);
+            shape.dialogue = Dialogue::CopyIn(1, crate::session::Format::Text);
         }
         Ok(Arc::new(Script { shape, rows, fails: text.starts_with("DELETE") }))
     }
