@@ -31,6 +31,11 @@ pub fn binary_out(out: &mut Vec<u8>, value: &Value) {
             out.extend(interval.months.to_be_bytes());
         }
         Value::Numeric(n) => numeric_out(out, n),
+        Value::Jsonb(json) => {
+            // The version, then text.
+            out.push(1);
+            out.extend(json.to_string().as_bytes());
+        }
         Value::Array(array) => {
             let has_null = array.elements.iter().any(Value::is_null);
             out.extend((array.dimensions.len() as i32).to_be_bytes());
@@ -77,6 +82,7 @@ pub fn natural_type(value: &Value) -> BaseType {
         Value::Lsn(_) => BaseType::PgLsn,
         Value::Array(array) => array.element.array().unwrap_or(BaseType::TextArray),
         Value::Record(_) => BaseType::Record,
+        Value::Jsonb(_) => BaseType::Jsonb,
     }
 }
 
@@ -198,7 +204,20 @@ fn read_binary(reader: &mut Reader<'_>, base: BaseType) -> Result<Value, ValueEr
             if text.contains('\0') {
                 return Err(ValueError::new("22021", "invalid byte sequence for encoding \"UTF8\": 0x00"));
             }
+            if base == BaseType::Json {
+                crate::json::text::parse(text)?;
+            }
             Value::text(text)
+        }
+        BaseType::Jsonb => {
+            let [version] = reader.array()?;
+            if version != 1 {
+                return Err(ValueError::new("XX000", format!("unsupported jsonb version number {version}")));
+            }
+            let all = reader.take(reader.0.len())?;
+            let text = std::str::from_utf8(all)
+                .map_err(|_| ValueError::new("22021", "invalid byte sequence for encoding \"UTF8\""))?;
+            Value::Jsonb(crate::json::text::read(text)?.into())
         }
         _ if base.is_oid_like() => Value::Oid(u32::from_be_bytes(reader.array()?)),
         _ => match base.element() {

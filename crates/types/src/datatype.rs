@@ -10,7 +10,7 @@
 //!
 //! Invariant: the numbers and names here equal `pg_type` of PostgreSQL 15. They are stored in
 //! catalogs and sent to clients, so a row of the table is never changed, only added.
-//! Deliberately absent: json, jsonb, timetz, enums, domains and composite types.
+//! Deliberately absent: timetz, enums, domains and composite types.
 
 use std::fmt;
 
@@ -135,6 +135,7 @@ base_types! {
     Oid, 26, "oid", "oid", 4, Numeric, true, OidArray, None, "`oid`";
     Xid, 28, "xid", "xid", 4, User, false, XidArray, None, "`xid`";
     OidVector, 30, "oidvector", "oidvector", -1, Array, false, OidVectorArray, Oid, "`oidvector`";
+    Json, 114, "json", "json", -1, User, false, JsonArray, None, "`json`";
     PgNodeTree, 194, "pg_node_tree", "pg_node_tree", -1, Internal, false, None, None, "`pg_node_tree`";
     Float4, 700, "float4", "real", 4, Numeric, false, Float4Array, None, "`real`";
     Float8, 701, "float8", "double precision", 8, Numeric, true, Float8Array, None, "`double precision`";
@@ -163,11 +164,14 @@ base_types! {
     AnyNonArray, 2776, "anynonarray", "anynonarray", 4, Pseudo, false, None, None, "`anynonarray`";
     Uuid, 2950, "uuid", "uuid", 16, User, false, UuidArray, None, "`uuid`";
     PgLsn, 3220, "pg_lsn", "pg_lsn", 8, User, false, PgLsnArray, None, "`pg_lsn`";
+    Jsonb, 3802, "jsonb", "jsonb", -1, User, false, JsonbArray, None, "`jsonb`";
     RegNamespace, 4089, "regnamespace", "regnamespace", 4, Numeric, false, RegNamespaceArray, None, "`regnamespace`";
     RegRole, 4096, "regrole", "regrole", 4, Numeric, false, RegRoleArray, None, "`regrole`";
     RegCollation, 4191, "regcollation", "regcollation", 4, Numeric, false, RegCollationArray, None, "`regcollation`";
     AnyCompatible, 5077, "anycompatible", "anycompatible", 4, Pseudo, false, None, None, "`anycompatible`";
     AnyCompatibleArray, 5078, "anycompatiblearray", "anycompatiblearray", -1, Pseudo, false, None, None, "`anycompatiblearray`";
+    JsonArray, 199, "_json", "json[]", -1, Array, false, None, Json, "`json[]`";
+    JsonbArray, 3807, "_jsonb", "jsonb[]", -1, Array, false, None, Jsonb, "`jsonb[]`";
     BoolArray, 1000, "_bool", "boolean[]", -1, Array, false, None, Bool, "`boolean[]`";
     ByteaArray, 1001, "_bytea", "bytea[]", -1, Array, false, None, Bytea, "`bytea[]`";
     CharArray, 1002, "_char", "\"char\"[]", -1, Array, false, None, Char, "`\"char\"[]`";
@@ -258,6 +262,7 @@ impl BaseType {
                 | BaseType::Unknown
                 | BaseType::CString
                 | BaseType::PgNodeTree
+                | BaseType::Json
                 | BaseType::AclItem
         )
     }
@@ -293,6 +298,11 @@ impl BaseType {
                 | BaseType::AnyCompatible
                 | BaseType::AnyCompatibleArray
         )
+    }
+
+    /// Its values, or those of its elements, have an order and can be equal.
+    pub fn is_comparable(self) -> bool {
+        self.element().unwrap_or(self) != BaseType::Json
     }
 
     /// A column may have this type.
@@ -366,6 +376,10 @@ impl DataType {
     pub const TIMESTAMPTZ: DataType = DataType::plain(BaseType::Timestamptz);
     /// `interval`
     pub const INTERVAL: DataType = DataType::plain(BaseType::Interval);
+    /// `json`
+    pub const JSON: DataType = DataType::plain(BaseType::Json);
+    /// `jsonb`
+    pub const JSONB: DataType = DataType::plain(BaseType::Jsonb);
     /// `uuid`
     pub const UUID: DataType = DataType::plain(BaseType::Uuid);
     /// The type of an untyped literal or parameter.

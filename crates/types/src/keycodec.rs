@@ -14,6 +14,7 @@
 //!   interval        its length in microseconds as i128
 //!   uuid            16 bytes
 //!   array, record   each element like a column, ended by 0x00
+//!   jsonb           see `json::codec`
 //! ```
 //!
 //! Equal values of numeric and interval share a key whatever their scale or parts, so such a key
@@ -25,6 +26,7 @@ use std::cmp::Ordering;
 use num_bigint::BigInt;
 
 use crate::datatype::BaseType;
+use crate::json;
 use crate::numeric::Numeric;
 use crate::value::{ArrayDimension, ArrayValue, Interval, Value};
 use crate::value_error::ValueError;
@@ -144,6 +146,20 @@ fn body(out: &mut Vec<u8>, value: &Value) {
             }
             out.push(END);
         }
+        Value::Jsonb(json) => json::encode_key::<Parts>(out, json),
+    }
+}
+
+/// The parts of `jsonb` as keys have them.
+struct Parts;
+
+impl json::KeyWriter for Parts {
+    fn bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+        escaped(out, bytes);
+    }
+
+    fn number(out: &mut Vec<u8>, number: &Numeric) {
+        encode_numeric(out, number);
     }
 }
 
@@ -228,6 +244,20 @@ struct Reader<'a, 'b> {
     invert: bool,
 }
 
+impl json::KeyReader for Reader<'_, '_> {
+    fn byte(&mut self) -> Result<u8, ValueError> {
+        Reader::byte(self)
+    }
+
+    fn bytes(&mut self) -> Result<Vec<u8>, ValueError> {
+        self.escaped()
+    }
+
+    fn number(&mut self) -> Result<Numeric, ValueError> {
+        self.numeric()
+    }
+}
+
 impl Reader<'_, '_> {
     fn byte(&mut self) -> Result<u8, ValueError> {
         let byte = *take(self.input, 1)?.first().ok_or_else(corrupt)?;
@@ -297,6 +327,7 @@ impl Reader<'_, '_> {
                     micros: (micros % DAY) as i64,
                 }))
             }
+            BaseType::Jsonb => Value::Jsonb(json::decode_key(self)?.into()),
             _ if base.is_text_like() => {
                 let text = String::from_utf8(self.escaped()?).map_err(|_| corrupt())?;
                 Value::Text(text.into())

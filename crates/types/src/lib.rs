@@ -7,6 +7,7 @@ pub mod binary;
 pub mod datatype;
 pub mod datetime;
 pub mod interval_fields;
+pub mod json;
 pub mod keycodec;
 pub mod numeric;
 pub mod row_shape;

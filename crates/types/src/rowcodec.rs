@@ -139,6 +139,7 @@ fn body(out: &mut Vec<u8>, value: &Value) {
         Value::Int8(n) | Value::Time(n) | Value::Timestamp(n) | Value::Timestamptz(n) => {
             integer(out, *n);
         }
+        Value::Jsonb(json) => crate::json::encode(out, json),
         // The rarer types keep their wire form, which is complete and checked when read.
         other => binary::binary_out(out, other),
     }
@@ -165,6 +166,7 @@ fn read(bytes: &[u8], base: BaseType) -> Result<Value, ValueError> {
         BaseType::Time => Value::Time(integer()?),
         BaseType::Timestamp => Value::Timestamp(integer()?),
         BaseType::Timestamptz => Value::Timestamptz(integer()?),
+        BaseType::Jsonb => Value::Jsonb(crate::json::decode(bytes).map_err(|_| corrupt())?.into()),
         // Text was checked when it came in; a stored NUL cannot occur, but is no reason to fail.
         _ if base.is_text_like() => Value::text(std::str::from_utf8(bytes).map_err(|_| corrupt())?),
         other => binary::binary_in(bytes, other).map_err(|_| corrupt())?,

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::datatype::{BaseType, DataType};
 use crate::datetime::{self, Zone};
 use crate::interval_fields::IntervalFields;
+use crate::json;
 use crate::value::{ArrayDimension, ArrayValue, Value};
 use crate::value_error::ValueError;
 
@@ -57,6 +58,7 @@ pub fn write_text(out: &mut String, value: &Value, ty: DataType, ctx: &TextConte
         Value::Lsn(n) => drop(write!(out, "{:X}/{:X}", n >> 32, n & 0xffff_ffff)),
         Value::Array(array) => write_array(out, array, ty, ctx),
         Value::Record(fields) => write_record(out, fields, ctx),
+        Value::Jsonb(json) => json.write(out),
     }
 }
 
@@ -268,6 +270,11 @@ pub fn text_in(input: &str, base: BaseType, ctx: &TextContext) -> Result<Value, 
                 .collect::<Result<Vec<_>, _>>()?;
             Value::Array(Box::new(ArrayValue::vector(element, elements)))
         }
+        BaseType::Json => {
+            json::text::parse(input)?;
+            Value::text(input)
+        }
+        BaseType::Jsonb => Value::Jsonb(json::text::read(input)?.into()),
         _ if base.is_text_like() => Value::text(input),
         _ if base.is_oid_like() => Value::Oid(parse_oid(input, trimmed, base)?),
         _ => match base.element() {

@@ -13,6 +13,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::datatype::BaseType;
+use crate::json::Json;
 use crate::numeric::Numeric;
 use crate::value_error::ValueError;
 
@@ -68,6 +69,8 @@ pub enum Value {
     Array(Box<ArrayValue>),
     /// A row value.
     Record(Arc<[Value]>),
+    /// `jsonb`; `json` is its text.
+    Jsonb(Arc<Json>),
 }
 
 /// A time span: months, days and microseconds are kept apart because neither has a fixed length.
@@ -208,6 +211,7 @@ impl Value {
             Value::Bytea(bytes) => bytes.len() + 16,
             Value::Numeric(_) => 64,
             Value::Interval(_) => 16,
+            Value::Jsonb(json) => json.heap_size(),
             Value::Array(array) => 64 + array.elements.iter().map(|v| 24 + v.heap_size()).sum::<usize>(),
             Value::Record(fields) => fields.iter().map(|v| 24 + v.heap_size()).sum::<usize>() + 16,
             _ => 0,
@@ -242,6 +246,7 @@ impl Value {
             (Value::Lsn(a), Value::Lsn(b)) => a.cmp(b),
             (Value::Array(a), Value::Array(b)) => compare_arrays(a, b),
             (Value::Record(a), Value::Record(b)) => compare_slices(a, b),
+            (Value::Jsonb(a), Value::Jsonb(b)) => a.compare(b),
             _ => match (self.as_i64(), other.as_i64()) {
                 (Some(a), Some(b)) => a.cmp(&b),
                 _ => self.rank().cmp(&other.rank()),
@@ -279,6 +284,7 @@ impl Value {
             Value::Interval(interval) => state.write_i128(interval.normalised()),
             Value::Uuid(bytes) => state.write(bytes),
             Value::Lsn(n) => state.write_u64(*n),
+            Value::Jsonb(json) => json.hash(state),
             Value::Array(array) => {
                 array.dimensions.hash(state);
                 for element in &array.elements {
@@ -310,7 +316,8 @@ impl Value {
             Value::Lsn(_) => 12,
             Value::Array(_) => 13,
             Value::Record(_) => 14,
-            Value::Null => 15,
+            Value::Jsonb(_) => 15,
+            Value::Null => 16,
         }
     }
 }

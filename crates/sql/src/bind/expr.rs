@@ -14,7 +14,7 @@ use super::context::Binder;
 use super::errors::{at, at_literal, at_operator, fail, syntax, unsupported};
 use super::from::function_arg;
 use super::kept::Written;
-use super::query::{is_unknown, sort_key};
+use super::query::{is_unknown, require_equality, sort_key};
 use super::scope::{Level, Resolve, require_column};
 use super::select::strip;
 use crate::error::{SqlError, SqlState};
@@ -345,7 +345,12 @@ impl Binder<'_> {
                 for access in rest {
                     bound = match access {
                         AccessExpr::Subscript(Subscript::Index { index }) => {
-                            let index = self.coerce_implicit(bind(index)?, DataType::INT4)?;
+                            let index = bind(index)?;
+                            let index = if bound.ty().base == BaseType::Jsonb {
+                                index
+                            } else {
+                                self.coerce_implicit(index, DataType::INT4)?
+                            };
                             self.subscript(bound, index).map_err(|error| at(error, expr))?
                         }
                         AccessExpr::Dot(AstExpr::Identifier(name)) => {
@@ -822,7 +827,7 @@ impl Binder<'_> {
                 return Err(unsupported("this aggregate clause"));
             };
             for item in items {
-                order_by.push(sort_key(self.bind_expr(&item.expr, inner)?, item));
+                order_by.push(sort_key(self.bind_expr(&item.expr, inner)?, item)?);
             }
         }
         let filter = match &function.filter {
@@ -833,6 +838,12 @@ impl Binder<'_> {
         let literals = list.iter().filter_map(|arg| function_arg(arg).ok());
         let (function, args) =
             self.aggregate(&name.value, args, false).map_err(|error| at_literal(error, literals))?;
+        if distinct {
+            let written = list.iter().filter_map(|arg| function_arg(arg).ok());
+            for (arg, written) in args.iter().zip(written) {
+                require_equality(arg.ty()).map_err(|error| at(error, written))?;
+            }
+        }
         if distinct && order_by.iter().any(|key| !written.contains(&key.expr) && !args.contains(&key.expr)) {
             let message = "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list";
             return Err(fail(SqlState::INVALID_COLUMN_REFERENCE, message));

@@ -59,6 +59,7 @@ pub(crate) fn table_columns(table: &TableDescriptor, alias: &str, base: usize) -
             merged: false,
             hidden: false,
             nullable: false,
+            is_whole: false,
             origin: Some((table.oid.get(), column.id.get())),
         }
     };
@@ -206,6 +207,7 @@ impl Binder<'_> {
                 merged: false,
                 hidden: false,
                 nullable: false,
+                is_whole: false,
                 origin,
             });
         }
@@ -416,7 +418,9 @@ impl Binder<'_> {
             }
         };
         let visible = alias.map_or_else(|| own_name.value.clone(), |alias| alias.name.value.clone());
-        let mut columns = vec![ColumnInfo { name: visible.clone(), data_type, origin: None }];
+        let named_result = own_name.value.contains("_array_elements") && own_name.value.starts_with("json");
+        let name = if named_result { "value".to_owned() } else { visible.clone() };
+        let mut columns = vec![ColumnInfo { name, data_type, origin: None }];
         if ordinality {
             columns.push(ColumnInfo { name: "ordinality".into(), data_type: DataType::INT8, origin: None });
         }
@@ -437,6 +441,9 @@ impl Binder<'_> {
         }
         let mut scope = derived_scope(&visible, &columns, level);
         rename(&mut scope, alias, &visible)?;
+        if let [only] = scope.columns.as_mut_slice() {
+            only.is_whole = data_type.row_shape().is_none();
+        }
         Ok(((node, scope), inner.used.into_inner()))
     }
 
@@ -558,6 +565,7 @@ pub(crate) fn derived_scope<'l>(alias: &str, columns: &[ColumnInfo], level: &'l 
             merged: false,
             hidden: false,
             nullable: false,
+            is_whole: false,
             origin: column.origin,
         })
         .collect();

@@ -72,7 +72,7 @@ impl Binder<'_> {
             .into_iter()
             .zip(&function.within_group)
             .map(|(value, item)| sort_key(value, item))
-            .collect();
+            .collect::<Result<_, _>>()?;
         let filter = match &function.filter {
             Some(filter) => Some(self.bind_condition(filter, inner, "FILTER")?),
             None => None,

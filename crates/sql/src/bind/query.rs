@@ -228,6 +228,9 @@ impl Binder<'_> {
         for (index, (left, right)) in left.1.iter().zip(&right.1).enumerate() {
             let sides = [left, right].map(|column| Expr::Column { index, ty: column.data_type });
             let data_type = self.common_type(&sides, name)?;
+            if !(all && operation == SetOperation::Union) {
+                require_equality(data_type)?;
+            }
             columns.push(ColumnInfo { name: left.name.clone(), data_type, origin: None });
         }
         let left = self.coerce_columns(left.0, &left.1, &columns)?;
@@ -328,7 +331,7 @@ impl Binder<'_> {
                     }
                 },
             };
-            keys.push(sort_key(expr, item));
+            keys.push(sort_key(expr, item)?);
         }
         Ok(keys)
     }
@@ -346,9 +349,30 @@ impl Binder<'_> {
 }
 
 /// A sort key with the direction and the place of NULLs that an ORDER BY item asks for.
-pub(crate) fn sort_key(expr: Expr, item: &OrderByExpr) -> SortKey {
+///
+/// # Errors
+/// 42883 for a type without an order.
+pub(crate) fn sort_key(expr: Expr, item: &OrderByExpr) -> Result<SortKey, SqlError> {
+    if !expr.ty().base.is_comparable() {
+        let message = format!("could not identify an ordering operator for type {}", expr.ty().base);
+        let error = fail(SqlState::UNDEFINED_FUNCTION, message)
+            .with_hint("Use an explicit ordering operator or modify the query.");
+        return Err(at(error, &item.expr));
+    }
     let descending = matches!(item.options.sort, Some(sqlparser::ast::OrderBySort::Desc));
-    SortKey { expr, descending, nulls_first: item.options.nulls_first.unwrap_or(descending) }
+    Ok(SortKey { expr, descending, nulls_first: item.options.nulls_first.unwrap_or(descending) })
+}
+
+/// Refuses to compare values of a type that has no equality.
+///
+/// # Errors
+/// 42883
+pub(crate) fn require_equality(ty: DataType) -> Result<(), SqlError> {
+    if ty.base.is_comparable() {
+        return Ok(());
+    }
+    let message = format!("could not identify an equality operator for type {}", ty.base);
+    Err(fail(SqlState::UNDEFINED_FUNCTION, message))
 }
 
 /// The items of an ORDER BY.

@@ -1,12 +1,13 @@
 //! Resolution of operators, functions and types for the binder, which adds what only it knows: parameter types, the
 //! names of the search path, and the functions that SQL spells with special syntax.
 
-use rustydb_types::datatype::{BaseType, DataType, TypeNameError};
+use rustydb_types::datatype::{BaseType, Category, DataType, TypeNameError};
 use rustydb_types::value::Value;
 use sqlparser::ast::{self, Expr as AstExpr, Ident, ObjectName};
 
 use super::context::Binder;
-use super::errors::{fail, syntax, unsupported};
+use super::errors::{fail, syntax};
+use super::query::is_unknown;
 use super::scope::Resolve;
 use crate::error::{SqlError, SqlState};
 use crate::plan::TableFunction;
@@ -130,6 +131,11 @@ impl Binder<'_> {
 
     /// The element of an array.
     pub(crate) fn subscript(&self, array: Expr, index: Expr) -> Result<Expr, SqlError> {
+        if array.ty().base == BaseType::Jsonb {
+            let is_text = is_unknown(index.ty()) || index.ty().base.category() == Category::String;
+            let index = self.coerce_implicit(index, if is_text { DataType::TEXT } else { DataType::INT4 })?;
+            return self.operator("->", array, index);
+        }
         if array.ty().base == BaseType::Name {
             // A name counts as an array of 64 characters that begins at 0.
             let int4 = |number| Expr::constant(Value::Int4(number), DataType::INT4);
@@ -248,7 +254,6 @@ impl Binder<'_> {
         }
         let text = text.to_lowercase();
         DataType::read(&text.replace("pg_catalog.", "")).map_err(|error| match error {
-            TypeNameError::Unknown if text.contains("json") => unsupported(format!("type {text}")),
             TypeNameError::Unknown => {
                 fail(SqlState::UNDEFINED_OBJECT, format!("type \"{text}\" does not exist"))
             }
@@ -260,12 +265,17 @@ impl Binder<'_> {
 
 /// The call of a function whose result is a record of known fields, with a type that knows them.
 fn with_shape(call: Expr) -> Expr {
-    match call {
-        Expr::Call { function, args, arg_types, .. } if function.name == "_pg_expandarray" => {
+    let Expr::Call { function, args, arg_types, ty } = call else { return call };
+    let shape = match function.name {
+        "_pg_expandarray" => {
             let element = args.first().and_then(|array| array.ty().element()).unwrap_or(DataType::INT4);
-            let shape = [("x".to_owned(), element), ("n".to_owned(), DataType::INT4)];
-            Expr::Call { function, args, arg_types, ty: DataType::record_of(&shape) }
+            Some([("x", element), ("n", DataType::INT4)])
         }
-        call => call,
-    }
+        "json_each" => Some([("key", DataType::TEXT), ("value", DataType::JSON)]),
+        "jsonb_each" => Some([("key", DataType::TEXT), ("value", DataType::JSONB)]),
+        "json_each_text" | "jsonb_each_text" => Some([("key", DataType::TEXT), ("value", DataType::TEXT)]),
+        _ => None,
+    };
+    let ty = shape.map_or(ty, |shape| DataType::record_of(&shape.map(|(name, ty)| (name.to_owned(), ty))));
+    Expr::Call { function, args, arg_types, ty }
 }

@@ -27,6 +27,8 @@ pub struct ScopeColumn {
     pub hidden: bool,
     /// Whether an outer join may have put NULL in its place.
     pub nullable: bool,
+    /// Whether it is what the name of its relation stands for: the result of a function in FROM that is no record.
+    pub is_whole: bool,
     /// The table and column number it comes from.
     pub origin: Option<(u32, u32)>,
 }
@@ -159,6 +161,9 @@ impl<'a> Scope<'a> {
         if !self.own_relation(relation) {
             return Ok(None);
         }
+        if let Some(whole) = columns().find(|column| column.is_whole) {
+            return column(whole).map(Some);
+        }
         let fields = columns().map(column).collect::<Result<Vec<_>, _>>()?;
         let shape: Vec<(String, DataType)> =
             columns().map(|column| (column.name.clone(), column.data_type)).collect();
@@ -254,6 +259,7 @@ impl ScopeColumn {
             merged: false,
             hidden: true,
             nullable: false,
+            is_whole: false,
             origin: None,
         }
     }

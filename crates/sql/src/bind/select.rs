@@ -12,7 +12,7 @@ use super::aggregate::{GroupedPlace, UngroupedPlace};
 use super::context::Binder;
 use super::errors::{at, fail, syntax, undefined_table, unsupported};
 use super::from::last_ident;
-use super::query::{ordinal, sort_key, sorted};
+use super::query::{ordinal, require_equality, sort_key, sorted};
 use super::scope::{Level, Resolve, Scope};
 use super::set::{Expanded, SetCall, SetPlace};
 use super::window::WindowPlace;
@@ -122,6 +122,7 @@ impl Binder<'_> {
             let bound = self
                 .bind_expr(&expr, scope)
                 .map_err(|error| super::window::not_allowed_in(error, "GROUP BY"))?;
+            require_equality(bound.ty()).map_err(|error| at(error, &expr))?;
             let key = match groups.iter().position(|group| *group == bound) {
                 Some(key) => key,
                 None => {
@@ -316,7 +317,7 @@ impl Binder<'_> {
                 Some(output) => output.exprs.first().cloned().unwrap_or_else(Expr::null),
                 None => self.bind_expr(&item.expr, place)?,
             };
-            keys.push(sort_key(expr, item));
+            keys.push(sort_key(expr, item)?);
         }
         Ok(keys)
     }
@@ -346,6 +347,13 @@ impl Binder<'_> {
         let node = match &select.distinct {
             None | Some(Distinct::All) => Node::Project { input: Box::new(sorted(node, keys)), exprs },
             Some(Distinct::Distinct) => {
+                for (expr, written) in exprs.iter().zip(&select.projection) {
+                    require_equality(expr.ty()).map_err(|error| match written {
+                        SelectItem::UnnamedExpr(written)
+                        | SelectItem::ExprWithAlias { expr: written, .. } => at(error, written),
+                        _ => error,
+                    })?;
+                }
                 let mut output_keys = Vec::with_capacity(keys.len());
                 for key in keys {
                     let Some(index) = exprs.iter().position(|expr| *expr == key.expr) else {

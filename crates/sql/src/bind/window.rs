@@ -20,7 +20,7 @@ use super::aggregate::{SET_BASE, WINDOW_BASE};
 use super::context::Binder;
 use super::errors::{at, at_literal, fail, syntax, unsupported};
 use super::from::function_arg;
-use super::query::{is_unknown, sort_key};
+use super::query::{is_unknown, require_equality, sort_key};
 use super::scope::{Resolve, Scope, ScopeColumn};
 use super::select::OutputItem;
 use crate::error::{SqlError, SqlState};
@@ -438,13 +438,14 @@ impl Binder<'_> {
         let mut partition: Vec<Expr> = Vec::new();
         for expr in written.partition {
             let bound = bind(expr)?;
+            require_equality(bound.ty()).map_err(|error| at(error, expr))?;
             if !partition.contains(&bound) {
                 partition.push(bound);
             }
         }
         let mut order: Vec<SortKey> = Vec::new();
         for item in written.order {
-            let key = sort_key(bind(&item.expr)?, item);
+            let key = sort_key(bind(&item.expr)?, item)?;
             // A value that was ordered by already decides nothing more.
             if !order.iter().any(|known| known.expr == key.expr) {
                 order.push(key);

@@ -392,6 +392,16 @@ pub(super) fn add_index(
             let message = format!("column \"{}\" appears twice in {what} constraint", name.value);
             return Err(at(fail(SqlState::DUPLICATE_COLUMN, message), name));
         }
+        let data_type = crate::bind::from::column_type(column.data_type);
+        if !data_type.base.is_comparable() {
+            let message = format!(
+                "data type {} has no default operator class for access method \"btree\"",
+                data_type.base
+            );
+            return Err(fail(SqlState::UNDEFINED_OBJECT, message).with_hint(
+                "You must specify an operator class for the index or define a default operator class for the data type.",
+            ));
+        }
         key.push(IndexKeyColumn { column: column.id, descending: *descending, nulls_first: *nulls_first });
     }
     let taken = |name: &str| {

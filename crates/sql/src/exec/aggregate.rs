@@ -52,8 +52,14 @@ impl Slot {
         if self.state.gathers() {
             run.state.charge_row(&args)?;
         }
+        if call.order_by.is_empty() && call.distinct && self.state.gathers() {
+            // As in PostgreSQL, which finds the different ones by sorting.
+            run.state.charge_row(&args)?;
+            self.ordered.push((args.clone(), args));
+            return Ok(());
+        }
         if call.order_by.is_empty() {
-            return self.state.update(&args);
+            return self.state.update(&args, &context);
         }
         let mut key = Vec::with_capacity(call.order_by.len());
         for sort_key in &call.order_by {
@@ -72,7 +78,9 @@ impl Slot {
     }
 
     fn finish(mut self, call: &AggregateCall, run: &Run<'_>) -> Result<Value, SqlError> {
-        self.ordered.sort_by(|(left, _), (right, _)| compare_keys(left, right, &call.order_by));
+        self.ordered.sort_by(|(left, _), (right, _)| {
+            if call.order_by.is_empty() { left.cmp(right) } else { compare_keys(left, right, &call.order_by) }
+        });
         if let Some(ordered_set) = OrderedSet::of(call.function.function) {
             let direct = match self.direct {
                 Some(direct) => direct,
@@ -84,7 +92,7 @@ impl Slot {
                 .compute(&direct, &rows, &|left, right| compare_keys(left, right, &call.order_by));
         }
         for (_, args) in &self.ordered {
-            self.state.update(args)?;
+            self.state.update(args, &run.context())?;
         }
         self.state.finish()
     }

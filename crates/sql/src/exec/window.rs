@@ -229,7 +229,7 @@ fn aggregated(
         for (at, args) in taken.get(from..to).unwrap_or_default().iter().enumerate() {
             check_cancel(at + 1, run)?;
             if let Some(args) = args {
-                state.update(args)?;
+                state.update(args, &context)?;
             }
         }
         Ok::<(), SqlError>(())

@@ -12,6 +12,7 @@ use super::EvalContext;
 use super::arithmetic;
 use super::catalogue::Function;
 use super::eval::nest;
+use super::function;
 use crate::error::{SqlError, SqlState};
 
 pub use self::ordered_set::OrderedSet;
@@ -77,6 +78,12 @@ enum Kind {
         bytes: Option<Vec<u8>>,
     },
     Array(Vec<Value>),
+    /// The text of an array or an object under way, without its end.
+    Json {
+        text: Option<String>,
+        types: [DataType; 2],
+        is_object: bool,
+    },
     SpreadFloat {
         count: f64,
         sum: f64,
@@ -142,6 +149,11 @@ impl AggregateState {
             "bit_xor" => Kind::Bits { result: None, op: '#' },
             "string_agg" => Kind::Strings { text: None, bytes: None },
             "array_agg" => Kind::Array(Vec::new()),
+            "json_agg" | "jsonb_agg" | "json_object_agg" | "jsonb_object_agg" => {
+                let ty = |at: usize| aggregate.arg_types.get(at).copied().unwrap_or(DataType::TEXT);
+                let is_object = aggregate.function.name.ends_with("object_agg");
+                Kind::Json { text: None, types: [ty(0), ty(1)], is_object }
+            }
             "stddev" | "stddev_samp" => spread(true, true),
             "stddev_pop" => spread(true, false),
             "variance" | "var_samp" => spread(false, true),
@@ -159,16 +171,19 @@ impl AggregateState {
 
     /// Whether all that it takes in is kept.
     pub fn gathers(&self) -> bool {
-        matches!(self.kind, Kind::Strings { .. } | Kind::Array(_))
+        matches!(self.kind, Kind::Strings { .. } | Kind::Array(_) | Kind::Json { .. })
     }
 
     /// Takes in one row's arguments; none for `count(*)`.
     ///
     /// # Errors
     /// 22003 when a sum grows too large.
-    pub fn update(&mut self, args: &[Value]) -> Result<(), SqlError> {
+    pub fn update(&mut self, args: &[Value], ctx: &EvalContext<'_>) -> Result<(), SqlError> {
         let null = Value::Null;
         let value = args.first().unwrap_or(&null);
+        if let Kind::Json { text, types, is_object } = &mut self.kind {
+            return function::json::output::gather(text, (value, args.get(1)), *types, *is_object, ctx);
+        }
         if value.is_null() && !args.is_empty() && !matches!(self.kind, Kind::Array(_)) {
             return Ok(());
         }
@@ -228,6 +243,15 @@ impl AggregateState {
             Kind::Strings { text: Some(text), .. } => Value::text(text),
             Kind::Strings { bytes: Some(bytes), .. } => Value::Bytea(bytes.into()),
             Kind::Strings { .. } => Value::Null,
+            Kind::Json { text: None, .. } => Value::Null,
+            Kind::Json { text: Some(mut text), is_object, .. } => {
+                text.push_str(if is_object { " }" } else { "]" });
+                if self.ty.base == BaseType::Jsonb {
+                    Value::Jsonb(rustydb_types::json::text::read(&text)?.into())
+                } else {
+                    Value::text(text)
+                }
+            }
             Kind::Array(elements) if elements.is_empty() => Value::Null,
             Kind::Array(elements) if self.of_arrays => {
                 if elements.iter().any(Value::is_null) {
@@ -362,6 +386,8 @@ impl Kind {
                     all.push_str(value.as_str().unwrap_or(""));
                 }
             },
+            // Taken in with the types of the arguments.
+            Kind::Json { .. } => {}
             Kind::Array(elements) => elements.push(value.clone()),
             Kind::SpreadFloat { count, sum, squares, .. } => {
                 // Youngs and Cramer, as float8_accum has it.
@@ -432,7 +458,7 @@ mod tests {
         let (function, _) = resolve_aggregate(name, args).expect("resolves").expect("an aggregate");
         let mut state = AggregateState::new(&function).expect("known");
         for value in values {
-            state.update(std::slice::from_ref(value)).expect("fits");
+            state.update(std::slice::from_ref(value), &EvalContext::constant(&[])).expect("fits");
         }
         let value = state.finish().expect("fits");
         let text = crate::scalar::cast::print(&value, function.ty, &EvalContext::constant(&[]));

@@ -29,6 +29,11 @@ pub(super) fn find(name: &str, left: Option<BaseType>, right: BaseType) -> Optio
             _ => return None,
         });
     };
+    if matches!(left, BaseType::Json | BaseType::Jsonb)
+        && let Some(found) = function::json::find_operator(name, left, right)
+    {
+        return Some(found);
+    }
     let strings = left.is_text_like() && right.is_text_like();
     Some(match name {
         "=" | "<>" | "<" | "<=" | ">" | ">=" => |a, b, _| Ok(Value::Bool(a.sql_eq(b))),

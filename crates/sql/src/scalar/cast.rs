@@ -84,6 +84,9 @@ pub fn context(from: BaseType, to: BaseType) -> Option<CastContext> {
         }
         (T::Interval, T::Time) => Some(Assignment),
         (T::Int2Vector, T::Int2Array) | (T::OidVector, T::OidArray) => Some(Implicit),
+        (T::Json, T::Jsonb) | (T::Jsonb, T::Json) => Some(Assignment),
+        (T::Jsonb, T::Bool) => Some(Explicit),
+        (T::Jsonb, _) if rank(to) > 0 => Some(Explicit),
         _ if from.category() == Category::Pseudo || to.category() == Category::Pseudo => None,
         _ if matches!(to, T::Int2Vector | T::OidVector) => {
             (from.category() == Category::String).then_some(Explicit)
@@ -114,6 +117,8 @@ pub fn method(from: BaseType, to: BaseType) -> Option<CastMethod> {
         (T::Text | T::Varchar, T::Text | T::Varchar | T::Bpchar) => CastMethod::Relabel,
         (T::Char | T::Name | T::PgNodeTree, T::Text | T::Varchar) => CastMethod::Relabel,
         _ if object(from) && object(to) => CastMethod::Relabel,
+        (_, T::Json) if from.is_text_like() => CastMethod::Input,
+        (T::Json, T::Text | T::Varchar) => CastMethod::Relabel,
         (T::Bpchar, _) if to.is_text_like() => CastMethod::Convert,
         (_, T::Char | T::Name) if from.is_text_like() => CastMethod::Convert,
         (T::Char, T::Int4) | (T::Int4, T::Char) => CastMethod::Convert,
@@ -470,6 +475,7 @@ fn convert(value: Value, from: BaseType, to: BaseType, ctx: &EvalContext<'_>) ->
     use BaseType as T;
     let zone = || ctx.session.timezone();
     Ok(match (&value, to) {
+        (Value::Jsonb(json), _) => super::function::json::output::cast_to(json, to, ctx)?,
         (Value::Int2(_) | Value::Int4(_) | Value::Int8(_) | Value::Oid(_), _) => {
             integer_into(value.as_i64().unwrap_or(0), to)?
         }

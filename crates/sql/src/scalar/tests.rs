@@ -141,7 +141,7 @@ fn aggregate(name: &str, ty: DataType, values: &str) -> Result<String, SqlError>
         };
         let row = [value];
         let inputs = args.iter().map(|arg| arg.eval(&row, &ctx)).collect::<Result<Vec<_>, _>>()?;
-        state.update(&inputs)?;
+        state.update(&inputs, &EvalContext::constant(&[]))?;
     }
     let value = state.finish()?;
     let text = match &value {

@@ -9,7 +9,7 @@ mod digest;
 mod from_char;
 mod hash;
 mod identifier;
-mod json;
+pub(super) mod json;
 mod make;
 mod matching;
 pub(super) mod math;

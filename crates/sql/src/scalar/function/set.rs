@@ -26,6 +26,9 @@ pub(in super::super) fn eval(
     if function.strict && args.iter().any(Value::is_null) {
         return Ok(());
     }
+    if let Some(done) = super::json::access::each_part(function.name, args, emit) {
+        return done;
+    }
     match (function.name, args) {
         ("unnest", [Value::Array(list)]) => each(list.elements.iter().cloned(), emit),
         ("generate_subscripts", [Value::Array(list), dimension, ..]) => {
