@@ -166,6 +166,10 @@ impl SessionView for View<'_> {
     fn note_sequence(&self, sequence: u32, value: i64, is_next: bool) {
         self.context.sequences.lock().note(sequence, value, is_next);
     }
+    fn sleep(&self, micros: i64) {
+        let add = |asked: i64| Some(asked.saturating_add(micros.max(0)));
+        let _ = self.context.sleep.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
     fn clock(&self) -> i64 {
         self.env.wall_now().unix_micros().saturating_sub(POSTGRES_EPOCH_UNIX_MICROS)
     }
@@ -258,7 +262,14 @@ impl SqlExecutor {
             interrupts: Arc::clone(&context.interrupts),
             deferred: &context.deferred,
         };
-        work(&exec).await
+        let done = work(&exec).await;
+        let micros = context.sleep.swap(0, Ordering::Relaxed);
+        if let Ok(micros @ 1..) = u64::try_from(micros)
+            && done.is_ok()
+        {
+            self.env.sleep(Duration::from_micros(micros)).await;
+        }
+        done
     }
 
     /// Runs on, as [`Executor::fetch`], without answering what the statement asks of other transactions.

@@ -53,6 +53,7 @@ impl Local {
             is_token_given: AtomicBool::default(),
             random: Mutex::default(),
             questions: Mutex::default(),
+            sleep: Default::default(),
             deferred: Mutex::default(),
             sequences: parking_lot::Mutex::default(),
             changes: Mutex::default(),

@@ -105,6 +105,8 @@ pub trait SessionView: Send + Sync {
     /// The session was given a number of a sequence, by `nextval()` or else by `setval()`, which is not counted by
     /// `lastval()`.
     fn note_sequence(&self, _sequence: u32, _value: i64, _is_next: bool) {}
+    /// The rows that are being computed are to be given out so many microseconds later.
+    fn sleep(&self, _micros: i64) {}
     /// `clock_timestamp()`; microseconds since 2000-01-01 UTC.
     fn clock(&self) -> i64;
     /// 64 random bits.

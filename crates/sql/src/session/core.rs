@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -160,6 +160,7 @@ impl<E: Executor> Session<E> {
             questions: Mutex::default(),
             changes: Mutex::default(),
             sequences: Mutex::new(SequenceValues::of_moved_session(&from.sequences)),
+            sleep: AtomicI64::default(),
             deferred: Mutex::default(),
             notices: Mutex::default(),
             user: from.user.clone(),

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
@@ -59,6 +59,8 @@ pub struct Context {
     pub changes: Mutex<Vec<SettingChange>>,
     /// The numbers that the session was given of sequences.
     pub sequences: Mutex<SequenceValues>,
+    /// How long the statement has asked to sleep and has not yet slept; microseconds.
+    pub sleep: AtomicI64,
     /// Checks that the transaction has put off to its end.
     pub deferred: Mutex<Deferred>,
     /// What the statement has to tell the client beside its answer.

@@ -7,7 +7,7 @@ use rustydb_types::value::Value;
 use super::super::cast;
 use super::super::catalogue::{Catalogue, Function, FunctionFn, FunctionKind};
 use super::super::context::{ObjectKind, SizeOf};
-use super::{int, text};
+use super::{int, mismatch, text};
 use crate::error::{SqlError, SqlState};
 
 /// What `version()` answers; clients parse the beginning.
@@ -52,6 +52,21 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         },
         // There are no advisory locks, so none is left afterwards.
         "pg_advisory_unlock_all" => |_, _| Ok(Value::text("")),
+        "pg_sleep" => |a, call| {
+            let Some(Value::Float8(seconds)) = a.first() else { return Err(mismatch()) };
+            call.ctx.session.sleep((seconds * 1e6) as i64);
+            Ok(Value::text(""))
+        },
+        "pg_sleep_for" => |a, call| {
+            let Some(Value::Interval(span)) = a.first() else { return Err(mismatch()) };
+            call.ctx.session.sleep(i64::try_from(span.normalised()).unwrap_or(i64::MAX));
+            Ok(Value::text(""))
+        },
+        "pg_sleep_until" => |a, call| {
+            let Some(Value::Timestamptz(until)) = a.first() else { return Err(mismatch()) };
+            call.ctx.session.sleep(until.saturating_sub(call.ctx.session.clock()));
+            Ok(Value::text(""))
+        },
         "pg_backend_pid" => |_, call| Ok(Value::Int4(call.ctx.session.backend_pid())),
         "rustydb_transaction_token" => |_, call| match call.ctx.session.transaction_token() {
             Some(token) => Ok(Value::text(token)),
