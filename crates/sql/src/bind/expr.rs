@@ -759,13 +759,15 @@ impl Binder<'_> {
             let bind = || written.iter().enumerate().map(bind).collect::<Result<Vec<_>, _>>();
             if name.value == "coalesce" { without_sets(place, "COALESCE", bind) } else { bind() }
         };
-        let args = bind_args(place).map_err(|error| match place.aggregate_place() {
-            // That the function is none is said first: it may have been meant as an aggregate.
-            Ok(inner) if error.state() == SqlState::GROUPING_ERROR => {
-                let called = bind_args(inner).and_then(|args| self.function(&function.name, args));
-                called.err().filter(|error| error.state() == SqlState::UNDEFINED_FUNCTION).unwrap_or(error)
+        let args = bind_args(place).map_err(|error| {
+            // Asking for the place of aggregates says that there is one, so it is not asked for any other error.
+            if error.state() != SqlState::GROUPING_ERROR {
+                return error;
             }
-            _ => error,
+            let Ok(inner) = place.aggregate_place() else { return error };
+            // That the function is none is said first: it may have been meant as an aggregate.
+            let called = bind_args(inner).and_then(|args| self.function(&function.name, args));
+            called.err().filter(|error| error.state() == SqlState::UNDEFINED_FUNCTION).unwrap_or(error)
         })?;
         if name.value == "row" && name.quote_style.is_none() && function.name.0.len() == 1 {
             return Ok(Expr::Row(args));

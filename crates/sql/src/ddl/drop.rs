@@ -1,13 +1,14 @@
 //! DROP TABLE, DROP INDEX, DROP SCHEMA.
 
 use rustydb_txn::{TableLockId, TableLockMode, Transaction};
+use rustydb_types::ids::Oid;
 use sqlparser::ast::ObjectName;
 
 use super::foreign::{self, Dropped};
 use super::{change, current, lock_table, not_there, sequence, skipped};
-use crate::bind::Binder;
 use crate::bind::errors::fail;
 use crate::bind::from::last_ident;
+use crate::bind::{AnalyzeContext, Binder};
 use crate::catalog::TableDescriptor;
 use crate::error::{SqlError, SqlState};
 use crate::exec::ExecContext;
@@ -51,19 +52,8 @@ pub(super) async fn indexes(
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
     for name in names {
-        let now = current(txn, context)?;
-        let binder = Binder::new(&now, &[]);
-        let (schema, own) = binder.split_name(name)?;
-        let path: Vec<&str> = match schema {
-            Some(schema) => vec![schema.value.as_str()],
-            None => now.search_path.iter().map(String::as_str).collect(),
-        };
-        let found = path.iter().find_map(|schema| {
-            let schema = now.catalog.schema_named(schema)?;
-            now.catalog.index_named(schema.oid, &own.value).map(|(table, index)| (table.oid, index.oid))
-        });
+        let found = find_index(name, &current(txn, context)?)?;
         let Some((table_oid, index_oid)) = found else {
-            drop(binder);
             not_there((SqlState::UNDEFINED_OBJECT, "index"), name, if_exists, txn, context)?;
             continue;
         };
@@ -91,6 +81,53 @@ pub(super) async fn indexes(
         catalog.put_table(&changed).await?;
     }
     Ok(())
+}
+
+/// The table and the index that a name of an index means.
+fn find_index(name: &ObjectName, now: &AnalyzeContext) -> Result<Option<(Oid, Oid)>, SqlError> {
+    let binder = Binder::new(now, &[]);
+    let (schema, own) = binder.split_name(name)?;
+    let path: Vec<&str> = match schema {
+        Some(schema) => vec![schema.value.as_str()],
+        None => now.search_path.iter().map(String::as_str).collect(),
+    };
+    Ok(path.iter().find_map(|schema| {
+        let schema = now.catalog.schema_named(schema)?;
+        now.catalog.index_named(schema.oid, &own.value).map(|(table, index)| (table.oid, index.oid))
+    }))
+}
+
+/// ALTER INDEX ... RENAME TO. The constraint of an index is named like it.
+pub(super) async fn rename_index(
+    name: &ObjectName,
+    new_name: &ObjectName,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let Some((table_oid, index_oid)) = find_index(name, &current(txn, context)?)? else {
+        let message = format!("relation \"{}\" does not exist", last_ident(name)?.value);
+        return Err(fail(SqlState::UNDEFINED_TABLE, message));
+    };
+    let new_name = last_ident(new_name)?.value;
+    // As in PostgreSQL, readers and writers of the table go on.
+    let lock = TableLockId::new(table_oid.get());
+    txn.lock_table(lock, TableLockMode::ShareUpdateExclusive, context.lock_wait).await?;
+    let mut catalog = change(txn, context).await?;
+    let now = current(catalog.txn, context)?;
+    let Some((table, _)) = now.catalog.index(index_oid) else { return Ok(()) };
+    if now.catalog.has_relation(table.schema, &new_name) {
+        return Err(super::relation_exists(&new_name));
+    }
+    let mut changed: TableDescriptor = table.as_ref().clone();
+    let is_constraint =
+        changed.indexes.iter().any(|index| index.oid == index_oid && index.constraint.is_some());
+    if is_constraint && super::check::has_constraint(&changed, &new_name) {
+        return Err(super::check::constraint_exists(&new_name, &changed.name));
+    }
+    if let Some(index) = changed.indexes.iter_mut().find(|index| index.oid == index_oid) {
+        index.name = new_name;
+    }
+    catalog.put_table(&changed).await
 }
 
 /// DROP SCHEMA.

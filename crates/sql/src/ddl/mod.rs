@@ -13,7 +13,7 @@ mod maintain;
 mod sequence;
 
 use rustydb_txn::{TableLockId, TableLockMode, Transaction};
-use sqlparser::ast::{AlterTableType, ObjectType, Statement};
+use sqlparser::ast::{AlterIndexOperation, AlterTableType, ObjectType, Statement};
 
 use crate::bind::errors::{fail, unsupported};
 use crate::bind::{AnalyzeContext, Binder};
@@ -50,6 +50,10 @@ pub async fn execute(
         Statement::AlterTable(alter) if sequence::is_meant(alter, txn, context)? => {
             sequence::alter(alter, txn, context).await?;
             "ALTER TABLE"
+        }
+        Statement::AlterIndex { name, operation: AlterIndexOperation::RenameIndex { index_name } } => {
+            drop::rename_index(name, index_name, txn, context).await?;
+            "ALTER INDEX"
         }
         Statement::AlterSchema(alter) => {
             create::alter_schema(alter, txn, context).await?;

@@ -494,6 +494,7 @@ fn name(plan: &Plan, copy: Option<&CopyTarget>) -> &'static str {
             ast::Statement::AlterTable(alter) if alter.table_type.is_some() => "ALTER SEQUENCE",
             ast::Statement::AlterTable(_) => "ALTER TABLE",
             ast::Statement::AlterSchema(_) => "ALTER SCHEMA",
+            ast::Statement::AlterIndex { .. } => "ALTER INDEX",
             ast::Statement::Drop { .. } => "DROP",
             ast::Statement::Truncate(_) => "TRUNCATE TABLE",
             ast::Statement::Lock(_) => "LOCK TABLE",
