@@ -201,6 +201,12 @@ impl Gate {
         self.done.contains(part)
     }
 
+    /// How many parts have passed so far.
+    #[must_use]
+    pub fn passed_count(&self) -> usize {
+        self.passed
+    }
+
     /// A part is as it should be.
     pub fn passed(&mut self, part: &str, figures: &Value) {
         self.passed += 1;

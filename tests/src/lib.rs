@@ -2,6 +2,7 @@
 
 pub mod chaos;
 pub mod check;
+pub mod clients;
 pub mod cluster;
 pub mod commit_kill;
 pub mod crash;
