@@ -2,7 +2,7 @@
 # Installs real clients (drivers of five languages, object mappers, the tools of PostgreSQL) and runs their checks against a
 # cluster of three nodes.
 #
-#   scripts/clients.sh                   all of them, about 3 minutes
+#   scripts/clients.sh                   all of them, about a minute
 #   scripts/clients.sh --only django     one; docs/clients.md names them
 #
 # Versions are those of tests/clients/requirements.txt and tests/clients/node/package-lock.json. They are installed once, into

@@ -171,6 +171,9 @@ async fn copies(client: &Client) -> Result<()> {
     Ok(())
 }
 
+/// A row with a value of each of some types.
+type Everything = (i32, i64, String, sqlx::types::Json<Vec<i32>>, Vec<u8>, Vec<String>);
+
 /// sqlx.
 pub(super) fn sqlx(gate: &mut Gate, cluster: &Cluster, runtime: &Runtime) {
     let options = PgConnectOptions::new()
@@ -185,7 +188,7 @@ pub(super) fn sqlx(gate: &mut Gate, cluster: &Cluster, runtime: &Runtime) {
         sqlx::raw_sql("drop table if exists sx; create table sx (id serial primary key, a bigint, t text, j jsonb, b bytea, l text[])")
             .execute(&pool)
             .await?;
-        let row: (i32, i64, String, sqlx::types::Json<Vec<i32>>, Vec<u8>, Vec<String>) =
+        let row: Everything =
             sqlx::query_as("insert into sx (a, t, j, b, l) values ($1, $2, $3, $4, $5) returning *")
                 .bind(1_i64 << 60)
                 .bind("é")

@@ -334,6 +334,7 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
         }
     }
     for table in context.catalog.tables() {
+        rows.extend(dropped_columns(table));
         for column in &table.columns {
             let attribute = Attribute {
                 relation: table.oid.get(),
@@ -391,6 +392,33 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
     }
     rows
 }
+
+/// The rows of columns that are no more: who reads `pg_attribute` counts on numbers without gaps.
+fn dropped_columns(table: &TableDescriptor) -> impl Iterator<Item = Vec<Value>> + '_ {
+    let is_gone = |id: &u32| table.columns.iter().all(|column| column.id.get() != *id);
+    (1..table.next_column).filter(is_gone).map(|id| {
+        let name = format!("........pg.dropped.{id}........");
+        let attribute = Attribute {
+            relation: table.oid.get(),
+            name: &name,
+            data_type: DataType::TEXT,
+            type_oid: 0,
+            number: i16::try_from(id).unwrap_or(i16::MAX),
+            not_null: false,
+            has_default: false,
+            has_missing: false,
+            identity: None,
+        };
+        let mut row = attribute.row();
+        if let Some(is_dropped) = row.get_mut(IS_DROPPED) {
+            *is_dropped = Value::Bool(true);
+        }
+        row
+    })
+}
+
+/// The place of `attisdropped` in a row of `pg_attribute`.
+const IS_DROPPED: usize = 18;
 
 /// A column's default as PostgreSQL shows it: that of an identity column is its sequence alone.
 pub(super) fn shown_default(column: &ColumnDescriptor) -> Option<&str> {

@@ -66,7 +66,7 @@ fn table(
         schema: Oid::new(schema),
         name: name.into(),
         owner: snapshot::BOOTSTRAP_ROLE,
-        next_column: 100,
+        next_column: u32::try_from(columns.len()).expect("few columns") + 1,
         columns,
         indexes,
         checks: Vec::new(),

@@ -33,6 +33,8 @@ pub(super) enum PortalBody<E: Executor> {
         cursor: E::Cursor,
     },
     Utility(Arc<Statement>),
+    /// A query that has given all its rows.
+    Finished(Arc<E::Plan>),
     Done,
 }
 
@@ -159,7 +161,7 @@ impl<E: Executor> Session<E> {
                     if name.is_empty() { self.unnamed_portal.as_ref() } else { self.portals.get(name) };
                 let portal = portal.ok_or_else(|| no_such_portal(name))?;
                 match &portal.body {
-                    PortalBody::Run { plan, .. } => {
+                    PortalBody::Run { plan, .. } | PortalBody::Finished(plan) => {
                         describe_result(sink.buffer(), self.parts.executor.shape(plan), &portal.formats);
                     }
                     PortalBody::Utility(statement) => {
@@ -194,6 +196,14 @@ impl<E: Executor> Session<E> {
                 )
                 .into());
             }
+            PortalBody::Finished(plan) => {
+                self.refuse_in_failed_block()?;
+                response::command_complete(sink.buffer(), "SELECT 0");
+                self.put_back(name, |portal| {
+                    portal.body = PortalBody::Finished(plan);
+                    portal.formats = formats;
+                });
+            }
             PortalBody::Utility(statement) => self.run_utility(&statement, &formats, true, sink).await?,
             PortalBody::Declare { declaration, plan, cursor } => {
                 self.refuse_in_failed_block()?;
@@ -209,20 +219,33 @@ impl<E: Executor> Session<E> {
                 self.ensure_transaction(rustydb_txn::Access::ReadOnly).await?;
                 let rest =
                     self.run_plan(&plan, cursor, &formats, CopyCaller::Execute, max_rows, sink).await?;
-                if let Some(cursor) = rest {
-                    let place = if name.is_empty() {
-                        self.unnamed_portal.as_mut()
-                    } else {
-                        self.portals.get_mut(name)
-                    };
-                    if let Some(portal) = place {
-                        let body = PortalBody::Run { plan, cursor };
+                let shape = self.parts.executor.shape(&plan);
+                let is_query = shape.dialogue == Dialogue::Rows
+                    && shape.is_read_only
+                    && !shape.columns.is_empty()
+                    && declared.is_none();
+                let body = match rest {
+                    Some(cursor) => PortalBody::Run { plan, cursor },
+                    // A query that has given all its rows gives none when it is asked again.
+                    None if is_query => PortalBody::Finished(plan),
+                    None => PortalBody::Done,
+                };
+                if !matches!(body, PortalBody::Done) {
+                    self.put_back(name, |portal| {
                         *portal = Portal { body, formats, depth, is_started: true, cursor: declared, memory };
-                    }
+                    });
                 }
             }
         }
         Ok(())
+    }
+
+    /// Changes a portal that has run, if it is still there.
+    fn put_back(&mut self, name: &str, change: impl FnOnce(&mut Portal<E>)) {
+        let place = if name.is_empty() { self.unnamed_portal.as_mut() } else { self.portals.get_mut(name) };
+        if let Some(portal) = place {
+            change(portal);
+        }
     }
 
     pub(super) fn close(&mut self, target: Target, name: &str) {
