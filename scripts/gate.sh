@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Proves the product under faults: runs every program of the gate within its share of the time and prints a table.
 #
-#   scripts/gate.sh                     about 22 minutes on two cores
+#   scripts/gate.sh                     about 25 minutes on two cores
 #   scripts/gate.sh simulation fuzz     only these parts
 #   GATE_SCALE=72 GATE_REPORT=DIR scripts/gate.sh
 #                                       a soak of 72 times as long, that goes on from DIR when it is started again
 #
-# Parts: simulation, bugs, crash-lab, chaos, commits, fuzz. What cannot be tried on this machine is printed and counted as
+# Parts: simulation, bugs, crash-lab, chaos, commits, fuzz, differ. What cannot be tried on this machine is printed and counted as
 # skipped. Each commit has its own seeds; GATE_BASE=N tries those of another.
 #
 # What each part must come to is below. A slow machine gets up to four times the time for it. What an overload leaves, and how
@@ -51,7 +51,7 @@ part() {
 }
 
 wanted=("$@")
-[ $# -gt 0 ] || wanted=(simulation bugs crash-lab chaos commits fuzz)
+[ $# -gt 0 ] || wanted=(simulation bugs crash-lab chaos commits fuzz differ)
 for one in "${wanted[@]}"; do
   case $one in
     simulation) part simulation 400 sim gate --base "$base" $(require seeds=400,hours=20,pairs=20,steps=800000,churns=20,watched=40,kinds=20${floors:+,speed=60}) ;;
@@ -65,7 +65,9 @@ for one in "${wanted[@]}"; do
     # 40 kills at commit time, 1,000 in a soak.
     commits) part commits 70 kill-commit --kills "$((scale > 1 ? 1000 : 40))" --seed "$base" ;;
     fuzz) part fuzz 80 fuzz --seed "$base" ;;
-    *) echo "there is no part $one; there are simulation, bugs, crash-lab, chaos, commits and fuzz" >&2; exit 2 ;;
+    # The same seeds each time: what is looked for is what has changed.
+    differ) part differ 200 differ --seeds "$((5 * scale))" $(require statements=20000) ;;
+    *) echo "there is no part $one; there are simulation, bugs, crash-lab, chaos, commits, fuzz and differ" >&2; exit 2 ;;
   esac
 done
 

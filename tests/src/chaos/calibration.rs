@@ -1,8 +1,6 @@
 //! The same clients and checkers on a PostgreSQL of the machine: they must find it right at its levels, and must find
 //! what its weaker levels are known to allow. Else a green run of ours would say nothing.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,8 +13,8 @@ use super::workloads::transactions::{Shape, Transactions};
 use super::workloads::{TABLES, Workload};
 use crate::check::lists::{self, Level};
 use crate::check::second::{self, Kind};
-use crate::cluster::{PATIENCE, connect, text};
-use crate::server::finish;
+use crate::cluster::connect;
+use crate::postgres::Postgres;
 
 /// How long clients work per history.
 const WORK: Duration = Duration::from_millis(900);
@@ -24,92 +22,16 @@ const WORK: Duration = Duration::from_millis(900);
 /// Histories that are tried until one shows what a level allows.
 const TRIES: usize = 12;
 
-/// A PostgreSQL server of this run.
-struct Postgres {
-    programs: PathBuf,
-    data: PathBuf,
-    target: String,
-}
-
-impl Postgres {
-    /// Where its programs are, if they are.
-    fn programs() -> Option<PathBuf> {
-        let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
-        versions
-            .flatten()
-            .map(|version| version.path().join("bin"))
-            .find(|folder| folder.join("initdb").exists())
-    }
-
-    /// Makes a database cluster in a folder and starts it, as the user `postgres`: it does not run as root.
-    fn start(programs: PathBuf, folder: &Path) -> Result<Self> {
-        let folder = folder.join("postgresql");
-        std::fs::create_dir(&folder)?;
-        let data = folder.join("data");
-        // The folders of a run are the owner's alone; this user must reach its own below them.
-        for above in folder.ancestors().skip(1).take(1) {
-            let mut command = Command::new("chmod");
-            command.arg("a+x").arg(above);
-            run(command)?;
-        }
-        let mut command = Command::new("chown");
-        command.arg("postgres").arg(&folder);
-        run(command)?;
-        let port = 15_990;
-        let server = Self {
-            programs,
-            data,
-            target: format!("host=127.0.0.1 port={port} user=postgres dbname=postgres connect_timeout=5"),
-        };
-        server.run("initdb", &["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-N"])?;
-        let settings = format!(
-            "port={port}\nlisten_addresses='127.0.0.1'\nunix_socket_directories=''\nfsync=off\nshared_buffers=32MB\n\
-             deadlock_timeout=50ms\n"
-        );
-        let file = server.data.join("postgresql.conf");
-        std::fs::write(&file, std::fs::read_to_string(&file)? + &settings)?;
-        let log = folder.join("log").display().to_string();
-        server.run("pg_ctl", &["-w", "-l", &log, "start"])?;
-        Ok(server)
-    }
-
-    fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]);
-        command.arg(self.programs.join(program)).arg("-D").arg(&self.data).args(arguments).current_dir("/");
-        run(command)
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        // If it does not stop, it ends with the run's processes.
-        let _stopped = self.run("pg_ctl", &["-w", "-m", "immediate", "stop"]);
-    }
-}
-
-fn run(command: Command) -> Result<()> {
-    let said = format!("{command:?}");
-    let output = finish(command, PATIENCE)?;
-    ensure!(output.status.success(), "{said}: {}", text(&output));
-    Ok(())
-}
-
 /// Judges PostgreSQL.
 ///
 /// # Errors
 /// It does not run.
 pub fn run_section(run: &mut Run, deadline: Instant, _is_soak: bool) -> Result<()> {
-    let impossible = match (Postgres::programs(), rustix::process::geteuid().is_root()) {
-        (None, _) => Some("PostgreSQL is not installed"),
-        (_, false) => Some("only root can start PostgreSQL as another user"),
-        _ => None,
-    };
-    if let Some(reason) = impossible {
+    if let Some(reason) = Postgres::is_missing() {
         run.gate.skipped("calibration", reason);
         return Ok(());
     }
-    let server = Postgres::start(Postgres::programs().context("it was there")?, &run.folder)?;
+    let server = Postgres::start(&run.folder, "deadlock_timeout=50ms\n")?;
     run.runtime.block_on(async {
         let client = connect(&server.target).await?;
         client.batch_execute(TABLES).await.context("the tables cannot be made")

@@ -443,7 +443,12 @@ fn named(expr: &AstExpr) -> (String, bool) {
             }
             named => named,
         },
-        AstExpr::TypedString(_) | AstExpr::Value(_) | AstExpr::Case { .. } => (plain_name(expr), true),
+        AstExpr::TypedString(_) | AstExpr::Value(_) => (plain_name(expr), true),
+        // The name of what stands behind ELSE, unless that is a weak one itself.
+        AstExpr::Case { else_result, .. } => match else_result.as_deref().map(named) {
+            Some((name, false)) if name != "?column?" => (name, false),
+            _ => ("case".into(), true),
+        },
         _ => (plain_name(expr), false),
     }
 }
@@ -458,11 +463,8 @@ fn plain_name(expr: &AstExpr) -> String {
             last_ident(&function.name).map_or_else(|_| unnamed(), |name| name.value)
         }
         AstExpr::Collate { expr: inner, .. } => output_name(inner),
-        AstExpr::Case { else_result, .. } => match else_result.as_deref().map(output_name) {
-            Some(name) if name != "?column?" => name,
-            _ => "case".into(),
-        },
-        AstExpr::Exists { .. } => "exists".into(),
+        AstExpr::BinaryOp { op: sqlparser::ast::BinaryOperator::Overlaps, .. } => "overlaps".into(),
+        AstExpr::Exists { negated: false, .. } => "exists".into(),
         AstExpr::Array(_) => "array".into(),
         AstExpr::Extract { .. } => "extract".into(),
         AstExpr::Position { .. } => "position".into(),
@@ -480,7 +482,6 @@ fn plain_name(expr: &AstExpr) -> String {
         AstExpr::Tuple(_) => "row".into(),
         AstExpr::TypedString(typed) => DataType::parse(&typed.data_type.to_string())
             .map_or_else(unnamed, |data_type| data_type.base.type_name().to_owned()),
-        AstExpr::Value(value) if matches!(value.value, sqlparser::ast::Value::Boolean(_)) => "bool".into(),
         AstExpr::CompoundFieldAccess { root, .. } => output_name(root),
         AstExpr::Subquery(query) => match query.body.as_ref() {
             sqlparser::ast::SetExpr::Select(select) => match select.projection.first() {

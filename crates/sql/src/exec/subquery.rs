@@ -235,6 +235,10 @@ impl Subquery {
 }
 
 impl SubqueryExpr for Subquery {
+    fn id(&self) -> usize {
+        self.id
+    }
+
     fn ty(&self) -> DataType {
         self.ty
     }

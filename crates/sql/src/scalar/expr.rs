@@ -239,15 +239,23 @@ pub trait SubqueryExpr: Debug + Send + Sync {
     /// # Errors
     /// Whatever the subquery fails with; 21000 when it yields more than one row.
     fn eval(&self, row: &[Value], ctx: &EvalContext<'_>) -> Result<Value, SqlError>;
+    /// What tells it from the other subqueries of the statement.
+    fn id(&self) -> usize;
     /// Visits the expressions over the enclosing query's row.
     fn columns(&self, visit: &mut dyn FnMut(&Expr));
     /// The same subquery with its expressions over the enclosing query's row rebuilt.
     fn with_inputs(&self, map: &mut dyn FnMut(Expr) -> Expr) -> Arc<dyn SubqueryExpr>;
 }
 
+/// Two are equal when they are the same subquery of the statement and read the same of the rows around it.
 impl PartialEq for dyn SubqueryExpr {
     fn eq(&self, other: &dyn SubqueryExpr) -> bool {
-        std::ptr::addr_eq(self, other)
+        fn read(query: &dyn SubqueryExpr) -> Vec<Expr> {
+            let mut read = Vec::new();
+            query.columns(&mut |expr| read.push(expr.clone()));
+            read
+        }
+        std::ptr::addr_eq(self, other) || (self.id() == other.id() && read(self) == read(other))
     }
 }
 

@@ -84,10 +84,20 @@ pub(super) fn find(name: &str, _args: &[BaseType]) -> Option<FunctionFn> {
             _ => Ok(Value::Null),
         },
         "array_remove" => |a, _| match &a[0] {
-            Value::Array(inner) => Ok(Value::array(
-                inner.element,
-                inner.elements.iter().filter(|v| !v.sql_eq(&a[1])).cloned().collect(),
+            Value::Array(inner) if inner.dimensions.len() > 1 => Err(SqlError::not_supported(
+                "removing elements from multidimensional arrays is not supported",
             )),
+            Value::Array(inner) => {
+                let mut left = inner.clone();
+                left.elements.retain(|element| !element.sql_eq(&a[1]));
+                if left.elements.is_empty() {
+                    left.dimensions.clear();
+                } else if let Some(only) = left.dimensions.first_mut() {
+                    // Its subscripts still begin where they did.
+                    only.length = i32::try_from(left.elements.len()).unwrap_or(i32::MAX);
+                }
+                Ok(Value::Array(left))
+            }
             _ => Ok(Value::Null),
         },
         "array_replace" => |a, _| match &a[0] {
@@ -240,9 +250,13 @@ pub(in super::super) fn append(list: &Value, element: &Value, base: BaseType) ->
 pub(in super::super) fn prepend(element: &Value, list: &Value, base: BaseType) -> Answer {
     Ok(match list {
         Value::Array(inner) if inner.dimensions.len() <= 1 => {
-            let mut elements = vec![element.clone()];
-            elements.extend(inner.elements.iter().cloned());
-            Value::array(inner.element, elements)
+            let mut grown = inner.clone();
+            grown.elements.insert(0, element.clone());
+            match grown.dimensions.first_mut() {
+                Some(first) => *first = ArrayDimension::new(first.length + 1, first.lower)?,
+                None => grown.dimensions.push(ArrayDimension { length: 1, lower: 1 }),
+            }
+            Value::Array(grown)
         }
         Value::Array(_) => {
             return Err(SqlError::new(

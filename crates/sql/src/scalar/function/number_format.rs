@@ -184,6 +184,12 @@ fn parse(template: &str) -> Result<Picture, SqlError> {
 /// # Errors
 /// 42601 for a template that contradicts itself.
 pub(super) fn to_char(number: &Numeric, template: &str) -> Result<String, SqlError> {
+    let text = by_picture(number, template)?;
+    // Nothing stands behind its letters, so that they have no point either.
+    Ok(if number.is_nan() { text.replacen("NaN.", "NaN", 1) } else { text })
+}
+
+fn by_picture(number: &Numeric, template: &str) -> Result<String, SqlError> {
     let picture = parse(template)?;
     if let Some(lower) = picture.roman {
         let roman = number.to_i64().and_then(roman).unwrap_or_else(|| "#".repeat(15));
