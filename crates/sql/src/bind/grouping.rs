@@ -8,7 +8,7 @@ use sqlparser::ast::{Expr as AstExpr, Function, FunctionArguments, Ident, Select
 
 use super::aggregate::Grouped;
 use super::context::Binder;
-use super::errors::{at, fail, unsupported};
+use super::errors::{at, fail, syntax, unsupported};
 use super::from::function_arg;
 use super::scope::{Resolve, Scope};
 use super::select::strip;
@@ -57,10 +57,18 @@ fn is_word(function: &Function, word: &str) -> bool {
     part.as_ident().is_some_and(|name| name.quote_style.is_none() && name.value.eq_ignore_ascii_case(word))
 }
 
+/// The arguments of such a word, which takes nothing else.
 fn call_args(function: &Function) -> Result<Vec<&AstExpr>, SqlError> {
     match &function.args {
-        FunctionArguments::List(list) => list.args.iter().map(function_arg).collect(),
-        _ => Err(unsupported("a subquery in its place")),
+        FunctionArguments::List(list)
+            if !list.args.is_empty()
+                && list.clauses.is_empty()
+                && list.duplicate_treatment.is_none()
+                && function.filter.is_none() =>
+        {
+            list.args.iter().map(function_arg).collect()
+        }
+        _ => Err(syntax(format!("{} takes a list of expressions and nothing else", function.name))),
     }
 }
 
@@ -70,10 +78,11 @@ fn rollup(elements: &[Set]) -> Vec<Set> {
 }
 
 /// Every choice among the elements.
-fn cube(elements: &[Set], written: &AstExpr) -> Result<Vec<Set>, SqlError> {
+fn cube(elements: &[Set]) -> Result<Vec<Set>, SqlError> {
     if elements.len() > CUBE_MAX {
         let message = format!("CUBE is limited to {CUBE_MAX} elements");
-        return Err(at(fail(SqlState::TOO_MANY_COLUMNS, message), written));
+        // The parser does not say where the word stands.
+        return Err(fail(SqlState::TOO_MANY_COLUMNS, message));
     }
     let chosen = |choice: usize| {
         let elements = elements.iter().enumerate();
@@ -172,19 +181,19 @@ impl Binder<'_> {
         };
         match item {
             AstExpr::Rollup(lists) => Ok(rollup(&elements(lists)?)),
-            AstExpr::Cube(lists) => cube(&elements(lists)?, item),
+            AstExpr::Cube(lists) => cube(&elements(lists)?),
             AstExpr::GroupingSets(lists) => {
                 let mut sets = Vec::new();
                 for list in lists {
                     match list.as_slice() {
-                        [call @ AstExpr::Function(function)]
+                        [AstExpr::Function(function)]
                             if is_word(function, "rollup") || is_word(function, "cube") =>
                         {
                             let args = call_args(function)?;
                             let elements =
                                 args.iter().map(|arg| element(&[*arg])).collect::<Result<Vec<_>, _>>()?;
                             match is_word(function, "cube") {
-                                true => sets.extend(cube(&elements, call)?),
+                                true => sets.extend(cube(&elements)?),
                                 false => sets.extend(rollup(&elements)),
                             }
                         }
@@ -213,8 +222,13 @@ impl Binder<'_> {
             return Ok(keys.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect());
         }
         let expr = self.group_item(expr, select, scope)?;
-        let bound =
-            self.bind_expr(&expr, scope).map_err(|error| super::window::not_allowed_in(error, "GROUP BY"))?;
+        let bound = self.bind_expr(&expr, scope).map_err(|error| {
+            if error.message() == "aggregate functions are not allowed here" {
+                let message = "aggregate functions are not allowed in GROUP BY";
+                return at(fail(SqlState::GROUPING_ERROR, message), &expr);
+            }
+            super::window::not_allowed_in(error, "GROUP BY")
+        })?;
         let key = match grouping.groups.iter().position(|group| *group == bound) {
             Some(key) => key,
             None => {
