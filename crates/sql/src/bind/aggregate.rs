@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use rustydb_types::datatype::BaseType;
 use sqlparser::ast::{Expr as AstExpr, Ident};
 
 use super::errors::{fail, not_grouped};
@@ -12,6 +13,9 @@ use crate::scalar::Expr;
 
 /// The first column number of aggregates until the number of group keys is settled.
 const CALL_BASE: usize = 1 << 20;
+
+/// The first column number of GROUPING calls until the numbers of group keys and aggregates are settled.
+const GROUPING_BASE: usize = CALL_BASE + (1 << 19);
 
 /// The first column number of window functions until those of the row below are settled.
 pub(super) const WINDOW_BASE: usize = 1 << 21;
@@ -45,6 +49,10 @@ impl Resolve for UngroupedPlace<'_, '_> {
         self.saw_aggregate.set(true);
         Err(fail(SqlState::GROUPING_ERROR, "the query has to be bound as grouped"))
     }
+
+    fn takes_grouping(&self) -> bool {
+        true
+    }
 }
 
 /// The select list, HAVING and ORDER BY of a grouped SELECT: its rows are group keys followed by aggregates.
@@ -60,6 +68,21 @@ pub(crate) struct GroupedPlace<'s, 'l> {
     dependent: Vec<Expr>,
     /// Aggregates in order of appearance.
     calls: RefCell<Vec<AggregateCall>>,
+    /// How many of the keys are of GROUP BY.
+    written_count: usize,
+    /// The keys of each GROUPING, in order of appearance.
+    groupings: RefCell<Vec<Vec<usize>>>,
+}
+
+/// What was bound at a grouped place.
+#[derive(Debug)]
+pub(crate) struct Grouped {
+    /// The group keys; those that depend on others come last.
+    pub groups: Vec<Expr>,
+    /// The aggregates.
+    pub calls: Vec<AggregateCall>,
+    /// The keys of each GROUPING.
+    pub groupings: Vec<Vec<usize>>,
 }
 
 impl<'s, 'l> GroupedPlace<'s, 'l> {
@@ -70,20 +93,36 @@ impl<'s, 'l> GroupedPlace<'s, 'l> {
         groups: Vec<Expr>,
         dependent: Vec<Expr>,
     ) -> Self {
-        Self { scope, written, groups: RefCell::new(groups), dependent, calls: RefCell::default() }
+        Self {
+            scope,
+            written,
+            written_count: groups.len(),
+            groups: RefCell::new(groups),
+            dependent,
+            calls: RefCell::default(),
+            groupings: RefCell::default(),
+        }
     }
 
-    /// The group keys, the aggregates, and what moves expressions of this place to the final row.
-    pub(crate) fn finish(self) -> (Vec<Expr>, Vec<AggregateCall>, impl Fn(Expr) -> Expr) {
+    /// How many of the keys are of GROUP BY; those behind them depend on the keys that all sets have.
+    pub(crate) fn written_count(&self) -> usize {
+        self.written_count
+    }
+
+    /// What was bound, and what moves expressions of this place to the final row.
+    pub(crate) fn finish(self) -> (Grouped, impl Fn(Expr) -> Expr) {
         let groups = self.groups.into_inner();
+        let calls = self.calls.into_inner();
         let count = groups.len();
+        let call_count = calls.len();
         let settle = move |expr: Expr| {
             expr.map_columns(&mut |index| match index {
-                CALL_BASE..WINDOW_BASE => index - CALL_BASE + count,
+                CALL_BASE..GROUPING_BASE => index - CALL_BASE + count,
+                GROUPING_BASE..WINDOW_BASE => index - GROUPING_BASE + count + call_count,
                 index => index,
             })
         };
-        (groups, self.calls.into_inner(), settle)
+        (Grouped { groups, calls, groupings: self.groupings.into_inner() }, settle)
     }
 
     /// The column of a group key, which is added when it depends on the others.
@@ -138,6 +177,21 @@ impl Resolve for GroupedPlace<'_, '_> {
         let mut calls = self.calls.borrow_mut();
         calls.push(call);
         Ok(Expr::Column { index: CALL_BASE + calls.len() - 1, ty })
+    }
+
+    fn takes_grouping(&self) -> bool {
+        true
+    }
+
+    fn grouping_key(&self, index: usize) -> Option<usize> {
+        (index < self.written_count).then_some(index)
+    }
+
+    fn add_grouping(&self, keys: Vec<usize>) -> Result<Expr, SqlError> {
+        let mut groupings = self.groupings.borrow_mut();
+        groupings.push(keys);
+        let index = GROUPING_BASE + groupings.len() - 1;
+        Ok(Expr::Column { index, ty: BaseType::Int4.into() })
     }
 
     fn grouped(&self, expr: &AstExpr) -> Option<Expr> {

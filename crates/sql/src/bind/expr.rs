@@ -700,6 +700,9 @@ impl Binder<'_> {
             return self.bind_ordered_set(function, place);
         }
         let (_, name) = self.split_name(&function.name)?;
+        if super::grouping::is_grouping(function) {
+            return self.bind_grouping(function, name, place);
+        }
         let empty = Vec::new();
         let (list, clauses, distinct) = match &function.args {
             FunctionArguments::None => (&empty, [].as_slice(), false),

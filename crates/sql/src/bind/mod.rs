@@ -14,6 +14,7 @@ pub mod deparse;
 pub mod errors;
 pub mod expr;
 pub mod from;
+mod grouping;
 pub mod kept;
 pub mod modify;
 mod ordered_set;

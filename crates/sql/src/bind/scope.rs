@@ -98,6 +98,24 @@ pub trait Resolve: std::fmt::Debug {
         Err(fail(SqlState::GROUPING_ERROR, "aggregate functions are not allowed here"))
     }
 
+    /// Whether GROUPING may stand here.
+    fn takes_grouping(&self) -> bool {
+        false
+    }
+
+    /// The number of the group key that a column of this place holds.
+    fn grouping_key(&self, _index: usize) -> Option<usize> {
+        None
+    }
+
+    /// Takes a GROUPING over some keys and says which column of the row will hold it.
+    ///
+    /// # Errors
+    /// 42803 where there are no groups.
+    fn add_grouping(&self, _keys: Vec<usize>) -> Result<Expr, SqlError> {
+        Err(fail(SqlState::GROUPING_ERROR, "grouping operations are not allowed here"))
+    }
+
     /// The place at which window functions are taken; none where they are not allowed.
     fn window_place(&self) -> Option<&super::window::WindowPlace<'_>> {
         None

@@ -17,7 +17,7 @@ use super::scope::{Level, Resolve, Scope};
 use super::set::{Expanded, SetCall, SetPlace};
 use super::window::WindowPlace;
 use crate::error::{SqlError, SqlState};
-use crate::plan::{Aggregate, ColumnInfo, Node, SortKey};
+use crate::plan::{ColumnInfo, Node, SortKey};
 use crate::scalar::Expr;
 
 /// Most entries of a select list, as in PostgreSQL.
@@ -61,7 +61,7 @@ impl Binder<'_> {
         }
         let group_by = match &select.group_by {
             GroupByExpr::Expressions(exprs, modifiers) if modifiers.is_empty() => exprs.as_slice(),
-            _ => return Err(unsupported("GROUP BY ALL, ROLLUP, CUBE or GROUPING SETS")),
+            _ => return Err(unsupported("GROUP BY ALL or GROUP BY with modifiers")),
         };
         if group_by.is_empty() && select.having.is_none() {
             let ungrouped = UngroupedPlace { scope: &scope, saw_aggregate: Cell::new(false) };
@@ -115,25 +115,10 @@ impl Binder<'_> {
         input: Node,
         scope: &Scope<'_>,
     ) -> Result<SelectParts, SqlError> {
-        let mut groups: Vec<Expr> = Vec::new();
-        let mut written = Vec::new();
-        for expr in group_by {
-            let expr = self.group_item(expr, select, scope)?;
-            let bound = self
-                .bind_expr(&expr, scope)
-                .map_err(|error| super::window::not_allowed_in(error, "GROUP BY"))?;
-            require_equality(bound.ty()).map_err(|error| at(error, &expr))?;
-            let key = match groups.iter().position(|group| *group == bound) {
-                Some(key) => key,
-                None => {
-                    groups.push(bound);
-                    groups.len() - 1
-                }
-            };
-            written.push((expr, key));
-        }
-        let dependent = self.dependent_columns(&groups, scope);
-        let grouped = GroupedPlace::new(scope, written, groups, dependent);
+        let grouping = self.bind_group_by(group_by, select, scope)?;
+        let dependent = self.dependent_columns(&grouping.common(), scope);
+        let grouping_sets = grouping.sets;
+        let grouped = GroupedPlace::new(scope, grouping.written, grouping.groups, dependent);
         let place = WindowPlace::new(&grouped, &select.named_window);
         let sets = SetPlace::new(&place);
         let items = self.bind_projection(&select.projection, &sets, scope)?;
@@ -145,8 +130,9 @@ impl Binder<'_> {
         let sets = sets.into_calls();
         self.bind_named_windows(&place)?;
         let windows = place.into_calls();
-        let (groups, calls, settle) = grouped.finish();
-        let aggregate = Aggregate { input, groups, calls, always_one: group_by.is_empty() };
+        let written_count = grouped.written_count();
+        let (bound, settle) = grouped.finish();
+        let aggregate = super::grouping::aggregate(input, bound, grouping_sets, written_count)?;
         let mut node = Node::Aggregate(Box::new(aggregate));
         if let Some(having) = having {
             node = Node::Filter { input: Box::new(node), predicate: settle(having) };
@@ -160,7 +146,12 @@ impl Binder<'_> {
     }
 
     /// A GROUP BY item: a number or an output name stands for the expression in the select list.
-    fn group_item(&self, expr: &AstExpr, select: &Select, scope: &Scope<'_>) -> Result<AstExpr, SqlError> {
+    pub(super) fn group_item(
+        &self,
+        expr: &AstExpr,
+        select: &Select,
+        scope: &Scope<'_>,
+    ) -> Result<AstExpr, SqlError> {
         let output = |index: usize| match select.projection.get(index) {
             Some(SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) => {
                 Some(expr.clone())
@@ -180,9 +171,6 @@ impl Binder<'_> {
             if let Some(named) = named {
                 return Ok(named);
             }
-        }
-        if matches!(expr, AstExpr::Rollup(_) | AstExpr::Cube(_) | AstExpr::GroupingSets(_)) {
-            return Err(unsupported("ROLLUP, CUBE or GROUPING SETS"));
         }
         Ok(strip(expr).clone())
     }

@@ -83,6 +83,18 @@ impl Resolve for SetPlace<'_> {
         self.inner.grouped(expr)
     }
 
+    fn takes_grouping(&self) -> bool {
+        self.inner.takes_grouping()
+    }
+
+    fn grouping_key(&self, index: usize) -> Option<usize> {
+        self.inner.grouping_key(index)
+    }
+
+    fn add_grouping(&self, keys: Vec<usize>) -> Result<Expr, SqlError> {
+        self.inner.add_grouping(keys)
+    }
+
     fn add_set(&self, function: TableFunction, args: Vec<Expr>, ty: DataType) -> Result<Expr, SqlError> {
         if let Some(clause) = self.forbidden.get() {
             let message = format!("set-returning functions are not allowed in {clause}");

@@ -146,6 +146,18 @@ impl Resolve for WindowPlace<'_> {
         self.inner.grouped(expr)
     }
 
+    fn takes_grouping(&self) -> bool {
+        self.inner.takes_grouping()
+    }
+
+    fn grouping_key(&self, index: usize) -> Option<usize> {
+        self.inner.grouping_key(index)
+    }
+
+    fn add_grouping(&self, keys: Vec<usize>) -> Result<Expr, SqlError> {
+        self.inner.add_grouping(keys)
+    }
+
     fn window_place(&self) -> Option<&WindowPlace<'_>> {
         Some(self)
     }

@@ -333,6 +333,16 @@ pub(super) fn key_of_constraint(constraint: &TableConstraint) -> Result<KeySpec,
         _ => None,
     };
     refuse_deferrable(characteristics.as_ref())?;
+    match constraint {
+        TableConstraint::PrimaryKey(key) if !key.include.is_empty() => {
+            return Err(unsupported("INCLUDE"));
+        }
+        TableConstraint::Unique(key) if !key.include.is_empty() => return Err(unsupported("INCLUDE")),
+        TableConstraint::Unique(key) if key.nulls_distinct == ast::NullsDistinctOption::NotDistinct => {
+            return Err(unsupported("NULLS NOT DISTINCT"));
+        }
+        _ => {}
+    }
     let (name, kind, columns) = match constraint {
         TableConstraint::PrimaryKey(key) => (&key.name, IndexKind::Primary, &key.columns),
         TableConstraint::Unique(key) => (&key.name, IndexKind::Unique, &key.columns),
@@ -354,11 +364,29 @@ fn key_columns(columns: &[IndexColumn]) -> Result<Vec<(Ident, bool, bool)>, SqlE
             let AstExpr::Identifier(name) = &part.column.expr else {
                 return Err(unsupported("an index on an expression"));
             };
+            if let Some(class) = &part.operator_class {
+                check_operator_class(&last_ident(class)?)?;
+            }
             let options = &part.column.options;
             let descending = matches!(options.sort, Some(ast::OrderBySort::Desc));
             Ok((name.clone(), descending, options.nulls_first.unwrap_or(descending)))
         })
         .collect()
+}
+
+/// Refuses classes of operators that there are not. Under the collation that there is, those of patterns order as the
+/// others do.
+fn check_operator_class(name: &Ident) -> Result<(), SqlError> {
+    const B_TREE: &str = "403";
+    let is_known = include_str!("../pgcatalog/data/pg_opclass.tsv").lines().any(|line| {
+        let mut fields = line.split('\t').skip(1);
+        fields.next() == Some(B_TREE) && fields.next() == Some(name.value.as_str())
+    });
+    if is_known {
+        return Ok(());
+    }
+    let message = format!("operator class \"{}\" does not exist for access method \"btree\"", name.value);
+    Err(fail(SqlState::UNDEFINED_OBJECT, message))
 }
 
 /// Adds an index to a table's descriptor, with a storage of its own; its entries are not there yet.
@@ -452,6 +480,9 @@ pub(super) async fn index(
 ) -> Result<String, SqlError> {
     if create.predicate.is_some() || !create.include.is_empty() {
         return Err(unsupported("a partial index or INCLUDE"));
+    }
+    if create.nulls_distinct == Some(false) {
+        return Err(unsupported("NULLS NOT DISTINCT"));
     }
     if let Some(method) = &create.using
         && !matches!(method, IndexType::BTree)

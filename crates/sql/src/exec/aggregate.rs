@@ -8,7 +8,7 @@ use super::operator::{self, State, compare_keys, eval_all};
 use super::run::Run;
 use super::subquery::HashedRow;
 use crate::error::SqlError;
-use crate::plan::{Aggregate, AggregateCall, Row};
+use crate::plan::{Aggregate, AggregateCall, GroupingSet, Row};
 use crate::scalar::AggregateState;
 use crate::scalar::aggregate::OrderedSet;
 
@@ -104,39 +104,72 @@ impl Slot {
 /// Whatever evaluation raises; 53200 when the groups take too much memory.
 pub(crate) fn run(aggregate: &Aggregate, input: &mut State, run: &Run<'_>) -> Result<Vec<Row>, SqlError> {
     let new_slots = || aggregate.calls.iter().map(Slot::new).collect::<Result<Vec<_>, _>>();
-    let mut places: HashMap<HashedRow, usize> = HashMap::new();
-    let mut groups: Vec<(Row, Vec<Slot>)> = Vec::new();
-    if aggregate.always_one {
-        places.insert(HashedRow(Vec::new()), 0);
-        groups.push((Vec::new(), new_slots()?));
+    // Without grouping sets there is one of all keys.
+    let whole = [GroupingSet { keys: (0..aggregate.groups.len()).collect(), is_empty: aggregate.always_one }];
+    let sets = if aggregate.sets.is_empty() { whole.as_slice() } else { aggregate.sets.as_slice() };
+    let mut places: Vec<HashMap<HashedRow, usize>> = Vec::new();
+    let mut groups: Vec<(Row, usize, Vec<Slot>)> = Vec::new();
+    for (number, set) in sets.iter().enumerate() {
+        let mut known = HashMap::new();
+        if set.is_empty {
+            let row = vec![Value::Null; aggregate.groups.len()];
+            known.insert(HashedRow(row.clone()), groups.len());
+            groups.push((row, number, new_slots()?));
+        }
+        places.push(known);
     }
     while let Some(batch) = operator::next(&aggregate.input, input, run)? {
         let context = run.context();
         for row in batch {
-            let key = HashedRow(eval_all(&aggregate.groups, &row, &context)?);
-            let place = match places.get(&key) {
-                Some(place) => *place,
-                None => {
-                    run.state.charge_row(&key.0)?;
-                    run.state.charge(aggregate.calls.len() * std::mem::size_of::<Slot>())?;
-                    groups.push((key.0.clone(), new_slots()?));
-                    places.insert(key, groups.len() - 1);
-                    groups.len() - 1
-                }
-            };
-            if let Some((_, slots)) = groups.get_mut(place) {
-                for (slot, call) in slots.iter_mut().zip(&aggregate.calls) {
-                    slot.take(call, &row, run)?;
+            let values = eval_all(&aggregate.groups, &row, &context)?;
+            for (number, (set, known)) in sets.iter().zip(&mut places).enumerate() {
+                let key = HashedRow(masked(&values, set));
+                let place = match known.get(&key) {
+                    Some(place) => *place,
+                    None => {
+                        run.state.charge_row(&key.0)?;
+                        run.state.charge(aggregate.calls.len() * std::mem::size_of::<Slot>())?;
+                        groups.push((key.0.clone(), number, new_slots()?));
+                        known.insert(key, groups.len() - 1);
+                        groups.len() - 1
+                    }
+                };
+                if let Some((_, _, slots)) = groups.get_mut(place) {
+                    for (slot, call) in slots.iter_mut().zip(&aggregate.calls) {
+                        slot.take(call, &row, run)?;
+                    }
                 }
             }
         }
     }
     let mut rows = Vec::with_capacity(groups.len());
-    for (mut row, slots) in groups {
+    for (mut row, number, slots) in groups {
         for (slot, call) in slots.into_iter().zip(&aggregate.calls) {
             row.push(slot.finish(call, run)?);
+        }
+        if let Some(set) = sets.get(number) {
+            row.extend(aggregate.groupings.iter().map(|keys| Value::Int4(grouping(keys, set))));
         }
         rows.push(row);
     }
     Ok(rows)
+}
+
+/// The values of a set's keys, and NULL for those of the others.
+fn masked(values: &[Value], set: &GroupingSet) -> Row {
+    if set.keys.len() == values.len() {
+        return values.to_vec();
+    }
+    let mut row = vec![Value::Null; values.len()];
+    for key in &set.keys {
+        if let (Some(place), Some(value)) = (row.get_mut(*key), values.get(*key)) {
+            *place = value.clone();
+        }
+    }
+    row
+}
+
+/// A bit for each key, the last in the lowest, set where the key is not in the set.
+fn grouping(keys: &[usize], set: &GroupingSet) -> i32 {
+    keys.iter().fold(0, |bits, key| bits << 1 | i32::from(!set.keys.contains(key)))
 }

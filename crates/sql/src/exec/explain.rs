@@ -117,7 +117,11 @@ fn print(node: &Node, depth: usize, lines: &mut Vec<String>) {
             print(&join.right, depth + 1, lines);
         }
         Node::Aggregate(aggregate) => {
-            line(if aggregate.always_one { "Aggregate".into() } else { "HashAggregate".into() });
+            line(match aggregate.sets.iter().any(|set| set.is_empty) {
+                _ if aggregate.always_one => "Aggregate".into(),
+                true => "MixedAggregate".into(),
+                false => "HashAggregate".into(),
+            });
             print(&aggregate.input, depth + 1, lines);
         }
         Node::Window(window) => {

@@ -12,6 +12,6 @@ pub mod statement;
 pub mod window;
 
 pub use node::{
-    AccessPath, Aggregate, AggregateCall, ColumnInfo, Join, JoinAlgorithm, JoinKind, Node, Probe, Row, Scan,
-    SetOperation, SortKey, TableFunction,
+    AccessPath, Aggregate, AggregateCall, ColumnInfo, GroupingSet, Join, JoinAlgorithm, JoinKind, Node,
+    Probe, Row, Scan, SetOperation, SortKey, TableFunction,
 };

@@ -158,7 +158,16 @@ pub struct AggregateCall {
     pub order_by: Vec<SortKey>,
 }
 
-/// An aggregation; its rows are the group's key followed by the aggregates.
+/// One of the keys' subsets that rows are grouped by.
+#[derive(Clone, Debug)]
+pub struct GroupingSet {
+    /// The numbers of its keys; the others are NULL in its groups.
+    pub keys: Vec<usize>,
+    /// Whether it is the set without keys, which has one group even without rows.
+    pub is_empty: bool,
+}
+
+/// An aggregation; its rows are the group's key followed by the aggregates and the values of GROUPING.
 #[derive(Clone, Debug)]
 pub struct Aggregate {
     /// What is aggregated.
@@ -169,6 +178,10 @@ pub struct Aggregate {
     pub calls: Vec<AggregateCall>,
     /// Whether there is one group even without rows: there was no GROUP BY.
     pub always_one: bool,
+    /// The grouping sets; without any, rows are grouped by all keys.
+    pub sets: Vec<GroupingSet>,
+    /// The keys of each GROUPING, the last one in the lowest bit of its value.
+    pub groupings: Vec<Vec<usize>>,
 }
 
 /// One key of a sort.
@@ -340,7 +353,9 @@ impl Node {
             Self::Project { exprs, .. } => exprs.len(),
             Self::ProjectSet { exprs, .. } => exprs.len(),
             Self::Join(join) => join.left.width() + join.right.width(),
-            Self::Aggregate(aggregate) => aggregate.groups.len() + aggregate.calls.len(),
+            Self::Aggregate(aggregate) => {
+                aggregate.groups.len() + aggregate.calls.len() + aggregate.groupings.len()
+            }
             Self::Window(window) => window.input.width() + window.calls.len(),
             Self::SetOp { left, .. } => left.width(),
         }

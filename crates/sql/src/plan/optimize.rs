@@ -277,7 +277,7 @@ pub fn rows(node: &Node) -> f64 {
             if aggregate.always_one {
                 1.0
             } else {
-                (rows(&aggregate.input) * 0.1).max(1.0)
+                (rows(&aggregate.input) * 0.1).max(1.0) * aggregate.sets.len().max(1) as f64
             }
         }
         Node::Distinct { input, .. } => (rows(input) * 0.5).max(1.0),
