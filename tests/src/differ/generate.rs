@@ -371,7 +371,8 @@ impl Generator {
             2 if ty.has_sum() => (format!("avg({value})"), Type::Numeric),
             3 if ty.has_min() => (format!("min({value})"), ty),
             4 if ty.has_min() => (format!("max({value})"), ty),
-            5 => (format!("array_agg({value} ORDER BY {value})"), Type::Texts),
+            // Of values that are equal and look different, any may come first.
+            5 if ty.has_one_look() => (format!("array_agg({value} ORDER BY {value})"), Type::Texts),
             6 => (format!("bool_or({})", self.expr(Type::Bool, columns, 2)), Type::Bool),
             7 => {
                 let text = self.expr(Type::Text, columns, 2);
@@ -400,7 +401,14 @@ impl Generator {
         let mut sql = format!("SELECT {} FROM {from}{condition}", values.join(", "));
         if !keys.is_empty() {
             let keys: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
-            sql.push_str(&format!(" GROUP BY {}", keys.join(", ")));
+            let keys = keys.join(", ");
+            let keys = match self.below(8) {
+                0 => format!("ROLLUP ({keys})"),
+                1 => format!("CUBE ({keys})"),
+                2 => format!("GROUPING SETS (({keys}), ())"),
+                _ => keys,
+            };
+            sql.push_str(&format!(" GROUP BY {keys}"));
         }
         if self.one_in(4) {
             sql.push_str(&format!(" HAVING count(*) > {}", self.below(3)));

@@ -98,7 +98,9 @@ pub async fn run(seed: u64, statements: usize, ours: &Client, theirs: &Client) -
             outcome.failed_alike += u64::from(matches!(left, Answer::Failed { .. }));
             continue;
         }
-        if left.has_equal_values(&right) {
+        // Sorts that PostgreSQL spills end here at a limit of memory (docs/sql.md).
+        let is_too_large = matches!(&right, Answer::Failed { state, .. } if state == "53200");
+        if is_too_large || left.has_equal_values(&right) {
             outcome.unsettled += 1;
             continue;
         }

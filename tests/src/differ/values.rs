@@ -90,6 +90,11 @@ impl Type {
         !matches!(self, Bool | Uuid | Bytea | Jsonb)
     }
 
+    /// Equal values of it look alike.
+    pub(super) fn has_one_look(self) -> bool {
+        !matches!(self, Numeric | Float8 | Interval | Jsonb)
+    }
+
     /// A value as a literal of this type.
     pub(super) fn literal(self, rng: &mut Dice) -> String {
         let values: &[&str] = match self {
@@ -446,7 +451,7 @@ pub(super) fn makers(ty: Type) -> &'static [(&'static str, &'static [Type])] {
             ("justify_hours($)", &[Interval]),
             ("age($, $)", &[Timestamp, Timestamp]),
             ("$::interval", &[Text]),
-            ("make_interval(days => $)", &[Int2]),
+            ("make_interval(days => $ % 1000)", &[Int2]),
             ("($ - $)", &[Time, Time]),
             ("($ / 2)", &[Interval]),
         ],

@@ -432,6 +432,13 @@ fn named(expr: &AstExpr) -> (String, bool) {
             named => named,
         },
         AstExpr::TypedString(_) | AstExpr::Value(_) => (plain_name(expr), true),
+        AstExpr::CompoundFieldAccess { root, access_chain } => {
+            let field = access_chain.iter().rev().find_map(|access| match access {
+                sqlparser::ast::AccessExpr::Dot(AstExpr::Identifier(field)) => Some(field.value.clone()),
+                _ => None,
+            });
+            field.map_or_else(|| named(root), |field| (field, false))
+        }
         // The name of what stands behind ELSE, unless that is a weak one itself.
         AstExpr::Case { else_result, .. } => match else_result.as_deref().map(named) {
             Some((name, false)) if name != "?column?" => (name, false),
@@ -470,7 +477,6 @@ fn plain_name(expr: &AstExpr) -> String {
         AstExpr::Tuple(_) => "row".into(),
         AstExpr::TypedString(typed) => DataType::parse(&typed.data_type.to_string())
             .map_or_else(unnamed, |data_type| data_type.base.type_name().to_owned()),
-        AstExpr::CompoundFieldAccess { root, .. } => output_name(root),
         AstExpr::Subquery(query) => match query.body.as_ref() {
             sqlparser::ast::SetExpr::Select(select) => match select.projection.first() {
                 Some(SelectItem::UnnamedExpr(expr)) => output_name(expr),
