@@ -121,9 +121,15 @@ pub(crate) fn run(aggregate: &Aggregate, input: &mut State, run: &Run<'_>) -> Re
     while let Some(batch) = operator::next(&aggregate.input, input, run)? {
         let context = run.context();
         for row in batch {
-            let values = eval_all(&aggregate.groups, &row, &context)?;
+            let mut values = eval_all(&aggregate.groups, &row, &context)?;
             for (number, (set, known)) in sets.iter().zip(&mut places).enumerate() {
-                let key = HashedRow(masked(&values, set));
+                // The last set, which is the only one of a plain GROUP BY, needs no copy of the values.
+                let is_last = number + 1 == sets.len();
+                let key = HashedRow(if is_last && set.keys.len() == values.len() {
+                    std::mem::take(&mut values)
+                } else {
+                    masked(&values, set)
+                });
                 let place = match known.get(&key) {
                     Some(place) => *place,
                     None => {
