@@ -467,6 +467,13 @@ fn the_schema_changes_under_rows() {
         ("SELECT array_agg(repeat('x', 1000000)) FROM t", "53200 out of memory"),
         ("CREATE INDEX h2 ON t USING gin (d)", "0A000 access method \"gin\" is not supported"),
         ("CREATE INDEX h2 ON t USING hash (d)", "0A000 access method \"hash\" is not supported"),
+        ("CREATE UNIQUE INDEX h2 ON t (d) NULLS NOT DISTINCT", "0A000 NULLS NOT DISTINCT is not supported"),
+        (
+            "CREATE TABLE h3 (a int, UNIQUE NULLS NOT DISTINCT (a))",
+            "0A000 NULLS NOT DISTINCT is not supported",
+        ),
+        ("CREATE TABLE h3 (a int, b int, UNIQUE (a) INCLUDE (b))", "0A000 INCLUDE is not supported"),
+        ("CREATE TABLE h3 (a int, b int, PRIMARY KEY (a) INCLUDE (b))", "0A000 INCLUDE is not supported"),
         ("CREATE INDEX h2 ON t USING none (d)", "42704 access method \"none\" does not exist"),
         ("ANALYZE t", "ANALYZE"),
         ("ANALYZE t (a)", "ANALYZE"),
