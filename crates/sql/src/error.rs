@@ -65,6 +65,7 @@ states! {
     FOREIGN_KEY_VIOLATION = b"23503", "foreign_key_violation";
     UNIQUE_VIOLATION = b"23505", "unique_violation";
     CHECK_VIOLATION = b"23514", "check_violation";
+    WITH_CHECK_OPTION_VIOLATION = b"44000", "with_check_option_violation";
     INVALID_CURSOR_STATE = b"24000", "invalid_cursor_state";
     INVALID_TRANSACTION_STATE = b"25000", "invalid_transaction_state";
     ACTIVE_SQL_TRANSACTION = b"25001", "active_sql_transaction";

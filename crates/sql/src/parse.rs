@@ -4,12 +4,13 @@ pub mod create_as;
 mod exclusion;
 pub(crate) mod sequences;
 mod spelling;
+pub mod view;
 
 use sqlparser::ast::{Expr, Query, SetExpr, Statement};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace};
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Whitespace};
 
 pub use self::exclusion::window_exclusion;
 pub use self::spelling::{is_symmetric, is_variadic};
@@ -41,6 +42,30 @@ pub fn normalise(tokens: &mut Vec<TokenWithSpan>) {
     normalise_trim(tokens);
     exclusion::respell(tokens);
     spelling::respell(tokens);
+}
+
+/// Puts all tokens on one line, so that a column is the place in the whole text, in characters from 1. Errors of
+/// analysis, which no longer has the text, know their places by that.
+pub fn flatten(sql: &str, tokens: &mut [TokenWithSpan]) {
+    let mut starts = vec![0_u64];
+    let mut place = 0;
+    for character in sql.chars() {
+        place += 1;
+        if character == '\n' {
+            starts.push(place);
+        }
+    }
+    let flat = |location: Location| {
+        let line = usize::try_from(location.line).unwrap_or(usize::MAX).saturating_sub(1);
+        match starts.get(line) {
+            Some(start) if location.line > 0 => Location { line: 1, column: start + location.column },
+            _ => location,
+        }
+    };
+    for token in tokens {
+        token.span.start = flat(token.span.start);
+        token.span.end = flat(token.span.end);
+    }
 }
 
 /// Joins string literals with only blanks, a line's end among them, in between: they are one literal.

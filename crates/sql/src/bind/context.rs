@@ -39,6 +39,8 @@ pub enum Relation {
     Table(Arc<TableDescriptor>),
     /// A sequence.
     Sequence(Arc<SequenceDescriptor>),
+    /// A view that somebody made.
+    View(Arc<crate::catalog::ViewDescriptor>),
     /// A computed relation.
     Virtual(Arc<dyn VirtualRelation>),
 }
@@ -76,6 +78,10 @@ pub struct Binder<'a> {
     pub locking: RefCell<Vec<(usize, LockPlan)>>,
     /// What is remembered of an expression that the catalog is to keep; absent for what is only executed.
     pub(crate) kept: Option<RefCell<Forms>>,
+    /// The query of a view that is being bound here, or that is to be kept.
+    pub(crate) frame: RefCell<super::view::Frame>,
+    /// Views whose queries are being bound, outermost first.
+    pub(crate) within_views: RefCell<Vec<Oid>>,
     /// Numbers given out within the statement.
     next_id: Cell<usize>,
     /// How deep the statement is nested here.
@@ -109,6 +115,8 @@ impl<'a> Binder<'a> {
             advances: Cell::new(None),
             locking: RefCell::default(),
             kept: None,
+            frame: RefCell::default(),
+            within_views: RefCell::default(),
             next_id: Cell::new(0),
             depth: Cell::new(0),
         }
@@ -210,6 +218,9 @@ impl<'a> Binder<'a> {
             Relation::Sequence(sequence) => {
                 Err(fail(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", sequence.name)))
             }
+            Relation::View(view) => {
+                Err(fail(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", view.name)))
+            }
             Relation::Virtual(relation) => Err(fail(
                 SqlState::INSUFFICIENT_PRIVILEGE,
                 format!("permission denied: \"{}\" is a system catalog", relation.name()),
@@ -226,8 +237,10 @@ impl<'a> Binder<'a> {
         let catalog = &self.context.catalog;
         let table = catalog.table_named(schema.oid, name).map(|table| Relation::Table(Arc::clone(table)));
         table.or_else(|| {
-            let sequence = catalog.sequence_named(schema.oid, name)?;
-            Some(Relation::Sequence(Arc::clone(sequence)))
+            if let Some(sequence) = catalog.sequence_named(schema.oid, name) {
+                return Some(Relation::Sequence(Arc::clone(sequence)));
+            }
+            catalog.view_named(schema.oid, name).map(|view| Relation::View(Arc::clone(view)))
         })
     }
 

@@ -15,6 +15,7 @@ use super::expr::simple_name;
 use super::scope::{Level, Resolve, Scope, ScopeColumn};
 use crate::catalog::TableDescriptor;
 use crate::catalog::descriptor::TypeRef;
+use crate::catalog::view::ViewRelation;
 use crate::error::{SqlError, SqlState};
 use crate::exec::rows::RowLayout;
 use crate::pgcatalog::keywords;
@@ -64,6 +65,23 @@ pub(crate) fn table_columns(table: &TableDescriptor, alias: &str, base: usize) -
         }
     };
     table.columns.iter().enumerate().map(column).collect()
+}
+
+/// Where a name begins in the text that is bound.
+pub(super) fn own_name_start(name: &ObjectName) -> u64 {
+    name.0.first().and_then(|part| part.as_ident()).map_or(0, |ident| ident.span.start.column)
+}
+
+/// Of the columns of a relation, those that a view's query knows, under the names by which it does.
+pub(super) fn narrow(columns: &mut Vec<ScopeColumn>, known: Option<&ViewRelation>) {
+    let Some(known) = known else { return };
+    let numbered = |number: u32| {
+        let mut found =
+            columns.iter().find(|column| column.origin.is_some_and(|(_, own)| own == number))?.clone();
+        found.name = known.columns.iter().find(|column| column.number == number)?.name.clone();
+        Some(found)
+    };
+    *columns = known.columns.iter().filter_map(|column| numbered(column.number)).collect();
 }
 
 /// Moves the columns of a scope to the right in the row.
@@ -254,6 +272,9 @@ impl Binder<'_> {
                 let subquery = Box::new(crate::parse::parse_query(&options_to_table(options))?);
                 let derived =
                     TableFactor::Derived { lateral: true, subquery, alias: Some(visible), sample: None };
+                if !matches!(*self.frame.borrow(), super::view::Frame::Plain) {
+                    return Err(unsupported("pg_options_to_table in a view"));
+                }
                 self.bind_factor(&derived, level, lock, before)
             }
             TableFactor::Table { name, alias, args: Some(args), with_ordinality, .. } => {
@@ -312,7 +333,9 @@ impl Binder<'_> {
     ) -> Result<Bound<'l>, SqlError> {
         let (schema, own_name) = self.split_name(name)?;
         let visible = alias.map_or_else(|| own_name.value.clone(), |alias| alias.name.value.clone());
+        let known = self.known_relation(own_name_start(name));
         if schema.is_none()
+            && known.is_none()
             && let Some(cte) = self.ctes.borrow().iter().rev().find(|cte| cte.name == own_name.value)
         {
             if let Some(uses) = &cte.uses {
@@ -322,10 +345,20 @@ impl Binder<'_> {
             rename(&mut scope, alias, &visible)?;
             return Ok((cte.node.clone(), scope));
         }
-        match self.relation(name)? {
+        let relation = match &known {
+            Some(known) => self.relation_of(known)?,
+            None => self.relation(name)?,
+        };
+        let visible = match &known {
+            Some(known) if alias.is_none() => known.visible.clone(),
+            _ => visible,
+        };
+        let relation = self.note_name(name, alias, &visible, relation)?;
+        match relation {
             Relation::Table(table) => {
                 self.note_table(table.oid, if lock { TableUse::LockRows } else { TableUse::Read });
                 let mut scope = Scope { columns: table_columns(&table, &visible, 0), level };
+                narrow(&mut scope.columns, known.as_ref());
                 rename(&mut scope, alias, &visible)?;
                 scope.columns.push(ScopeColumn::tableoid(&visible, table.oid.get()));
                 Ok((Node::Scan(Box::new(full_scan(&table, &visible, lock)?)), scope))
@@ -348,10 +381,21 @@ impl Binder<'_> {
                 scope.columns.push(ScopeColumn::tableoid(&visible, sequence.oid.get()));
                 Ok((node, scope))
             }
+            Relation::View(view) => {
+                if lock {
+                    return Err(unsupported("FOR UPDATE over a view"));
+                }
+                let (node, columns) = self.bind_view(&view)?;
+                let mut scope = derived_scope(&visible, &columns, level);
+                narrow(&mut scope.columns, known.as_ref());
+                rename(&mut scope, alias, &visible)?;
+                Ok((node, scope))
+            }
             Relation::Virtual(relation) if relation.name() == "pg_sequences" => {
                 // Where sequences stand is the store's, so it is a view, as in PostgreSQL.
                 let query = crate::parse::parse_query(super::sequence::PG_SEQUENCES)?;
-                let (node, columns) = self.bind_query(&query, &Level::default())?;
+                let (node, columns) =
+                    self.within(super::view::Frame::Plain, || self.bind_query(&query, &Level::default()))?;
                 let mut scope = derived_scope(&visible, &columns, level);
                 rename(&mut scope, alias, &visible)?;
                 scope.columns.push(ScopeColumn::tableoid(&visible, relation.oid()));
@@ -369,6 +413,7 @@ impl Binder<'_> {
                     })
                     .collect();
                 let mut scope = derived_scope(&visible, &columns, level);
+                narrow(&mut scope.columns, known.as_ref());
                 rename(&mut scope, alias, &visible)?;
                 scope.columns.push(ScopeColumn::tableoid(&visible, relation.oid()));
                 let width = columns.len();
@@ -573,7 +618,11 @@ pub(crate) fn derived_scope<'l>(alias: &str, columns: &[ColumnInfo], level: &'l 
 }
 
 /// Applies the column names of an alias.
-fn rename(scope: &mut Scope<'_>, alias: Option<&TableAlias>, visible: &str) -> Result<(), SqlError> {
+pub(super) fn rename(
+    scope: &mut Scope<'_>,
+    alias: Option<&TableAlias>,
+    visible: &str,
+) -> Result<(), SqlError> {
     let Some(alias) = alias else { return Ok(()) };
     if alias.columns.len() > scope.columns.len() {
         return Err(fail(

@@ -92,6 +92,8 @@ pub struct BoundCheck {
     pub name: String,
     /// What must not be false.
     pub expr: Expr,
+    /// Whether a view asks for it with CHECK OPTION: the name is the view's, and NULL is refused, too.
+    pub is_view: bool,
 }
 
 /// The row of one table, where a CHECK constraint is written.
@@ -227,7 +229,8 @@ impl<'a> Binder<'a> {
         let mut checks = Vec::with_capacity(table.checks.len());
         for check in &table.checks {
             let parsed = crate::parse::parse_expr(check.expr.as_str())?;
-            checks.push(BoundCheck { name: check.name.clone(), expr: self.check_condition(&parsed, table)? });
+            let expr = self.check_condition(&parsed, table)?;
+            checks.push(BoundCheck { name: check.name.clone(), expr, is_view: false });
         }
         checks.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(checks.into())

@@ -27,6 +27,8 @@ pub mod select;
 pub mod sequence;
 mod set;
 mod special;
+pub(crate) mod target;
+pub(crate) mod view;
 mod window;
 
 pub use context::{AnalyzeContext, Binder};

@@ -12,10 +12,11 @@ use sqlparser::ast::{
 
 use super::context::{Binder, TableUse};
 use super::errors::{at, fail, syntax, undefined_column, unsupported};
-use super::from::{column_type, full_scan, last_ident, table_columns};
+use super::from::{column_type, full_scan, last_ident};
 use super::query::{order_by_exprs, sorted};
 use super::scope::{Level, Scope};
 use super::select::strip;
+use super::target::{Change, Target};
 use crate::catalog::{ColumnDescriptor, Identity, TableDescriptor};
 use crate::error::{SqlError, SqlState};
 use crate::plan::statement::{
@@ -88,28 +89,31 @@ impl Binder<'_> {
         let TableObject::TableName(name) = &insert.table else {
             return Err(unsupported("INSERT into this target"));
         };
-        let table = self.table(name)?;
+        let target = self.target(name, Change::Insert)?;
+        let table = Arc::clone(&target.table);
         self.note_table(table.oid, TableUse::Write);
         let level = Level::default();
-        let alias =
-            insert.table_alias.as_ref().map_or_else(|| table.name.clone(), |alias| alias.alias.value.clone());
-        let targets = self.insert_targets(&table, &insert.columns)?;
+        let alias = insert
+            .table_alias
+            .as_ref()
+            .map_or_else(|| target.name.clone(), |alias| alias.alias.value.clone());
+        let targets = self.insert_targets(&target, insert)?;
         let targets = Targets { places: targets, overriding: Overriding::of(insert) };
         let defaults = self.bind_defaults(&table)?;
         let input = match &insert.source {
             None => Node::Values { rows: vec![defaults.clone()], width: defaults.len() },
             Some(query) => self.insert_source(&table, query, &targets, &insert.columns, &defaults, &level)?,
         };
-        let scope = Scope { columns: table_columns(&table, &alias, 0), level: &level };
+        let scope = Scope { columns: target.columns(&alias, 0), level: &level };
         let on_conflict = match &insert.on {
             None => None,
             Some(OnInsert::OnConflict(conflict)) => {
-                Some(self.bind_conflict(&table, &alias, conflict, &level)?)
+                Some(self.bind_conflict(&target, &alias, conflict, &level)?)
             }
             Some(_) => return Err(unsupported("ON DUPLICATE KEY UPDATE")),
         };
         let (returning, columns) = self.bind_returning(insert.returning.as_deref(), &scope)?;
-        let checks = self.bind_checks(&table)?;
+        let checks = self.bind_target_checks(&target)?;
         // An upsert may change any of the columns that it names.
         let references = match on_conflict.as_ref().and_then(|action| action.update.as_ref()) {
             Some(_) => self.references_of_upsert(&table)?,
@@ -120,14 +124,25 @@ impl Binder<'_> {
     }
 
     /// The places of the columns that an INSERT names, all when it names none.
-    fn insert_targets(&self, table: &TableDescriptor, names: &[ObjectName]) -> Result<Vec<usize>, SqlError> {
+    fn insert_targets(&self, target: &Target, insert: &Insert) -> Result<Vec<usize>, SqlError> {
+        let names = insert.columns.as_slice();
         if names.is_empty() {
-            return Ok((0..table.columns.len()).collect());
+            let given = match insert.source.as_deref().map(|query| (query, query.body.as_ref())) {
+                None => 0,
+                Some((_, SetExpr::Values(values))) => values.rows.first().map_or(0, |row| row.content.len()),
+                Some((query, _)) if target.is_view => match select_list(query).len() {
+                    0 => target.width(),
+                    count => count,
+                },
+                Some(_) => target.width(),
+            };
+            let count = if target.is_view { given.min(target.width()) } else { target.width() };
+            return (0..count).map(|column| target.place_at(column, Change::Insert)).collect();
         }
         let mut targets = Vec::with_capacity(names.len());
         for name in names {
             let ident = last_ident(name)?;
-            let place = target_column(table, &ident)?;
+            let place = target.place(&ident, Change::Insert)?;
             if targets.contains(&place) {
                 let message = format!("column \"{}\" specified more than once", ident.value);
                 return Err(at(fail(SqlState::DUPLICATE_COLUMN, message), &ident));
@@ -242,11 +257,12 @@ impl Binder<'_> {
 
     fn bind_conflict(
         &self,
-        table: &Arc<TableDescriptor>,
+        target: &Target,
         alias: &str,
         conflict: &ast::OnConflict,
         level: &Level<'_>,
     ) -> Result<ConflictAction, SqlError> {
+        let table = &target.table;
         let unique = || table.indexes.iter().enumerate().filter(|(_, index)| index.is_unique());
         let among: Vec<usize> = match &conflict.conflict_target {
             None => unique().map(|(place, _)| place).collect(),
@@ -262,8 +278,9 @@ impl Binder<'_> {
                 let mut wanted = names
                     .iter()
                     .map(|name| {
-                        let place =
-                            table.column_index(&name.value).ok_or_else(|| undefined_column(None, name))?;
+                        let place = target
+                            .place(name, Change::Insert)
+                            .map_err(|_unknown| undefined_column(None, name))?;
                         Ok(table.columns.get(place).map(|column| column.id))
                     })
                     .collect::<Result<Vec<_>, SqlError>>()?;
@@ -294,19 +311,19 @@ impl Binder<'_> {
             }
             OnConflictAction::DoUpdate(update) => {
                 // The row that is there, then the row that was to be inserted.
-                let mut columns = table_columns(table, alias, 0);
-                columns.extend(table_columns(table, "excluded", table.columns.len()));
+                let mut columns = target.columns(alias, 0);
+                columns.extend(target.columns("excluded", table.columns.len()));
                 let mut scope = Scope { columns, level };
-                for column in scope.columns.iter_mut().skip(table.columns.len()) {
+                for column in scope.columns.iter_mut().skip(target.width()) {
                     // An unqualified name means the row that is there.
                     column.merged = true;
                 }
-                let assignments = self.bind_assignments(table, &update.assignments, &scope)?;
+                let assignments = self.bind_assignments(target, &update.assignments, &scope)?;
                 let filter = match &update.selection {
                     Some(selection) => Some(self.bind_condition(selection, &scope, "WHERE")?),
                     None => None,
                 };
-                Some((assignments, filter))
+                Some((assignments, both(target.condition(), filter)))
             }
         };
         Ok(ConflictAction { among, update })
@@ -314,15 +331,16 @@ impl Binder<'_> {
 
     fn bind_assignments(
         &self,
-        table: &TableDescriptor,
+        target: &Target,
         assignments: &[Assignment],
         scope: &Scope<'_>,
     ) -> Result<Vec<(usize, Expr)>, SqlError> {
+        let table = &target.table;
         let mut defaults = None;
         let mut bound: Vec<(usize, Expr)> = Vec::new();
         let mut assign = |name: &ObjectName, value: &AstExpr| -> Result<(), SqlError> {
             let ident = last_ident(name)?;
-            let place = target_column(table, &ident)?;
+            let place = target.place(&ident, Change::Update)?;
             if bound.iter().any(|(known, _)| *known == place) {
                 let message = format!("multiple assignments to same column \"{}\"", ident.value);
                 return Err(at(syntax(message), &ident));
@@ -393,17 +411,19 @@ impl Binder<'_> {
         &self,
         target: &TableFactor,
         others: &[TableWithJoins],
+        change: Change,
         level: &'l Level<'l>,
-    ) -> Result<(Arc<TableDescriptor>, Node, Scope<'l>), SqlError> {
+    ) -> Result<(Target, Node, Scope<'l>), SqlError> {
         let TableFactor::Table { name, alias, .. } = target else {
             return Err(unsupported("this target"));
         };
-        let table = self.table(name)?;
+        let target = self.target(name, change)?;
+        let table = Arc::clone(&target.table);
         self.note_table(table.oid, TableUse::Write);
-        let visible = alias.as_ref().map_or_else(|| table.name.clone(), |alias| alias.name.value.clone());
+        let visible = alias.as_ref().map_or_else(|| target.name.clone(), |alias| alias.name.value.clone());
         let scan = full_scan(&table, &visible, true)?;
         let width = scan.width();
-        let mut scope = Scope { columns: table_columns(&table, &visible, 0), level };
+        let mut scope = Scope { columns: target.columns(&visible, 0), level };
         let mut node = Node::Scan(Box::new(scan));
         if !others.is_empty() {
             let (right, right_scope) = self.bind_from(others, level, false)?;
@@ -423,7 +443,7 @@ impl Binder<'_> {
                 algorithm: JoinAlgorithm::NestedLoop,
             }));
         }
-        Ok((table, node, scope))
+        Ok((target, node, scope))
     }
 
     /// Binds an UPDATE.
@@ -438,15 +458,18 @@ impl Binder<'_> {
                 from.as_slice()
             }
         };
-        let (table, node, scope) = self.bind_target(&update.table.relation, others, &level)?;
-        let assignments = self.bind_assignments(&table, &update.assignments, &scope)?;
+        let (target, node, scope) =
+            self.bind_target(&update.table.relation, others, Change::Update, &level)?;
+        let table = Arc::clone(&target.table);
+        let assignments = self.bind_assignments(&target, &update.assignments, &scope)?;
         let predicate = match &update.selection {
             Some(selection) => Some(self.bind_condition(selection, &scope, "WHERE")?),
             None => None,
         };
+        let predicate = both(target.condition(), predicate);
         let (returning, columns) = self.bind_returning(update.returning.as_deref(), &scope)?;
         let input = filtered(node, predicate.clone());
-        let checks = self.bind_checks(&table)?;
+        let checks = self.bind_target_checks(&target)?;
         let column = |place: &usize| table.columns.get(*place).map(|column| column.id);
         let assigned: Vec<_> = assignments.iter().filter_map(|(place, _)| column(place)).collect();
         let references = self.references_of_update(&table, &assigned)?;
@@ -463,11 +486,13 @@ impl Binder<'_> {
             return Err(syntax("DELETE takes one table"));
         }
         let others = delete.using.as_deref().unwrap_or_default();
-        let (table, node, scope) = self.bind_target(&target.relation, others, &level)?;
+        let (target, node, scope) = self.bind_target(&target.relation, others, Change::Delete, &level)?;
+        let table = Arc::clone(&target.table);
         let predicate = match &delete.selection {
             Some(selection) => Some(self.bind_condition(selection, &scope, "WHERE")?),
             None => None,
         };
+        let predicate = both(target.condition(), predicate);
         let (returning, columns) = self.bind_returning(delete.returning.as_deref(), &scope)?;
         let input = filtered(node, predicate.clone());
         let references = self.references_of_delete(&table)?;
@@ -620,9 +645,10 @@ fn is_default(expr: &AstExpr) -> bool {
     matches!(expr, AstExpr::Identifier(Ident { value, quote_style: None, .. }) if value == "default")
 }
 
-fn target_column(table: &TableDescriptor, name: &Ident) -> Result<usize, SqlError> {
-    table.column_index(&name.value).ok_or_else(|| {
-        let message = format!("column \"{}\" of relation \"{}\" does not exist", name.value, table.name);
-        at(fail(SqlState::UNDEFINED_COLUMN, message), name)
-    })
+/// Both of two conditions.
+fn both(first: Option<Expr>, second: Option<Expr>) -> Option<Expr> {
+    match (first, second) {
+        (Some(first), Some(second)) => Some(Expr::and(vec![first, second])),
+        (first, second) => first.or(second),
+    }
 }

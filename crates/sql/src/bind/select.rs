@@ -223,24 +223,31 @@ impl Binder<'_> {
                 SelectItem::ExprWithAlias { expr, alias } => {
                     items.push(self.bind_item(expr, alias.value.clone(), place, scope)?);
                 }
-                SelectItem::Wildcard(_) => {
+                SelectItem::Wildcard(options) => {
                     if scope.columns.is_empty() {
                         return Err(syntax("SELECT * with no tables specified is not valid"));
                     }
-                    for column in scope.columns.iter().filter(|column| !column.merged && !column.hidden) {
+                    let shown = || scope.columns.iter().filter(|column| !column.merged && !column.hidden);
+                    for column in shown() {
                         items.push(self.star_item(column, place)?);
                     }
+                    let (start, end) = crate::parse::view::place_of(&options.wildcard_token);
+                    self.note_star(start, end, shown());
                 }
-                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
                     let relation = last_ident(name)?;
                     if !scope.own_relation(&relation.value) {
                         return Err(undefined_table(&relation));
                     }
-                    for column in scope.columns.iter().filter(|column| !column.hidden) {
-                        if column.relation.as_deref() == Some(relation.value.as_str()) {
-                            items.push(self.star_item(column, place)?);
-                        }
+                    let is_of = |column: &&super::scope::ScopeColumn| {
+                        !column.hidden && column.relation.as_deref() == Some(relation.value.as_str())
+                    };
+                    for column in scope.columns.iter().filter(is_of) {
+                        items.push(self.star_item(column, place)?);
                     }
+                    let (_, end) = crate::parse::view::place_of(&options.wildcard_token);
+                    let start = super::from::own_name_start(name);
+                    self.note_star(start, end, scope.columns.iter().filter(is_of));
                 }
                 _ => return Err(unsupported("this select list item")),
             }

@@ -33,6 +33,8 @@ pub enum Kind {
     Sweep = 6,
     /// A sequence, without its position.
     Sequence = 7,
+    /// A view.
+    View = 8,
 }
 
 /// The key of the row of one object.

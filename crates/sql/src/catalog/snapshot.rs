@@ -46,6 +46,10 @@ pub struct CatalogSnapshot {
     sequences: BTreeMap<Oid, Arc<SequenceDescriptor>>,
     /// Number of a sequence, by schema and name.
     sequence_names: HashMap<(Oid, String), Oid>,
+    /// By number.
+    views: BTreeMap<Oid, Arc<super::ViewDescriptor>>,
+    /// Number of a view, by schema and name.
+    view_names: HashMap<(Oid, String), Oid>,
     /// By number of the table.
     statistics: BTreeMap<Oid, Arc<TableStatistics>>,
     /// By class, object and sub-object.
@@ -95,6 +99,12 @@ impl CatalogSnapshot {
     pub fn add_sequence(&mut self, sequence: SequenceDescriptor) {
         self.sequence_names.insert((sequence.schema, sequence.name.clone()), sequence.oid);
         self.sequences.insert(sequence.oid, Arc::new(sequence));
+    }
+
+    /// Adds a view.
+    pub fn add_view(&mut self, view: super::ViewDescriptor) {
+        self.view_names.insert((view.schema, view.name.clone()), view.oid);
+        self.views.insert(view.oid, Arc::new(view));
     }
 
     /// Sets what ANALYZE found out about a table.
@@ -204,13 +214,40 @@ impl CatalogSnapshot {
         self.sequences().filter(move |sequence| sequence.is_of(table, column))
     }
 
-    /// Whether a relation, be it table, index or sequence, of this name is in the schema: they share one name space.
+    /// All views by number.
+    pub fn views(&self) -> impl Iterator<Item = &Arc<super::ViewDescriptor>> {
+        self.views.values()
+    }
+
+    /// A view by number.
+    #[must_use]
+    pub fn view(&self, oid: Oid) -> Option<&Arc<super::ViewDescriptor>> {
+        self.views.get(&oid)
+    }
+
+    /// A view by schema and name.
+    #[must_use]
+    pub fn view_named(&self, schema: Oid, name: &str) -> Option<&Arc<super::ViewDescriptor>> {
+        self.views.get(self.view_names.get(&(schema, name.to_owned()))?)
+    }
+
+    /// The views whose queries name a relation, or use a column of it.
+    pub fn views_of(
+        &self,
+        relation: Oid,
+        column: Option<u32>,
+    ) -> impl Iterator<Item = &Arc<super::ViewDescriptor>> {
+        self.views().filter(move |view| view.depends_on(relation, column))
+    }
+
+    /// Whether a relation, be it table, index, sequence or view, of this name is in the schema: they share one name space.
     #[must_use]
     pub fn has_relation(&self, schema: Oid, name: &str) -> bool {
         let key = (schema, name.to_owned());
         self.table_names.contains_key(&key)
             || self.index_names.contains_key(&key)
             || self.sequence_names.contains_key(&key)
+            || self.view_names.contains_key(&key)
     }
 
     /// What ANALYZE found out about a table.

@@ -97,6 +97,9 @@ fn absorb(snapshot: &mut CatalogSnapshot, key: &[u8], value: &[u8]) -> Result<()
         Some(kind) if kind == Kind::Sequence as u8 => {
             snapshot.add_sequence(descriptor::decode::<SequenceDescriptor>(value)?);
         }
+        Some(kind) if kind == Kind::View as u8 => {
+            snapshot.add_view(descriptor::decode::<super::ViewDescriptor>(value)?);
+        }
         Some(kind) if kind == Kind::Statistics as u8 => {
             snapshot.add_statistics(Oid::new(number(2)), descriptor::decode::<TableStatistics>(value)?);
         }
@@ -226,6 +229,22 @@ impl<'a> CatalogWriter<'a> {
     pub async fn put_sequence(&mut self, sequence: &SequenceDescriptor) -> Result<(), SqlError> {
         self.write(keys::object(Kind::Sequence, sequence.oid.get()), Some(descriptor::encode(sequence)?))
             .await
+    }
+
+    /// Writes a view's descriptor.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub async fn put_view(&mut self, view: &super::ViewDescriptor) -> Result<(), SqlError> {
+        self.write(keys::object(Kind::View, view.oid.get()), Some(descriptor::encode(view)?)).await
+    }
+
+    /// Removes a view's descriptor.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub async fn drop_view(&mut self, view: Oid) -> Result<(), SqlError> {
+        self.write(keys::object(Kind::View, view.get()), None).await
     }
 
     /// Removes a sequence's descriptor and its position.

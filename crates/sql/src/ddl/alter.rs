@@ -11,7 +11,7 @@ use sqlparser::ast::{
 use super::check::{self, CheckSpec};
 use super::create::{self, KeySpec};
 use super::foreign::{self, Dropped, ForeignKeySpec};
-use super::{change, current, lock_table, relation_exists, sequence, skipped};
+use super::{change, current, lock_table, relation_exists, sequence, skipped, view};
 use crate::bind::Binder;
 use crate::bind::errors::{fail, unsupported};
 use crate::bind::from::{column_type, last_ident};
@@ -526,6 +526,8 @@ async fn drop_column(
     }
     let place = place_of(table, name)?;
     let Some(id) = table.columns.get(place).map(|column| column.id) else { return Ok(()) };
+    let what = format!("column {} of table {}", name.value, table.name);
+    view::drop_dependents((table.oid, Some(id.get())), &what, &[], cascade, txn, context).await?;
     foreign::drop_dependents(table, Dropped::Column(&name.value, id), cascade, txn, context).await?;
     reread(table, txn, context)?;
     if table.row_key.contains(&id) {
@@ -691,6 +693,7 @@ async fn alter_column(
         AlterColumnOperation::SetDataType { data_type, using: None, .. } => {
             let target = binder.type_name(data_type)?;
             let Some(column) = table.columns.get_mut(place) else { return Ok(()) };
+            view::refuse_retyped(table.oid, (&column.name, column.id.get()), &now)?;
             let present = column_type(column.data_type);
             // Stored bytes stay as they are, so only types of one representation may take each other's place.
             let text = |base| {

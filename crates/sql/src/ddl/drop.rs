@@ -5,7 +5,8 @@ use rustydb_types::ids::Oid;
 use sqlparser::ast::ObjectName;
 
 use super::foreign::{self, Dropped};
-use super::{change, current, lock_table, not_there, sequence, skipped};
+use super::{change, current, lock_table, not_there, sequence, skipped, view};
+use crate::bind::context::Relation;
 use crate::bind::errors::fail;
 use crate::bind::from::last_ident;
 use crate::bind::{AnalyzeContext, Binder};
@@ -23,6 +24,11 @@ pub(super) async fn tables(
 ) -> Result<(), SqlError> {
     let mut dropped = Vec::with_capacity(names.len());
     for name in names {
+        let now = current(txn, context)?;
+        if let Some(Relation::View(view)) = Binder::new(&now, &[]).find_relation(name)? {
+            return Err(fail(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", view.name))
+                .with_hint("Use DROP VIEW to remove a view."));
+        }
         // Tables that go together may refer to each other.
         if let Some(table) = lock_table(name, true, TableLockMode::AccessExclusive, txn, context).await? {
             dropped.push(table.oid);
@@ -32,6 +38,8 @@ pub(super) async fn tables(
         match lock_table(name, true, TableLockMode::AccessExclusive, txn, context).await? {
             Some(table) => {
                 foreign::refuse_pending(&table, "DROP TABLE", context)?;
+                let what = format!("table {}", table.name);
+                view::drop_dependents((table.oid, None), &what, &[], cascade, txn, context).await?;
                 foreign::drop_dependents(&table, Dropped::Table(&dropped), cascade, txn, context).await?;
                 let mut catalog = change(txn, context).await?;
                 sequence::drop_owned(&table, None, cascade, &mut catalog, context).await?;
@@ -157,7 +165,8 @@ pub(super) async fn schemas(
             now.catalog.tables().filter(|table| table.schema == schema.oid).cloned().collect();
         let sequences: Vec<_> =
             now.catalog.sequences().filter(|sequence| sequence.schema == schema.oid).cloned().collect();
-        if !(cascade || inside.is_empty() && sequences.is_empty()) {
+        let views: Vec<_> = now.catalog.views().filter(|view| view.schema == schema.oid).cloned().collect();
+        if !(cascade || inside.is_empty() && sequences.is_empty() && views.is_empty()) {
             let message = format!("cannot drop schema {name} because other objects depend on it");
             return Err(fail(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message)
                 .with_hint("Use DROP ... CASCADE to drop the dependent objects too."));
@@ -166,6 +175,12 @@ pub(super) async fn schemas(
             let lock = TableLockId::new(oid.get());
             txn.lock_table(lock, TableLockMode::AccessExclusive, context.lock_wait).await?;
         }
+        let views: Vec<_> = views.iter().map(|view| view.oid).collect();
+        let tables = inside.iter().map(|table| (table.oid, format!("table {}", table.name)));
+        for (oid, what) in tables.chain(views.iter().map(|view| (*view, "view".to_owned()))) {
+            view::drop_dependents((oid, None), &what, &views, cascade, txn, context).await?;
+        }
+        view::remove(&views, txn, context).await?;
         let all: Vec<_> = inside.iter().map(|table| table.oid).collect();
         for table in &inside {
             foreign::drop_dependents(table, Dropped::Table(&all), cascade, txn, context).await?;

@@ -11,6 +11,7 @@ use sqlparser::ast::{
 
 use super::{change, current, foreign, lock_table, sequence};
 use crate::bind::Binder;
+use crate::bind::context::Relation;
 use crate::bind::errors::{fail, unsupported};
 use crate::bind::from::last_ident;
 use crate::catalog::descriptor::ColumnStatistics;
@@ -250,7 +251,18 @@ pub(super) async fn comment(
         CommentObject::Column => {
             let mut parts = name.0.clone();
             let column = parts.pop().and_then(|part| part.as_ident().cloned());
-            let table = binder.table(&ObjectName(parts))?;
+            let relation = ObjectName(parts);
+            if let Some(Relation::View(view)) = binder.find_relation(&relation)? {
+                let place = column.as_ref().and_then(|column| view.column_index(&column.value));
+                let number = place.and_then(|place| u32::try_from(place + 1).ok()).ok_or_else(|| {
+                    fail(SqlState::UNDEFINED_COLUMN, format!("column {name} does not exist"))
+                })?;
+                drop(binder);
+                let key = (CLASS_RELATION, view.oid, number);
+                let text = text.filter(|text| !text.is_empty());
+                return change(txn, context).await?.put_comment(key, text).await;
+            }
+            let table = binder.table(&relation)?;
             let place = column.as_ref().and_then(|column| table.column_index(&column.value));
             let Some(column) = place.and_then(|place| table.columns.get(place)) else {
                 let message = format!("column {name} does not exist");
@@ -258,6 +270,15 @@ pub(super) async fn comment(
             };
             (CLASS_RELATION, table.oid, column.id.get())
         }
+        CommentObject::View => match binder.find_relation(name)? {
+            Some(Relation::View(view)) => (CLASS_RELATION, view.oid, 0),
+            Some(_) => {
+                let message = format!("\"{}\" is not a view", last_ident(name)?.value);
+                return Err(fail(SqlState::WRONG_OBJECT_TYPE, message));
+            }
+            None if if_exists => return Ok(()),
+            None => return Err(crate::bind::errors::undefined_relation(name)),
+        },
         CommentObject::Sequence => match binder.find_sequence(name)? {
             Some(sequence) => (CLASS_RELATION, sequence.oid, 0),
             None if if_exists => return Ok(()),

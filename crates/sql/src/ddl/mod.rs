@@ -11,6 +11,7 @@ mod drop;
 mod foreign;
 mod maintain;
 mod sequence;
+mod view;
 
 use rustydb_txn::{TableLockId, TableLockMode, Transaction};
 use sqlparser::ast::{AlterIndexOperation, AlterTableType, ObjectType, Statement};
@@ -59,6 +60,13 @@ pub async fn execute(
             create::alter_schema(alter, txn, context).await?;
             "ALTER SCHEMA"
         }
+        // See `parse::view`.
+        Statement::AlterTable(alter)
+            if alter.table_type == Some(AlterTableType::External) || view::is_meant(alter, txn, context)? =>
+        {
+            view::alter(alter, txn, context).await?;
+            if alter.table_type.is_some() { "ALTER VIEW" } else { "ALTER TABLE" }
+        }
         Statement::AlterTable(alter) => {
             alter::table(alter, txn, context).await?;
             "ALTER TABLE"
@@ -75,6 +83,10 @@ pub async fn execute(
             ObjectType::Sequence => {
                 sequence::drop(names, *if_exists, *cascade, txn, context).await?;
                 "DROP SEQUENCE"
+            }
+            ObjectType::View => {
+                view::drop(names, *if_exists, *cascade, txn, context).await?;
+                "DROP VIEW"
             }
             ObjectType::Schema => {
                 drop::schemas(names, *if_exists, *cascade, txn, context).await?;
@@ -102,7 +114,10 @@ pub async fn execute(
             maintain::comment(object_type, object_name, comment.as_deref(), *if_exists, txn, context).await?;
             "COMMENT"
         }
-        Statement::CreateView(_) => return Err(unsupported("CREATE VIEW")),
+        Statement::CreateView(create) => {
+            view::create(create, txn, context).await?;
+            "CREATE VIEW"
+        }
         Statement::CreateSequence {
             temporary,
             if_not_exists,

@@ -95,7 +95,13 @@ impl TableWriter {
         let eval = context.eval(&[]);
         for check in self.checks.iter() {
             // NULL passes.
-            if check.expr.eval(row, &eval)? == Value::Bool(false) {
+            let holds = check.expr.eval(row, &eval)?;
+            if check.is_view && holds != Value::Bool(true) {
+                let message = format!("new row violates check option for view \"{}\"", check.name);
+                return Err(SqlError::new(SqlState::WITH_CHECK_OPTION_VIOLATION, message)
+                    .with_detail(format!("Failing row contains ({}).", self.print_row(row, context))));
+            }
+            if holds == Value::Bool(false) {
                 let (table, name) = (&self.table.name, &check.name);
                 return Err(SqlError::new(
                     SqlState::CHECK_VIOLATION,

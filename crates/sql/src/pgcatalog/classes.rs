@@ -134,7 +134,7 @@ impl Class<'_> {
             text(self.kind),
             int2(self.columns),
             int2(self.checks),
-            no.clone(), // relhasrules
+            Value::Bool(self.kind == "v"), // relhasrules
             Value::Bool(self.has_triggers),
             no.clone(),        // relhassubclass
             no.clone(),        // relrowsecurity
@@ -224,6 +224,26 @@ pub(super) fn pg_class(context: &VirtualContext<'_>) -> Rows {
             has_triggers: false,
             identity: "n",
             options: Value::Null,
+        };
+        rows.push(class.row());
+    }
+    for view in context.catalog.views() {
+        let class = Class {
+            oid: view.oid.get(),
+            name: &view.name,
+            schema: view.schema,
+            owner: view.owner,
+            access_method: 0,
+            file: 0,
+            pages: 0,
+            tuples: -1.0,
+            has_index: false,
+            kind: "v",
+            columns: view.columns.len(),
+            checks: 0,
+            has_triggers: false,
+            identity: "n",
+            options: super::views::options(view),
         };
         rows.push(class.row());
     }
@@ -361,6 +381,22 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
                 type_oid: data_type.oid(),
                 number,
                 not_null: true,
+                has_default: false,
+                has_missing: false,
+                identity: None,
+            };
+            rows.push(attribute.row());
+        }
+    }
+    for view in context.catalog.views() {
+        for (shown, data_type, number) in super::views::columns(view) {
+            let attribute = Attribute {
+                relation: view.oid.get(),
+                name: &shown.name,
+                data_type,
+                type_oid: data_type.oid(),
+                number,
+                not_null: false,
                 has_default: false,
                 has_missing: false,
                 identity: None,

@@ -35,6 +35,7 @@ pub(super) fn source_of(name: &str) -> Option<fn(&VirtualContext<'_>) -> Rows> {
         "sequences" => sequences::sequences,
         "table_constraints" => table_constraints,
         "tables" => tables,
+        "views" => super::views::views,
         _ => return None,
     })
 }
@@ -113,7 +114,11 @@ fn tables(context: &VirtualContext<'_>) -> Rows {
         .catalog
         .tables()
         .map(|table| row(schema_name(context, table.schema), &table.name, false, true));
-    system.chain(stored).collect()
+    let views = context.catalog.views();
+    let views = views.map(|view| {
+        row(schema_name(context, view.schema), &view.name, true, super::views::is_updatable(view))
+    });
+    system.chain(stored).chain(views).collect()
 }
 
 /// What `information_schema.columns` derives from a type.
@@ -271,6 +276,23 @@ fn columns(context: &VirtualContext<'_>) -> Rows {
                 nullable: !is_not_null(table, column),
                 data_type,
                 updatable: true,
+            };
+            rows.push(shown.row(context.database));
+        }
+    }
+    for view in context.catalog.views() {
+        let updatable = super::views::updatable_columns(view);
+        for ((column, data_type, number), updatable) in super::views::columns(view).zip(updatable) {
+            let shown = Column {
+                schema: schema_name(context, view.schema),
+                table: &view.name,
+                name: &column.name,
+                number,
+                default: Value::Null,
+                identity: None,
+                nullable: true,
+                data_type,
+                updatable,
             };
             rows.push(shown.row(context.database));
         }

@@ -9,7 +9,7 @@ use rustydb_types::datetime::Zone;
 use rustydb_types::ids::{DatabaseId, Oid};
 use rustydb_types::value::Value;
 
-use super::{PG_CLASS, PG_CONSTRAINT, PG_NAMESPACE, activity, definition, shape};
+use super::{PG_CLASS, PG_CONSTRAINT, PG_NAMESPACE, activity, definition, shape, views};
 use crate::bind::kept;
 use crate::catalog::snapshot;
 use crate::catalog::virtual_table::VirtualContext;
@@ -94,10 +94,11 @@ impl SystemLookup<'_> {
         table
             .or_else(|| catalog.index_named(schema, name).map(|(_, index)| index.oid))
             .or_else(|| catalog.sequence_named(schema, name).map(|sequence| sequence.oid))
+            .or_else(|| catalog.view_named(schema, name).map(|view| view.oid))
             .map(Oid::get)
     }
 
-    fn relation(&self, schema: Option<&str>, name: &str) -> Option<u32> {
+    pub(super) fn relation(&self, schema: Option<&str>, name: &str) -> Option<u32> {
         match schema {
             Some(schema) => self.relation_in(schema, name),
             None => self.path().find_map(|schema| self.relation_in(schema, name)),
@@ -105,7 +106,7 @@ impl SystemLookup<'_> {
     }
 
     /// Schema and name of a relation.
-    fn relation_name(&self, oid: u32) -> Option<(String, String)> {
+    pub(super) fn relation_name(&self, oid: u32) -> Option<(String, String)> {
         let catalog = self.context.catalog;
         let named = |schema: Oid, name: &str| Some((catalog.schema(schema)?.name.clone(), name.to_owned()));
         if let Some(table) = catalog.table(Oid::new(oid)) {
@@ -116,6 +117,9 @@ impl SystemLookup<'_> {
         }
         if let Some(sequence) = catalog.sequence(Oid::new(oid)) {
             return named(sequence.schema, &sequence.name);
+        }
+        if let Some(view) = catalog.view(Oid::new(oid)) {
+            return named(view.schema, &view.name);
         }
         let relation = self.context.registry.iter().find(|relation| relation.oid() == oid)?;
         Some((relation.schema().to_owned(), relation.name().to_owned()))
@@ -300,6 +304,7 @@ impl CatalogLookup for SystemLookup<'_> {
         let pid =
             || args.first().and_then(Value::as_i64).and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
         match function {
+            "pg_get_viewdef" => Ok(views::pg_get_viewdef(self, args)),
             "pg_cancel_backend" => activity::cancel_backend(&self.context, pid()),
             "pg_blocking_pids" => Ok(activity::blocking_pids(&self.context, pid())),
             _ => Ok(Value::Null),

@@ -31,6 +31,7 @@ mod relation;
 mod sequences;
 mod settings;
 mod shape;
+mod views;
 
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ use rustydb_types::datatype::DataType;
 use rustydb_types::value::{ArrayValue, Value};
 
 use super::shape::Shape;
-use super::{activity, classes, cluster, information_schema, sequences, settings};
+use super::{activity, classes, cluster, information_schema, sequences, settings, views};
 use crate::catalog::virtual_table::{VirtualColumn, VirtualContext, VirtualRelation};
 use crate::error::{SqlError, SqlState};
 
@@ -145,6 +145,8 @@ pub(super) fn source_of(shape: &Shape) -> Source {
         ("pg_catalog", "pg_shadow" | "pg_user") => Source::Computed(cluster::pg_shadow),
         ("pg_catalog", "pg_stat_activity") => Source::Computed(activity::pg_stat_activity),
         ("pg_catalog", "pg_stats") => Source::Computed(classes::pg_stats),
+        ("pg_catalog", "pg_rewrite") => Source::Computed(views::pg_rewrite),
+        ("pg_catalog", "pg_views") => Source::Computed(views::pg_views),
         ("pg_catalog", "pg_tables") => Source::Computed(classes::pg_tables),
         ("pg_catalog", "pg_tablespace") => {
             data("oid\tspcname\n1663\tpg_default\n1664\tpg_global\n", &[("spcowner", "10")])

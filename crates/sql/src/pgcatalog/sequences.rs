@@ -53,8 +53,8 @@ pub(super) fn sequences(context: &VirtualContext<'_>) -> Rows {
     context.catalog.sequences().filter(shown).map(|sequence| row(sequence)).collect()
 }
 
-/// `pg_depend`, of sequences and foreign keys alone: which column each sequence belongs to, which defaults take values
-/// from it, and which columns and index a foreign key needs.
+/// `pg_depend`, of sequences, foreign keys and views alone: which column each sequence belongs to, which defaults take
+/// values from it, which columns and index a foreign key needs, and which relations a view.
 pub(super) fn pg_depend(context: &VirtualContext<'_>) -> Rows {
     let class = Value::Oid(PG_CLASS);
     let defaults = Value::Oid(shape::find("pg_catalog", "pg_attrdef").map_or(0, |shape| shape.oid));
@@ -102,6 +102,7 @@ pub(super) fn pg_depend(context: &VirtualContext<'_>) -> Rows {
             }
         }
     }
+    rows.extend(super::views::dependencies(context));
     rows
 }
 

@@ -41,7 +41,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
         SqlError::new(SqlState::SYNTAX_ERROR, message).at(offset_of(sql, error.location))
     })?;
     depth::check(&tokens)?;
-    flatten(sql, &mut tokens);
+    crate::parse::flatten(sql, &mut tokens);
     tokens
         .split(|token| token.token == Token::SemiColon)
         .filter(|tokens| tokens.iter().any(|token| !is_blank(&token.token)))
@@ -51,30 +51,6 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
 
 fn is_blank(token: &Token) -> bool {
     matches!(token, Token::Whitespace(_) | Token::EOF)
-}
-
-/// Puts all tokens on one line, so that a column is the place in the whole text, in characters from 1. Errors of
-/// analysis, which no longer has the text, know their places by that.
-fn flatten(sql: &str, tokens: &mut [TokenWithSpan]) {
-    let mut starts = vec![0_u64];
-    let mut place = 0;
-    for character in sql.chars() {
-        place += 1;
-        if character == '\n' {
-            starts.push(place);
-        }
-    }
-    let flat = |location: Location| {
-        let line = usize::try_from(location.line).unwrap_or(usize::MAX).saturating_sub(1);
-        match starts.get(line) {
-            Some(start) if location.line > 0 => Location { line: 1, column: start + location.column },
-            _ => location,
-        }
-    };
-    for token in tokens {
-        token.span.start = flat(token.span.start);
-        token.span.end = flat(token.span.end);
-    }
 }
 
 /// Place in the text, in characters from 1, of a token on its one line.
@@ -135,16 +111,25 @@ pub(super) fn plan_statement(
 ) -> Result<ast::Statement, SqlError> {
     crate::copy::normalise_tokens(&mut tokens);
     crate::parse::normalise(&mut tokens);
+    let view = crate::parse::view::take(sql, &mut tokens);
+    let alters_view = crate::parse::view::normalise_alter(&mut tokens);
     if let Some(misplaced) = crate::parse::misplaced_string(&tokens) {
         return Err(near(sql, misplaced));
     }
     let mut parser =
         Parser::new(dialect).with_recursion_limit(RECURSION_DEPTH_MAX).with_tokens_with_locations(tokens);
     let altered = super::sequence::alter(&mut parser);
-    let statement = match altered.map_err(|error| parser_error(sql, error))? {
+    let mut statement = match altered.map_err(|error| parser_error(sql, error))? {
         Some(statement) => statement,
         None => parser.parse_statement().map_err(|error| parser_error(sql, error))?,
     };
+    match (&mut statement, view) {
+        (ast::Statement::CreateView(create), Some(view)) => crate::parse::view::put(view, create),
+        (ast::Statement::AlterTable(alter), _) if alters_view => {
+            alter.table_type = Some(ast::AlterTableType::External);
+        }
+        _ => {}
+    }
     let rest = parser.peek_token();
     if rest.token == Token::EOF { Ok(statement) } else { Err(near(sql, &rest)) }
 }
