@@ -486,3 +486,83 @@ async fn what_rode_with_an_answer_that_another_leader_confirmed_is_there() -> Re
     }
     Ok(())
 }
+
+fn code(error: &tokio_postgres::Error) -> String {
+    error.code().map_or_else(|| format!("{error:?}"), |code| code.code().to_owned())
+}
+
+/// Sessions of three nodes over one advisory lock; false when another node was elected meanwhile.
+async fn share_a_lock(cluster: &Cluster) -> Result<bool> {
+    let leader = cluster.leader("postgres")?;
+    let mut clients = Vec::new();
+    for node in cluster.node_numbers() {
+        clients.push(cluster.connect(node, "postgres").await?);
+    }
+    let [first, second, third] = <[Client; 3]>::try_from(clients).ok().context("not three nodes")?;
+    let observer = cluster.connect(leader, "postgres").await?;
+    let scenario = async {
+        let held: bool = first.query_one("SELECT pg_try_advisory_lock(7)", &[]).await?.get(0);
+        let free: bool = second.query_one("SELECT pg_try_advisory_lock(7)", &[]).await?.get(0);
+        let waiting = tokio::spawn(async move {
+            let waited = third.batch_execute("SELECT pg_advisory_lock(7)").await;
+            (third, waited)
+        });
+        wait_for_lock_wait(&observer, cluster).await?;
+        let released: bool = first.query_one("SELECT pg_advisory_unlock(7)", &[]).await?.get(0);
+        let (third, waited) = tokio::time::timeout(PATIENCE, waiting).await??;
+        waited?;
+        ensure!(held && !free && released, "held {held}, free {free}, released {released}");
+        // A row that one has and a lock that the other has.
+        third
+            .batch_execute("BEGIN; UPDATE counters SET n = n WHERE id = 1; SELECT pg_advisory_xact_lock(8)")
+            .await?;
+        first.batch_execute("SELECT pg_advisory_lock(9)").await?;
+        let row = tokio::spawn(async move {
+            let waited = first.batch_execute("UPDATE counters SET n = n WHERE id = 1").await;
+            (first, waited)
+        });
+        wait_for_lock_wait(&observer, cluster).await?;
+        let circle = third.batch_execute("SELECT pg_advisory_lock(9)").await;
+        let circle = circle.err().map(|error| code(&error));
+        ensure!(circle.as_deref() == Some("40P01"), "{circle:?}");
+        third.batch_execute("ROLLBACK").await?;
+        let (first, waited) = tokio::time::timeout(PATIENCE, row).await??;
+        waited?;
+        anyhow::Ok((first, third))
+    };
+    let (first, third) = match scenario.await {
+        Ok(done) => done,
+        Err(_) if cluster.leader("postgres")? != leader => return Ok(false),
+        Err(error) => return Err(error.context(cluster.logs())),
+    };
+    // The first holds 9, the third holds 7, and the second nothing.
+    let to = cluster.node_numbers().find(|node| *node != leader).context("no other node")?;
+    hand_over(cluster, leader, to)?;
+    for holder in [&first, &third] {
+        let told = holder.batch_execute("SELECT 1").await.err().map(|error| code(&error));
+        ensure!(told.as_deref() == Some("57P01"), "{told:?}\n{}", cluster.logs());
+    }
+    let free: i64 = second
+        .query_one(
+            "SELECT count(*) FROM (VALUES (7), (8), (9)) k(key) WHERE pg_try_advisory_xact_lock(key)",
+            &[],
+        )
+        .await?
+        .get(0);
+    ensure!(free == 3, "{free} locks are free");
+    Ok(true)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_advisory_lock_keeps_others_out_and_does_not_outlive_its_leader_unseen() -> Result<()> {
+    let cluster = Cluster::start(3)?;
+    let client = cluster.connect(1, "postgres").await?;
+    client.batch_execute("CREATE TABLE counters (id bigint PRIMARY KEY, n bigint NOT NULL)").await?;
+    client.batch_execute("INSERT INTO counters VALUES (1, 0)").await?;
+    for _ in 0..10 {
+        if share_a_lock(&cluster).await? {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("nodes are elected all the time\n{}", cluster.logs())
+}

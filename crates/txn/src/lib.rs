@@ -56,7 +56,9 @@ pub use crate::error::{ApplyError, ProposeError, Suspicion, TxnError, TxnErrorKi
 pub use crate::feed::{Change, FeedEvent, FeedSubscriber};
 pub use crate::layer::{ScanChunk, ScanRequest};
 pub use crate::local::{LocalKv, LocalProposer};
-pub use crate::locks::{LockView, LockWait, Locked, RowLock, TableLockId, TableLockMode};
+pub use crate::locks::{
+    AdvisoryId, AdvisoryWait, LockView, LockWait, Locked, RowLock, SessionLocks, TableLockId, TableLockMode,
+};
 pub use crate::machine::{Applied, ApplyEntry, ApplyPayload, Leadership, StateMachine};
 pub use crate::marks::{Mark, MarkAt};
 pub use crate::outcomes::{Fate, OutcomeBounds};

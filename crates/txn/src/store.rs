@@ -14,7 +14,7 @@ use crate::entry::{EntryBuilder, EntryKind};
 use crate::error::{ApplyError, TxnError};
 use crate::feed::{Feed, FeedSubscriber};
 use crate::layer::Layers;
-use crate::locks::{LockTable, LockView};
+use crate::locks::{LockTable, LockView, SessionLocks};
 use crate::machine::StateMachine;
 use crate::meta;
 use crate::outcomes::Fate;
@@ -201,6 +201,20 @@ impl KvStore {
     #[must_use]
     pub fn locks(&self, count_max: usize) -> Vec<LockView> {
         self.core.locks.view(count_max)
+    }
+
+    /// Makes sure that this node leads still, or that it has applied what was committed by now.
+    ///
+    /// # Errors
+    /// [`TxnError::NotLeader`] when no leader can be asked.
+    pub async fn confirm(&self) -> Result<(), TxnError> {
+        self.core.linearize().await
+    }
+
+    /// A holder of locks that outlive transactions, for one session.
+    #[must_use]
+    pub fn session_locks(&self) -> SessionLocks {
+        SessionLocks::new(&self.core.locks, &self.core.env)
     }
 
     /// The transactions that stand in the way of the lock that a transaction waits for; none when it does not wait.

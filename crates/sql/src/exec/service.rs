@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 use futures_util::FutureExt;
 use rustydb_env::Env;
-use rustydb_txn::{Fate, Transaction, TxnError};
+use rustydb_txn::{AdvisoryId, Fate, KvStore, Transaction, TxnError};
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::datetime::Zone;
 use rustydb_types::text::{self, TextContext};
@@ -29,6 +29,7 @@ use crate::pgcatalog::lookup::SystemLookup;
 use crate::plan::Row;
 use crate::plan::statement::{Action, Plan};
 use crate::scalar::{EvalContext, SessionView};
+use crate::session::advisory::{self, Advisory, AdvisoryLock};
 use crate::session::executor::{Column, Context, Dialogue, Executor, Fetched, ResultFormats, Shape};
 use crate::session::failure::store_error;
 use crate::session::random::RandomSeries;
@@ -101,6 +102,19 @@ struct View<'a> {
     context: &'a Context,
     analyze: &'a AnalyzeContext,
     env: &'a Env,
+    store: &'a KvStore,
+}
+
+impl View<'_> {
+    fn with_advisory<T>(
+        &self,
+        take: impl FnOnce(&mut Advisory, Option<u64>) -> Result<T, SqlError>,
+    ) -> Result<T, SqlError> {
+        let mut advisory = self.context.advisory.lock();
+        let taken = take(&mut advisory, self.context.activity.transaction());
+        self.context.activity.hold(advisory.id());
+        taken
+    }
 }
 
 impl SessionView for View<'_> {
@@ -169,6 +183,18 @@ impl SessionView for View<'_> {
     fn sleep(&self, micros: i64) {
         let add = |asked: i64| Some(asked.saturating_add(micros.max(0)));
         let _ = self.context.sleep.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+    fn advisory_lock(&self, lock: AdvisoryLock) -> Result<(), SqlError> {
+        self.with_advisory(|advisory, transaction| advisory.take(lock, self.store, transaction))
+    }
+    fn advisory_try(&self, lock: AdvisoryLock) -> Result<bool, SqlError> {
+        self.with_advisory(|advisory, transaction| advisory.try_take(lock, self.store, transaction))
+    }
+    fn advisory_unlock(&self, on: AdvisoryId, is_shared: bool) -> bool {
+        self.context.advisory.lock().release(on, is_shared)
+    }
+    fn advisory_unlock_all(&self) {
+        self.context.advisory.lock().release_all();
     }
     fn clock(&self) -> i64 {
         self.env.wall_now().unix_micros().saturating_sub(POSTGRES_EPOCH_UNIX_MICROS)
@@ -246,7 +272,7 @@ impl SqlExecutor {
             settings: &settings,
         };
         let lookup = SystemLookup { context: virtuals, search_path: &analyze.search_path };
-        let view = View { context, analyze, env: &self.env };
+        let view = View { context, analyze, env: &self.env, store: self.database.kv() };
         let exec = ExecContext {
             live,
             database: &self.database,
@@ -263,6 +289,10 @@ impl SqlExecutor {
             deferred: &context.deferred,
         };
         let done = work(&exec).await;
+        if done.is_ok() && advisory::take_wanted(&context.advisory, context.lock_wait).await? {
+            // While it waited another may have become the leader, who gives the same locks to others.
+            self.database.kv().confirm().await.map_err(store_error)?;
+        }
         let micros = context.sleep.swap(0, Ordering::Relaxed);
         if let Ok(micros @ 1..) = u64::try_from(micros)
             && done.is_ok()
@@ -491,6 +521,10 @@ fn name(plan: &Plan, copy: Option<&CopyTarget>) -> &'static str {
             ast::Statement::CreateIndex(_) => "CREATE INDEX",
             ast::Statement::CreateSchema { .. } => "CREATE SCHEMA",
             ast::Statement::CreateSequence { .. } => "CREATE SEQUENCE",
+            ast::Statement::CreateView(_) => "CREATE VIEW",
+            ast::Statement::AlterTable(alter) if alter.table_type == Some(ast::AlterTableType::External) => {
+                "ALTER VIEW"
+            }
             ast::Statement::AlterTable(alter) if alter.table_type.is_some() => "ALTER SEQUENCE",
             ast::Statement::AlterTable(_) => "ALTER TABLE",
             ast::Statement::AlterSchema(_) => "ALTER SCHEMA",

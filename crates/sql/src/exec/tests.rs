@@ -55,6 +55,7 @@ impl Local {
             random: Mutex::default(),
             questions: Mutex::default(),
             sleep: Default::default(),
+            advisory: Mutex::default(),
             deferred: Mutex::default(),
             sequences: parking_lot::Mutex::default(),
             changes: Mutex::default(),

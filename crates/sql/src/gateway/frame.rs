@@ -80,6 +80,8 @@ pub struct StateChanges {
     pub deallocated: Vec<String>,
     /// Numbers given of sequences, the sequence that `lastval` is of last.
     pub sequences: Vec<SequenceValue>,
+    /// Whether it holds advisory locks that outlive transactions, if that changed.
+    pub holds_locks: Option<bool>,
 }
 
 impl StateChanges {
@@ -90,6 +92,7 @@ impl StateChanges {
             && self.prepared.is_empty()
             && self.deallocated.is_empty()
             && self.sequences.is_empty()
+            && self.holds_locks.is_none()
     }
 }
 
@@ -408,6 +411,11 @@ fn put_changes(out: &mut BytesMut, changes: &StateChanges) {
         put_text(out, name);
     }
     put_sequences(out, &changes.sequences);
+    out.put_u8(match changes.holds_locks {
+        None => 0,
+        Some(false) => 1,
+        Some(true) => 2,
+    });
 }
 
 fn read_changes(bytes: &mut Bytes) -> Result<StateChanges, FrameError> {
@@ -416,7 +424,11 @@ fn read_changes(bytes: &mut Bytes) -> Result<StateChanges, FrameError> {
     let count = read_count(bytes)?;
     let deallocated = (0..count).map(|_| read_text(bytes)).collect::<Result<_, _>>()?;
     let sequences = read_sequences(bytes)?;
-    Ok(StateChanges { settings, prepared, deallocated, sequences })
+    let holds_locks = match read_u8(bytes)? {
+        0 => None,
+        held => Some(held > 1),
+    };
+    Ok(StateChanges { settings, prepared, deallocated, sequences, holds_locks })
 }
 
 fn put_sequences(out: &mut BytesMut, sequences: &[SequenceValue]) {
@@ -539,6 +551,7 @@ mod tests {
             prepared: prepared(),
             deallocated: vec!["P_1".into()],
             sequences: vec![SequenceValue { sequence: 16_390, value: -5, is_next: true }],
+            holds_locks: Some(true),
         };
         let done = ResponseFrame::Done {
             status: TransactionStatus::InBlock,

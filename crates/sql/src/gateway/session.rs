@@ -36,6 +36,7 @@ use super::peer::{FRAME_SIZE_MAX, RemoteSession, SessionClosed, SessionKey, Sess
 use super::portals::Portals;
 use super::taken::{self, Taken, Watched, put_message};
 use crate::error::{Severity, SqlError, SqlState};
+use crate::session::advisory;
 use crate::session::core::{Session, SessionEnd, idle_deadline};
 use crate::session::executor::Executor;
 use crate::session::failure::ask_later;
@@ -82,6 +83,8 @@ pub struct GatewaySession<E: Executor> {
     pub(super) is_open: bool,
     /// What was bound to portals and decides what a batch that executes them may do.
     pub(super) portals: Portals,
+    /// Whether the session holds advisory locks that outlive transactions: it cannot go elsewhere.
+    pub(super) holds_locks: bool,
     /// The batch of the Query whose COPY takes data: what follows it there runs when the data has come.
     pub(super) copying: Bytes,
     /// The request that runs here.
@@ -128,6 +131,7 @@ impl<E: Executor> GatewaySession<E> {
             since: Version::ZERO,
             is_open: false,
             portals: Portals::default(),
+            holds_locks: false,
             copying: Bytes::new(),
             taken: Taken::default(),
             began: None,
@@ -309,6 +313,7 @@ impl<E: Executor> GatewaySession<E> {
         if changes.is_empty() {
             return;
         }
+        self.holds_locks = changes.holds_locks.unwrap_or(self.holds_locks);
         for given in &changes.sequences {
             sequences::note(&mut self.context.sequences, *given);
         }
@@ -351,6 +356,10 @@ impl<E: Executor> GatewaySession<E> {
     /// # Errors
     /// 57P03 at the deadline, 57014 when the statement may take no longer, 53300.
     async fn find_place(&mut self, deadline: Instant, timeout: Option<Deadline>) -> Result<(), SqlError> {
+        if self.holds_locks {
+            // Whoever leads now may have given them to others.
+            return Err(advisory::lost());
+        }
         let env = self.gateway.env().clone();
         let mut context = self.carried();
         let mut turn = 0;

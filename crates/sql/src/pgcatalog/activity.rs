@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use rustydb_txn::Locked;
+use rustydb_txn::{AdvisoryId, Locked};
 use rustydb_types::datatype::BaseType;
 use rustydb_types::value::Value;
 
@@ -33,7 +33,12 @@ fn may_touch(context: &VirtualContext<'_>, activity: &Activity) -> bool {
 /// Open transactions of the context's database, as the store names them, with the numbers of their sessions.
 fn sessions_by_transaction(context: &VirtualContext<'_>, live: Live<'_>) -> BTreeMap<u64, i32> {
     let own = live.activities.all().into_iter().filter(|activity| activity.database == context.database);
-    own.filter_map(|activity| Some((activity.doing().transaction?.0, activity.pid))).collect()
+    own.flat_map(|activity| {
+        let doing = activity.doing();
+        let holders = doing.transaction.map(|(transaction, _)| transaction).into_iter().chain(doing.locks);
+        holders.map(|holder| (holder, activity.pid)).collect::<Vec<_>>()
+    })
+    .collect()
 }
 
 /// `pg_locks.locktype` of a lock.
@@ -42,6 +47,7 @@ fn kind(on: &Locked) -> &'static str {
         Locked::Table(_) => "relation",
         Locked::Row(_) => "tuple",
         Locked::Staged => "transactionid",
+        Locked::Advisory(_) => "advisory",
     }
 }
 
@@ -59,7 +65,9 @@ pub(super) fn pg_stat_activity(context: &VirtualContext<'_>) -> Rows {
         let address = activity.client_address.rsplit_once(':');
         let time = |micros: Option<i64>| micros.map_or(Value::Null, Value::Timestamptz);
         let waits_for = match doing.transaction {
-            Some((transaction, _)) if activity.database == context.database => waits.get(&transaction),
+            Some((transaction, _)) if activity.database == context.database => {
+                waits.get(&transaction).or_else(|| waits.get(&doing.locks?))
+            }
             _ => None,
         };
         let (wait_type, wait) = match (doing.is_active, waits_for) {
@@ -124,7 +132,17 @@ pub(super) fn pg_locks(context: &VirtualContext<'_>) -> Rows {
             let relation = match &lock.on {
                 Locked::Table(id) => Value::Oid(id.get()),
                 Locked::Row(key) => relation_of(key).map_or(Value::Null, |table| oid(table.oid)),
-                Locked::Staged => Value::Null,
+                Locked::Staged | Locked::Advisory(_) => Value::Null,
+            };
+            // As PostgreSQL shows the two kinds of numbers.
+            let [class, object, sub] = match lock.on {
+                Locked::Advisory(AdvisoryId::One(key)) => {
+                    [Value::Oid((key >> 32) as u32), Value::Oid(key as u32), Value::Int2(1)]
+                }
+                Locked::Advisory(AdvisoryId::Pair(first, second)) => {
+                    [Value::Oid(first as u32), Value::Oid(second as u32), Value::Int2(2)]
+                }
+                _ => [Value::Null, Value::Null, Value::Null],
             };
             vec![
                 text(kind(&lock.on)),
@@ -134,9 +152,9 @@ pub(super) fn pg_locks(context: &VirtualContext<'_>) -> Rows {
                 Value::Null, // tuple
                 Value::Null, // virtualxid
                 Value::Null, // transactionid
-                Value::Null, // classid
-                Value::Null, // objid
-                Value::Null, // objsubid
+                class,
+                object,
+                sub,
                 text(lock.transaction.to_string()),
                 sessions.get(&lock.transaction).map_or(Value::Null, |pid| Value::Int4(*pid)),
                 text(lock.mode),
@@ -152,8 +170,8 @@ pub(super) fn pg_locks(context: &VirtualContext<'_>) -> Rows {
 pub(super) fn blocking_pids(context: &VirtualContext<'_>, pid: i32) -> Value {
     let blockers = context.live.map_or_else(Vec::new, |live| {
         let sessions = sessions_by_transaction(context, live);
-        let waiting = sessions.iter().find(|(_, session)| **session == pid);
-        let blockers = waiting.map_or_else(Vec::new, |(transaction, _)| live.store.blockers(*transaction));
+        let waiting = sessions.iter().filter(|(_, session)| **session == pid);
+        let blockers: Vec<u64> = waiting.flat_map(|(holder, _)| live.store.blockers(*holder)).collect();
         blockers.iter().map(|blocker| Value::Int4(sessions.get(blocker).copied().unwrap_or(0))).collect()
     });
     Value::array(BaseType::Int4, blockers)

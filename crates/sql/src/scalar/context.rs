@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use rustydb_txn::AdvisoryId;
 use rustydb_types::datetime::Zone;
 use rustydb_types::value::Value;
 
 use crate::error::{SqlError, SqlState};
+use crate::session::advisory::AdvisoryLock;
 
 /// Where an expression is evaluated.
 #[derive(Clone, Copy)]
@@ -107,6 +109,26 @@ pub trait SessionView: Send + Sync {
     fn note_sequence(&self, _sequence: u32, _value: i64, _is_next: bool) {}
     /// The rows that are being computed are to be given out so many microseconds later.
     fn sleep(&self, _micros: i64) {}
+    /// `pg_advisory_lock()` and its kin: a lock that is not free is waited for when the rows have been computed.
+    ///
+    /// # Errors
+    /// 53200 at the bound of locks; 0A000 where no session is.
+    fn advisory_lock(&self, _lock: AdvisoryLock) -> Result<(), SqlError> {
+        Err(SqlError::not_supported("advisory locks cannot be taken here"))
+    }
+    /// `pg_try_advisory_lock()` and its kin: whether the lock is held now.
+    ///
+    /// # Errors
+    /// As [`SessionView::advisory_lock`].
+    fn advisory_try(&self, _lock: AdvisoryLock) -> Result<bool, SqlError> {
+        Err(SqlError::not_supported("advisory locks cannot be taken here"))
+    }
+    /// `pg_advisory_unlock()`: whether the lock was held.
+    fn advisory_unlock(&self, _on: AdvisoryId, _is_shared: bool) -> bool {
+        false
+    }
+    /// `pg_advisory_unlock_all()`
+    fn advisory_unlock_all(&self) {}
     /// `clock_timestamp()`; microseconds since 2000-01-01 UTC.
     fn clock(&self) -> i64;
     /// 64 random bits.

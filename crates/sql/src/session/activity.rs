@@ -55,6 +55,8 @@ pub struct Doing {
     pub status: TransactionStatus,
     /// The open transaction, as its store names it, and when it began.
     pub transaction: Option<(u64, i64)>,
+    /// The holder of its advisory locks, as the store names it.
+    pub locks: Option<u64>,
     /// The text of the present query or the last one, cut to [`QUERY_SIZE_MAX`], and when that began.
     pub query: Option<(Arc<str>, i64)>,
     /// When it last went from working to waiting or back.
@@ -92,6 +94,7 @@ impl Activities {
                 is_active: false,
                 status: TransactionStatus::Idle,
                 transaction: None,
+                locks: None,
                 query: None,
                 changed: now,
             }),
@@ -142,6 +145,17 @@ impl Registered {
         doing.is_active = true;
         doing.query = Some((query, now));
         doing.changed = now;
+    }
+
+    /// The open transaction, as its store names it.
+    #[must_use]
+    pub fn transaction(&self) -> Option<u64> {
+        self.activity.doing.lock().transaction.map(|(transaction, _)| transaction)
+    }
+
+    /// The session has locks of its own, as its store names it.
+    pub fn hold(&self, locks: Option<u64>) {
+        self.activity.doing.lock().locks = locks;
     }
 
     /// A transaction is open that began at `begun`.

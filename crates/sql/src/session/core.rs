@@ -161,6 +161,7 @@ impl<E: Executor> Session<E> {
             changes: Mutex::default(),
             sequences: Mutex::new(SequenceValues::of_moved_session(&from.sequences)),
             sleep: AtomicI64::default(),
+            advisory: Mutex::default(),
             deferred: Mutex::default(),
             notices: Mutex::default(),
             user: from.user.clone(),
@@ -303,6 +304,7 @@ impl<E: Executor> Session<E> {
     pub fn take_changes(&mut self) -> StateChanges {
         StateChanges {
             sequences: self.context.sequences.lock().take_changes(),
+            holds_locks: self.context.advisory.get_mut().take_news(),
             ..std::mem::take(&mut self.changes)
         }
     }
@@ -448,6 +450,7 @@ impl<E: Executor> Session<E> {
     pub(super) fn changes_to_come(&self, out: &mut BytesMut) -> StateChanges {
         let mut changes = self.changes.clone();
         changes.sequences = self.context.sequences.lock().changes();
+        changes.holds_locks = self.context.advisory.lock().news();
         if self.reported_version == self.context.settings.version() {
             return changes;
         }

@@ -16,6 +16,7 @@ use rustydb_types::ids::DatabaseId;
 pub use sqlparser::ast;
 
 use super::activity::Registered;
+use super::advisory::Advisory;
 use super::interrupt::Interrupts;
 use super::random::RandomSeries;
 use super::request::Bind;
@@ -61,6 +62,8 @@ pub struct Context {
     pub sequences: Mutex<SequenceValues>,
     /// How long the statement has asked to sleep and has not yet slept; microseconds.
     pub sleep: AtomicI64,
+    /// Its advisory locks.
+    pub advisory: Mutex<Advisory>,
     /// Checks that the transaction has put off to its end.
     pub deferred: Mutex<Deferred>,
     /// What the statement has to tell the client beside its answer.

@@ -9,6 +9,7 @@
 //! messages, so that a row is encoded once and a forwarded request is not encoded at all.
 
 pub mod activity;
+pub mod advisory;
 mod copy;
 pub mod core;
 mod cursor;

@@ -82,6 +82,7 @@ impl<E: Executor> Session<E> {
         }
         txn.began_by(self.since);
         txn.begin_first_statement();
+        self.context.advisory.get_mut().begin_transaction(txn.id())?;
         self.context.activity.open(txn.id(), self.context.transaction_time);
         let (database, since) = (self.parts.database, txn.snapshot());
         self.context.token =
@@ -224,6 +225,7 @@ impl<E: Executor> Session<E> {
                 if !kept {
                     // Nothing can be gone back to: the locks need not wait for the client's ROLLBACK.
                     self.txn = None;
+                    self.context.advisory.get_mut().end_transaction();
                 }
             }
         }
@@ -241,6 +243,7 @@ impl<E: Executor> Session<E> {
         self.block.modes = Modes::default();
         self.block.savepoints.clear();
         self.context.deferred.get_mut().clear();
+        self.context.advisory.get_mut().end_transaction();
         self.unsettled = None;
         self.close_portals();
     }

@@ -123,6 +123,7 @@ impl<E: Executor> Session<E> {
                 self.portals.clear();
                 self.context.settings.reset_all();
                 self.deallocate_all();
+                self.context.advisory.get_mut().release_all();
                 "DISCARD ALL"
             }
             Statement::Discard(tag) => tag,

@@ -7,10 +7,12 @@
 //!
 //! Safety never rests on a lock surviving: a change of leadership forgets all of them and ends the transactions.
 
+mod advisory;
 mod mode;
 mod table;
 
+pub use advisory::{AdvisoryWait, SessionLocks};
+pub use mode::{AdvisoryId, LockWait, RowLock, TableLockId, TableLockMode};
 pub(crate) use mode::{LockTarget, Mode};
-pub use mode::{LockWait, RowLock, TableLockId, TableLockMode};
 pub(crate) use table::{Acquired, LockTable, LockWaiter, TxnId};
 pub use table::{LockView, Locked};

@@ -57,6 +57,15 @@ impl TableLockId {
     }
 }
 
+/// What an advisory lock is on: numbers to which applications give a meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AdvisoryId {
+    /// One number of 64 bits.
+    One(i64),
+    /// Two numbers of 32 bits, which are never the same as one of 64.
+    Pair(i32, i32),
+}
+
 /// How long to wait for a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockWait {
@@ -78,6 +87,7 @@ pub(crate) enum LockTarget {
     /// All rows that a transaction has staged, by its number: held by it until its end, and shared for a moment by
     /// whoever waits for that.
     Staged(Version),
+    Advisory(AdvisoryId),
 }
 
 /// A mode of either kind, as a bit in a mask; the kind follows from the target.
@@ -131,6 +141,7 @@ impl Mode {
                 "ExclusiveLock",
                 "AccessExclusiveLock",
             ],
+            LockTarget::Advisory(_) => &["", "ShareLock", "", "ExclusiveLock"],
             LockTarget::Row(_) | LockTarget::Staged(_) => {
                 &["AccessShareLock", "RowShareLock", "ExclusiveLock", "AccessExclusiveLock"]
             }
@@ -146,7 +157,7 @@ impl Mode {
     pub(crate) fn excludes(self, target: &LockTarget) -> u8 {
         let table: &[u8] = match target {
             LockTarget::Table(_) => &TABLE_CONFLICTS,
-            LockTarget::Row(_) | LockTarget::Staged(_) => &ROW_CONFLICTS,
+            LockTarget::Row(_) | LockTarget::Staged(_) | LockTarget::Advisory(_) => &ROW_CONFLICTS,
         };
         table.get(usize::from(self.0)).copied().unwrap_or(u8::MAX)
     }

@@ -8,11 +8,14 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use super::mode::{LockTarget, Mode, TableLockId};
+use super::mode::{AdvisoryId, LockTarget, Mode, TableLockId};
 use crate::error::TxnError;
 
 /// A transaction, for the lock table. Never reused within a process.
 pub(crate) type TxnId = u64;
+
+/// What marks the numbers of sessions among those of transactions.
+const SESSION: TxnId = 1 << 63;
 
 /// What a lock is on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +26,8 @@ pub enum Locked {
     Row(Bytes),
     /// All rows that a large transaction has written.
     Staged,
+    /// Numbers that applications lock.
+    Advisory(AdvisoryId),
 }
 
 /// A lock that is held or waited for, as people are shown it.
@@ -52,6 +57,14 @@ struct Inner {
     next_ticket: u64,
     /// Holders and waiters in all.
     entries: usize,
+    /// Changes when all locks are forgotten.
+    epoch: u64,
+    /// How many sessions have held locks of their own.
+    sessions: u64,
+    /// The open transaction of each session that has locks of its own, which waits and holds for it, too.
+    transactions: HashMap<TxnId, TxnId>,
+    /// The other way round.
+    owners: HashMap<TxnId, TxnId>,
 }
 
 #[derive(Default)]
@@ -212,11 +225,63 @@ impl LockTable {
         }
     }
 
+    /// A new holder of locks that outlive transactions, with what [`LockTable::epoch`] is now.
+    pub(crate) fn new_session(&self) -> (TxnId, u64) {
+        let mut inner = self.inner.lock();
+        inner.sessions += 1;
+        (inner.sessions | SESSION, inner.epoch)
+    }
+
+    /// Changes when all locks are forgotten.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.inner.lock().epoch
+    }
+
+    /// From now on a transaction waits and holds for a session, too; none does without one.
+    pub(crate) fn join(&self, session: TxnId, txn: Option<TxnId>) {
+        let mut inner = self.inner.lock();
+        let former = match txn {
+            Some(txn) => {
+                inner.owners.insert(txn, session);
+                inner.transactions.insert(session, txn)
+            }
+            None => inner.transactions.remove(&session),
+        };
+        if let Some(former) = former.filter(|former| Some(*former) != txn) {
+            inner.owners.remove(&former);
+        }
+    }
+
+    /// Notes a mode that a held one covers, so that it stays when that one is released.
+    pub(crate) fn add_mode(&self, txn: TxnId, target: &LockTarget, mode: Mode) {
+        let mut inner = self.inner.lock();
+        let lock = inner.locks.get_mut(target);
+        if let Some(holder) = lock.and_then(|lock| lock.holders.iter_mut().find(|holder| holder.txn == txn)) {
+            holder.modes |= mode.bit();
+        }
+    }
+
+    /// Releases one mode of a lock, and grants what becomes free.
+    pub(crate) fn release_mode(&self, txn: TxnId, target: &LockTarget, mode: Mode) {
+        let mut inner = self.inner.lock();
+        let Some(lock) = inner.locks.get_mut(target) else { return };
+        if let Some(holder) = lock.holders.iter_mut().find(|holder| holder.txn == txn) {
+            holder.modes &= !mode.bit();
+            if holder.modes == 0 {
+                inner.release(txn, target);
+            } else {
+                inner.grant_waiting(target);
+            }
+        }
+    }
+
     /// Forgets every lock; all who wait are told.
     pub(crate) fn clear(&self) {
         let mut inner = self.inner.lock();
         let former = std::mem::take(&mut *inner);
         inner.next_ticket = former.next_ticket;
+        inner.sessions = former.sessions;
+        inner.epoch = former.epoch + 1;
         drop(inner);
         // Waiters are woken in the order in which they began to wait, whatever the order of the map.
         let mut requests: Vec<Request> =
@@ -229,15 +294,15 @@ impl LockTable {
     /// `count_max` of them.
     pub(crate) fn view(&self, count_max: usize) -> Vec<LockView> {
         let inner = self.inner.lock();
-        let shown = inner
-            .locks
-            .iter()
-            .filter(|(target, lock)| matches!(target, LockTarget::Table(_)) || !lock.queue.is_empty());
+        let shown = inner.locks.iter().filter(|(target, lock)| {
+            matches!(target, LockTarget::Table(_) | LockTarget::Advisory(_)) || !lock.queue.is_empty()
+        });
         let entries = shown.flat_map(|(target, lock)| {
             let on = match target {
                 LockTarget::Table(id) => Locked::Table(*id),
                 LockTarget::Row(key) => Locked::Row(key.clone()),
                 LockTarget::Staged(_) => Locked::Staged,
+                LockTarget::Advisory(id) => Locked::Advisory(*id),
             };
             let held = lock.holders.iter().flat_map(|holder| {
                 let modes = Mode::all().filter(|mode| holder.modes & mode.bit() != 0);
@@ -349,17 +414,24 @@ impl Inner {
         true
     }
 
-    /// Whether following who waits for whom from `start` leads back to it.
+    /// Whether following who waits for whom from `start` leads back to it. A session and its transaction are one: only
+    /// one of them waits at a time.
     fn closes_a_circle(&self, start: TxnId) -> bool {
+        let one = |id: TxnId| self.owners.get(&id).copied().unwrap_or(id);
+        let blockers = |id: TxnId| {
+            let other = self.transactions.get(&id).map(|txn| self.blockers(*txn)).unwrap_or_default();
+            self.blockers(id).into_iter().chain(other).map(one)
+        };
+        let start = one(start);
         let mut seen: Vec<TxnId> = Vec::new();
-        let mut open = self.blockers(start);
+        let mut open: Vec<TxnId> = blockers(start).collect();
         while let Some(txn) = open.pop() {
             if txn == start {
                 return true;
             }
             if !seen.contains(&txn) {
                 seen.push(txn);
-                open.extend(self.blockers(txn));
+                open.extend(blockers(txn));
             }
         }
         false
@@ -487,6 +559,29 @@ mod tests {
         );
         assert_eq!(table.view(2).len(), 2);
         assert_eq!((table.blockers(2), table.blockers(1)), (vec![1], Vec::new()));
+    }
+
+    #[test]
+    fn a_session_and_its_transaction_are_one_in_a_circle() {
+        let table = LockTable::new(100);
+        let advisory = LockTarget::Advisory(AdvisoryId::One(7));
+        let mode = Mode::row(RowLock::ForUpdate);
+        let (first, _) = table.new_session();
+        let (second, _) = table.new_session();
+        table.join(first, Some(1));
+        table.join(second, Some(2));
+        assert!(matches!(table.acquire(first, &advisory, mode, true), Ok(Acquired::Granted)));
+        assert!(matches!(acquire(&table, 2, "a", RowLock::ForUpdate), Acquired::Granted));
+        let waiter = wait(table.acquire(second, &advisory, mode, true).unwrap());
+        assert!(matches!(table.acquire(1, &row("a"), mode, true), Err(TxnError::Deadlock)));
+        // The next transaction of the session holds nothing of the former one.
+        table.release(2, [&row("a")]);
+        table.join(second, Some(3));
+        assert!(matches!(table.acquire(1, &row("a"), mode, true), Ok(Acquired::Granted)));
+        drop(waiter);
+        assert_eq!(table.epoch(), 0);
+        table.clear();
+        assert_eq!((table.epoch(), table.len()), (1, 0));
     }
 
     #[test]

@@ -1,17 +1,59 @@
 //! Session and catalog information.
 
+use rustydb_txn::AdvisoryId;
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::numeric::Numeric;
 use rustydb_types::value::Value;
 
 use super::super::cast;
-use super::super::catalogue::{Catalogue, Function, FunctionFn, FunctionKind};
+use super::super::catalogue::{Catalogue, Function, FunctionFn, FunctionKind, Invocation};
 use super::super::context::{ObjectKind, SizeOf};
 use super::{int, mismatch, text};
-use crate::error::{SqlError, SqlState};
+use crate::error::{Severity, SqlError, SqlState};
+use crate::session::advisory::AdvisoryLock;
 
 /// What `version()` answers; clients parse the beginning.
 const VERSION: &str = "PostgreSQL 15.0 (RustyDB)";
+
+/// What the arguments of an advisory lock's function name.
+fn advisory_id(args: &[Value]) -> Result<AdvisoryId, SqlError> {
+    match args {
+        [Value::Int8(key)] => Ok(AdvisoryId::One(*key)),
+        [Value::Int4(first), Value::Int4(second)] => Ok(AdvisoryId::Pair(*first, *second)),
+        _ => Err(mismatch()),
+    }
+}
+
+fn advisory(
+    args: &[Value],
+    call: &Invocation<'_>,
+    is_shared: bool,
+    for_transaction: bool,
+) -> Result<Value, SqlError> {
+    let on = advisory_id(args)?;
+    call.ctx.session.advisory_lock(AdvisoryLock { on, is_shared, for_transaction })?;
+    Ok(Value::text(""))
+}
+
+fn try_advisory(
+    args: &[Value],
+    call: &Invocation<'_>,
+    is_shared: bool,
+    for_transaction: bool,
+) -> Result<Value, SqlError> {
+    let on = advisory_id(args)?;
+    call.ctx.session.advisory_try(AdvisoryLock { on, is_shared, for_transaction }).map(Value::Bool)
+}
+
+fn advisory_unlock(args: &[Value], call: &Invocation<'_>, is_shared: bool) -> Result<Value, SqlError> {
+    let was_held = call.ctx.session.advisory_unlock(advisory_id(args)?, is_shared);
+    if !was_held {
+        let mode = if is_shared { "ShareLock" } else { "ExclusiveLock" };
+        let warning = SqlError::new(SqlState::WARNING, format!("you don't own a lock of type {mode}"));
+        call.ctx.session.notice(warning.with_severity(Severity::Warning));
+    }
+    Ok(Value::Bool(was_held))
+}
 
 pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
     use BaseType as T;
@@ -50,8 +92,20 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             let value = call.ctx.session.change_setting(name, a.get(1).and_then(Value::as_str), is_local)?;
             Ok(Value::text(value))
         },
-        // There are no advisory locks, so none is left afterwards.
-        "pg_advisory_unlock_all" => |_, _| Ok(Value::text("")),
+        "pg_advisory_unlock_all" => |_, call| {
+            call.ctx.session.advisory_unlock_all();
+            Ok(Value::text(""))
+        },
+        "pg_advisory_lock" => |a, call| advisory(a, call, false, false),
+        "pg_advisory_lock_shared" => |a, call| advisory(a, call, true, false),
+        "pg_advisory_xact_lock" => |a, call| advisory(a, call, false, true),
+        "pg_advisory_xact_lock_shared" => |a, call| advisory(a, call, true, true),
+        "pg_try_advisory_lock" => |a, call| try_advisory(a, call, false, false),
+        "pg_try_advisory_lock_shared" => |a, call| try_advisory(a, call, true, false),
+        "pg_try_advisory_xact_lock" => |a, call| try_advisory(a, call, false, true),
+        "pg_try_advisory_xact_lock_shared" => |a, call| try_advisory(a, call, true, true),
+        "pg_advisory_unlock" => |a, call| advisory_unlock(a, call, false),
+        "pg_advisory_unlock_shared" => |a, call| advisory_unlock(a, call, true),
         "pg_sleep" => |a, call| {
             let Some(Value::Float8(seconds)) = a.first() else { return Err(mismatch()) };
             call.ctx.session.sleep((seconds * 1e6) as i64);
