@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::SinkExt;
 use rustydb_tests::cluster::{Cluster, PATIENCE, text};
 use rustydb_tests::load::{self, Load};
+use rustydb_tests::raw::{Raw, query};
 use tokio_postgres::{Client, NoTls};
 
 /// A cluster, and a node that never leads while the test runs.
@@ -219,5 +220,96 @@ async fn commits_through_a_follower_are_neither_lost_nor_doubled_while_leaders_m
         (acknowledged..=acknowledged + unknown).contains(&rows),
         "{rows} rows of {acknowledged} acknowledged"
     );
+    Ok(())
+}
+
+/// The notifications among messages, as `channel=payload`.
+fn notifications(messages: &[(u8, Vec<u8>)]) -> Vec<String> {
+    let text = |body: &[u8]| {
+        let mut parts = body.get(4..).unwrap_or_default().split(|byte| *byte == 0);
+        let mut next = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+        format!("{}={}", next(), next())
+    };
+    messages.iter().filter(|(tag, _)| *tag == b'A').map(|(_, body)| text(body)).collect()
+}
+
+/// What comes until so many notifications have come, without asking for anything.
+fn next_notifications(raw: &mut Raw, count: usize) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    while found.len() < count {
+        found.extend(notifications(&raw.until(b"A")?));
+    }
+    Ok(found)
+}
+
+#[test]
+fn notifications_reach_listeners_on_every_node_in_order_and_survive_the_leader() -> Result<()> {
+    let cluster = Cluster::start(3)?;
+    let session = |node: u16| Raw::session(cluster.postgres_port(node));
+    let (mut first, mut second, mut third) = (session(1)?, session(2)?, session(3)?);
+    let run = |raw: &mut Raw, sql: &str| -> Result<Vec<String>> {
+        raw.say(&query(sql));
+        let told = raw.until(b"Z")?;
+        ensure!(told.iter().all(|(tag, _)| *tag != b'E'), "{sql}: {told:?}\n{}", cluster.logs());
+        Ok(notifications(&told))
+    };
+    // What a session has sent comes with its own answer, unless its node is slow.
+    let told = |raw: &mut Raw, sql: &str, count: usize| -> Result<Vec<String>> {
+        let mut found = run(raw, sql)?;
+        found.extend(next_notifications(raw, count.saturating_sub(found.len()))?);
+        Ok(found)
+    };
+    for raw in [&mut first, &mut second, &mut third] {
+        run(raw, "LISTEN news; LISTEN \"Other\"")?;
+    }
+    run(&mut second, "UNLISTEN \"Other\"")?;
+    run(&mut first, "CREATE TABLE counters (id int PRIMARY KEY)")?;
+    let own = told(
+        &mut first,
+        "BEGIN; NOTIFY news, 'a'; NOTIFY news, 'a'; SAVEPOINT s; NOTIFY news, 'taken back'; ROLLBACK TO s; \
+         NOTIFY \"Other\"; SELECT pg_notify('news', 'b' || i) FROM generate_series(1, 2) i; COMMIT",
+        4,
+    )?;
+    let expected = ["news=a", "Other=", "news=b1", "news=b2"];
+    ensure!(own == expected, "{own:?}");
+    ensure!(next_notifications(&mut third, 4)? == expected);
+    ensure!(next_notifications(&mut second, 3)? == ["news=a", "news=b1", "news=b2"]);
+    // None within a block, and none of what is rolled back.
+    run(&mut second, "BEGIN")?;
+    run(&mut first, "BEGIN; NOTIFY news, 'never'; ROLLBACK")?;
+    ensure!(told(&mut third, "NOTIFY news, 'c'", 1)? == ["news=c"]);
+    ensure!(next_notifications(&mut first, 1)? == ["news=c"]);
+    ensure!(run(&mut second, "SELECT 1")?.is_empty());
+    ensure!(run(&mut second, "SELECT pg_listening_channels()")?.is_empty());
+    ensure!(told(&mut second, "COMMIT", 1)? == ["news=c"]);
+    // With a transaction that is staged, since it is too large for one entry.
+    let large = "BEGIN; INSERT INTO counters SELECT generate_series(1, 300000); NOTIFY news, 'large'; COMMIT";
+    ensure!(told(&mut first, large, 1)? == ["news=large"]);
+    ensure!(next_notifications(&mut second, 1)? == ["news=large"]);
+    ensure!(next_notifications(&mut third, 1)? == ["news=large"]);
+    // The leader goes; what the others listen on stays.
+    let leader = cluster.leader("postgres")?;
+    cluster.kill(leader)?;
+    let mut left: Vec<&mut Raw> = Vec::new();
+    for (node, raw) in [(1, &mut first), (2, &mut second), (3, &mut third)] {
+        if node != leader {
+            left.push(raw);
+        }
+    }
+    let [one, other] = left.as_mut_slice() else { anyhow::bail!("not two nodes are left") };
+    ensure!(told(one, "NOTIFY news, 'd'", 1)? == ["news=d"]);
+    ensure!(next_notifications(other, 1)? == ["news=d"]);
+    run(other, "UNLISTEN *")?;
+    told(one, "NOTIFY news, 'e'", 1)?;
+    ensure!(run(other, "SELECT 1")?.is_empty());
+    for (sql, code) in [
+        ("SELECT pg_notify('', 'x')", "22023"),
+        ("SELECT pg_notify('news', repeat('x', 8000))", "22023"),
+        ("BEGIN READ ONLY; NOTIFY news", "25006"),
+    ] {
+        let (_, error) = one.run(sql)?;
+        ensure!(error.as_deref() == Some(code), "{sql}: {error:?}");
+        one.run("ROLLBACK")?;
+    }
     Ok(())
 }

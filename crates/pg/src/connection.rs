@@ -11,7 +11,6 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Buf, BufMut, BytesMut};
 use ring::rand::SecureRandom as _;
-use rustydb_env::Instant;
 use rustydb_sql::error::{Severity, SqlError, SqlState};
 use rustydb_sql::gateway::{GatewaySession, SessionContext};
 use rustydb_sql::session::core::SessionEnd;
@@ -543,18 +542,21 @@ async fn run<E: Executor, S: Stream>(
         }
         input.advance(used);
         wire.input = input;
+        session.catch_up().await;
+        session.deliver(&mut wire.output).map_err(End::Fatal)?;
         wire.send().await?;
-        wait_for_input(shared, wire, session.idle_deadline(), interrupts).await?;
+        wait_for_input(shared, wire, session, interrupts).await?;
     }
 }
 
-/// Waits for bytes of the client, the end of the server, or the end of the client's patience.
+/// Waits for bytes of the client, notifications for it, the end of the server, or the end of the client's patience.
 async fn wait_for_input<E: Executor, S: Stream>(
     shared: &Shared<E>,
     wire: &mut Wire<'_, S>,
-    idle: Option<(Instant, SqlError)>,
+    session: &mut GatewaySession<E>,
     interrupts: &Interrupts,
 ) -> Result<(), End> {
+    let idle = session.idle_deadline();
     let at = idle.as_ref().map(|(at, _)| *at);
     let sleep = async move {
         match at {
@@ -567,6 +569,7 @@ async fn wait_for_input<E: Executor, S: Stream>(
         biased;
         read = wire.read_more() => return read,
         () = interrupts.terminated() => {}
+        () = session.notified() => return Ok(()),
         () = &mut sleep => {
             if let Some((_, error)) = idle {
                 return Err(End::Fatal(error));

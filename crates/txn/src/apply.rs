@@ -66,6 +66,8 @@ struct Batch {
     resolved: Vec<(Version, Version)>,
     resolutions: Vec<Resolution>,
     changes: Vec<Change>,
+    /// Commits with attachments, without their writes.
+    attached: Vec<Change>,
 }
 
 impl Core {
@@ -190,6 +192,11 @@ impl Core {
         }
         self.record_outcome(&entry);
         state.sequence = header.sequence;
+        let is_commit = matches!(header.kind, EntryKind::Commit | EntryKind::CommitStaged);
+        if is_commit && !entry.attachments.is_empty() {
+            let attachments = entry.attachments.clone();
+            batch.attached.push(Change { version: header.sequence, writes: Vec::new(), attachments });
+        }
         if header.kind == EntryKind::CommitStaged {
             self.feed.lag_all();
         } else if feeds && header.kind == EntryKind::Commit {
@@ -322,6 +329,9 @@ impl Core {
         self.resolved(&batch.resolutions, state.sequence);
         if !batch.changes.is_empty() {
             self.feed.publish(batch.changes);
+        }
+        if !batch.attached.is_empty() {
+            self.attached.publish(batch.attached);
         }
         let sequence = state.sequence;
         self.applied.send_if_modified(|applied| std::mem::replace(applied, sequence) != sequence);

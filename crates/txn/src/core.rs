@@ -59,6 +59,8 @@ pub(crate) struct Core {
     pub(crate) authority: watch::Sender<Authority>,
     pub(crate) applied: watch::Sender<Version>,
     pub(crate) feed: Feed,
+    /// Of commits with attachments alone, without their writes.
+    pub(crate) attached: Feed,
     /// Wakes the flush before its interval is over.
     pub(crate) flush_wanted: tokio::sync::Notify,
     /// Audits that wait for their entries.

@@ -51,20 +51,39 @@ pub struct FeedSubscriber {
 }
 
 impl FeedSubscriber {
+    /// The next event if there is one, in order of commit.
+    pub fn try_next(&mut self) -> Option<FeedEvent> {
+        let mut state = self.queue.events.lock();
+        if std::mem::take(&mut state.lagged) {
+            return Some(FeedEvent::Lagged);
+        }
+        state.changes.pop_front().map(FeedEvent::Change)
+    }
+
+    /// Waits until there is an event.
+    ///
+    /// # Cancellation
+    /// Safe: nothing is taken.
+    pub async fn ready(&self) {
+        loop {
+            {
+                let state = self.queue.events.lock();
+                if state.lagged || !state.changes.is_empty() {
+                    return;
+                }
+            }
+            self.queue.arrived.notified().await;
+        }
+    }
+
     /// The next event, in order of commit.
     ///
     /// # Cancellation
     /// Safe: an event is taken only when it is returned.
     pub async fn next(&mut self) -> FeedEvent {
         loop {
-            {
-                let mut state = self.queue.events.lock();
-                if std::mem::take(&mut state.lagged) {
-                    return FeedEvent::Lagged;
-                }
-                if let Some(change) = state.changes.pop_front() {
-                    return FeedEvent::Change(change);
-                }
+            if let Some(event) = self.try_next() {
+                return event;
             }
             self.queue.arrived.notified().await;
         }

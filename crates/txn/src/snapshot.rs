@@ -277,6 +277,7 @@ impl SnapshotInstaller {
         *flushed = state.position;
         core.resolved(&[], state.sequence);
         core.feed.lag_all();
+        core.attached.lag_all();
         let sequence = state.sequence;
         core.applied.send_modify(|applied| *applied = sequence);
         Ok(Applied {

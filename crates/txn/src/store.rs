@@ -106,6 +106,7 @@ impl KvStore {
             authority: watch::channel(Authority::Unknown).0,
             applied: watch::channel(applied).0,
             feed: Feed::default(),
+            attached: Feed::default(),
             audits: Mutex::default(),
             withheld: AtomicBool::new(withheld),
             flush_wanted: tokio::sync::Notify::new(),
@@ -144,6 +145,14 @@ impl KvStore {
     #[must_use]
     pub fn changes(&self, bound: usize) -> FeedSubscriber {
         self.core.feed.subscribe(bound)
+    }
+
+    /// Subscribes to commits with attachments from now on, which come without their writes, those of staged
+    /// transactions too. `bound` of them wait for the subscriber at most; beyond that, and when the state was replaced,
+    /// it is told that it lagged.
+    #[must_use]
+    pub fn attached(&self, bound: usize) -> FeedSubscriber {
+        self.core.attached.subscribe(bound)
     }
 
     /// Begins a transaction. Does not suspend at a leader that holds its lease.

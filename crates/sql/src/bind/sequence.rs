@@ -46,6 +46,8 @@ impl Binder<'_> {
         let name = match function.name {
             "nextval" => "nextval()",
             "setval" => "setval()",
+            // It is the commit that sends.
+            "pg_notify" => "pg_notify()",
             _ => return,
         };
         self.advances.set(Some(name));

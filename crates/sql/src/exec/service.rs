@@ -193,6 +193,12 @@ impl SessionView for View<'_> {
     fn advisory_unlock(&self, on: AdvisoryId, is_shared: bool) -> bool {
         self.context.advisory.lock().release(on, is_shared)
     }
+    fn notify(&self, channel: &str, payload: &str) -> Result<(), SqlError> {
+        self.context.notify.lock().send(channel, payload)
+    }
+    fn listening_channels(&self) -> Vec<String> {
+        self.context.notify.lock().channels()
+    }
     fn advisory_unlock_all(&self) {
         self.context.advisory.lock().release_all();
     }

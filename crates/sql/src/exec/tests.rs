@@ -56,6 +56,7 @@ impl Local {
             questions: Mutex::default(),
             sleep: Default::default(),
             advisory: Mutex::default(),
+            notify: Mutex::default(),
             deferred: Mutex::default(),
             sequences: parking_lot::Mutex::default(),
             changes: Mutex::default(),

@@ -82,6 +82,10 @@ pub struct StateChanges {
     pub sequences: Vec<SequenceValue>,
     /// Whether it holds advisory locks that outlive transactions, if that changed.
     pub holds_locks: Option<bool>,
+    /// The channels that it listens on, if they changed.
+    pub channels: Option<Vec<String>>,
+    /// Whether it has sent notifications.
+    pub has_sent: bool,
 }
 
 impl StateChanges {
@@ -93,6 +97,8 @@ impl StateChanges {
             && self.deallocated.is_empty()
             && self.sequences.is_empty()
             && self.holds_locks.is_none()
+            && self.channels.is_none()
+            && !self.has_sent
     }
 }
 
@@ -121,6 +127,10 @@ pub struct SessionContext {
     pub spent: Duration,
     /// Numbers given of sequences, the sequence that `lastval` is of last.
     pub sequences: Vec<SequenceValue>,
+    /// The channels that it listens on.
+    pub channels: Vec<String>,
+    /// Whether the gateway's node has a replica of the database.
+    pub has_replica: bool,
 }
 
 /// From a gateway.
@@ -321,6 +331,8 @@ impl SessionContext {
         out.put_u8(u8::from(self.is_failed));
         out.put_u64_le(u64::try_from(self.spent.as_micros()).unwrap_or(u64::MAX));
         put_sequences(&mut out, &self.sequences);
+        put_texts(&mut out, &self.channels);
+        out.put_u8(u8::from(self.has_replica));
         out.freeze()
     }
 
@@ -342,6 +354,9 @@ impl SessionContext {
             // A gateway of an earlier release does not say it.
             spent: Duration::from_micros(read_u64(&mut bytes).unwrap_or(0)),
             sequences: if bytes.is_empty() { Vec::new() } else { read_sequences(&mut bytes)? },
+            // Nor did others tell of these.
+            channels: if bytes.is_empty() { Vec::new() } else { read_texts(&mut bytes)? },
+            has_replica: !bytes.is_empty() && read_u8(&mut bytes)? > 0,
         })
     }
 }
@@ -406,29 +421,44 @@ fn put_text(out: &mut BytesMut, text: &str) {
 fn put_changes(out: &mut BytesMut, changes: &StateChanges) {
     put_settings(out, &changes.settings);
     put_prepared(out, &changes.prepared);
-    put_count(out, changes.deallocated.len());
-    for name in &changes.deallocated {
-        put_text(out, name);
-    }
+    put_texts(out, &changes.deallocated);
     put_sequences(out, &changes.sequences);
     out.put_u8(match changes.holds_locks {
         None => 0,
         Some(false) => 1,
         Some(true) => 2,
     });
+    out.put_u8(u8::from(changes.channels.is_some()));
+    put_texts(out, changes.channels.as_deref().unwrap_or_default());
+    out.put_u8(u8::from(changes.has_sent));
 }
 
 fn read_changes(bytes: &mut Bytes) -> Result<StateChanges, FrameError> {
     let settings = read_settings(bytes)?;
     let prepared = read_prepared(bytes)?;
-    let count = read_count(bytes)?;
-    let deallocated = (0..count).map(|_| read_text(bytes)).collect::<Result<_, _>>()?;
+    let deallocated = read_texts(bytes)?;
     let sequences = read_sequences(bytes)?;
     let holds_locks = match read_u8(bytes)? {
         0 => None,
         held => Some(held > 1),
     };
-    Ok(StateChanges { settings, prepared, deallocated, sequences, holds_locks })
+    let are_told = read_u8(bytes)? > 0;
+    let channels = read_texts(bytes)?;
+    let has_sent = read_u8(bytes)? > 0;
+    let channels = are_told.then_some(channels);
+    Ok(StateChanges { settings, prepared, deallocated, sequences, holds_locks, channels, has_sent })
+}
+
+fn put_texts(out: &mut BytesMut, texts: &[String]) {
+    put_count(out, texts.len());
+    for text in texts {
+        put_text(out, text);
+    }
+}
+
+fn read_texts(bytes: &mut Bytes) -> Result<Vec<String>, FrameError> {
+    let count = read_count(bytes)?;
+    (0..count).map(|_| read_text(bytes)).collect()
 }
 
 fn put_sequences(out: &mut BytesMut, sequences: &[SequenceValue]) {
@@ -552,6 +582,8 @@ mod tests {
             deallocated: vec!["P_1".into()],
             sequences: vec![SequenceValue { sequence: 16_390, value: -5, is_next: true }],
             holds_locks: Some(true),
+            channels: Some(vec!["news".into()]),
+            has_sent: true,
         };
         let done = ResponseFrame::Done {
             status: TransactionStatus::InBlock,
@@ -584,6 +616,8 @@ mod tests {
             is_failed: true,
             spent: Duration::from_micros(1_500),
             sequences: vec![SequenceValue { sequence: 16_390, value: i64::MAX, is_next: false }],
+            channels: vec!["news".into(), "Other".into()],
+            has_replica: true,
         };
         assert_eq!(SessionContext::decode(context.encode()), Ok(context));
     }

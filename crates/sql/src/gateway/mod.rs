@@ -8,6 +8,7 @@ mod fate;
 mod forward;
 pub mod frame;
 pub mod host;
+mod listening;
 pub mod local;
 pub mod peer;
 mod portals;

@@ -31,6 +31,7 @@ use rustydb_types::ids::{NodeId, Version};
 use super::fate::{in_doubt, moved};
 use super::forward::Break;
 use super::frame::{PreparedText, SessionContext, StateChanges};
+use super::listening::Listening;
 use super::local::{Gateway, LEADER_WAIT, Place, RETRY_PAUSE};
 use super::peer::{FRAME_SIZE_MAX, RemoteSession, SessionClosed, SessionKey, SessionOpen};
 use super::portals::Portals;
@@ -85,6 +86,8 @@ pub struct GatewaySession<E: Executor> {
     pub(super) portals: Portals,
     /// Whether the session holds advisory locks that outlive transactions: it cannot go elsewhere.
     pub(super) holds_locks: bool,
+    /// Notifications for the session, if it listens.
+    pub(super) listening: Option<Listening>,
     /// The batch of the Query whose COPY takes data: what follows it there runs when the data has come.
     pub(super) copying: Bytes,
     /// The request that runs here.
@@ -132,6 +135,7 @@ impl<E: Executor> GatewaySession<E> {
             is_open: false,
             portals: Portals::default(),
             holds_locks: false,
+            listening: None,
             copying: Bytes::new(),
             taken: Taken::default(),
             began: None,
@@ -314,6 +318,7 @@ impl<E: Executor> GatewaySession<E> {
             return;
         }
         self.holds_locks = changes.holds_locks.unwrap_or(self.holds_locks);
+        self.listens(changes.channels, changes.has_sent);
         for given in &changes.sequences {
             sequences::note(&mut self.context.sequences, *given);
         }
@@ -361,6 +366,7 @@ impl<E: Executor> GatewaySession<E> {
             return Err(advisory::lost());
         }
         let env = self.gateway.env().clone();
+        self.context.has_replica = self.gateway.cluster().store(self.record.id).is_some();
         let mut context = self.carried();
         let mut turn = 0;
         let mut hint = None;

@@ -129,6 +129,17 @@ pub trait SessionView: Send + Sync {
     }
     /// `pg_advisory_unlock_all()`
     fn advisory_unlock_all(&self) {}
+    /// `pg_notify()`: sends a notification at the commit.
+    ///
+    /// # Errors
+    /// 22023 for a name or a payload that is too long; 54000 for too much in one transaction.
+    fn notify(&self, _channel: &str, _payload: &str) -> Result<(), SqlError> {
+        Err(SqlError::not_supported("notifications cannot be sent here"))
+    }
+    /// `pg_listening_channels()`
+    fn listening_channels(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// `clock_timestamp()`; microseconds since 2000-01-01 UTC.
     fn clock(&self) -> i64;
     /// 64 random bits.

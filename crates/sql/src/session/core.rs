@@ -26,6 +26,7 @@ use super::copy::ActiveCopy;
 use super::executor::{Context, Executor};
 use super::failure::Fault;
 use super::interrupt::{Deadline, Interrupts};
+use super::notify::Notify;
 use super::portal::Portal;
 use super::prepared::{OWN_MEMORY_BYTES, Prepared, hold};
 use super::request::Request;
@@ -120,6 +121,8 @@ pub struct Session<E: Executor> {
     pub(super) is_multiple: bool,
     /// Where in the buffer the rows begin that may not be shown yet.
     pub(super) unsettled: Option<usize>,
+    /// Whether the node of the client's connection has a replica.
+    pub(super) has_replica: bool,
     pub(super) counter: u64,
     pub(super) changes: StateChanges,
     /// Whether a request has come since the last ReadyForQuery.
@@ -162,6 +165,7 @@ impl<E: Executor> Session<E> {
             sequences: Mutex::new(SequenceValues::of_moved_session(&from.sequences)),
             sleep: AtomicI64::default(),
             advisory: Mutex::default(),
+            notify: Mutex::new(Notify::of_moved_session(&from.channels)),
             deferred: Mutex::default(),
             notices: Mutex::default(),
             user: from.user.clone(),
@@ -219,6 +223,7 @@ impl<E: Executor> Session<E> {
             memory: Arc::default(),
             is_multiple: false,
             unsettled: None,
+            has_replica: from.has_replica,
             counter: from.counter,
             changes: StateChanges::default(),
             is_busy: false,
@@ -302,7 +307,10 @@ impl<E: Executor> Session<E> {
 
     /// What changed since the last call of what outlives the session's place.
     pub fn take_changes(&mut self) -> StateChanges {
+        let (channels, has_sent) = self.context.notify.get_mut().take_news();
         StateChanges {
+            channels,
+            has_sent,
             sequences: self.context.sequences.lock().take_changes(),
             holds_locks: self.context.advisory.get_mut().take_news(),
             ..std::mem::take(&mut self.changes)
@@ -451,6 +459,7 @@ impl<E: Executor> Session<E> {
         let mut changes = self.changes.clone();
         changes.sequences = self.context.sequences.lock().changes();
         changes.holds_locks = self.context.advisory.lock().news();
+        (changes.channels, changes.has_sent) = self.context.notify.lock().news_to_come();
         if self.reported_version == self.context.settings.version() {
             return changes;
         }

@@ -18,6 +18,7 @@ pub use sqlparser::ast;
 use super::activity::Registered;
 use super::advisory::Advisory;
 use super::interrupt::Interrupts;
+use super::notify::Notify;
 use super::random::RandomSeries;
 use super::request::Bind;
 use super::response::Format;
@@ -62,6 +63,8 @@ pub struct Context {
     pub sequences: Mutex<SequenceValues>,
     /// How long the statement has asked to sleep and has not yet slept; microseconds.
     pub sleep: AtomicI64,
+    /// What it listens on and sends.
+    pub notify: Mutex<Notify>,
     /// Its advisory locks.
     pub advisory: Mutex<Advisory>,
     /// Checks that the transaction has put off to its end.

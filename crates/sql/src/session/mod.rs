@@ -16,6 +16,7 @@ mod cursor;
 pub mod executor;
 pub(crate) mod failure;
 pub mod interrupt;
+pub mod notify;
 mod portal;
 mod prepared;
 mod query;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sqlparser::ast;
 
+use super::notify::Listening;
 use super::settings::Scope;
 use crate::system::RoleChange;
 
@@ -225,7 +226,16 @@ pub enum Statement {
     Show(Option<String>),
     /// DISCARD ALL.
     DiscardAll,
-    /// DISCARD PLANS, SEQUENCES or TEMP, or UNLISTEN, with its tag: only of sequences there is something to be given up.
+    /// LISTEN or UNLISTEN.
+    Listen(Listening),
+    /// NOTIFY.
+    Notify {
+        /// Its channel.
+        channel: String,
+        /// What it says.
+        payload: String,
+    },
+    /// DISCARD PLANS, SEQUENCES or TEMP, with its tag: only of sequences there is something to be given up.
     Discard(&'static str),
     /// DEALLOCATE; without a name, of all.
     Deallocate(Option<String>),
@@ -284,6 +294,7 @@ impl Statement {
             Self::Declare(declaration) => {
                 matches!(&*declaration.query, ast::Statement::Query(query) if query.locks.is_empty() && query.with.is_none())
             }
+            Self::Notify { .. } => false,
             _ => true,
         }
     }

@@ -157,9 +157,14 @@ impl<E: Executor> Session<E> {
         self.hold_cursors().await?;
         let Some(mut txn) = self.txn.take() else {
             self.context.settings.commit();
+            self.context.notify.get_mut().commit();
             return Ok(());
         };
         let request = txn.options().request;
+        if let Some(notifications) = self.context.notify.get_mut().attachment(self.context.activity.pid()) {
+            txn.attach(notifications);
+            txn.keep_outcome();
+        }
         if self.access == Access::ReadWrite {
             if self.context.is_token_given.load(Ordering::Relaxed) {
                 txn.keep_outcome();
@@ -194,6 +199,7 @@ impl<E: Executor> Session<E> {
         }
         self.unsettled = None;
         self.context.settings.commit();
+        self.context.notify.get_mut().commit();
         self.confirm_holds();
         Ok(())
     }
@@ -244,6 +250,7 @@ impl<E: Executor> Session<E> {
         self.block.savepoints.clear();
         self.context.deferred.get_mut().clear();
         self.context.advisory.get_mut().end_transaction();
+        self.context.notify.get_mut().roll_back();
         self.unsettled = None;
         self.close_portals();
     }

@@ -9,6 +9,7 @@ use super::activity::kept_text;
 use super::core::Session;
 use super::executor::{Executor, ResultFormats};
 use super::failure::{Fault, no_such_cursor, no_such_statement, store_error};
+use super::notify::Listening;
 use super::prepared::{Prepared, hold};
 use super::request::{Bind, Request};
 use super::response::{self, Field, Mark, RowWriter, TransactionStatus};
@@ -124,9 +125,29 @@ impl<E: Executor> Session<E> {
                 self.context.settings.reset_all();
                 self.deallocate_all();
                 self.context.advisory.get_mut().release_all();
+                self.context.notify.get_mut().listen(Listening::AllOff);
                 "DISCARD ALL"
             }
             Statement::Discard(tag) => tag,
+            Statement::Listen(Listening::On(_)) if !self.has_replica => {
+                let message = "LISTEN needs a connection to a node with a replica of the database";
+                return Err(SqlError::not_supported(message)
+                    .with_hint("Connect to one of those nodes.")
+                    .into());
+            }
+            Statement::Listen(what) => {
+                self.context.notify.get_mut().listen(what.clone());
+                if matches!(what, Listening::On(_)) { "LISTEN" } else { "UNLISTEN" }
+            }
+            Statement::Notify { channel, payload } => {
+                self.ensure_transaction(rustydb_txn::Access::ReadWrite).await?;
+                if self.access == rustydb_txn::Access::ReadOnly {
+                    let message = "cannot execute NOTIFY in a read-only transaction";
+                    return Err(SqlError::new(SqlState::READ_ONLY_SQL_TRANSACTION, message).into());
+                }
+                self.context.notify.get_mut().send(channel, payload)?;
+                "NOTIFY"
+            }
             Statement::Deallocate(None) => {
                 self.deallocate_all();
                 "DEALLOCATE ALL"
@@ -255,6 +276,7 @@ impl<E: Executor> Session<E> {
             self.block.savepoints.push((name.to_owned(), txn.savepoint()));
             self.context.settings.savepoint();
             self.context.deferred.get_mut().savepoint();
+            self.context.notify.get_mut().savepoint();
         }
         Ok(())
     }
@@ -278,6 +300,7 @@ impl<E: Executor> Session<E> {
         self.portals.retain(|_, portal| portal.depth <= depth);
         self.context.settings.roll_back_to(depth);
         self.context.deferred.get_mut().roll_back_to(depth);
+        self.context.notify.get_mut().roll_back_to(depth);
         self.block.status = TransactionStatus::InBlock;
         Ok(())
     }
@@ -294,6 +317,7 @@ impl<E: Executor> Session<E> {
         }
         self.context.settings.release_to(depth);
         self.context.deferred.get_mut().release_to(depth);
+        self.context.notify.get_mut().release_to(depth);
         Ok(())
     }
 

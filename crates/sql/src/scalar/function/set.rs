@@ -76,6 +76,9 @@ pub(in super::super) fn eval(
             let all = if flags.contains('g') { usize::MAX } else { 1 };
             each(regexp::matches(&regex, whole, 0).take(all).map(|found| groups(&found)), emit)
         }
+        ("pg_listening_channels", []) => {
+            each(ctx.session.listening_channels().into_iter().map(Value::text), emit)
+        }
         ("current_schemas", _) | (_, []) => Ok(()),
         _ => Err(SqlError::not_supported(format!("function {} is not supported in FROM", function.name))),
     }

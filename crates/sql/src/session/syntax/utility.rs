@@ -6,6 +6,7 @@ use sqlparser::tokenizer::Token;
 
 use super::words::Words;
 use crate::error::SqlError;
+use crate::session::notify::Listening;
 use crate::session::statement::{Chain, Isolation, Modes, Statement};
 
 impl Words<'_> {
@@ -96,10 +97,18 @@ impl Words<'_> {
                 Some(self.fetch(false)?)
             }
             _ if self.take("unlisten") => {
-                if !self.take_token(&Token::Mul) {
-                    self.name()?;
-                }
-                Some(Statement::Discard("UNLISTEN"))
+                let all = self.take_token(&Token::Mul);
+                Some(Statement::Listen(if all { Listening::AllOff } else { Listening::Off(self.name()?) }))
+            }
+            _ if self.take("listen") => Some(Statement::Listen(Listening::On(self.name()?))),
+            _ if self.take("notify") => {
+                let channel = self.name()?;
+                let payload = if self.take_token(&Token::Comma) {
+                    self.string().ok_or_else(|| self.unexpected())?
+                } else {
+                    String::new()
+                };
+                Some(Statement::Notify { channel, payload })
             }
             _ if self.take("move") => Some(self.fetch(true)?),
             Keyword::CLOSE => {
