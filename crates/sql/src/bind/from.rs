@@ -43,6 +43,7 @@ pub(crate) fn full_scan(table: &Arc<TableDescriptor>, alias: &str, locator: bool
         layout,
         locator,
         path: AccessPath::default(),
+        computed: super::kept::computed_of(table)?,
         filter: None,
         rows: 0.0,
     })

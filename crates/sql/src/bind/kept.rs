@@ -38,6 +38,12 @@ pub(crate) enum KeptFor {
     Check,
     /// The default of a column.
     Default,
+    /// A generated column.
+    Generated,
+    /// Part of the key of an index.
+    IndexKey,
+    /// The condition of the rows that an index has.
+    IndexPredicate,
 }
 
 impl KeptFor {
@@ -45,6 +51,9 @@ impl KeptFor {
         match self {
             Self::Check => "check constraint",
             Self::Default => "DEFAULT expression",
+            Self::Generated => "column generation expression",
+            Self::IndexKey => "index expression",
+            Self::IndexPredicate => "index predicate",
         }
     }
 }
@@ -96,21 +105,51 @@ pub struct BoundCheck {
     pub is_view: bool,
 }
 
+/// What is computed of a table's rows when they are written.
+#[derive(Clone, Debug, Default)]
+pub struct RowRules {
+    /// Generated columns by their places, over the row.
+    pub generated: Vec<(usize, Expr)>,
+    /// Constraints, in the order in which each new row is asked.
+    pub checks: Arc<[BoundCheck]>,
+    /// What indexes hold beside the columns, over the row.
+    pub computed: Vec<Expr>,
+}
+
+impl RowRules {
+    /// The same without constraints, for rows that are there already.
+    #[must_use]
+    pub fn without_checks(&self) -> Self {
+        Self { checks: Arc::default(), ..self.clone() }
+    }
+}
+
 /// The row of one table, where a CHECK constraint is written.
 #[derive(Debug)]
 struct CheckPlace<'a> {
     scope: Scope<'a>,
     table: &'a str,
+    /// What is written there.
+    what: &'static str,
+    /// Columns that may not stand there because they are generated.
+    generated: Vec<&'a str>,
 }
 
 impl Resolve for CheckPlace<'_> {
     fn column(&self, relation: Option<&str>, name: &Ident) -> Result<Option<Expr>, SqlError> {
         let found = self.scope.column(relation, name)?;
+        if self.generated.contains(&name.value.as_str()) {
+            let message =
+                format!("cannot use generated column \"{}\" in column generation expression", name.value);
+            let error = fail(SqlState::INVALID_OBJECT_DEFINITION, message)
+                .with_detail("A generated column cannot reference another generated column.");
+            return Err(at(error, name));
+        }
         if found.is_none() && relation.is_none_or(|relation| relation == self.table) {
             let system = ["ctid", "xmin", "cmin", "xmax", "cmax"];
             if system.contains(&name.value.as_str()) {
                 let message =
-                    format!("system column \"{}\" reference in check constraint is invalid", name.value);
+                    format!("system column \"{}\" reference in {} is invalid", name.value, self.what);
                 // It stands where its qualifier does.
                 let mut start = name.span.start;
                 start.column -=
@@ -118,7 +157,7 @@ impl Resolve for CheckPlace<'_> {
                 return Err(at(fail(SqlState::INVALID_COLUMN_REFERENCE, message), &start));
             }
             if name.value == "tableoid" {
-                return Err(at(unsupported("tableoid in a check constraint"), name));
+                return Err(at(unsupported(format!("tableoid in a {}", self.what)), name));
             }
         }
         Ok(found)
@@ -215,10 +254,68 @@ impl<'a> Binder<'a> {
     }
 
     fn check_condition(&self, expr: &AstExpr, table: &TableDescriptor) -> Result<Expr, SqlError> {
+        self.row_expr(expr, table, KeptFor::Check)
+    }
+
+    /// An expression over a row of a table.
+    fn row_expr(&self, expr: &AstExpr, table: &TableDescriptor, kept_for: KeptFor) -> Result<Expr, SqlError> {
         let level = Level::default();
         let scope = Scope { columns: table_columns(table, &table.name, 0), level: &level };
-        let place = CheckPlace { scope, table: &table.name };
-        self.bind_condition(expr, &place, "CHECK").map_err(|error| refusal(error, KeptFor::Check))
+        let is_defined = self.kept.is_some() && kept_for == KeptFor::Generated;
+        let generated = table.columns.iter().filter(|column| is_defined && column.generated.is_some());
+        let place = CheckPlace {
+            scope,
+            table: &table.name,
+            what: kept_for.singular(),
+            generated: generated.map(|column| column.name.as_str()).collect(),
+        };
+        let bound = match kept_for {
+            KeptFor::Check => self.bind_condition(expr, &place, "CHECK"),
+            KeptFor::IndexPredicate => self.bind_condition(expr, &place, "WHERE"),
+            KeptFor::Default | KeptFor::Generated | KeptFor::IndexKey => self.bind_expr(expr, &place),
+        };
+        bound.map_err(|error| refusal(error, kept_for))
+    }
+
+    /// What is computed of a table's rows when they are written.
+    ///
+    /// # Errors
+    /// When something of it cannot be read, which none should.
+    pub(crate) fn bind_rules(&self, table: &TableDescriptor) -> Result<Arc<RowRules>, SqlError> {
+        let mut rules = RowRules { checks: self.bind_checks(table)?, ..RowRules::default() };
+        for (place, column) in table.columns.iter().enumerate() {
+            if let Some(generated) = &column.generated {
+                rules.generated.push((place, self.bind_generated(generated, column, table)?));
+            }
+        }
+        rules.computed = self.bind_computed(table)?;
+        Ok(Arc::new(rules))
+    }
+
+    /// The value of a generated column over a row of its table.
+    pub(crate) fn bind_generated(
+        &self,
+        stored: &StoredExpr,
+        column: &ColumnDescriptor,
+        table: &TableDescriptor,
+    ) -> Result<Expr, SqlError> {
+        let parsed = crate::parse::parse_expr(stored.as_str())?;
+        let bound = self.row_expr(&parsed, table, KeptFor::Generated)?;
+        self.coerce_assignment(bound, column_type(column.data_type), &column.name)
+    }
+
+    /// What indexes hold of a table's rows beside its columns, in the order in which it stands behind them.
+    ///
+    /// # Errors
+    /// When it cannot be read, which none should.
+    pub(crate) fn bind_computed(&self, table: &TableDescriptor) -> Result<Vec<Expr>, SqlError> {
+        let bound = table.computed.iter().map(|computed| {
+            let parsed = crate::parse::parse_expr(computed.expr.as_str())?;
+            let is_predicate = table.indexes.iter().any(|index| index.predicate == Some(computed.id));
+            let kept_for = if is_predicate { KeptFor::IndexPredicate } else { KeptFor::IndexKey };
+            self.row_expr(&parsed, table, kept_for)
+        });
+        bound.collect()
     }
 
     /// The CHECK constraints of a table in the order in which they are checked, which is that of their names.
@@ -264,6 +361,39 @@ pub(crate) fn keep_check(
     if !again.is_ok_and(|again| again == text) {
         return Err(at(unsupported("this expression in a check constraint"), expr));
     }
+    let columns = columns_of(&bound, table);
+    Ok(KeptCheck { text: StoredExpr::new(text), columns })
+}
+
+/// Binds an expression over a table's row that is being defined for something else than a CHECK constraint.
+///
+/// # Errors
+/// As PostgreSQL; 0A000 for an expression that has no text.
+pub(crate) fn keep_row_expr(
+    context: &AnalyzeContext,
+    expr: &AstExpr,
+    table: &TableDescriptor,
+    kept_for: KeptFor,
+    eval: &EvalContext<'_>,
+) -> Result<(KeptCheck, Expr), SqlError> {
+    let text_of = |binder: &Binder<'_>, expr: &AstExpr| {
+        let bound = binder.row_expr(expr, table, kept_for)?;
+        let text = binder.deparsed(&bound, &table.columns, KEPT_FORM, eval)?;
+        Ok::<_, SqlError>((text, bound))
+    };
+    let (text, bound) =
+        text_of(&Binder::keeping(context, kept_for, false), expr).map_err(|error| at(error, expr))?;
+    let again = crate::parse::parse_expr(&text)
+        .and_then(|parsed| text_of(&Binder::keeping(context, kept_for, true), &parsed));
+    if !again.is_ok_and(|(again, _)| again == text) {
+        return Err(at(unsupported(format!("this expression in a {}", kept_for.singular())), expr));
+    }
+    let columns = columns_of(&bound, table);
+    Ok((KeptCheck { text: StoredExpr::new(text), columns }, bound))
+}
+
+/// The columns of a table that an expression over its row looks at, in the order in which they stand in it.
+fn columns_of(bound: &Expr, table: &TableDescriptor) -> Vec<ColumnId> {
     let mut columns = Vec::new();
     bound.visit(&mut |part| {
         if let Expr::Column { index, .. } = part
@@ -273,7 +403,68 @@ pub(crate) fn keep_check(
             columns.push(column.id);
         }
     });
-    Ok(KeptCheck { text: StoredExpr::new(text), columns })
+    columns
+}
+
+/// A kept expression over a table's row for people.
+///
+/// # Errors
+/// When it cannot be read, which none should.
+pub(crate) fn shown_row_expr(
+    stored: &StoredExpr,
+    (bound_over, named): (&TableDescriptor, &TableDescriptor),
+    kept_for: KeptFor,
+    form: (bool, Zone),
+) -> Result<String, SqlError> {
+    let context = nowhere();
+    let binder = Binder::keeping(&context, kept_for, true);
+    let bound = binder.row_expr(&crate::parse::parse_expr(stored.as_str())?, bound_over, kept_for)?;
+    binder.deparsed(&bound, &named.columns, form, &EvalContext::constant(&[]))
+}
+
+/// Writes anew for other names of the columns what of a table is computed from its rows.
+///
+/// # Errors
+/// When it cannot be read, which none should.
+pub(crate) fn rename_computed(former: &TableDescriptor, table: &mut TableDescriptor) -> Result<(), SqlError> {
+    let renamed = |stored: &StoredExpr, kept_for: KeptFor, table: &TableDescriptor| {
+        shown_row_expr(stored, (former, table), kept_for, KEPT_FORM).map(StoredExpr::new)
+    };
+    for place in 0..table.columns.len() {
+        let generated = table.columns.get(place).and_then(|column| column.generated.clone());
+        if let Some(generated) = generated {
+            let text = renamed(&generated, KeptFor::Generated, table)?;
+            if let Some(column) = table.columns.get_mut(place) {
+                column.generated = Some(text);
+            }
+        }
+    }
+    for place in 0..table.computed.len() {
+        let Some(computed) = table.computed.get(place) else { continue };
+        let kept_for = kind_of(table, computed.id);
+        let text = renamed(&computed.expr, kept_for, table)?;
+        if let Some(computed) = table.computed.get_mut(place) {
+            computed.expr = text;
+        }
+    }
+    Ok(())
+}
+
+/// What something that is computed is for.
+pub(crate) fn kind_of(table: &TableDescriptor, id: ColumnId) -> KeptFor {
+    let is_predicate = table.indexes.iter().any(|index| index.predicate == Some(id));
+    if is_predicate { KeptFor::IndexPredicate } else { KeptFor::IndexKey }
+}
+
+/// What indexes hold of a table's rows beside its columns, for a plan.
+///
+/// # Errors
+/// When it cannot be read, which none should.
+pub(crate) fn computed_of(table: &TableDescriptor) -> Result<Arc<[Expr]>, SqlError> {
+    if table.computed.is_empty() {
+        return Ok(Arc::new([]));
+    }
+    Binder::new(&nowhere(), &[]).bind_computed(table).map(Into::into)
 }
 
 /// The text of a kept condition for people: `pg_get_expr`.
@@ -339,7 +530,7 @@ pub(crate) fn retyped(stored: &StoredExpr, table: &TableDescriptor) -> Result<St
 }
 
 /// What a kept expression is bound against: it says all itself.
-fn nowhere() -> AnalyzeContext {
+pub(crate) fn nowhere() -> AnalyzeContext {
     AnalyzeContext {
         catalog: Arc::new(CatalogSnapshot::empty(Vec::new())),
         virtuals: Arc::new(VirtualRegistry::default()),

@@ -66,6 +66,10 @@ impl Overriding {
 
     /// Whether a value that is given for a column counts.
     fn takes(self, column: &ColumnDescriptor) -> Result<bool, SqlError> {
+        if column.generated.is_some() {
+            let message = format!("cannot insert a non-DEFAULT value into column \"{}\"", column.name);
+            return Err(fail(SqlState::GENERATED_ALWAYS, message).with_detail(generated(&column.name)));
+        }
         match (column.identity, self) {
             (None, _) | (_, Self::SystemValue) | (Some(Identity::ByDefault), Self::Nothing) => Ok(true),
             (Some(_), Self::UserValue) => Ok(false),
@@ -77,6 +81,10 @@ impl Overriding {
             }
         }
     }
+}
+
+fn generated(column: &str) -> String {
+    format!("Column \"{column}\" is a generated column.")
 }
 
 fn always(column: &str) -> String {
@@ -113,13 +121,13 @@ impl Binder<'_> {
             Some(_) => return Err(unsupported("ON DUPLICATE KEY UPDATE")),
         };
         let (returning, columns) = self.bind_returning(insert.returning.as_deref(), &scope)?;
-        let checks = self.bind_target_checks(&target)?;
+        let rules = self.bind_target_rules(&target)?;
         // An upsert may change any of the columns that it names.
         let references = match on_conflict.as_ref().and_then(|action| action.update.as_ref()) {
             Some(_) => self.references_of_upsert(&table)?,
             None => self.references_of_insert(&table)?,
         };
-        let plan = InsertPlan { table, input, checks, references, on_conflict, returning };
+        let plan = InsertPlan { table, input, rules, references, on_conflict, returning };
         Ok((Action::Insert(Box::new(plan)), columns))
     }
 
@@ -264,6 +272,7 @@ impl Binder<'_> {
     ) -> Result<ConflictAction, SqlError> {
         let table = &target.table;
         let unique = || table.indexes.iter().enumerate().filter(|(_, index)| index.is_unique());
+        let whole = || unique().filter(|(_, index)| index.computed().next().is_none());
         let among: Vec<usize> = match &conflict.conflict_target {
             None => unique().map(|(place, _)| place).collect(),
             Some(ConflictTarget::OnConstraint(name)) => {
@@ -285,7 +294,7 @@ impl Binder<'_> {
                     })
                     .collect::<Result<Vec<_>, SqlError>>()?;
                 wanted.sort();
-                let found: Vec<usize> = unique()
+                let found: Vec<usize> = whole()
                     .filter(|(_, index)| {
                         let mut key: Vec<_> = index.key.iter().map(|part| Some(part.column)).collect();
                         key.sort();
@@ -351,6 +360,9 @@ impl Binder<'_> {
                     defaults = Some(self.bind_defaults(table)?);
                 }
                 defaults.as_ref().and_then(|defaults| defaults.get(place)).cloned().unwrap_or_else(Expr::null)
+            } else if column.generated.is_some() {
+                let message = format!("column \"{}\" can only be updated to DEFAULT", column.name);
+                return Err(fail(SqlState::GENERATED_ALWAYS, message).with_detail(generated(&column.name)));
             } else if column.identity == Some(Identity::Always) {
                 let message = format!("column \"{}\" can only be updated to DEFAULT", column.name);
                 return Err(fail(SqlState::GENERATED_ALWAYS, message).with_detail(always(&column.name)));
@@ -469,11 +481,11 @@ impl Binder<'_> {
         let predicate = both(target.condition(), predicate);
         let (returning, columns) = self.bind_returning(update.returning.as_deref(), &scope)?;
         let input = filtered(node, predicate.clone());
-        let checks = self.bind_target_checks(&target)?;
+        let rules = self.bind_target_rules(&target)?;
         let column = |place: &usize| table.columns.get(*place).map(|column| column.id);
         let assigned: Vec<_> = assignments.iter().filter_map(|(place, _)| column(place)).collect();
         let references = self.references_of_update(&table, &assigned)?;
-        let plan = UpdatePlan { table, input, predicate, assignments, checks, references, returning };
+        let plan = UpdatePlan { table, input, predicate, assignments, rules, references, returning };
         Ok((Action::Update(Box::new(plan)), columns))
     }
 
@@ -495,8 +507,12 @@ impl Binder<'_> {
         let predicate = both(target.condition(), predicate);
         let (returning, columns) = self.bind_returning(delete.returning.as_deref(), &scope)?;
         let input = filtered(node, predicate.clone());
+        let rules = self.bind_rules(&table)?;
         let references = self.references_of_delete(&table)?;
-        Ok((Action::Delete(Box::new(DeletePlan { table, input, predicate, references, returning })), columns))
+        Ok((
+            Action::Delete(Box::new(DeletePlan { table, input, predicate, rules, references, returning })),
+            columns,
+        ))
     }
 
     /// Binds a statement that changes rows, with a WITH before it.

@@ -178,7 +178,7 @@ impl Collector<'_, '_> {
         let target = Target {
             table: Arc::clone(table),
             schema: schema.map(|schema| schema.name.clone()).unwrap_or_default(),
-            checks: self.binder.bind_checks(table)?,
+            rules: self.binder.bind_rules(table)?,
             defaults: self.binder.bind_defaults(table)?,
         };
         self.found.targets.insert(table.oid, target);

@@ -7,7 +7,7 @@ use sqlparser::ast::{Distinct, GroupByExpr, Ident, ObjectName, Query, Select, Se
 use super::context::{Binder, Relation};
 use super::errors::{at, fail};
 use super::from::{narrow, own_name_start, rename, table_columns};
-use super::kept::BoundCheck;
+use super::kept::{BoundCheck, RowRules};
 use super::scope::{Level, Scope, ScopeColumn};
 use crate::catalog::TableDescriptor;
 use crate::catalog::view::{CheckOption, ViewDescriptor};
@@ -254,13 +254,14 @@ impl Binder<'_> {
         })
     }
 
-    /// CHECK constraints of the target's table, and what views ask of new rows after them.
-    pub(crate) fn bind_target_checks(&self, target: &Target) -> Result<Arc<[BoundCheck]>, SqlError> {
-        let checks = self.bind_checks(&target.table)?;
+    /// What is computed of rows that are written to a target: constraints of its table, then what views ask of them.
+    pub(crate) fn bind_target_rules(&self, target: &Target) -> Result<Arc<RowRules>, SqlError> {
+        let rules = self.bind_rules(&target.table)?;
         if target.checks.is_empty() {
-            return Ok(checks);
+            return Ok(rules);
         }
-        // PostgreSQL asks views after its constraints, the lowest view first.
-        Ok(checks.iter().chain(&target.checks).cloned().collect::<Vec<_>>().into())
+        // The lowest view is asked first.
+        let checks = rules.checks.iter().chain(&target.checks).cloned().collect::<Vec<_>>().into();
+        Ok(Arc::new(RowRules { checks, ..rules.as_ref().clone() }))
     }
 }

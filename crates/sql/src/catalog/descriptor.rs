@@ -17,6 +17,8 @@ const FORMAT: u8 = 1;
 const FORMAT_CHECKED: u8 = 2;
 /// The format of tables with foreign keys, for the same reason.
 const FORMAT_REFERRING: u8 = 3;
+/// The format of tables of whose rows something is computed when they are written, for the same reason.
+const FORMAT_COMPUTING: u8 = 4;
 
 /// A stored catalog row that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +49,9 @@ pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, DescriptorError> {
 pub fn encode_table(table: &TableDescriptor) -> Result<Vec<u8>, DescriptorError> {
     let mut bytes = encode(table)?;
     if let Some(format) = bytes.first_mut() {
-        if !table.foreign_keys.is_empty() {
+        if !table.computed.is_empty() || table.columns.iter().any(|column| column.generated.is_some()) {
+            *format = FORMAT_COMPUTING;
+        } else if !table.foreign_keys.is_empty() {
             *format = FORMAT_REFERRING;
         } else if !table.checks.is_empty() {
             *format = FORMAT_CHECKED;
@@ -62,7 +66,9 @@ pub fn encode_table(table: &TableDescriptor) -> Result<Vec<u8>, DescriptorError>
 /// When the format is unknown or the content malformed.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DescriptorError> {
     match bytes.split_first() {
-        Some((&(FORMAT | FORMAT_CHECKED | FORMAT_REFERRING), body)) => Ok(serde_json::from_slice(body)?),
+        Some((&(FORMAT | FORMAT_CHECKED | FORMAT_REFERRING | FORMAT_COMPUTING), body)) => {
+            Ok(serde_json::from_slice(body)?)
+        }
         Some((format, _)) => Err(DescriptorError::UnknownFormat(Some(*format))),
         None => Err(DescriptorError::UnknownFormat(None)),
     }
@@ -173,6 +179,28 @@ pub struct ColumnDescriptor {
     /// Whether and how it is an identity column; its sequence says so, too.
     #[serde(default)]
     pub identity: Option<Identity>,
+    /// What its value is computed from whenever a row is written: GENERATED ALWAYS AS (...) STORED.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated: Option<StoredExpr>,
+}
+
+/// What indexes hold of a table's rows and its columns do not: an expression by which one orders them, or the condition
+/// of rows that one has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComputedDescriptor {
+    /// Stands for it where columns are named; [`ComputedDescriptor::FIRST`] or more.
+    pub id: ColumnId,
+    /// The expression, over a row of the table.
+    pub expr: StoredExpr,
+    /// Its type.
+    pub data_type: TypeRef,
+    /// The columns that it looks at.
+    pub columns: Vec<ColumnId>,
+}
+
+impl ComputedDescriptor {
+    /// The lowest number; no column has one as high.
+    pub const FIRST: u32 = 1 << 31;
 }
 
 /// Who may give the value of an identity column.
@@ -227,9 +255,21 @@ pub struct IndexDescriptor {
     /// Options given in WITH, kept as written.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
+    /// Which rows it has, by the number of the [`ComputedDescriptor`]; all without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicate: Option<ColumnId>,
+    /// INCLUDE: columns that are told beside the key. Reads take them from the row.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<ColumnId>,
 }
 
 impl IndexDescriptor {
+    /// The numbers of what is computed for it.
+    pub fn computed(&self) -> impl Iterator<Item = ColumnId> + '_ {
+        let key = self.key.iter().map(|part| part.column);
+        key.chain(self.predicate).filter(|id| id.get() >= ComputedDescriptor::FIRST)
+    }
+
     /// Whether two rows may not share a key without NULLs.
     #[must_use]
     pub fn is_unique(&self) -> bool {
@@ -261,6 +301,9 @@ pub struct TableDescriptor {
     /// Foreign keys in order of their creation; a table with them has a format of its own, too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub foreign_keys: Vec<ForeignKeyDescriptor>,
+    /// What its indexes hold beside its columns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub computed: Vec<ComputedDescriptor>,
     /// Where the rows are.
     pub storage: StorageId,
     /// Columns whose values are the key of the stored rows; empty when rows are stored under hidden row numbers.
@@ -282,6 +325,31 @@ impl TableDescriptor {
     #[must_use]
     pub fn column_index_of(&self, id: ColumnId) -> Option<usize> {
         self.columns.iter().position(|column| column.id == id)
+    }
+
+    /// The place of part of a key in a row behind whose columns stands what is computed.
+    #[must_use]
+    pub fn key_place(&self, id: ColumnId) -> Option<usize> {
+        let computed = || self.computed.iter().position(|computed| computed.id == id);
+        self.column_index_of(id).or_else(|| computed().map(|place| self.columns.len() + place))
+    }
+
+    /// What stands at a place behind the columns.
+    #[must_use]
+    pub fn computed_at(&self, place: usize) -> Option<&ComputedDescriptor> {
+        self.computed.get(place.checked_sub(self.columns.len())?)
+    }
+
+    /// What is computed, by its number.
+    #[must_use]
+    pub fn computed_of(&self, id: ColumnId) -> Option<&ComputedDescriptor> {
+        self.computed.iter().find(|computed| computed.id == id)
+    }
+
+    /// Forgets what no index holds any more.
+    pub fn forget_computed(&mut self) {
+        let used: Vec<ColumnId> = self.indexes.iter().flat_map(IndexDescriptor::computed).collect();
+        self.computed.retain(|computed| used.contains(&computed.id));
     }
 
     /// The primary key, if there is one.
@@ -337,6 +405,7 @@ mod tests {
                 default: Some(StoredExpr::new("1".into())),
                 missing: None,
                 identity: None,
+                generated: None,
             }],
             next_column: 2,
             indexes: vec![IndexDescriptor {
@@ -347,9 +416,12 @@ mod tests {
                 storage: StorageId::new(1),
                 constraint: Some(Oid::new(16_386)),
                 options: BTreeMap::new(),
+                predicate: None,
+                include: Vec::new(),
             }],
             checks: Vec::new(),
             foreign_keys: Vec::new(),
+            computed: Vec::new(),
             storage: StorageId::new(1),
             row_key: vec![ColumnId::new(1)],
             options: BTreeMap::from([("fillfactor".into(), "100".into())]),

@@ -31,8 +31,8 @@ pub mod view;
 pub mod virtual_table;
 
 pub use descriptor::{
-    CheckDescriptor, ColumnDescriptor, Identity, IndexDescriptor, IndexKeyColumn, IndexKind,
-    SchemaDescriptor, StorageId, StoredExpr, TableDescriptor, TableStatistics, TypeRef,
+    CheckDescriptor, ColumnDescriptor, ComputedDescriptor, Identity, IndexDescriptor, IndexKeyColumn,
+    IndexKind, SchemaDescriptor, StorageId, StoredExpr, TableDescriptor, TableStatistics, TypeRef,
 };
 pub use foreign::{ForeignKeyDescriptor, ReferentialAction};
 pub use sequence::{SequenceDescriptor, SequenceOwner};

@@ -12,12 +12,14 @@ use super::check::{self, CheckSpec};
 use super::create::{self, KeySpec};
 use super::foreign::{self, Dropped, ForeignKeySpec};
 use super::{change, current, lock_table, relation_exists, sequence, skipped, view};
-use crate::bind::Binder;
 use crate::bind::errors::{fail, unsupported};
 use crate::bind::from::{column_type, last_ident};
 use crate::bind::scope::{Level, Scope};
+use crate::bind::{Binder, kept};
 use crate::catalog::store::CatalogWriter;
-use crate::catalog::{CheckDescriptor, IndexKind, TableDescriptor, TypeRef, keys};
+use crate::catalog::{
+    CheckDescriptor, ColumnDescriptor, ComputedDescriptor, IndexKind, TableDescriptor, TypeRef, keys,
+};
 use crate::error::{SqlError, SqlState};
 use crate::exec::ExecContext;
 use crate::exec::rows::{self, RowLayout};
@@ -129,6 +131,7 @@ async fn operate(
                 column.name.clone_from(&new_column_name.value);
             }
             check::rename_columns(&former, table)?;
+            kept::rename_computed(&former, table)?;
             save(table, txn, context).await
         }
         AlterTableOperation::RenameTable { table_name } => {
@@ -283,11 +286,13 @@ fn refresh(txn: &mut Transaction) {
 fn writer(table: &TableDescriptor, context: &ExecContext<'_>) -> Result<TableWriter, SqlError> {
     let schema =
         context.analyze.catalog.schema(table.schema).map(|schema| schema.name.clone()).unwrap_or_default();
+    let rules = Binder::new(context.analyze, &[]).bind_rules(table)?.without_checks();
     TableWriter::new(
         std::sync::Arc::new(table.clone()),
         schema,
         std::sync::Arc::clone(context.database.row_numbers()),
         context.lock_wait,
+        &std::sync::Arc::new(rules),
     )
 }
 
@@ -301,10 +306,15 @@ pub(super) async fn fill_index(
     refresh(txn);
     let Some(index) = table.indexes.get(place) else { return Ok(()) };
     let mut all = Rows::of(table)?;
+    let writer = writer(table, context)?;
     while let Some(rows) = all.next(txn)? {
         for (key, row) in rows {
             let row_key = key.get(5..).unwrap_or_default();
-            let (entry, exclusive) = rows::entry_key(table, index, &row, row_key)?;
+            let wide = writer.wide(&row)?;
+            if !writer.is_in(index, &wide) {
+                continue;
+            }
+            let (entry, exclusive) = rows::entry_key(table, index, &wide, row_key)?;
             txn.lock_row(&entry, RowLock::ForUpdate, LockWait::Forever).await?;
             if exclusive && txn.get_latest(&entry)?.is_some() {
                 return Err(not_unique(table, place, &row, context));
@@ -355,14 +365,14 @@ async fn rewrite(
     rewrite_with(former, table, None, txn, context).await
 }
 
-/// What computes the value of a new column for one row.
-type NewValue<'a> = &'a (dyn Fn(&Transaction) -> Result<Value, SqlError> + Sync);
+/// What makes a row of a table as it is to be of one as it was.
+type Remake<'a> = &'a (dyn Fn(&Transaction, &mut Row) -> Result<(), SqlError> + Sync);
 
-/// As [`rewrite`], with the value of a new column behind the others.
+/// As [`rewrite`], with each row made anew.
 async fn rewrite_with(
     former: &TableDescriptor,
     table: &TableDescriptor,
-    added: Option<NewValue<'_>>,
+    remake: Option<Remake<'_>>,
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
@@ -371,9 +381,10 @@ async fn rewrite_with(
     let mut all = Rows::of(former)?;
     while let Some(rows) = all.next(txn)? {
         for (_, mut row) in rows {
-            if let Some(added) = added {
-                row.push(added(txn)?);
+            if let Some(remake) = remake {
+                remake(txn, &mut row)?;
             }
+            writer.generate(&mut row, context)?;
             check_not_null(table, &row)?;
             // The writer knows of no CHECK: rows that a NOT VALID one spared are spared here as well.
             if let crate::exec::write::Inserted::Conflict(place, _) =
@@ -450,7 +461,13 @@ async fn add_column(
     let binder = Binder::new(&now, &[]);
     let former = table.clone();
     let mut checks = Vec::new();
-    let mut declared = create::Declared { keys: &mut specs, checks: &mut checks, sequences: &mut sequences };
+    let mut generated = Vec::new();
+    let mut declared = create::Declared {
+        keys: &mut specs,
+        checks: &mut checks,
+        sequences: &mut sequences,
+        generated: &mut generated,
+    };
     create::add_column(&binder, table, column, &mut declared, context)?;
     let mut computed = None;
     if !sequences.is_empty() {
@@ -459,6 +476,9 @@ async fn add_column(
         sequence::create_for_columns(&sequences, table, &now.catalog, &mut catalog, context).await?;
     }
     let now = current(txn, context)?;
+    for column in &generated {
+        create::generate(table, column, &now, context)?;
+    }
     let binder = Binder::new(&now, &[]);
     let Some(added) = table.columns.last_mut() else { return Ok(()) };
     let ty = column_type(added.data_type);
@@ -475,12 +495,17 @@ async fn add_column(
         }
     }
     drop(binder);
-    if let Some(default) = computed {
+    if !generated.is_empty() {
+        let mut catalog = change(txn, context).await?;
+        move_storages(table, &mut catalog).await?;
+        catalog.put_table(table).await?;
+        rewrite_with(&former, table, Some(&|_, row| Ok(row.push(Value::Null))), txn, context).await?;
+    } else if let Some(default) = computed {
         // Each row has a value of its own: all are written anew.
         let mut catalog = change(txn, context).await?;
         move_storages(table, &mut catalog).await?;
         catalog.put_table(table).await?;
-        let value = |txn: &Transaction| {
+        let value = |txn: &Transaction, row: &mut Row| {
             let lookup = crate::pgcatalog::lookup::SystemLookup {
                 context: crate::catalog::virtual_table::VirtualContext {
                     catalog: &now.catalog,
@@ -489,7 +514,8 @@ async fn add_column(
                 search_path: &now.search_path,
             };
             let eval = EvalContext { txn: Some(txn), catalog: &lookup, ..context.eval(&[]) };
-            default.eval(&[], &eval)
+            row.push(default.eval(&[], &eval)?);
+            Ok(())
         };
         rewrite_with(&former, table, Some(&value), txn, context).await?;
     } else {
@@ -528,13 +554,23 @@ async fn drop_column(
     let Some(id) = table.columns.get(place).map(|column| column.id) else { return Ok(()) };
     let what = format!("column {} of table {}", name.value, table.name);
     view::drop_dependents((table.oid, Some(id.get())), &what, &[], cascade, txn, context).await?;
+    drop_generated(table, (&name.value, id), cascade, txn, context).await?;
     foreign::drop_dependents(table, Dropped::Column(&name.value, id), cascade, txn, context).await?;
     reread(table, txn, context)?;
+    let place = place_of(table, name)?;
     if table.row_key.contains(&id) {
         drop_row_key(table, txn, context).await?;
     }
     let mut catalog = change(txn, context).await?;
-    drop_indexes(&mut catalog, table, |index| index.key.iter().any(|part| part.column == id)).await?;
+    let uses = |computed: &ComputedDescriptor| computed.columns.contains(&id);
+    let computed: Vec<ColumnId> =
+        table.computed.iter().filter(|computed| uses(computed)).map(|computed| computed.id).collect();
+    drop_indexes(&mut catalog, table, |index| {
+        index.key.iter().any(|part| part.column == id)
+            || index.include.contains(&id)
+            || index.computed().any(|part| computed.contains(&part))
+    })
+    .await?;
     table.columns.remove(place);
     table.checks.retain(|check| !check.columns.contains(&id));
     table.foreign_keys.retain(|key| !key.columns.contains(&id));
@@ -573,6 +609,7 @@ async fn drop_indexes(
         }
     }
     table.indexes = kept;
+    table.forget_computed();
     Ok(())
 }
 
@@ -649,7 +686,6 @@ async fn alter_column(
     let now = current(txn, context)?;
     let binder = Binder::new(&now, &[]);
     let mut check = false;
-    let mut asked = Vec::new();
     match operation {
         AlterColumnOperation::SetNotNull => {
             check = true;
@@ -663,6 +699,19 @@ async fn alter_column(
             let message =
                 format!("column \"{}\" of relation \"{}\" is an identity column", name.value, table.name);
             return Err(fail(SqlState::SYNTAX_ERROR, message));
+        }
+        AlterColumnOperation::SetDefault { .. } | AlterColumnOperation::DropDefault
+            if table.columns.get(place).is_some_and(|column| column.generated.is_some()) =>
+        {
+            let message =
+                format!("column \"{}\" of relation \"{}\" is a generated column", name.value, table.name);
+            let error = fail(SqlState::SYNTAX_ERROR, message);
+            return Err(match operation {
+                AlterColumnOperation::DropDefault => {
+                    error.with_hint("Use ALTER TABLE ... ALTER COLUMN ... DROP EXPRESSION instead.")
+                }
+                _ => error,
+            });
         }
         AlterColumnOperation::SetDefault { .. } | AlterColumnOperation::DropDefault
             if table.columns.get(place).is_some_and(|column| column.identity.is_some()) =>
@@ -690,30 +739,9 @@ async fn alter_column(
                 column.default = None;
             }
         }
-        AlterColumnOperation::SetDataType { data_type, using: None, .. } => {
-            let target = binder.type_name(data_type)?;
-            let Some(column) = table.columns.get_mut(place) else { return Ok(()) };
-            view::refuse_retyped(table.oid, (&column.name, column.id.get()), &now)?;
-            let present = column_type(column.data_type);
-            // Stored bytes stay as they are, so only types of one representation may take each other's place.
-            let text = |base| {
-                use rustydb_types::datatype::BaseType;
-                matches!(base, BaseType::Text | BaseType::Varchar)
-            };
-            let widens = target.modifier < 0
-                || (present.base == target.base
-                    && present.modifier >= 0
-                    && present.modifier <= target.modifier);
-            let same = present.base == target.base || (text(present.base) && text(target.base));
-            if !same || !widens {
-                return Err(unsupported(format!("changing the type of a column from {present} to {target}")));
-            }
-            column.data_type = TypeRef { oid: target.base.oid(), modifier: target.modifier };
-            let id = column.id;
-            check::retype_columns(table)?;
-            // Over another type a condition may mean something else.
-            let uses = |check: &&CheckDescriptor| check.validated && check.columns.contains(&id);
-            asked.extend(table.checks.iter().filter(uses).map(|check| check.oid));
+        AlterColumnOperation::SetDataType { data_type, using, .. } => {
+            drop(binder);
+            return set_type(place, data_type, using.as_ref(), table, txn, context).await;
         }
         other => return Err(unsupported(format!("ALTER COLUMN {other}"))),
     }
@@ -724,5 +752,200 @@ async fn alter_column(
         sequence::hold_named(&default, txn, context).await?;
     }
     save(table, txn, context).await?;
-    if check || !asked.is_empty() { check_rows(table, &asked, txn, context).await } else { Ok(()) }
+    if check { check_rows(table, &[], txn, context).await } else { Ok(()) }
+}
+
+/// The generated columns that are computed from a column.
+fn generated_from(table: &TableDescriptor, name: &str) -> Result<Vec<ColumnDescriptor>, SqlError> {
+    let place = table.column_index(name);
+    let binder_context = kept::nowhere();
+    let binder = Binder::new(&binder_context, &[]);
+    let mut found = Vec::new();
+    for column in &table.columns {
+        let Some(generated) = &column.generated else { continue };
+        let mut uses = false;
+        binder.bind_generated(generated, column, table)?.visit(&mut |part| {
+            uses |= matches!(part, crate::scalar::Expr::Column { index, .. } if Some(*index) == place);
+        });
+        if uses {
+            found.push(column.clone());
+        }
+    }
+    Ok(found)
+}
+
+/// Drops the generated columns that are computed from one that goes, or refuses that it goes.
+async fn drop_generated(
+    table: &mut TableDescriptor,
+    (name, _): (&str, ColumnId),
+    cascade: bool,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let dependent = generated_from(table, name)?;
+    if dependent.is_empty() {
+        return Ok(());
+    }
+    let (what, own) = (format!("column {name} of table {}", table.name), table.name.clone());
+    if !cascade {
+        let message = format!("cannot drop {what} because other objects depend on it");
+        let details: Vec<String> = dependent
+            .iter()
+            .map(|column| format!("column {} of table {own} depends on {what}", column.name))
+            .collect();
+        return Err(fail(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message)
+            .with_detail(details.join("\n"))
+            .with_hint("Use DROP ... CASCADE to drop the dependent objects too."));
+    }
+    for column in dependent {
+        let message = format!("drop cascades to column {} of table {own}", column.name);
+        let notice = fail(SqlState::SUCCESSFUL_COMPLETION, message);
+        context.session.notice(notice.with_severity(crate::error::Severity::Notice));
+        // One that is generated has none that is computed from it, so this ends.
+        Box::pin(drop_column(&Ident::new(column.name), false, true, table, txn, context)).await?;
+    }
+    Ok(())
+}
+
+/// ALTER COLUMN TYPE. Where the stored bytes stay as they are, only the catalog changes; else all rows are written anew.
+async fn set_type(
+    place: usize,
+    data_type: &sqlparser::ast::DataType,
+    using: Option<&sqlparser::ast::Expr>,
+    table: &mut TableDescriptor,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let now = current(txn, context)?;
+    let binder = Binder::new(&now, &[]);
+    let target = binder.type_name(data_type)?;
+    let former = table.clone();
+    let Some(column) = former.columns.get(place) else { return Ok(()) };
+    if !target.base.is_storable() {
+        let message = format!("column \"{}\" has pseudo-type {target}", column.name);
+        return Err(fail(SqlState::INVALID_TABLE_DEFINITION, message));
+    }
+    view::refuse_retyped(table.oid, (&column.name, column.id.get()), &now)?;
+    if let Some(user) = generated_from(table, &column.name)?.first() {
+        let message = "cannot alter type of a column used by a generated column";
+        return Err(fail(SqlState::FEATURE_NOT_SUPPORTED, message).with_detail(format!(
+            "Column \"{}\" is used by generated column \"{}\".",
+            column.name, user.name
+        )));
+    }
+    let is_referred = |key: &crate::catalog::ForeignKeyDescriptor| key.referenced.contains(&column.id);
+    let in_foreign_key = former.foreign_keys.iter().any(|key| key.columns.contains(&column.id))
+        || now.catalog.referencing(table.oid).any(|(_, key)| is_referred(key));
+    let present = column_type(column.data_type);
+    if in_foreign_key && present.base != target.base {
+        let message = format!(
+            "changing the type of column \"{}\", which is part of a foreign key, from {present} to {target}",
+            column.name
+        );
+        return Err(
+            unsupported(message).with_hint("Drop the foreign key, change both columns, and add it again.")
+        );
+    }
+    let value = new_value(&binder, (&former, column), place, target, using)?;
+    if column.generated.is_some() && using.is_some() {
+        let message = "cannot specify USING when altering type of generated column";
+        return Err(fail(SqlState::INVALID_TABLE_DEFINITION, message)
+            .with_detail(format!("Column \"{}\" is a generated column.", column.name)));
+    }
+    let stays = using.is_none() && crate::scalar::cast::keeps_bytes(present, target);
+    let Some(changed) = table.columns.get_mut(place) else { return Ok(()) };
+    changed.data_type = TypeRef { oid: target.base.oid(), modifier: target.modifier };
+    if !stays {
+        changed.missing = None;
+    }
+    if changed.identity.is_some() && !matches!(target.base.type_len(), 2 | 4 | 8) {
+        let message = "identity column type must be smallint, integer, or bigint";
+        return Err(fail(SqlState::INVALID_PARAMETER_VALUE, message));
+    }
+    if let Some(default) = changed.default.clone().filter(|_| changed.identity.is_none()) {
+        let parsed = crate::parse::parse_expr(default.as_str())?;
+        changed.default = kept::keep_default(&now, &parsed, changed, &context.eval(&[]))
+            .map_err(|_| uncastable(&format!("default for column \"{}\"", column.name), target))?;
+    }
+    check::retype_columns(table)?;
+    let same = table.clone();
+    kept::rename_computed(&same, table)?;
+    for place in 0..table.computed.len() {
+        let bound = Binder::new(&now, &[]).bind_computed(table)?;
+        if let (Some(computed), Some(bound)) = (table.computed.get_mut(place), bound.get(place)) {
+            computed.data_type = TypeRef { oid: bound.ty().base.oid(), modifier: bound.ty().modifier };
+        }
+    }
+    for index in &table.indexes {
+        let is_key = index.key.iter().any(|part| part.column == column.id);
+        if is_key && !target.base.is_comparable() {
+            let message = format!(
+                "data type {} has no default operator class for access method \"btree\"",
+                target.base
+            );
+            return Err(fail(SqlState::UNDEFINED_OBJECT, message));
+        }
+    }
+    drop(binder);
+    // Over another type a condition may mean something else.
+    let uses = |check: &&CheckDescriptor| check.validated && check.columns.contains(&column.id);
+    let asked: Vec<Oid> = table.checks.iter().filter(uses).map(|check| check.oid).collect();
+    if stays {
+        save(table, txn, context).await?;
+    } else {
+        let mut catalog = change(txn, context).await?;
+        move_storages(table, &mut catalog).await?;
+        catalog.put_table(table).await?;
+        let remake = |txn: &Transaction, row: &mut Row| {
+            let lookup = crate::pgcatalog::lookup::SystemLookup {
+                context: crate::catalog::virtual_table::VirtualContext {
+                    catalog: &now.catalog,
+                    ..context.virtuals()
+                },
+                search_path: &now.search_path,
+            };
+            let eval = EvalContext { txn: Some(txn), catalog: &lookup, ..context.eval(&[]) };
+            let value = value.eval(row, &eval)?;
+            if let Some(slot) = row.get_mut(place) {
+                *slot = value;
+            }
+            Ok(())
+        };
+        rewrite_with(&former, table, Some(&remake), txn, context).await?;
+    }
+    if asked.is_empty() { Ok(()) } else { check_rows(table, &asked, txn, context).await }
+}
+
+/// What ALTER COLUMN TYPE computes the new value of a row from.
+fn new_value(
+    binder: &Binder<'_>,
+    (former, column): (&TableDescriptor, &ColumnDescriptor),
+    place: usize,
+    target: rustydb_types::datatype::DataType,
+    using: Option<&sqlparser::ast::Expr>,
+) -> Result<crate::scalar::Expr, SqlError> {
+    let level = Level::default();
+    let scope = Scope { columns: crate::bind::from::table_columns(former, &former.name, 0), level: &level };
+    let value = match using {
+        Some(using) => binder.bind_expr(using, &scope)?,
+        None => crate::scalar::Expr::Column { index: place, ty: column_type(column.data_type) },
+    };
+    binder.coerce_assignment(value, target, &column.name).map_err(|_| {
+        if using.is_some() {
+            let message = format!(
+                "result of USING clause for column \"{}\" cannot be cast automatically to type {}",
+                column.name,
+                target.without_modifier()
+            );
+            fail(SqlState::DATATYPE_MISMATCH, message).with_hint("You might need to add an explicit cast.")
+        } else {
+            uncastable(&format!("column \"{}\"", column.name), target)
+                .with_hint(format!("You might need to specify \"USING {}::{target}\".", column.name))
+        }
+    })
+}
+
+fn uncastable(what: &str, target: rustydb_types::datatype::DataType) -> SqlError {
+    let message = format!("{what} cannot be cast automatically to type {}", target.without_modifier());
+    fail(SqlState::DATATYPE_MISMATCH, message)
 }

@@ -13,22 +13,42 @@ use super::check::{self, CheckSpec};
 use super::foreign::{self, ForeignKeySpec};
 use super::sequence::{self, SequenceSpec};
 use super::{change, current, lock_table, relation_exists, skipped};
-use crate::bind::Binder;
 use crate::bind::errors::{at, fail, unsupported};
 use crate::bind::from::last_ident;
-use crate::bind::kept;
+use crate::bind::kept::{self, KeptFor};
+use crate::bind::{AnalyzeContext, Binder};
 use crate::catalog::store::CatalogWriter;
 use crate::catalog::{
-    CatalogSnapshot, ColumnDescriptor, Identity, IndexDescriptor, IndexKeyColumn, IndexKind,
-    SchemaDescriptor, StoredExpr, TableDescriptor, TypeRef,
+    CatalogSnapshot, ColumnDescriptor, ComputedDescriptor, Identity, IndexDescriptor, IndexKeyColumn,
+    IndexKind, SchemaDescriptor, StoredExpr, TableDescriptor, TypeRef,
 };
 use crate::error::{SqlError, SqlState};
 use crate::exec::ExecContext;
+use crate::scalar::catalogue::Volatility;
 
 /// Most columns of a table.
 pub(super) const COLUMN_COUNT_MAX: usize = 1600;
 /// Most columns of an index.
 const INDEX_COLUMN_COUNT_MAX: usize = 32;
+
+/// A part of a key that is to be created.
+#[derive(Clone, Debug)]
+pub(super) struct KeyPart {
+    /// The column; of an expression, what stands for it in the name of the index.
+    pub name: Ident,
+    /// The expression, if it is none.
+    expr: Option<AstExpr>,
+    /// The number of what is computed, once the table has it.
+    computed: Option<ColumnId>,
+    descending: bool,
+    nulls_first: bool,
+}
+
+impl KeyPart {
+    fn column(name: &Ident) -> Self {
+        Self { name: name.clone(), expr: None, computed: None, descending: false, nulls_first: false }
+    }
+}
 
 /// A key that is to be created.
 #[derive(Clone, Debug)]
@@ -38,7 +58,11 @@ pub(super) struct KeySpec {
     /// What it promises.
     pub kind: IndexKind,
     /// Its columns.
-    pub columns: Vec<(Ident, bool, bool)>,
+    pub columns: Vec<KeyPart>,
+    /// The condition of the rows that it has, by the number of what is computed.
+    pub predicate: Option<ColumnId>,
+    /// INCLUDE.
+    pub include: Vec<Ident>,
     /// Whether it belongs to a constraint.
     pub constraint: bool,
     /// Options in WITH.
@@ -85,13 +109,20 @@ pub(super) async fn table(
         indexes: Vec::new(),
         checks: Vec::new(),
         foreign_keys: Vec::new(),
+        computed: Vec::new(),
         storage: catalog.new_storage()?,
         row_key: Vec::new(),
         options: table_options(&create.table_options)?,
     };
     let (mut keys, mut checks, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
+    let mut generated = Vec::new();
     for column in &create.columns {
-        let mut declared = Declared { keys: &mut keys, checks: &mut checks, sequences: &mut sequences };
+        let mut declared = Declared {
+            keys: &mut keys,
+            checks: &mut checks,
+            sequences: &mut sequences,
+            generated: &mut generated,
+        };
         add_column(&binder, &mut table, column, &mut declared, context)?;
     }
     for constraint in &create.constraints {
@@ -108,6 +139,14 @@ pub(super) async fn table(
     if keys.iter().filter(|key| key.kind == IndexKind::Primary).count() > 1 {
         let message = format!("multiple primary keys for table \"{}\" are not allowed", table.name);
         return Err(fail(SqlState::INVALID_TABLE_DEFINITION, message));
+    }
+    for (id, _) in &generated {
+        if let Some(column) = table.columns.iter_mut().find(|column| column.id == *id) {
+            column.generated = Some(StoredExpr::new("NULL".into()));
+        }
+    }
+    for column in &generated {
+        generate(&mut table, column, &now, context)?;
     }
     check::sort(&mut checks);
     check::add(&mut catalog, &now, &mut table, &checks, true, context)?;
@@ -179,6 +218,8 @@ pub(super) struct Declared<'a> {
     pub checks: &'a mut Vec<CheckSpec>,
     /// Sequences of serial and identity columns.
     pub sequences: &'a mut Vec<SequenceSpec>,
+    /// Expressions of generated columns.
+    pub generated: &'a mut Vec<(ColumnId, AstExpr)>,
 }
 
 /// Adds a column with its options.
@@ -186,7 +227,7 @@ pub(super) fn add_column(
     binder: &Binder<'_>,
     table: &mut TableDescriptor,
     column: &ast::ColumnDef,
-    Declared { keys, checks, sequences }: &mut Declared<'_>,
+    Declared { keys, checks, sequences, generated }: &mut Declared<'_>,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
     let name = &column.name.value;
@@ -212,6 +253,7 @@ pub(super) fn add_column(
         default: None,
         missing: None,
         identity: None,
+        generated: None,
     };
     let mut declared = serial.map(|data_type| SequenceSpec {
         column: described.id,
@@ -229,7 +271,9 @@ pub(super) fn add_column(
         let key = |kind| KeySpec {
             name: constraint.clone(),
             kind,
-            columns: vec![(column.name.clone(), false, false)],
+            columns: vec![KeyPart::column(&column.name)],
+            predicate: None,
+            include: Vec::new(),
             constraint: true,
             options: BTreeMap::new(),
         };
@@ -246,6 +290,9 @@ pub(super) fn add_column(
             ColumnOption::NotNull => described.not_null = true,
             ColumnOption::Default(_) if declared.as_ref().is_some_and(|spec| spec.is_identity) => {
                 return contradicts("both default and identity specified");
+            }
+            ColumnOption::Default(_) if generated.iter().any(|(id, _)| *id == described.id) => {
+                return contradicts("both default and generation expression specified");
             }
             ColumnOption::Default(_) if declared.is_some() => {
                 return contradicts("multiple default values specified");
@@ -284,6 +331,21 @@ pub(super) fn add_column(
                     is_identity: true,
                     name: None,
                 });
+            }
+            ColumnOption::Generated { generation_expr: Some(expr), generation_expr_mode, .. } => {
+                if *generation_expr_mode != Some(ast::GeneratedExpressionMode::Stored) {
+                    return Err(unsupported("a generated column that is not STORED"));
+                }
+                if generated.iter().any(|(id, _)| *id == described.id) {
+                    return contradicts("multiple generation clauses specified");
+                }
+                if described.identity.is_some() {
+                    return contradicts("both identity and generation expression specified");
+                }
+                if described.default.is_some() || declared.is_some() {
+                    return contradicts("both default and generation expression specified");
+                }
+                generated.push((described.id, expr.clone()));
             }
             ColumnOption::Generated { .. } | ColumnOption::Identity(_) => {
                 return Err(unsupported("a generated column"));
@@ -334,42 +396,49 @@ pub(super) fn key_of_constraint(constraint: &TableConstraint) -> Result<KeySpec,
     };
     refuse_deferrable(characteristics.as_ref())?;
     match constraint {
-        TableConstraint::PrimaryKey(key) if !key.include.is_empty() => {
-            return Err(unsupported("INCLUDE"));
-        }
-        TableConstraint::Unique(key) if !key.include.is_empty() => return Err(unsupported("INCLUDE")),
         TableConstraint::Unique(key) if key.nulls_distinct == ast::NullsDistinctOption::NotDistinct => {
             return Err(unsupported("NULLS NOT DISTINCT"));
         }
         _ => {}
     }
-    let (name, kind, columns) = match constraint {
-        TableConstraint::PrimaryKey(key) => (&key.name, IndexKind::Primary, &key.columns),
-        TableConstraint::Unique(key) => (&key.name, IndexKind::Unique, &key.columns),
+    let (name, kind, columns, include) = match constraint {
+        TableConstraint::PrimaryKey(key) => (&key.name, IndexKind::Primary, &key.columns, &key.include),
+        TableConstraint::Unique(key) => (&key.name, IndexKind::Unique, &key.columns, &key.include),
         _ => return Err(unsupported("this constraint")),
     };
     Ok(KeySpec {
         name: name.as_ref().map(|name| name.value.clone()),
         kind,
         columns: key_columns(columns)?,
+        predicate: None,
+        include: include.to_vec(),
         constraint: true,
         options: BTreeMap::new(),
     })
 }
 
-fn key_columns(columns: &[IndexColumn]) -> Result<Vec<(Ident, bool, bool)>, SqlError> {
+fn key_columns(columns: &[IndexColumn]) -> Result<Vec<KeyPart>, SqlError> {
     columns
         .iter()
         .map(|part| {
-            let AstExpr::Identifier(name) = &part.column.expr else {
-                return Err(unsupported("an index on an expression"));
+            let (name, expr) = match &part.column.expr {
+                AstExpr::Identifier(name) => (name.clone(), None),
+                expr => {
+                    let bare = crate::bind::select::strip(expr);
+                    let name = match bare {
+                        AstExpr::Function(call) => last_ident(&call.name)?,
+                        _ => Ident::new("expr"),
+                    };
+                    (name, Some(bare.clone()))
+                }
             };
             if let Some(class) = &part.operator_class {
                 check_operator_class(&last_ident(class)?)?;
             }
             let options = &part.column.options;
             let descending = matches!(options.sort, Some(ast::OrderBySort::Desc));
-            Ok((name.clone(), descending, options.nulls_first.unwrap_or(descending)))
+            let nulls_first = options.nulls_first.unwrap_or(descending);
+            Ok(KeyPart { name, expr, computed: None, descending, nulls_first })
         })
         .collect()
 }
@@ -401,7 +470,12 @@ pub(super) fn add_index(
         return Err(fail(SqlState::TOO_MANY_COLUMNS, message));
     }
     let mut key = Vec::with_capacity(spec.columns.len());
-    for (name, descending, nulls_first) in &spec.columns {
+    for KeyPart { name, computed, descending, nulls_first, .. } in &spec.columns {
+        let (descending, nulls_first) = (*descending, *nulls_first);
+        if let Some(column) = *computed {
+            key.push(IndexKeyColumn { column, descending, nulls_first });
+            continue;
+        }
         let column = table.columns.iter_mut().find(|column| column.name == name.value).ok_or_else(|| {
             let subject = if spec.constraint { "named in key " } else { "" };
             at(
@@ -430,8 +504,15 @@ pub(super) fn add_index(
                 "You must specify an operator class for the index or define a default operator class for the data type.",
             ));
         }
-        key.push(IndexKeyColumn { column: column.id, descending: *descending, nulls_first: *nulls_first });
+        key.push(IndexKeyColumn { column: column.id, descending, nulls_first });
     }
+    let include = (spec.include.iter())
+        .map(|name| {
+            let found = table.columns.iter().find(|column| column.name == name.value);
+            let message = format!("column \"{}\" does not exist", name.value);
+            found.map(|column| column.id).ok_or_else(|| at(fail(SqlState::UNDEFINED_COLUMN, message), name))
+        })
+        .collect::<Result<Vec<ColumnId>, SqlError>>()?;
     let taken = |name: &str| {
         name == table.name
             || now.has_relation(table.schema, name)
@@ -444,7 +525,8 @@ pub(super) fn add_index(
         }
         Some(name) => name.clone(),
         None => {
-            let names: Vec<&str> = spec.columns.iter().map(|(name, _, _)| name.value.as_str()).collect();
+            let own = spec.columns.iter().map(|part| &part.name);
+            let names: Vec<&str> = own.chain(&spec.include).map(|name| name.value.as_str()).collect();
             let base = match (spec.kind, spec.constraint) {
                 (IndexKind::Primary, _) => format!("{}_pkey", table.name),
                 (_, true) => format!("{}_{}_key", table.name, names.join("_")),
@@ -467,8 +549,87 @@ pub(super) fn add_index(
         storage: catalog.new_storage()?,
         constraint: if spec.constraint { Some(catalog.new_oid()?) } else { None },
         options: spec.options.clone(),
+        predicate: spec.predicate,
+        include,
     };
     table.indexes.push(index);
+    Ok(())
+}
+
+/// Adds to a table what an index holds beside its columns: expressions, and the condition of its rows.
+fn compute(
+    table: &mut TableDescriptor,
+    spec: &mut KeySpec,
+    predicate: Option<&AstExpr>,
+    now: &AnalyzeContext,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    for part in &mut spec.columns {
+        if let Some(expr) = &part.expr {
+            part.computed = Some(add_computed(table, expr, KeptFor::IndexKey, now, context)?);
+        }
+    }
+    if let Some(predicate) = predicate {
+        spec.predicate = Some(add_computed(table, predicate, KeptFor::IndexPredicate, now, context)?);
+    }
+    Ok(())
+}
+
+fn add_computed(
+    table: &mut TableDescriptor,
+    expr: &AstExpr,
+    kept_for: KeptFor,
+    now: &AnalyzeContext,
+    context: &ExecContext<'_>,
+) -> Result<ColumnId, SqlError> {
+    let (kept, bound) = kept::keep_row_expr(now, expr, table, kept_for, &context.eval(&[]))?;
+    if bound.volatility() != Volatility::Immutable {
+        let what = if kept_for == KeptFor::IndexKey { "expression" } else { "predicate" };
+        let message = format!("functions in index {what} must be marked IMMUTABLE");
+        return Err(fail(SqlState::INVALID_OBJECT_DEFINITION, message));
+    }
+    let data_type = bound.ty();
+    let is_ordered = kept_for == KeptFor::IndexPredicate || data_type.base.is_comparable();
+    if !is_ordered || !data_type.base.is_storable() {
+        let message =
+            format!("data type {} has no default operator class for access method \"btree\"", data_type.base);
+        return Err(fail(SqlState::UNDEFINED_OBJECT, message).with_hint(
+            "You must specify an operator class for the index or define a default operator class for the data type.",
+        ));
+    }
+    let last = table.computed.iter().map(|computed| computed.id.get()).max();
+    let id = ColumnId::new(last.map_or(ComputedDescriptor::FIRST, |last| last.saturating_add(1)));
+    table.computed.push(ComputedDescriptor {
+        id,
+        expr: kept.text,
+        data_type: TypeRef { oid: data_type.base.oid(), modifier: data_type.modifier },
+        columns: kept.columns,
+    });
+    Ok(id)
+}
+
+/// Gives a column the expression that its values are computed from.
+pub(super) fn generate(
+    table: &mut TableDescriptor,
+    (column, expr): &(ColumnId, AstExpr),
+    now: &AnalyzeContext,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let Some(place) = table.column_index_of(*column) else { return Ok(()) };
+    // It stands for those that may not stand in the expression, itself among them.
+    if let Some(described) = table.columns.get_mut(place) {
+        described.generated = Some(StoredExpr::new("NULL".into()));
+    }
+    let (kept, _) = kept::keep_row_expr(now, expr, table, KeptFor::Generated, &context.eval(&[]))?;
+    let Some(described) = table.columns.get(place) else { return Ok(()) };
+    let bound = Binder::new(now, &[]).bind_generated(&kept.text, described, table)?;
+    if bound.volatility() != Volatility::Immutable {
+        let message = "generation expression is not immutable";
+        return Err(fail(SqlState::INVALID_OBJECT_DEFINITION, message));
+    }
+    if let Some(described) = table.columns.get_mut(place) {
+        described.generated = Some(kept.text);
+    }
     Ok(())
 }
 
@@ -478,9 +639,6 @@ pub(super) async fn index(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<String, SqlError> {
-    if create.predicate.is_some() || !create.include.is_empty() {
-        return Err(unsupported("a partial index or INCLUDE"));
-    }
     if create.nulls_distinct == Some(false) {
         return Err(unsupported("NULLS NOT DISTINCT"));
     }
@@ -489,10 +647,12 @@ pub(super) async fn index(
     {
         return Err(other_access_method(method));
     }
-    let spec = KeySpec {
+    let mut spec = KeySpec {
         name: create.name.as_ref().map(last_ident).transpose()?.map(|name| name.value),
         kind: if create.unique { IndexKind::Unique } else { IndexKind::Plain },
         columns: key_columns(&create.columns)?,
+        predicate: None,
+        include: create.include.clone(),
         constraint: false,
         options: create
             .with
@@ -516,6 +676,7 @@ pub(super) async fn index(
         skipped(SqlState::DUPLICATE_TABLE, format!("relation \"{name}\" already exists"), context);
         return Ok("CREATE INDEX".into());
     }
+    compute(&mut table, &mut spec, create.predicate.as_ref(), &now, context)?;
     add_index(&mut catalog, &now.catalog, &mut table, &spec)?;
     catalog.put_table(&table).await?;
     super::alter::fill_index(&table, table.indexes.len().saturating_sub(1), txn, context).await?;

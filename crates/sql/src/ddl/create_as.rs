@@ -69,6 +69,7 @@ pub(super) async fn table(
         indexes: Vec::new(),
         checks: Vec::new(),
         foreign_keys: Vec::new(),
+        computed: Vec::new(),
         storage: catalog.new_storage()?,
         row_key: Vec::new(),
         options: table_options(&create.table_options)?,
@@ -121,6 +122,7 @@ fn described(create: &CreateTable, columns: &[ColumnInfo]) -> Result<Vec<ColumnD
             default: None,
             missing: None,
             identity: None,
+            generated: None,
         });
     }
     Ok(described)
@@ -141,7 +143,7 @@ async fn fill(
     let node = optimize(node, &now.catalog);
     let schema = now.catalog.schema(table.schema).map(|schema| schema.name.clone()).unwrap_or_default();
     let numbers = Arc::clone(context.database.row_numbers());
-    let writer = TableWriter::new(Arc::new(table), schema, numbers, context.lock_wait)?;
+    let writer = TableWriter::new(Arc::new(table), schema, numbers, context.lock_wait, &Arc::default())?;
     let pool = Arc::clone(context.database.work_memory());
     let state = RunState::new(context.work_mem, pool, Arc::clone(&context.interrupts));
     let mut execution = Execution { params: Vec::new(), state, input: None };

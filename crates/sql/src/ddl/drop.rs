@@ -85,6 +85,7 @@ pub(super) async fn indexes(
         let Some((table, index)) = now.catalog.index(index_oid) else { continue };
         let mut changed: TableDescriptor = table.as_ref().clone();
         changed.indexes.retain(|other| other.oid != index_oid);
+        changed.forget_computed();
         catalog.drop_storage(index.storage).await?;
         catalog.put_table(&changed).await?;
     }

@@ -180,6 +180,7 @@ fn target<'t>(
     }
     let fits = |index: &&IndexDescriptor| {
         index.is_unique()
+            && index.predicate.is_none()
             && index.key.len() == columns.len()
             && index.key.iter().all(|part| columns.contains(&part.column))
     };

@@ -8,15 +8,16 @@ use rustydb_types::datatype::DataType;
 use rustydb_types::text::{self, TextContext};
 use rustydb_types::value::Value;
 use rustydb_types::value_error::ValueError;
-use sqlparser::ast::{self, CopySource};
+use sqlparser::ast::{self, CopySource, Ident};
 
 use super::database::{ExecContext, analyze};
 use super::reference::Referee;
 use super::write::{Inserted, TableWriter};
+use crate::bind::context::Relation;
 use crate::bind::context::TableUse;
 use crate::bind::errors::{fail, unsupported};
 use crate::bind::from::column_type;
-use crate::bind::kept::BoundCheck;
+use crate::bind::kept::RowRules;
 use crate::bind::{AnalyzeContext, Binder};
 use crate::catalog::TableDescriptor;
 use crate::copy::binary::BinaryReader;
@@ -42,7 +43,7 @@ pub enum CopyTarget {
         /// Defaults of all columns.
         defaults: Vec<Expr>,
         /// Its CHECK constraints.
-        checks: Arc<[BoundCheck]>,
+        rules: Arc<RowRules>,
         /// Its foreign keys.
         references: Option<Arc<References>>,
         /// The shape of the data.
@@ -81,17 +82,21 @@ pub(crate) fn plan(
         }
         (CopySource::Table { table_name, columns }, true) => {
             let names: Vec<String> = columns.iter().map(ToString::to_string).collect();
-            let list = if names.is_empty() { "*".to_owned() } else { names.join(", ") };
+            let own = own_columns(context, table_name, columns)?;
+            let list =
+                if names.is_empty() { own.unwrap_or_else(|| "*".to_owned()) } else { names.join(", ") };
             let query = crate::parse::parse_query(&format!("SELECT {list} FROM {table_name}"))?;
             let plan = analyze(context, &ast::Statement::Query(Box::new(query)), &[])?;
             Ok((plan, CopyTarget::To { options }))
         }
         (CopySource::Table { table_name, columns }, false) => {
             let binder = Binder::new(context, &[]);
+            refuse_view(&binder, table_name, "to")?;
             let table = binder.table(table_name)?;
             binder.note_table(table.oid, TableUse::Write);
             let places = if columns.is_empty() {
-                (0..table.columns.len()).collect()
+                let given = table.columns.iter().enumerate().filter(|(_, column)| column.generated.is_none());
+                given.map(|(place, _)| place).collect()
             } else {
                 columns
                     .iter()
@@ -104,10 +109,11 @@ pub(crate) fn plan(
                             fail(SqlState::UNDEFINED_COLUMN, message)
                         })
                     })
+                    .map(|place| refuse_generated(&table, place?))
                     .collect::<Result<Vec<_>, _>>()?
             };
             let defaults = binder.bind_defaults(&table)?;
-            let checks = binder.bind_checks(&table)?;
+            let rules = binder.bind_rules(&table)?;
             let references = binder.references_of_insert(&table)?;
             let plan = Plan {
                 action: Action::Utility(Box::new(statement.clone())),
@@ -119,8 +125,51 @@ pub(crate) fn plan(
                 advances: None,
                 locking: Vec::new(),
             };
-            Ok((Arc::new(plan), CopyTarget::From { table, places, defaults, checks, references, options }))
+            Ok((Arc::new(plan), CopyTarget::From { table, places, defaults, rules, references, options }))
         }
+    }
+}
+
+/// 42809 for a view, which COPY takes in neither direction.
+fn refuse_view(binder: &Binder<'_>, name: &ast::ObjectName, direction: &str) -> Result<(), SqlError> {
+    let Some(Relation::View(view)) = binder.find_relation(name)? else { return Ok(()) };
+    let message = format!("cannot copy {direction} view \"{}\"", view.name);
+    let error = fail(SqlState::WRONG_OBJECT_TYPE, message);
+    Err(if direction == "from" { error.with_hint("Try the COPY (SELECT ...) TO variant.") } else { error })
+}
+
+/// The columns of a table that COPY TO gives when none are named, if those are not all.
+fn own_columns(
+    context: &AnalyzeContext,
+    name: &ast::ObjectName,
+    named: &[Ident],
+) -> Result<Option<String>, SqlError> {
+    let binder = Binder::new(context, &[]);
+    refuse_view(&binder, name, "from")?;
+    let Some(Relation::Table(table)) = binder.find_relation(name)? else { return Ok(None) };
+    for name in named {
+        if let Some(place) = table.column_index(&name.value) {
+            refuse_generated(&table, place)?;
+        }
+    }
+    if table.columns.iter().all(|column| column.generated.is_none()) {
+        return Ok(None);
+    }
+    let own = table.columns.iter().filter(|column| column.generated.is_none());
+    Ok(Some(
+        own.map(|column| crate::pgcatalog::definition::quoted(&column.name)).collect::<Vec<_>>().join(", "),
+    ))
+}
+
+/// 42P10 for a column that COPY does not take because its values are computed.
+fn refuse_generated(table: &TableDescriptor, place: usize) -> Result<usize, SqlError> {
+    match table.columns.get(place) {
+        Some(column) if column.generated.is_some() => {
+            let message = format!("column \"{}\" is a generated column", column.name);
+            Err(fail(SqlState::INVALID_COLUMN_REFERENCE, message)
+                .with_detail("Generated columns cannot be used in COPY."))
+        }
+        _ => Ok(place),
     }
 }
 
@@ -225,7 +274,7 @@ impl CopyFrom {
         _txn: &Transaction,
         context: &ExecContext<'_>,
     ) -> Result<Self, SqlError> {
-        let CopyTarget::From { table, places, defaults, checks, references, options } = target else {
+        let CopyTarget::From { table, places, defaults, rules, references, options } = target else {
             return Err(SqlError::internal("this COPY takes no data"));
         };
         let chosen = || places.iter().filter_map(|place| table.columns.get(*place));
@@ -242,8 +291,8 @@ impl CopyFrom {
                 schema.unwrap_or_default(),
                 Arc::clone(context.database.row_numbers()),
                 context.lock_wait,
-            )?
-            .with_checks(checks),
+                rules,
+            )?,
             referee: Referee::new(references.as_ref(), context),
             places: places.clone(),
             types,
@@ -280,7 +329,8 @@ impl CopyFrom {
         context: &ExecContext<'_>,
         reading: &TextContext,
     ) -> Result<(), SqlError> {
-        while let Some(row) = self.next(txn, context, reading)? {
+        while let Some(mut row) = self.next(txn, context, reading)? {
+            self.writer.generate(&mut row, context).map_err(|error| self.reader.at_line(error))?;
             let inserted = self.writer.insert(txn, &row, context).await.map_err(|error| {
                 if error.state() == SqlState::UNIQUE_VIOLATION {
                     self.reader.at_line_number(error)

@@ -11,6 +11,7 @@ use super::database::ExecContext;
 use super::operator::{Batch, eval_all};
 use super::reference::Referee;
 use super::write::{Inserted, Locked, TableWriter};
+use crate::bind::kept::RowRules;
 use crate::error::{SqlError, SqlState};
 use crate::plan::Row;
 use crate::plan::statement::{ConflictAction, DeletePlan, InsertPlan, LockPlan, Plan, RowWait, UpdatePlan};
@@ -27,6 +28,7 @@ pub(crate) struct Changed {
 
 fn writer(
     table: &std::sync::Arc<crate::catalog::TableDescriptor>,
+    rules: &std::sync::Arc<RowRules>,
     context: &ExecContext<'_>,
 ) -> Result<TableWriter, SqlError> {
     let schema =
@@ -36,7 +38,17 @@ fn writer(
         schema,
         std::sync::Arc::clone(context.database.row_numbers()),
         context.lock_wait,
+        rules,
     )
+}
+
+/// A writer that only locks.
+fn locker(
+    table: &std::sync::Arc<crate::catalog::TableDescriptor>,
+    context: &ExecContext<'_>,
+) -> Result<TableWriter, SqlError> {
+    let computed = crate::bind::kept::computed_of(table)?.to_vec();
+    writer(table, &std::sync::Arc::new(RowRules { computed, ..RowRules::default() }), context)
 }
 
 /// Lets other tasks run between two batches.
@@ -51,14 +63,15 @@ pub(crate) async fn insert(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<Changed, SqlError> {
-    let writer = writer(&plan.table, context)?.with_checks(&plan.checks);
+    let writer = writer(&plan.table, &plan.rules, context)?;
     let mut referee = Referee::new(plan.references.as_ref(), context);
     let mut changed = Changed::default();
     let mut updated: HashSet<Bytes> = HashSet::new();
     let mut is_first = true;
     while let Some(batch) = execution.next(&plan.input, txn, context)? {
         give_way(&mut is_first, context).await?;
-        for row in batch {
+        for mut row in batch {
+            writer.generate(&mut row, context)?;
             let stored = match &plan.on_conflict {
                 None => match writer.insert(txn, &row, context).await? {
                     Inserted::Yes(stored) => {
@@ -151,7 +164,8 @@ async fn upsert(
     {
         return Ok(None);
     }
-    let new = assigned(&old, &both, assignments, execution, txn, context)?;
+    let mut new = assigned(&old, &both, assignments, execution, txn, context)?;
+    writer.generate(&mut new, context)?;
     let now = writer.update(txn, &key, &old, &new, context).await?;
     if let Some(referee) = referee {
         referee.updated(&writer.table, (&old, &new), &now, txn, context).await?;
@@ -221,7 +235,7 @@ pub(crate) async fn update(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<Changed, SqlError> {
-    let writer = writer(&plan.table, context)?.with_checks(&plan.checks);
+    let writer = writer(&plan.table, &plan.rules, context)?;
     let mut referee = Referee::new(plan.references.as_ref(), context);
     let width = plan.table.columns.len();
     // A join may bring the same row several times; it is updated once.
@@ -229,10 +243,11 @@ pub(crate) async fn update(
     // The key does not move unless one of its columns is assigned to.
     let moves = plan.assignments.iter().any(|(place, _)| {
         let id = plan.table.columns.get(*place).map(|column| column.id);
-        plan.table
-            .indexes
-            .iter()
-            .any(|index| index.is_unique() && index.key.iter().any(|part| Some(part.column) == id))
+        plan.table.indexes.iter().any(|index| {
+            // What is computed may look at any column.
+            let is_key = index.key.iter().any(|part| Some(part.column) == id);
+            index.is_unique() && (is_key || index.computed().next().is_some())
+        })
     });
     let lock = if moves { RowLock::ForUpdate } else { RowLock::ForNoKeyUpdate };
     let mut changed = Changed::default();
@@ -249,7 +264,8 @@ pub(crate) async fn update(
                 lock_target(&writer, row, plan.predicate.as_ref(), lock, execution, txn, context).await?;
             let Some((key, mut row)) = found else { continue };
             let old: Row = row.iter().take(width).cloned().collect();
-            let new = assigned(&old, &row, &plan.assignments, execution, txn, context)?;
+            let mut new = assigned(&old, &row, &plan.assignments, execution, txn, context)?;
+            writer.generate(&mut new, context)?;
             let now = writer.update(txn, &key, &old, &new, context).await?;
             if let Some(referee) = &mut referee {
                 referee.updated(&plan.table, (&old, &new), &now, txn, context).await?;
@@ -278,7 +294,7 @@ pub(crate) async fn delete(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<Changed, SqlError> {
-    let writer = writer(&plan.table, context)?;
+    let writer = writer(&plan.table, &plan.rules, context)?;
     let mut referee = Referee::new(plan.references.as_ref(), context);
     let width = plan.table.columns.len();
     let mut done = (plan.input.width() > width + 1).then(HashSet::new);
@@ -349,7 +365,7 @@ pub(crate) async fn lock_rows(
         return Err(SqlError::new(SqlState::INVALID_ROW_COUNT_IN_LIMIT, "LIMIT must not be negative"));
     }
     let writers =
-        plan.tables.iter().map(|locked| writer(&locked.table, context)).collect::<Result<Vec<_>, _>>()?;
+        plan.tables.iter().map(|locked| locker(&locked.table, context)).collect::<Result<Vec<_>, _>>()?;
     let mut rows = Batch::new();
     let mut is_first = true;
     while let Some(batch) = execution.next(&plan.input, txn, context)? {

@@ -395,8 +395,8 @@ impl Referee {
             target.schema.clone(),
             Arc::clone(context.database.row_numbers()),
             context.lock_wait,
-        )?
-        .with_checks(&target.checks);
+            &target.rules,
+        )?;
         if action == ReferentialAction::Cascade && gone.new.is_none() {
             writer.delete(txn, stored, &row).await?;
             return self.deleted(&target.table, &row, context);
@@ -422,6 +422,7 @@ impl Referee {
                 *slot = value;
             }
         }
+        writer.generate(&mut new, context)?;
         let now = writer.update(txn, stored, &row, &new, context).await?;
         // What an action writes may be written to again by another one: boxed, as both call each other.
         Box::pin(self.updated(&target.table, (&row, &new), &now, txn, context)).await

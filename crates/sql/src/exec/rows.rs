@@ -100,7 +100,8 @@ pub fn row_key(table: &TableDescriptor, row: &[Value]) -> Result<Vec<u8>, SqlErr
     check_size(key, &table.name)
 }
 
-/// The key columns of an index entry, and whether one of them is NULL.
+/// The key columns of an index entry, and whether one of them is NULL. The row is wide: see
+/// [`TableWriter::wide`](super::write::TableWriter::wide).
 ///
 /// # Errors
 /// 54000 when it is too long.
@@ -112,8 +113,7 @@ pub fn index_key(
     let mut key = Vec::with_capacity(16);
     let mut has_null = false;
     for part in &index.key {
-        let value =
-            table.column_index_of(part.column).and_then(|place| row.get(place)).unwrap_or(&Value::Null);
+        let value = table.key_place(part.column).and_then(|place| row.get(place)).unwrap_or(&Value::Null);
         has_null |= value.is_null();
         let order = KeyOrder { descending: part.descending, nulls_first: part.nulls_first };
         keycodec::encode(&mut key, value, order);

@@ -1,5 +1,6 @@
 //! Writing rows: constraints, the row itself, and its index entries.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,10 +12,11 @@ use super::database::ExecContext;
 use super::rows::{self, RowLayout};
 use super::text;
 use crate::bind::from::column_type;
-use crate::bind::kept::BoundCheck;
+use crate::bind::kept::RowRules;
 use crate::catalog::{IndexDescriptor, TableDescriptor};
 use crate::error::{SqlError, SqlState};
 use crate::plan::Row;
+use crate::scalar::EvalContext;
 
 /// Bytes of a value that the detail of an error shows.
 const SHOWN_SIZE_MAX: usize = 64;
@@ -34,7 +36,7 @@ pub struct TableWriter {
     pub schema: String,
     /// How rows are stored.
     pub layout: RowLayout,
-    checks: Arc<[BoundCheck]>,
+    rules: Arc<RowRules>,
     numbers: Arc<dyn RowNumbers>,
     wait: LockWait,
 }
@@ -49,7 +51,7 @@ pub enum Inserted {
 }
 
 impl TableWriter {
-    /// A writer of rows of `table`.
+    /// A writer of rows of `table` under its rules.
     ///
     /// # Errors
     /// XX001 when a stored default cannot be read.
@@ -58,15 +60,54 @@ impl TableWriter {
         schema: String,
         numbers: Arc<dyn RowNumbers>,
         wait: LockWait,
+        rules: &Arc<RowRules>,
     ) -> Result<Self, SqlError> {
         let layout = RowLayout::new(&table)?;
-        Ok(Self { table, schema, layout, checks: Arc::new([]), numbers, wait })
+        if rules.computed.len() != table.computed.len() {
+            return Err(SqlError::internal("the rules of a table are another one's"));
+        }
+        Ok(Self { table, schema, layout, rules: Arc::clone(rules), numbers, wait })
     }
 
-    /// The same writer, which refuses rows that fail one of these constraints.
+    /// Computes the generated columns of a new row.
+    ///
+    /// # Errors
+    /// Those of their expressions.
+    pub fn generate(&self, row: &mut [Value], context: &ExecContext<'_>) -> Result<(), SqlError> {
+        for (place, expr) in &self.rules.generated {
+            let value = expr.eval(row, &context.eval(&[]))?;
+            if let Some(slot) = row.get_mut(*place) {
+                *slot = value;
+            }
+        }
+        Ok(())
+    }
+
+    /// A row with what indexes hold of it behind its columns.
+    ///
+    /// # Errors
+    /// Those of the expressions.
+    pub fn wide<'r>(&self, row: &'r [Value]) -> Result<Cow<'r, [Value]>, SqlError> {
+        if self.rules.computed.is_empty() {
+            return Ok(Cow::Borrowed(row));
+        }
+        let own = row.get(..self.table.columns.len()).unwrap_or(row);
+        let mut wide = own.to_vec();
+        // They are immutable, so nothing of a session is asked.
+        for expr in &self.rules.computed {
+            wide.push(expr.eval(own, &EvalContext::constant(&[]))?);
+        }
+        Ok(Cow::Owned(wide))
+    }
+
+    /// Whether an index has a row, which is wide.
     #[must_use]
-    pub fn with_checks(self, checks: &Arc<[BoundCheck]>) -> Self {
-        Self { checks: Arc::clone(checks), ..self }
+    pub fn is_in(&self, index: &IndexDescriptor, wide: &[Value]) -> bool {
+        let holds = |id| {
+            let place = self.table.key_place(id);
+            place.and_then(|place| wide.get(place)) == Some(&Value::Bool(true))
+        };
+        index.predicate.is_none_or(holds)
     }
 
     /// Refuses a row with a NULL where none may be, or that fails a CHECK constraint.
@@ -89,11 +130,11 @@ impl TableWriter {
                 .with_column(column.name.clone()));
             }
         }
-        if self.checks.is_empty() {
+        if self.rules.checks.is_empty() {
             return Ok(());
         }
         let eval = context.eval(&[]);
-        for check in self.checks.iter() {
+        for check in self.rules.checks.iter() {
             // NULL passes.
             let holds = check.expr.eval(row, &eval)?;
             if check.is_view && holds != Value::Bool(true) {
@@ -155,9 +196,11 @@ impl TableWriter {
             let place = self.table.indexes.iter().position(|index| self.table.is_row_key(index)).unwrap_or(0);
             return Ok(Inserted::Conflict(place, key));
         }
+        let wide = self.wide(row)?;
         for (place, index) in self.table.indexes.iter().enumerate() {
             if !self.table.is_row_key(index)
-                && let Some(other) = self.add_entry(txn, index, row, &row_key).await?
+                && self.is_in(index, &wide)
+                && let Some(other) = self.add_entry(txn, index, &wide, &row_key).await?
             {
                 return Ok(Inserted::Conflict(place, other));
             }
@@ -206,10 +249,11 @@ impl TableWriter {
         row: &[Value],
         among: &[usize],
     ) -> Result<Option<Bytes>, SqlError> {
+        let wide = self.wide(row)?;
         for place in among {
             let Some(index) = self.table.indexes.get(*place) else { continue };
-            let (columns, has_null) = rows::index_key(&self.table, index, row)?;
-            if has_null {
+            let (columns, has_null) = rows::index_key(&self.table, index, &wide)?;
+            if has_null || !self.is_in(index, &wide) {
                 continue;
             }
             if self.table.is_row_key(index) {
@@ -219,7 +263,7 @@ impl TableWriter {
                     return Ok(Some(key));
                 }
             } else {
-                let (key, _) = rows::entry_key(&self.table, index, row, &[])?;
+                let (key, _) = rows::entry_key(&self.table, index, &wide, &[])?;
                 txn.lock_row(&key, RowLock::ForUpdate, self.wait).await?;
                 if let Some(row_key) = txn.get_latest(&key)? {
                     return Ok(Some(rows::stored_key(&self.table, &row_key)));
@@ -249,17 +293,23 @@ impl TableWriter {
             rows::row_key(&self.table, new)?
         };
         let moved = new_row_key != old_row_key;
+        let (old_wide, new_wide) = (self.wide(old)?, self.wide(new)?);
         for (place, index) in self.table.indexes.iter().enumerate() {
             if self.table.is_row_key(index) {
                 continue;
             }
+            let (was_in, is_in) = (self.is_in(index, &old_wide), self.is_in(index, &new_wide));
             let unchanged = !moved
-                && rows::index_key(&self.table, index, old)? == rows::index_key(&self.table, index, new)?;
+                && was_in == is_in
+                && rows::index_key(&self.table, index, &old_wide)?
+                    == rows::index_key(&self.table, index, &new_wide)?;
             if unchanged {
                 continue;
             }
-            self.remove_entry(txn, index, old, old_row_key).await?;
-            if self.add_entry(txn, index, new, &new_row_key).await?.is_some() {
+            if was_in {
+                self.remove_entry(txn, index, &old_wide, old_row_key).await?;
+            }
+            if is_in && self.add_entry(txn, index, &new_wide, &new_row_key).await?.is_some() {
                 return Err(self.duplicate(place, new));
             }
         }
@@ -285,8 +335,11 @@ impl TableWriter {
     /// Lock errors and storage errors.
     pub async fn delete(&self, txn: &mut Transaction, key: &Bytes, old: &[Value]) -> Result<(), SqlError> {
         let row_key = key.get(5..).unwrap_or_default();
+        let wide = self.wide(old)?;
         for index in self.table.indexes.iter().filter(|index| !self.table.is_row_key(index)) {
-            self.remove_entry(txn, index, old, row_key).await?;
+            if self.is_in(index, &wide) {
+                self.remove_entry(txn, index, &wide, row_key).await?;
+            }
         }
         txn.delete(key.clone())?;
         Ok(())
@@ -300,8 +353,14 @@ impl TableWriter {
         };
         let mut names = Vec::new();
         let mut values = Vec::new();
+        let wide = self.wide(row).unwrap_or(Cow::Borrowed(row));
         for part in &index.key {
-            if let Some(place) = self.table.column_index_of(part.column)
+            if let Some(computed) = self.table.computed_of(part.column) {
+                let place = self.table.key_place(part.column);
+                names.push(crate::pgcatalog::definition::computed(&self.table, computed, false));
+                let value = place.and_then(|place| wide.get(place)).unwrap_or(&Value::Null);
+                values.push(text::print(value, column_type(computed.data_type)));
+            } else if let Some(place) = self.table.column_index_of(part.column)
                 && let (Some(column), Some(value)) = (self.table.columns.get(place), row.get(place))
             {
                 names.push(column.name.clone());

@@ -286,6 +286,7 @@ struct Attribute<'a> {
     has_default: bool,
     has_missing: bool,
     identity: Option<Identity>,
+    is_generated: bool,
 }
 
 impl Attribute<'_> {
@@ -315,10 +316,10 @@ impl Attribute<'_> {
                 Some(Identity::ByDefault) => "d",
                 None => "",
             }), // attidentity
-            text(""),           // attgenerated
-            Value::Bool(false), // attisdropped
-            Value::Bool(true),  // attislocal
-            Value::Int4(0),     // attinhcount
+            text(if self.is_generated { "s" } else { "" }), // attgenerated
+            Value::Bool(false),                             // attisdropped
+            Value::Bool(true),                              // attislocal
+            Value::Int4(0),                                 // attinhcount
             Value::Oid(facts.collation),
             Value::Null, // attacl
             Value::Null, // attoptions
@@ -349,6 +350,7 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
                 has_default: false,
                 has_missing: false,
                 identity: None,
+                is_generated: false,
             };
             rows.push(attribute.row());
         }
@@ -366,6 +368,7 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
                 has_default: shown_default(column).is_some(),
                 has_missing: column.missing.is_some(),
                 identity: column.identity,
+                is_generated: column.generated.is_some(),
             };
             rows.push(attribute.row());
         }
@@ -384,6 +387,7 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
                 has_default: false,
                 has_missing: false,
                 identity: None,
+                is_generated: false,
             };
             rows.push(attribute.row());
         }
@@ -400,33 +404,44 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
                 has_default: false,
                 has_missing: false,
                 identity: None,
+                is_generated: false,
             };
             rows.push(attribute.row());
         }
     }
     for table in context.catalog.tables() {
         for index in &table.indexes {
-            for (place, part) in index.key.iter().enumerate() {
-                let Some(column) = table.column_index_of(part.column).and_then(|at| table.columns.get(at))
-                else {
-                    continue;
-                };
+            let parts = index.key.iter().map(|part| part.column).chain(index.include.iter().copied());
+            for (place, id) in parts.enumerate() {
+                let column = table.column_index_of(id).and_then(|at| table.columns.get(at));
+                let computed = table.computed_of(id);
+                let named = computed.map(|computed| (index_column_name(table, computed), computed.data_type));
+                let named = named.or_else(|| column.map(|column| (column.name.clone(), column.data_type)));
+                let Some((name, stored)) = named else { continue };
                 let attribute = Attribute {
                     relation: index.oid.get(),
-                    name: &column.name,
-                    data_type: column_type(column),
-                    type_oid: column.data_type.oid,
+                    name: &name,
+                    data_type: crate::bind::from::column_type(stored),
+                    type_oid: stored.oid,
                     number: i16::try_from(place + 1).unwrap_or(i16::MAX),
                     not_null: false,
                     has_default: false,
                     has_missing: false,
                     identity: None,
+                    is_generated: false,
                 };
                 rows.push(attribute.row());
             }
         }
     }
     rows
+}
+
+/// The name that PostgreSQL gives to a column of an index that is an expression.
+fn index_column_name(table: &TableDescriptor, computed: &crate::catalog::ComputedDescriptor) -> String {
+    let text = definition::computed(table, computed, false);
+    let call = text.split_once('(').map(|(name, _)| name).filter(|name| !name.is_empty());
+    call.unwrap_or("expr").to_owned()
 }
 
 /// The rows of columns that are no more: who reads `pg_attribute` counts on numbers without gaps.
@@ -444,6 +459,7 @@ fn dropped_columns(table: &TableDescriptor) -> impl Iterator<Item = Vec<Value>> 
             has_default: false,
             has_missing: false,
             identity: None,
+            is_generated: false,
         };
         let mut row = attribute.row();
         if let Some(is_dropped) = row.get_mut(IS_DROPPED) {
@@ -458,7 +474,8 @@ const IS_DROPPED: usize = 18;
 
 /// A column's default as PostgreSQL shows it: that of an identity column is its sequence alone.
 pub(super) fn shown_default(column: &ColumnDescriptor) -> Option<&str> {
-    column.default.as_ref().map(StoredExpr::as_str).filter(|_| column.identity.is_none())
+    let default = column.generated.as_ref().or(column.default.as_ref());
+    default.map(StoredExpr::as_str).filter(|_| column.identity.is_none())
 }
 
 /// The number of a column's default: see [`pg_attrdef`].
@@ -492,10 +509,20 @@ pub(super) fn pg_index(context: &VirtualContext<'_>) -> Rows {
         let types: Vec<u32> = (index.key.iter())
             .map(|part| {
                 let column = table.column_index_of(part.column).and_then(|place| table.columns.get(place));
-                column.map_or(0, |column| column.data_type.oid)
+                let computed = table.computed_of(part.column).map(|computed| computed.data_type.oid);
+                column.map(|column| column.data_type.oid).or(computed).unwrap_or(0)
             })
             .collect();
-        let keys = index.key.iter().map(|part| Value::Int2(attnum(part.column))).collect();
+        let number = |id: rustydb_types::ids::ColumnId| {
+            Value::Int2(if table.computed_of(id).is_some() { 0 } else { attnum(id) })
+        };
+        let key = index.key.iter().map(|part| part.column);
+        let keys = key.chain(index.include.iter().copied()).map(number).collect();
+        let exprs: Vec<&str> = (index.key.iter())
+            .filter_map(|part| table.computed_of(part.column))
+            .map(|computed| computed.expr.as_str())
+            .collect();
+        let predicate = index.predicate.and_then(|id| table.computed_of(id));
         let collations = types.iter().map(|ty| Value::Oid(facts::of_type(*ty).collation)).collect();
         let classes = types.iter().map(|ty| Value::Oid(facts::operator_class(*ty))).collect();
         let flags = (index.key.iter())
@@ -505,7 +532,7 @@ pub(super) fn pg_index(context: &VirtualContext<'_>) -> Rows {
         rows.push(vec![
             oid(index.oid),
             oid(table.oid),
-            int2(index.key.len()),
+            int2(index.key.len() + index.include.len()),
             int2(index.key.len()),
             Value::Bool(index.is_unique()),
             no.clone(), // indnullsnotdistinct
@@ -522,8 +549,8 @@ pub(super) fn pg_index(context: &VirtualContext<'_>) -> Rows {
             vector(BaseType::Oid, collations),
             vector(BaseType::Oid, classes),
             vector(BaseType::Int2, flags),
-            Value::Null, // indexprs
-            Value::Null, // indpred
+            if exprs.is_empty() { Value::Null } else { text(exprs.join(", ")) }, // indexprs
+            predicate.map_or(Value::Null, |predicate| text(predicate.expr.as_str())), // indpred
         ]);
     }
     rows
@@ -665,7 +692,7 @@ pub(super) fn pg_indexes(context: &VirtualContext<'_>) -> Rows {
     indexes(context)
         .map(|(table, index)| {
             let schema = schema_name(context, table.schema);
-            let definition = definition::index(table, index, Some(schema));
+            let definition = definition::index(table, index, Some(schema), false);
             vec![text(schema), text(&table.name), text(&index.name), Value::Null, text(definition)]
         })
         .collect()

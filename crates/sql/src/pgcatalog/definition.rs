@@ -13,8 +13,8 @@ use sqlparser::parser::Parser;
 
 use crate::bind::kept;
 use crate::catalog::{
-    CheckDescriptor, ForeignKeyDescriptor, IndexDescriptor, IndexKeyColumn, IndexKind, ReferentialAction,
-    TableDescriptor,
+    CheckDescriptor, ComputedDescriptor, ForeignKeyDescriptor, IndexDescriptor, IndexKeyColumn, IndexKind,
+    ReferentialAction, TableDescriptor,
 };
 
 /// Words that cannot be names without quotes.
@@ -40,20 +40,50 @@ pub fn qualified(schema: Option<&str>, name: &str) -> String {
 }
 
 /// The name of a key column, quoted.
-fn key_column(table: &TableDescriptor, part: &IndexKeyColumn) -> String {
+fn key_column(table: &TableDescriptor, part: &IndexKeyColumn, pretty: bool) -> String {
+    if let Some(expr) = table.computed_of(part.column) {
+        return computed(table, expr, pretty);
+    }
     let column = table.column_index_of(part.column).and_then(|place| table.columns.get(place));
     column.map_or_else(String::new, |column| quoted(&column.name))
 }
 
+/// Names of columns by their numbers, quoted.
+fn names_of(table: &TableDescriptor, columns: &[ColumnId]) -> String {
+    let columns = columns.iter().filter_map(|id| table.columns.get(table.column_index_of(*id)?));
+    columns.map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ")
+}
+
+/// What an index holds beside columns, as it is written in the definition: in parentheses, unless it is a call or a
+/// condition.
+#[must_use]
+pub fn computed(table: &TableDescriptor, computed: &ComputedDescriptor, pretty: bool) -> String {
+    let kept_for = kept::kind_of(table, computed.id);
+    let text = kept::shown_row_expr(&computed.expr, (table, table), kept_for, (pretty, Zone::UTC))
+        .unwrap_or_else(|_| computed.expr.as_str().to_owned());
+    let is_bare = kept_for == kept::KeptFor::IndexPredicate || is_call(&text);
+    if is_bare { text } else { format!("({text})") }
+}
+
+/// Whether a text is a call of a function and nothing else.
+fn is_call(text: &str) -> bool {
+    matches!(crate::parse::parse_expr(text), Ok(sqlparser::ast::Expr::Function(_)))
+}
+
 /// One column of an index by place from 1, without its order: `pg_get_indexdef(oid, n, pretty)`.
 #[must_use]
-pub fn index_column(table: &TableDescriptor, index: &IndexDescriptor, place: usize) -> Option<String> {
-    index.key.get(place.checked_sub(1)?).map(|part| key_column(table, part))
+pub fn index_column(
+    table: &TableDescriptor,
+    index: &IndexDescriptor,
+    place: usize,
+    pretty: bool,
+) -> Option<String> {
+    index.key.get(place.checked_sub(1)?).map(|part| key_column(table, part, pretty))
 }
 
 /// The statement that makes an index; `schema` is that of the table where it must be written.
 #[must_use]
-pub fn index(table: &TableDescriptor, index: &IndexDescriptor, schema: Option<&str>) -> String {
+pub fn index(table: &TableDescriptor, index: &IndexDescriptor, schema: Option<&str>, pretty: bool) -> String {
     let key: Vec<String> = (index.key.iter())
         .map(|part| {
             let order = match (part.descending, part.nulls_first) {
@@ -62,7 +92,7 @@ pub fn index(table: &TableDescriptor, index: &IndexDescriptor, schema: Option<&s
                 (true, true) => " DESC",
                 (true, false) => " DESC NULLS LAST",
             };
-            format!("{}{order}", key_column(table, part))
+            format!("{}{order}", key_column(table, part, pretty))
         })
         .collect();
     let mut text = format!(
@@ -72,6 +102,9 @@ pub fn index(table: &TableDescriptor, index: &IndexDescriptor, schema: Option<&s
         qualified(schema, &table.name),
         key.join(", "),
     );
+    if !index.include.is_empty() {
+        let _ = write!(text, " INCLUDE ({})", names_of(table, &index.include));
+    }
     if !index.options.is_empty() {
         let options: Vec<String> = index
             .options
@@ -81,6 +114,9 @@ pub fn index(table: &TableDescriptor, index: &IndexDescriptor, schema: Option<&s
         // Writing into a string cannot fail.
         let _ = write!(text, " WITH ({})", options.join(", "));
     }
+    if let Some(predicate) = index.predicate.and_then(|id| table.computed_of(id)) {
+        let _ = write!(text, " WHERE {}", computed(table, predicate, pretty));
+    }
     text
 }
 
@@ -88,8 +124,13 @@ pub fn index(table: &TableDescriptor, index: &IndexDescriptor, schema: Option<&s
 #[must_use]
 pub fn constraint(table: &TableDescriptor, index: &IndexDescriptor) -> String {
     let kind = if index.kind == IndexKind::Primary { "PRIMARY KEY" } else { "UNIQUE" };
-    let key: Vec<String> = index.key.iter().map(|part| key_column(table, part)).collect();
-    format!("{kind} ({})", key.join(", "))
+    let key: Vec<String> = index.key.iter().map(|part| key_column(table, part, false)).collect();
+    let include = if index.include.is_empty() {
+        String::new()
+    } else {
+        format!(" INCLUDE ({})", names_of(table, &index.include))
+    };
+    format!("{kind} ({}){include}", key.join(", "))
 }
 
 /// A FOREIGN KEY constraint as it is written behind its name; `name` is that of the other table.
@@ -100,14 +141,10 @@ pub fn foreign_key(
     parent: &TableDescriptor,
     name: &str,
 ) -> String {
-    let names = |table: &TableDescriptor, columns: &[ColumnId]| {
-        let columns = columns.iter().filter_map(|id| table.columns.get(table.column_index_of(*id)?));
-        columns.map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ")
-    };
     let mut out = format!(
         "FOREIGN KEY ({}) REFERENCES {name}({})",
-        names(table, &key.columns),
-        names(parent, &key.referenced)
+        names_of(table, &key.columns),
+        names_of(parent, &key.referenced)
     );
     if key.is_full {
         out.push_str(" MATCH FULL");

@@ -175,6 +175,8 @@ struct Column<'a> {
     nullable: bool,
     data_type: DataType,
     updatable: bool,
+    /// The expression of a generated column.
+    generated: Value,
 }
 
 impl Column<'_> {
@@ -233,8 +235,8 @@ impl Column<'_> {
             own(|sequence| sequence.max),
             own(|sequence| sequence.min),
             yes_or_no(self.identity.is_some_and(|(_, sequence)| sequence.cycle)),
-            text("NEVER"), // is_generated
-            Value::Null,   // generation_expression
+            text(if self.generated.is_null() { "NEVER" } else { "ALWAYS" }),
+            self.generated,
             yes_or_no(self.updatable),
         ]
     }
@@ -255,6 +257,7 @@ fn columns(context: &VirtualContext<'_>) -> Rows {
                 nullable: !not_null.and_then(|flags| flags.get(place)).copied().unwrap_or(false),
                 data_type: column.data_type,
                 updatable: false,
+                generated: Value::Null,
             };
             rows.push(shown.row(context.database));
         }
@@ -262,20 +265,20 @@ fn columns(context: &VirtualContext<'_>) -> Rows {
     for table in context.catalog.tables() {
         for column in &table.columns {
             let data_type = column_type(column);
-            let default = shown_default(column);
+            let shown =
+                shown_default(column).map(|default| sequences::default_text(context, default, data_type));
             let own = context.catalog.sequences_of(table.oid, Some(column.id)).next();
             let shown = Column {
                 schema: schema_name(context, table.schema),
                 table: &table.name,
                 name: &column.name,
                 number: attnum(column.id),
-                default: default.map_or(Value::Null, |default| {
-                    text(sequences::default_text(context, default, data_type))
-                }),
+                default: shown.clone().filter(|_| column.generated.is_none()).map_or(Value::Null, text),
                 identity: column.identity.zip(own.map(std::convert::AsRef::as_ref)),
                 nullable: !is_not_null(table, column),
                 data_type,
                 updatable: true,
+                generated: shown.filter(|_| column.generated.is_some()).map_or(Value::Null, text),
             };
             rows.push(shown.row(context.database));
         }
@@ -293,6 +296,7 @@ fn columns(context: &VirtualContext<'_>) -> Rows {
                 nullable: true,
                 data_type,
                 updatable,
+                generated: Value::Null,
             };
             rows.push(shown.row(context.database));
         }

@@ -194,11 +194,11 @@ impl CatalogLookup for SystemLookup<'_> {
     fn index_definition(&self, oid: u32, column: i32, pretty: bool) -> Option<String> {
         let (table, index) = self.context.catalog.index(Oid::new(oid))?;
         if column != 0 {
-            return definition::index_column(table, index, usize::try_from(column).ok()?);
+            return definition::index_column(table, index, usize::try_from(column).ok()?, pretty);
         }
         let (schema, name) = self.relation_name(table.oid.get())?;
         let visible = self.relation(None, &name) == Some(table.oid.get());
-        Some(definition::index(table, index, (!pretty || !visible).then_some(schema.as_str())))
+        Some(definition::index(table, index, (!pretty || !visible).then_some(schema.as_str()), pretty))
     }
 
     fn constraint_definition(&self, oid: u32, pretty: bool, zone: Zone) -> Option<String> {
@@ -220,6 +220,18 @@ impl CatalogLookup for SystemLookup<'_> {
         let table = self.context.catalog.table(Oid::new(relation))?;
         if let Some(check) = table.checks.iter().find(|check| check.expr.as_str() == text) {
             return Some(definition::check_condition(table, check, pretty, zone));
+        }
+        let computed = |id| {
+            let computed = table.computed_of(id)?;
+            (computed.expr.as_str() == text).then_some((computed, kept::kind_of(table, id)))
+        };
+        if let Some((found, kept_for)) = table.computed.iter().find_map(|it| computed(it.id)) {
+            return kept::shown_row_expr(&found.expr, (table, table), kept_for, (pretty, zone)).ok();
+        }
+        let generated = table.columns.iter().filter_map(|column| column.generated.as_ref());
+        if let Some(found) = generated.into_iter().find(|generated| generated.as_str() == text) {
+            let form = (pretty, zone);
+            return kept::shown_row_expr(found, (table, table), kept::KeptFor::Generated, form).ok();
         }
         let mut columns = table.columns.iter();
         let column =

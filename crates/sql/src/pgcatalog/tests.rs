@@ -28,6 +28,7 @@ fn column(id: u32, name: &str, data_type: &str, not_null: bool, default: Option<
         default: default.map(|text| crate::catalog::StoredExpr::new(text.into())),
         missing: None,
         identity: None,
+        generated: None,
     }
 }
 
@@ -51,6 +52,8 @@ fn index(
         storage: StorageId::new(oid),
         constraint: constraint.map(Oid::new),
         options: BTreeMap::new(),
+        predicate: None,
+        include: Vec::new(),
     }
 }
 
@@ -71,6 +74,7 @@ fn table(
         indexes,
         checks: Vec::new(),
         foreign_keys: Vec::new(),
+        computed: Vec::new(),
         storage: StorageId::new(oid),
         row_key: Vec::new(),
         options: BTreeMap::new(),

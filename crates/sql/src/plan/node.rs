@@ -69,6 +69,8 @@ pub struct Scan {
     pub locator: bool,
     /// How rows are found.
     pub path: AccessPath,
+    /// What indexes of the table hold beside its columns, over its row.
+    pub computed: Arc<[Expr]>,
     /// What rows must satisfy.
     pub filter: Option<Expr>,
     /// Estimated rows after the filter.

@@ -226,7 +226,8 @@ impl Optimizer<'_> {
                 _ => None,
             })
             .collect();
-        let Some(found) = path::best(&scan.table, &conditions) else { return false };
+        let filter = scan.filter.clone().map(conjuncts).unwrap_or_default();
+        let Some(found) = path::best(scan, &conditions, &filter) else { return false };
         let statistics = self.catalog.statistics(scan.table.oid).map(AsRef::as_ref);
         let total = statistics.map_or(1000.0, |statistics| statistics.rows.max(1.0));
         let per_lookup = if found.unique {

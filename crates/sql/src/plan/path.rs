@@ -49,11 +49,16 @@ pub struct Condition {
 
 /// The condition that a conjunct puts on a column whose other side reads no column.
 #[must_use]
-pub fn condition(expr: &Expr, conjunct: usize, table: &TableDescriptor) -> Option<Condition> {
+pub fn condition(expr: &Expr, conjunct: usize, scan: &Scan) -> Option<Condition> {
+    let table = &scan.table;
     let free = |expr: &Expr| column_span(expr).is_none() && !expr.is_volatile();
     let column = |expr: &Expr| match expr {
         Expr::Column { index, .. } if *index < table.columns.len() => Some(*index),
-        _ => None,
+        // Indexes may be ordered by it.
+        other => {
+            let place = scan.computed.iter().position(|computed| computed == other)?;
+            Some(table.columns.len() + place)
+        }
     };
     let (place, op, values) = match expr {
         Expr::Compare { op, left, right } if *op != CompareOp::Ne => match (column(left), column(right)) {
@@ -66,7 +71,8 @@ pub fn condition(expr: &Expr, conjunct: usize, table: &TableDescriptor) -> Optio
         }
         _ => return None,
     };
-    let stored = column_type(table.columns.get(place)?.data_type);
+    let of_column = table.columns.get(place).map(|column| column.data_type);
+    let stored = column_type(of_column.or_else(|| table.computed_at(place).map(|it| it.data_type))?);
     let values = values.into_iter().map(|value| keyed(stored, value)).collect::<Option<_>>()?;
     Some(Condition { column: place, op, values, conjunct: Some(conjunct) })
 }
@@ -122,9 +128,13 @@ pub struct Match {
 
 /// The best index for some conditions, if any helps.
 #[must_use]
-pub fn best(table: &TableDescriptor, conditions: &[Condition]) -> Option<Match> {
+pub fn best(scan: &Scan, conditions: &[Condition], conjuncts: &[Expr]) -> Option<Match> {
+    let table = &scan.table;
     let mut found: Option<Match> = None;
     for (place, index) in table.indexes.iter().enumerate() {
+        if !has_all(index, scan, conjuncts) {
+            continue;
+        }
         let place = (!table.is_row_key(index)).then_some(place);
         let Some(next) = match_index(index, place, table, conditions) else { continue };
         let score = |candidate: &Match| {
@@ -135,6 +145,55 @@ pub fn best(table: &TableDescriptor, conditions: &[Condition]) -> Option<Match> 
         }
     }
     found
+}
+
+/// Whether an index has all rows that satisfy some conditions.
+fn has_all(index: &IndexDescriptor, scan: &Scan, given: &[Expr]) -> bool {
+    let Some(predicate) = index.predicate else { return true };
+    let place = scan.table.computed.iter().position(|computed| computed.id == predicate);
+    let Some(predicate) = place.and_then(|place| scan.computed.get(place)) else { return false };
+    conjuncts(predicate.clone()).iter().all(|part| given.iter().any(|given| implies(given, part)))
+}
+
+/// Whether what satisfies `given` satisfies `wanted`, as far as is seen at once.
+fn implies(given: &Expr, wanted: &Expr) -> bool {
+    if given == wanted {
+        return true;
+    }
+    match (given, wanted) {
+        // No comparison with NULL is true.
+        (Expr::Compare { left, right, .. }, Expr::IsNull { input, negated: true }) => {
+            left == input || right == input
+        }
+        (Expr::InList { input: own, negated: false, .. }, Expr::IsNull { input, negated: true }) => {
+            own == input
+        }
+        (
+            Expr::Compare { op, left, right },
+            Expr::Compare { op: wanted_op, left: wanted_left, right: wanted_right },
+        ) if left == wanted_left => {
+            let (Expr::Const { value, ty }, Expr::Const { value: bound, ty: bound_ty }) =
+                (right.as_ref(), wanted_right.as_ref())
+            else {
+                return false;
+            };
+            if ty.base != bound_ty.base || value.is_null() || bound.is_null() {
+                return false;
+            }
+            let order = value.compare(bound);
+            match (op, wanted_op) {
+                (CompareOp::Eq, CompareOp::Gt) | (CompareOp::Ge, CompareOp::Gt) => order.is_gt(),
+                (CompareOp::Eq | CompareOp::Ge | CompareOp::Gt, CompareOp::Ge)
+                | (CompareOp::Gt, CompareOp::Gt) => order.is_ge(),
+                (CompareOp::Eq, CompareOp::Lt) | (CompareOp::Le, CompareOp::Lt) => order.is_lt(),
+                (CompareOp::Eq | CompareOp::Le | CompareOp::Lt, CompareOp::Le)
+                | (CompareOp::Lt, CompareOp::Lt) => order.is_le(),
+                (CompareOp::Eq, CompareOp::Ne) => order.is_ne(),
+                _ => false,
+            }
+        }
+        _ => false,
+    }
 }
 
 fn match_index(
@@ -152,7 +211,7 @@ fn match_index(
         ranged: false,
     };
     for part in &index.key {
-        let column = table.column_index_of(part.column)?;
+        let column = table.key_place(part.column)?;
         let on_column = || conditions.iter().filter(move |condition| condition.column == column);
         // The shortest list multiplies the ranges least.
         let equal =
@@ -194,11 +253,11 @@ fn match_index(
 pub fn choose(scan: &mut Scan, statistics: Option<&TableStatistics>) {
     let parts = scan.filter.take().map(conjuncts).unwrap_or_default();
     let conditions: Vec<Condition> =
-        parts.iter().enumerate().filter_map(|(place, part)| condition(part, place, &scan.table)).collect();
+        parts.iter().enumerate().filter_map(|(place, part)| condition(part, place, scan)).collect();
     let total = statistics.map_or(DEFAULT_ROWS, |statistics| statistics.rows.max(1.0));
     let mut rows = total;
     let mut answered = Vec::new();
-    if let Some(found) = best(&scan.table, &conditions) {
+    if let Some(found) = best(scan, &conditions, &parts) {
         let probes = found.probes.len() as f64;
         rows = if found.unique {
             probes

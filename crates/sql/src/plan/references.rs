@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustydb_types::datatype::DataType;
 use rustydb_types::ids::Oid;
 
-use crate::bind::kept::BoundCheck;
+use crate::bind::kept::RowRules;
 use crate::catalog::{ForeignKeyDescriptor, TableDescriptor};
 use crate::scalar::Expr;
 
@@ -51,8 +51,8 @@ pub struct Target {
     pub table: Arc<TableDescriptor>,
     /// The name of its schema.
     pub schema: String,
-    /// Its CHECK constraints.
-    pub checks: Arc<[BoundCheck]>,
+    /// What is computed of its rows.
+    pub rules: Arc<RowRules>,
     /// The defaults of its columns.
     pub defaults: Vec<Expr>,
 }

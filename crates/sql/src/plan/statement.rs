@@ -10,7 +10,7 @@ use sqlparser::ast;
 use super::node::{ColumnInfo, Node};
 use super::references::References;
 use crate::bind::context::TableUse;
-use crate::bind::kept::BoundCheck;
+use crate::bind::kept::RowRules;
 use crate::catalog::TableDescriptor;
 use crate::scalar::Expr;
 
@@ -34,8 +34,8 @@ pub struct InsertPlan {
     pub table: Arc<TableDescriptor>,
     /// The rows, as wide as the table.
     pub input: Node,
-    /// CHECK constraints, in the order in which each new row is asked.
-    pub checks: Arc<[BoundCheck]>,
+    /// What is computed of each new row.
+    pub rules: Arc<RowRules>,
     /// The foreign keys that are to be kept.
     pub references: Option<Arc<References>>,
     /// ON CONFLICT.
@@ -55,8 +55,8 @@ pub struct UpdatePlan {
     pub predicate: Option<Expr>,
     /// New values of columns over such a row.
     pub assignments: Vec<(usize, Expr)>,
-    /// CHECK constraints, in the order in which each new row is asked.
-    pub checks: Arc<[BoundCheck]>,
+    /// What is computed of each new row.
+    pub rules: Arc<RowRules>,
     /// The foreign keys that are to be kept.
     pub references: Option<Arc<References>>,
     /// RETURNING, over such a row with the table's columns replaced.
@@ -72,6 +72,8 @@ pub struct DeletePlan {
     pub input: Node,
     /// As in [`UpdatePlan::predicate`].
     pub predicate: Option<Expr>,
+    /// What is computed of each row that goes.
+    pub rules: Arc<RowRules>,
     /// The foreign keys that are to be kept.
     pub references: Option<Arc<References>>,
     /// RETURNING, over such a row.

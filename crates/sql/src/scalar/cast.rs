@@ -139,6 +139,31 @@ pub fn volatility(from: DataType, to: DataType) -> Volatility {
     if zone || names { Volatility::Stable } else { Volatility::Immutable }
 }
 
+/// Whether every stored value of a type is one of another as it stands.
+pub fn keeps_bytes(from: DataType, to: DataType) -> bool {
+    let is_text = |base: BaseType| matches!(base, BaseType::Text | BaseType::Varchar);
+    if from.base != to.base {
+        return is_text(from.base) && is_text(to.base) && to.modifier < 0;
+    }
+    if to.modifier < 0 || from.modifier == to.modifier {
+        return true;
+    }
+    if from.modifier < 0 {
+        return false;
+    }
+    match to.base {
+        BaseType::Varchar => from.modifier <= to.modifier,
+        BaseType::Numeric => match (from.numeric_modifier(), to.numeric_modifier()) {
+            (Some(from), Some(to)) => from.scale == to.scale && from.precision <= to.precision,
+            _ => false,
+        },
+        BaseType::Time | BaseType::Timestamp | BaseType::Timestamptz => {
+            from.time_precision() <= to.time_precision()
+        }
+        _ => false,
+    }
+}
+
 /// Reading `text` as this type needs the clock.
 pub fn reads_clock(to: BaseType, text: &str) -> bool {
     matches!(
