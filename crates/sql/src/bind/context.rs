@@ -12,7 +12,7 @@ use super::kept::Forms;
 use crate::catalog::virtual_table::{VirtualRegistry, VirtualRelation};
 use crate::catalog::{CatalogSnapshot, SequenceDescriptor, TableDescriptor};
 use crate::error::{SqlError, SqlState};
-use crate::plan::statement::LockPlan;
+use crate::plan::statement::Action;
 use crate::plan::{ColumnInfo, Node};
 
 /// What a statement is bound against.
@@ -54,6 +54,8 @@ pub struct Cte {
     pub columns: Vec<ColumnInfo>,
     /// What it computes.
     pub node: Node,
+    /// Whether it changes rows and returns none.
+    pub is_silent: bool,
     /// Where it was used, if somebody asks.
     pub(crate) uses: Option<super::recursive::Uses>,
 }
@@ -73,9 +75,9 @@ pub struct Binder<'a> {
     pub uses_virtual: Cell<bool>,
     /// The function by which the statement moves a sequence on.
     pub advances: Cell<Option<&'static str>>,
-    /// Subqueries that lock rows: each is run once, before the statement, and its rows are those of the
-    /// [`crate::plan::Node::Shared`] with its number.
-    pub locking: RefCell<Vec<(usize, LockPlan)>>,
+    /// Subqueries that lock rows and WITH queries that change rows: each is run once, before the statement, and its rows
+    /// are those of the [`crate::plan::Node::Shared`] with its number.
+    pub before: RefCell<Vec<(usize, Action)>>,
     /// What is remembered of an expression that the catalog is to keep; absent for what is only executed.
     pub(crate) kept: Option<RefCell<Forms>>,
     /// The query of a view that is being bound here, or that is to be kept.
@@ -113,7 +115,7 @@ impl<'a> Binder<'a> {
             tables: RefCell::default(),
             uses_virtual: Cell::new(false),
             advances: Cell::new(None),
-            locking: RefCell::default(),
+            before: RefCell::default(),
             kept: None,
             frame: RefCell::default(),
             within_views: RefCell::default(),
@@ -127,6 +129,11 @@ impl<'a> Binder<'a> {
         let id = self.next_id.get();
         self.next_id.set(id + 1);
         id
+    }
+
+    /// Whether nothing encloses what is bound next.
+    pub(crate) fn is_outermost(&self) -> bool {
+        self.depth.get() == 0
     }
 
     /// Runs `bind` one level deeper.

@@ -10,7 +10,7 @@ use sqlparser::ast::{
 };
 
 use super::context::{Binder, Relation, TableUse};
-use super::errors::{fail, undefined_column, unsupported};
+use super::errors::{at, fail, undefined_column, unsupported};
 use super::expr::simple_name;
 use super::scope::{Level, Resolve, Scope, ScopeColumn};
 use crate::catalog::TableDescriptor;
@@ -341,6 +341,10 @@ impl Binder<'_> {
         {
             if let Some(uses) = &cte.uses {
                 uses.lock().push(own_name.clone());
+            }
+            if cte.is_silent {
+                let message = format!("WITH query \"{}\" does not have a RETURNING clause", cte.name);
+                return Err(at(fail(SqlState::FEATURE_NOT_SUPPORTED, message), own_name));
             }
             let mut scope = derived_scope(&visible, &cte.columns, level);
             rename(&mut scope, alias, &visible)?;

@@ -518,7 +518,7 @@ impl Binder<'_> {
     /// Binds a statement that changes rows, with a WITH before it.
     pub(crate) fn bind_change(&self, query: &Query) -> Result<BoundAction, SqlError> {
         if let Some(with) = &query.with {
-            self.bind_with(with, &Level::default())?;
+            self.bind_with(with, &Level::default(), true)?;
         }
         match query.body.as_ref() {
             SetExpr::Insert(ast::Statement::Insert(insert)) => self.bind_insert(insert),
@@ -552,7 +552,7 @@ impl Binder<'_> {
             return Err(unsupported("FOR UPDATE in a subquery that depends on the rows around it"));
         }
         let id = self.new_id();
-        self.locking.borrow_mut().push((id, plan));
+        self.before.borrow_mut().push((id, Action::Lock(Box::new(plan))));
         let plan = Arc::new(Node::Values { rows: Vec::new(), width: columns.len() });
         Ok((Node::Shared { id, plan }, columns))
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustydb_types::datatype::{BaseType, Category, DataType};
 use sqlparser::ast::{
-    Expr as AstExpr, LimitClause, OrderBy, OrderByExpr, OrderByKind, Query, SetExpr, SetOperator,
+    self, Expr as AstExpr, LimitClause, OrderBy, OrderByExpr, OrderByKind, Query, SetExpr, SetOperator,
     SetQuantifier, Value, Values, With,
 };
 
@@ -53,10 +53,11 @@ impl Binder<'_> {
     /// # Errors
     /// As PostgreSQL's analysis.
     pub(crate) fn bind_query(&self, query: &Query, level: &Level<'_>) -> Result<BoundQuery, SqlError> {
+        let is_top = self.is_outermost();
         self.nested(|| {
             let known = self.ctes.borrow().len();
             if let Some(with) = &query.with {
-                self.bind_with(with, level)?;
+                self.bind_with(with, level, is_top)?;
             }
             let result = self.bind_query_body(query, level);
             self.ctes.borrow_mut().truncate(known);
@@ -64,8 +65,13 @@ impl Binder<'_> {
         })
     }
 
-    pub(crate) fn bind_with(&self, with: &With, level: &Level<'_>) -> Result<(), SqlError> {
+    /// Binds the queries of a WITH; `is_top`: of the whole statement, where they may change rows.
+    pub(crate) fn bind_with(&self, with: &With, level: &Level<'_>, is_top: bool) -> Result<(), SqlError> {
         for cte in &with.cte_tables {
+            if crate::exec::database::changes_rows(&cte.query) {
+                self.bind_changing_cte(cte, is_top)?;
+                continue;
+            }
             let name = &cte.alias.name;
             let is_candidate = with.recursive && mentions(&cte.query.to_string(), &name.value);
             let recursive = if is_candidate { self.bind_recursive(cte, level)? } else { None };
@@ -75,20 +81,7 @@ impl Binder<'_> {
                 None => self.bind_query(&cte.query, level)?,
             };
             let (plan, mut columns) = self.settle_unknown(bound)?;
-            if cte.alias.columns.len() > columns.len() {
-                return Err(fail(
-                    SqlState::INVALID_COLUMN_REFERENCE,
-                    format!(
-                        "WITH query \"{}\" has {} columns available but {} columns specified",
-                        name.value,
-                        columns.len(),
-                        cte.alias.columns.len()
-                    ),
-                ));
-            }
-            for (column, alias) in columns.iter_mut().zip(&cte.alias.columns) {
-                column.name.clone_from(&alias.name.value);
-            }
+            rename_columns(&mut columns, cte)?;
             // Within a subquery it may depend on the row around it, so its rows are not kept.
             // A recursive query keeps its own.
             let node = if level.outer.is_some() || is_recursive {
@@ -96,8 +89,34 @@ impl Binder<'_> {
             } else {
                 Node::Shared { id: self.new_id(), plan: Arc::new(plan) }
             };
-            self.ctes.borrow_mut().push(Cte { name: name.value.clone(), columns, node, uses: None });
+            let name = name.value.clone();
+            self.ctes.borrow_mut().push(Cte { name, columns, node, is_silent: false, uses: None });
         }
+        Ok(())
+    }
+
+    /// A WITH query that changes rows: it is run once, before the statement, and what it returns is kept.
+    fn bind_changing_cte(&self, cte: &ast::Cte, is_top: bool) -> Result<(), SqlError> {
+        let name = &cte.alias.name;
+        if !is_top {
+            let message = "WITH clause containing a data-modifying statement must be at the top level";
+            return Err(at(fail(SqlState::FEATURE_NOT_SUPPORTED, message), name));
+        }
+        if !matches!(*self.frame.borrow(), super::view::Frame::Plain) {
+            let message = "views must not contain data-modifying statements in WITH";
+            return Err(fail(SqlState::FEATURE_NOT_SUPPORTED, message));
+        }
+        // It sees the queries before it, and what its own WITH adds ends with it.
+        let known = self.ctes.borrow().len();
+        let (action, mut columns) = self.bind_change(&cte.query)?;
+        self.ctes.borrow_mut().truncate(known);
+        rename_columns(&mut columns, cte)?;
+        let id = self.new_id();
+        let is_silent = columns.is_empty();
+        let plan = Arc::new(Node::Values { rows: Vec::new(), width: columns.len() });
+        self.before.borrow_mut().push((id, action));
+        let (name, node) = (name.value.clone(), Node::Shared { id, plan });
+        self.ctes.borrow_mut().push(Cte { name, columns, node, is_silent, uses: None });
         Ok(())
     }
 
@@ -425,4 +444,21 @@ pub(crate) fn is_unknown(data_type: DataType) -> bool {
 /// Whether SQL text contains a word.
 fn mentions(sql: &str, word: &str) -> bool {
     sql.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|part| part == word)
+}
+
+/// Gives the columns of a WITH query the names that are written behind its own.
+fn rename_columns(columns: &mut [ColumnInfo], cte: &ast::Cte) -> Result<(), SqlError> {
+    if cte.alias.columns.len() > columns.len() {
+        let message = format!(
+            "WITH query \"{}\" has {} columns available but {} columns specified",
+            cte.alias.name.value,
+            columns.len(),
+            cte.alias.columns.len()
+        );
+        return Err(at(fail(SqlState::INVALID_COLUMN_REFERENCE, message), &cte.alias.name));
+    }
+    for (column, alias) in columns.iter_mut().zip(&cte.alias.columns) {
+        column.name.clone_from(&alias.name.value);
+    }
+    Ok(())
 }

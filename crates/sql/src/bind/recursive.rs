@@ -57,7 +57,7 @@ impl Binder<'_> {
         };
         let known = self.ctes.borrow().len();
         if let Some(with) = &cte.query.with {
-            self.bind_with(with, level)?;
+            self.bind_with(with, level, false)?;
         }
         let bound = self.bind_terms(cte, (left, right, all), level);
         self.ctes.borrow_mut().truncate(known);
@@ -139,6 +139,7 @@ impl Binder<'_> {
             name: name.to_owned(),
             columns: columns.to_vec(),
             node: node.unwrap_or_else(Node::one_row),
+            is_silent: false,
             uses: Some(Arc::clone(&uses)),
         });
         let bound = bind();

@@ -67,7 +67,7 @@ impl Binder<'_> {
             let ungrouped = UngroupedPlace { scope: &scope, saw_aggregate: Cell::new(false) };
             let place = WindowPlace::new(&ungrouped, &select.named_window);
             let sets = SetPlace::new(&place);
-            let locking = self.locking.borrow().len();
+            let before = self.before.borrow().len();
             let bound = self.bind_projection(&select.projection, &sets, &scope).and_then(|items| {
                 let keys = self.bind_order(order_by, &items, &sets)?;
                 self.bind_named_windows(&place)?;
@@ -87,7 +87,7 @@ impl Binder<'_> {
                 return self.finish_select(select, node, (items, sets), keys, &scope);
             }
             // All of it is bound again.
-            self.locking.borrow_mut().truncate(locking);
+            self.before.borrow_mut().truncate(before);
         }
         self.bind_grouped(select, group_by, order_by, node, &scope)
     }

@@ -205,7 +205,7 @@ impl Binder<'_> {
             };
             Ok((bound, found))
         })?;
-        if !self.locking.borrow().is_empty() {
+        if !self.before.borrow().is_empty() {
             return Err(unsupported("FOR UPDATE in a view"));
         }
         if self.params.borrow().iter().any(Option::is_some) || !self.params.borrow().is_empty() {

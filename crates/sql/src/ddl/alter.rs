@@ -499,7 +499,11 @@ async fn add_column(
         let mut catalog = change(txn, context).await?;
         move_storages(table, &mut catalog).await?;
         catalog.put_table(table).await?;
-        rewrite_with(&former, table, Some(&|_, row| Ok(row.push(Value::Null))), txn, context).await?;
+        let remake = |_: &Transaction, row: &mut Row| {
+            row.push(Value::Null);
+            Ok(())
+        };
+        rewrite_with(&former, table, Some(&remake), txn, context).await?;
     } else if let Some(default) = computed {
         // Each row has a value of its own: all are written anew.
         let mut catalog = change(txn, context).await?;

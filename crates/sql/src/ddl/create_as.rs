@@ -85,7 +85,7 @@ fn bound(binder: &Binder<'_>, query: &Query) -> Result<(Node, Vec<ColumnInfo>), 
         return Err(unsupported("FOR UPDATE in CREATE TABLE AS"));
     }
     let bound = binder.bind_query(query, &Level::default())?;
-    let locks = !binder.locking.borrow().is_empty();
+    let locks = !binder.before.borrow().is_empty();
     if locks || binder.tables.borrow().iter().any(|(_, used)| *used > TableUse::Read) {
         return Err(unsupported("FOR UPDATE in CREATE TABLE AS"));
     }
@@ -146,7 +146,7 @@ async fn fill(
     let writer = TableWriter::new(Arc::new(table), schema, numbers, context.lock_wait, &Arc::default())?;
     let pool = Arc::clone(context.database.work_memory());
     let state = RunState::new(context.work_mem, pool, Arc::clone(&context.interrupts));
-    let mut execution = Execution { params: Vec::new(), state, input: None };
+    let mut execution = Execution { params: Vec::new(), state, input: None, touched: None };
     let mut count = 0;
     while let Some(batch) = execution.next(&node, txn, &context)? {
         for row in batch {

@@ -123,7 +123,7 @@ pub(crate) fn plan(
                 catalog_version: context.catalog.version().to_vec(),
                 uses_virtual: false,
                 advances: None,
-                locking: Vec::new(),
+                before: Vec::new(),
             };
             Ok((Arc::new(plan), CopyTarget::From { table, places, defaults, rules, references, options }))
         }

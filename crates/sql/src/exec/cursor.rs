@@ -1,6 +1,9 @@
 //! An open statement: rows are fetched from it as the client asks for them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use rustydb_env::ambient;
 use rustydb_txn::Transaction;
@@ -24,6 +27,9 @@ pub(crate) struct Execution {
     pub state: RunState,
     /// Where the input stands.
     pub input: Option<State>,
+    /// Rows that the statement has changed, by their stored keys, where several parts of it change rows: none is changed
+    /// twice.
+    pub touched: Option<HashSet<Bytes>>,
 }
 
 impl Execution {
@@ -122,7 +128,7 @@ impl Cursor {
     pub fn open(plan: Arc<Plan>, params: Vec<Value>, state: RunState) -> Self {
         Self {
             plan,
-            execution: Execution { params, state, input: None },
+            execution: Execution { params, state, input: None, touched: None },
             ready: Vec::new().into_iter(),
             kept: None,
             executed: false,
@@ -259,7 +265,7 @@ impl Cursor {
     ) -> Result<(), SqlError> {
         self.executed = true;
         let execution = &mut self.execution;
-        modify::lock_subqueries(plan, execution, txn, context).await?;
+        modify::run_before(plan, execution, txn, context).await?;
         let changed = match &plan.action {
             Action::Query(_) => return Ok(()),
             Action::Lock(lock) => {

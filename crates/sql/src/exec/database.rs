@@ -20,7 +20,7 @@ use crate::catalog::{CatalogSnapshot, keys};
 use crate::error::{SqlError, SqlState};
 use crate::memory::WorkMemory;
 use crate::plan::optimize::optimize;
-use crate::plan::statement::{Action, LockPlan, Plan};
+use crate::plan::statement::{Action, Plan};
 use crate::scalar::{CatalogLookup, EvalContext, SessionView};
 use crate::session::interrupt::Interrupts;
 use crate::system::SystemSnapshot;
@@ -263,22 +263,20 @@ pub fn analyze(
                 catalog_version: context.catalog.version().to_vec(),
                 uses_virtual,
                 advances,
-                locking: Vec::new(),
+                before: Vec::new(),
             }));
         }
         other => (Action::Utility(Box::new(other.clone())), Vec::new()),
     };
-    let optimized_locking = |(id, mut plan): (usize, LockPlan)| {
-        plan.input = optimize(plan.input, &context.catalog);
-        (id, plan)
-    };
+    let before = binder.before.take().into_iter();
+    let before = before.map(|(id, action)| (id, optimized(action, &context.catalog))).collect();
     Ok(Arc::new(Plan {
         action: optimized(action, &context.catalog),
         columns,
         param_types: binder.param_types(),
         uses_virtual: binder.uses_virtual.get(),
         advances: binder.advances.get(),
-        locking: binder.locking.take().into_iter().map(optimized_locking).collect(),
+        before,
         tables: binder.tables.into_inner(),
         catalog_version: context.catalog.version().to_vec(),
     }))

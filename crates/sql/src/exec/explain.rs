@@ -42,12 +42,19 @@ pub(crate) async fn rows(
         }
         Action::Explain { .. } | Action::Utility(_) => return Err(unsupported("EXPLAIN of this statement")),
     }
-    for (_, locking) in &plan.locking {
-        lines.push("InitPlan: LockRows".to_owned());
-        print(&locking.input, 1, &mut lines);
+    for (_, action) in &plan.before {
+        let (title, input) = match action {
+            Action::Lock(plan) => ("LockRows".to_owned(), &plan.input),
+            Action::Insert(plan) => (format!("Insert on {}", plan.table.name), &plan.input),
+            Action::Update(plan) => (format!("Update on {}", plan.table.name), &plan.input),
+            Action::Delete(plan) => (format!("Delete on {}", plan.table.name), &plan.input),
+            Action::Query(_) | Action::Explain { .. } | Action::Utility(_) => continue,
+        };
+        lines.push(format!("InitPlan: {title}"));
+        print(input, 1, &mut lines);
     }
     if analyze {
-        modify::lock_subqueries(plan, execution, txn, context).await?;
+        modify::run_before(plan, execution, txn, context).await?;
         let count = match &plan.action {
             Action::Query(node) => {
                 let mut count = 0;

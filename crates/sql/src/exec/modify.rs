@@ -14,7 +14,9 @@ use super::write::{Inserted, Locked, TableWriter};
 use crate::bind::kept::RowRules;
 use crate::error::{SqlError, SqlState};
 use crate::plan::Row;
-use crate::plan::statement::{ConflictAction, DeletePlan, InsertPlan, LockPlan, Plan, RowWait, UpdatePlan};
+use crate::plan::statement::{
+    Action, ConflictAction, DeletePlan, InsertPlan, LockPlan, Plan, RowWait, UpdatePlan,
+};
 use crate::scalar::Expr;
 
 /// What a statement that changes rows did.
@@ -228,6 +230,11 @@ async fn lock_target(
     }
 }
 
+/// Notes that a row changes; false when another part of the statement has changed it: then it stays as it is now.
+fn touch(execution: &mut Execution, key: &Bytes) -> bool {
+    execution.touched.as_mut().is_none_or(|touched| touched.insert(key.clone()))
+}
+
 /// Runs an UPDATE.
 pub(crate) async fn update(
     plan: &UpdatePlan,
@@ -263,6 +270,9 @@ pub(crate) async fn update(
             let found =
                 lock_target(&writer, row, plan.predicate.as_ref(), lock, execution, txn, context).await?;
             let Some((key, mut row)) = found else { continue };
+            if !touch(execution, &key) {
+                continue;
+            }
             let old: Row = row.iter().take(width).cloned().collect();
             let mut new = assigned(&old, &row, &plan.assignments, execution, txn, context)?;
             writer.generate(&mut new, context)?;
@@ -312,6 +322,9 @@ pub(crate) async fn delete(
             let found =
                 lock_target(&writer, row, predicate, RowLock::ForUpdate, execution, txn, context).await?;
             let Some((key, row)) = found else { continue };
+            if !touch(execution, &key) {
+                continue;
+            }
             writer.delete(txn, &key, &row).await?;
             if let Some(referee) = &mut referee {
                 referee.deleted(&plan.table, &row, context)?;
@@ -330,15 +343,26 @@ pub(crate) async fn delete(
     Ok(changed)
 }
 
-/// Runs the subqueries of a statement that lock rows, and keeps their rows for it.
-pub(crate) async fn lock_subqueries(
+/// Runs what is to be run before a statement, and keeps its rows for it.
+pub(crate) async fn run_before(
     plan: &Plan,
     execution: &mut Execution,
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
-    for (id, locking) in &plan.locking {
-        let rows = lock_rows(locking, execution, txn, context).await?;
+    if plan.changes_before() {
+        execution.touched = Some(HashSet::new());
+    }
+    for (id, action) in &plan.before {
+        let rows = match action {
+            Action::Lock(plan) => lock_rows(plan, execution, txn, context).await?,
+            Action::Insert(plan) => insert(plan, execution, txn, context).await?.returned,
+            Action::Update(plan) => update(plan, execution, txn, context).await?.returned,
+            Action::Delete(plan) => delete(plan, execution, txn, context).await?.returned,
+            Action::Query(_) | Action::Explain { .. } | Action::Utility(_) => {
+                return Err(SqlError::internal("this is not run before a statement"));
+            }
+        };
         execution.input = None;
         execution.state.shared(*id, || Ok(rows))?;
     }

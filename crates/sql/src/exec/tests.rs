@@ -564,6 +564,21 @@ fn an_index_of_some_rows_or_over_an_expression_is_read_where_it_answers() {
 }
 
 #[test]
+fn no_row_is_changed_twice_by_one_statement() {
+    script(&[
+        ("CREATE TABLE t (a int PRIMARY KEY, b int)", "CREATE TABLE"),
+        ("CREATE INDEX ON t (b)", "CREATE INDEX"),
+        ("INSERT INTO t SELECT g, g FROM generate_series(1, 4) g", "INSERT 0 4"),
+        ("WITH u AS (UPDATE t SET b = 100 WHERE a = 1) UPDATE t SET b = 200 WHERE a < 3 RETURNING a", "2"),
+        ("WITH u AS (UPDATE t SET b = 300 WHERE a = 3) DELETE FROM t WHERE a > 2 RETURNING a", "4"),
+        ("WITH d AS (DELETE FROM t WHERE a = 2) UPDATE t SET b = b + 1 RETURNING a, b", "1|101\n3|301"),
+        ("SELECT a FROM t WHERE b IN (1, 2, 3, 100, 200, 300)", ""),
+        ("SELECT a FROM t WHERE b IN (101, 301) ORDER BY a", "1\n3"),
+        ("SELECT a, b FROM t ORDER BY a", "1|101\n3|301"),
+    ]);
+}
+
+#[test]
 fn a_view_of_itself_is_an_error_where_it_is_asked() {
     script(&[
         ("CREATE VIEW v AS SELECT 1 AS a", "CREATE VIEW"),

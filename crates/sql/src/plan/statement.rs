@@ -160,9 +160,9 @@ pub struct Plan {
     pub uses_virtual: bool,
     /// The function by which it moves a sequence on, if it does.
     pub advances: Option<&'static str>,
-    /// Its subqueries that lock rows, in the order in which they are run before it, each with the number of the shared
-    /// rows that it gives.
-    pub locking: Vec<(usize, LockPlan)>,
+    /// What is run before it, in this order: subqueries that lock rows, and WITH queries that change rows; each with the
+    /// number of the shared rows that it gives.
+    pub before: Vec<(usize, Action)>,
 }
 
 impl Plan {
@@ -178,12 +178,18 @@ impl Plan {
         &self.param_types
     }
 
+    /// Whether something that is run before it changes rows.
+    #[must_use]
+    pub fn changes_before(&self) -> bool {
+        self.before.iter().any(|(_, action)| !matches!(action, Action::Lock(_)))
+    }
+
     /// Whether it neither changes nor locks rows nor changes the schema.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         match &self.action {
             Action::Query(_) if self.advances.is_some() => false,
-            Action::Query(_) => self.locking.is_empty(),
+            Action::Query(_) => self.before.is_empty(),
             Action::Explain { plan, analyze } => !analyze || plan.is_read_only(),
             // Readers hold this lock on whatever they read.
             Action::Utility(statement) => matches!(
