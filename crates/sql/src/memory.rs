@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{SqlError, SqlState};
+use crate::exec::spill::SpillArea;
 
 /// What all statements of a node may keep in memory together: sorts, hash tables and materialisations. What is made of
 /// their text has half as much beside it, so that neither leaves the other without.
@@ -12,13 +13,27 @@ pub struct WorkMemory {
     size_bytes: usize,
     used_bytes: AtomicUsize,
     texts: Arc<TextMemory>,
+    spill: Option<Arc<SpillArea>>,
 }
 
 impl WorkMemory {
     /// A pool of `size_bytes`, and half as much for texts.
     #[must_use]
     pub fn new(size_bytes: usize) -> Self {
-        Self { size_bytes, used_bytes: AtomicUsize::new(0), texts: Arc::new(TextMemory::new(size_bytes / 2)) }
+        let texts = Arc::new(TextMemory::new(size_bytes / 2));
+        Self { size_bytes, used_bytes: AtomicUsize::new(0), texts, spill: None }
+    }
+
+    /// The same with a folder for what statements cannot keep.
+    #[must_use]
+    pub fn with_spill(self, area: Arc<SpillArea>) -> Self {
+        Self { spill: Some(area), ..self }
+    }
+
+    /// The folder for what statements cannot keep.
+    #[must_use]
+    pub const fn spill(&self) -> Option<&Arc<SpillArea>> {
+        self.spill.as_ref()
     }
 
     /// Bytes in use now.

@@ -11,6 +11,7 @@ use rustydb_env::sync::Signal;
 use rustydb_env::{Env, TaskGroup};
 use rustydb_interconnect::{ClusterIdentity, Local, Peers, SessionClient, raft_service, session_service};
 use rustydb_proto::v1::admin_server::AdminServer;
+use rustydb_sql::exec::spill::SpillArea;
 use rustydb_sql::exec::sweep;
 use rustydb_sql::gateway::cluster::ClusterPort;
 use rustydb_sql::memory::WorkMemory;
@@ -146,6 +147,10 @@ pub(super) async fn start(
         peers: addresses.all().into_iter().map(|(node, _)| node).filter(|node| *node != me).collect(),
     });
     peers.deliver_to(Arc::new(groups.clone()));
+    let spill = SpillArea::open(sql.disk(), &config.node.data_dir.join("tmp")).map_err(|error| {
+        NodeError::Fatal { reason: format!("the folder for temporary files cannot be used: {error}") }
+    })?;
+    let work_memory = WorkMemory::new(usize::try_from(memory.work).unwrap_or(usize::MAX)).with_spill(spill);
     let inner = Arc::new(Inner {
         env: env.clone(),
         me,
@@ -153,7 +158,7 @@ pub(super) async fn start(
         starts,
         started,
         memory,
-        work_memory: Arc::new(WorkMemory::new(usize::try_from(memory.work).unwrap_or(usize::MAX))),
+        work_memory: Arc::new(work_memory),
         log: log.clone(),
         folder: Mutex::new(folder),
         cluster,

@@ -4,8 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use rustydb_types::value::Value;
 
-use super::operator::{self, State, compare_keys, eval_all};
-use super::run::Run;
+use super::operator::{self, Batch, Filling, State, compare_keys, eval_all};
+use super::partition::{DEPTH_MAX, Partitions};
+use super::run::{Run, row_size};
+use super::spill::SpillReader;
 use super::subquery::HashedRow;
 use crate::error::SqlError;
 use crate::plan::{Aggregate, AggregateCall, GroupingSet, Row};
@@ -98,17 +100,82 @@ impl Slot {
     }
 }
 
-/// All rows of an aggregation.
+/// The groups of an aggregation: those that are computed, and rows of others in files.
+#[derive(Debug)]
+pub struct Groups {
+    rows: std::vec::IntoIter<Row>,
+    /// What is kept for them.
+    bytes: i64,
+    parts: Vec<(SpillReader, u32)>,
+}
+
+impl Groups {
+    /// The next rows.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub(crate) fn next(&mut self, aggregate: &Aggregate, run: &Run<'_>) -> Result<Option<Batch>, SqlError> {
+        loop {
+            let mut batch = Filling::with_capacity(self.rows.len());
+            while !batch.is_full()
+                && let Some(row) = self.rows.next()
+            {
+                batch.push(row);
+            }
+            if let Some(batch) = batch.finish() {
+                return Ok(Some(batch));
+            }
+            run.state.release_measured(std::mem::take(&mut self.bytes));
+            let Some((mut part, depth)) = self.parts.pop() else { return Ok(None) };
+            let mut read = || read_part(&mut part, run);
+            let next = gather(aggregate, &mut read, depth, run)?;
+            (self.rows, self.bytes) = (next.rows, next.bytes);
+            self.parts.extend(next.parts);
+        }
+    }
+}
+
+/// The next rows of a file.
+fn read_part(part: &mut SpillReader, run: &Run<'_>) -> Result<Option<Batch>, SqlError> {
+    run.state.check_cancel()?;
+    let mut batch = Filling::default();
+    while !batch.is_full()
+        && let Some(row) = part.next()?
+    {
+        batch.push(row);
+    }
+    Ok(batch.finish())
+}
+
+/// The groups of an aggregation.
 ///
 /// # Errors
-/// Whatever evaluation raises; 53200 when the groups take too much memory.
-pub(crate) fn run(aggregate: &Aggregate, input: &mut State, run: &Run<'_>) -> Result<Vec<Row>, SqlError> {
+/// Whatever evaluation raises; 53200 when the groups take too much memory, 53100 when the disk is full.
+pub(crate) fn run(aggregate: &Aggregate, input: &mut State, run: &Run<'_>) -> Result<Groups, SqlError> {
+    let mut read = || operator::next(&aggregate.input, input, run);
+    gather(aggregate, &mut read, 0, run)
+}
+
+/// The groups of rows that were divided so often before.
+fn gather(
+    aggregate: &Aggregate,
+    read: &mut dyn FnMut() -> Result<Option<Batch>, SqlError>,
+    depth: u32,
+    run: &Run<'_>,
+) -> Result<Groups, SqlError> {
     let new_slots = || aggregate.calls.iter().map(Slot::new).collect::<Result<Vec<_>, _>>();
     // Without grouping sets there is one of all keys.
     let whole = [GroupingSet { keys: (0..aggregate.groups.len()).collect(), is_empty: aggregate.always_one }];
     let sets = if aggregate.sets.is_empty() { whole.as_slice() } else { aggregate.sets.as_slice() };
+    // Rows whose group has no room go to files; of several sets each row would have to go several times.
+    let spill = match sets {
+        [set] if !set.is_empty && depth < DEPTH_MAX => run.state.spill(),
+        _ => None,
+    };
+    let mut left: Option<Partitions> = None;
     let mut places: Vec<HashMap<HashedRow, usize>> = Vec::new();
     let mut groups: Vec<(Row, usize, Vec<Slot>)> = Vec::new();
+    let (mut kept_bytes, mut measured_bytes) = (0_usize, 0_i64);
     for (number, set) in sets.iter().enumerate() {
         let mut known = HashMap::new();
         if set.is_empty {
@@ -118,35 +185,53 @@ pub(crate) fn run(aggregate: &Aggregate, input: &mut State, run: &Run<'_>) -> Re
         }
         places.push(known);
     }
-    while let Some(batch) = operator::next(&aggregate.input, input, run)? {
-        let context = run.context();
-        for row in batch {
-            let mut values = eval_all(&aggregate.groups, &row, &context)?;
-            for (number, (set, known)) in sets.iter().zip(&mut places).enumerate() {
-                // The last set, which is the only one of a plain GROUP BY, needs no copy of the values.
-                let is_last = number + 1 == sets.len();
-                let key = HashedRow(if is_last && set.keys.len() == values.len() {
-                    std::mem::take(&mut values)
-                } else {
-                    masked(&values, set)
-                });
-                let place = match known.get(&key) {
-                    Some(place) => *place,
-                    None => {
-                        run.state.charge_row(&key.0)?;
-                        run.state.charge(aggregate.calls.len() * std::mem::size_of::<Slot>())?;
-                        groups.push((key.0.clone(), number, new_slots()?));
-                        known.insert(key, groups.len() - 1);
-                        groups.len() - 1
-                    }
-                };
-                if let Some((_, _, slots)) = groups.get_mut(place) {
-                    for (slot, call) in slots.iter_mut().zip(&aggregate.calls) {
-                        slot.take(call, &row, run)?;
+    while let Some(batch) = read()? {
+        // What was kept before is the input's; what is kept from here on, but for what evaluation keeps to the end, ends
+        // with the groups.
+        let (taken, bytes) = run.state.measured(|| {
+            let context = run.context();
+            for row in batch {
+                let mut values = eval_all(&aggregate.groups, &row, &context)?;
+                for (number, (set, known)) in sets.iter().zip(&mut places).enumerate() {
+                    // The last set, which is the only one of a plain GROUP BY, needs no copy of the values.
+                    let is_last = number + 1 == sets.len();
+                    let key = HashedRow(if is_last && set.keys.len() == values.len() {
+                        std::mem::take(&mut values)
+                    } else {
+                        masked(&values, set)
+                    });
+                    let place = match known.get(&key) {
+                        Some(place) => *place,
+                        None => {
+                            let size = row_size(&key.0) + aggregate.calls.len() * std::mem::size_of::<Slot>();
+                            if let Some((area, limit)) = spill
+                                && kept_bytes + size > limit.saturating_mul(2)
+                            {
+                                let left = match &mut left {
+                                    Some(left) => left,
+                                    None => left.insert(Partitions::new(area, depth)?),
+                                };
+                                left.push(&key, &row)?;
+                                continue;
+                            }
+                            run.state.charge(size)?;
+                            kept_bytes += size;
+                            groups.push((key.0.clone(), number, new_slots()?));
+                            known.insert(key, groups.len() - 1);
+                            groups.len() - 1
+                        }
+                    };
+                    if let Some((_, _, slots)) = groups.get_mut(place) {
+                        for (slot, call) in slots.iter_mut().zip(&aggregate.calls) {
+                            slot.take(call, &row, run)?;
+                        }
                     }
                 }
             }
-        }
+            Ok::<_, SqlError>(())
+        });
+        taken?;
+        measured_bytes += bytes;
     }
     let mut rows = Vec::with_capacity(groups.len());
     for (mut row, number, slots) in groups {
@@ -158,7 +243,8 @@ pub(crate) fn run(aggregate: &Aggregate, input: &mut State, run: &Run<'_>) -> Re
         }
         rows.push(row);
     }
-    Ok(rows)
+    let parts = left.map(Partitions::finish).transpose()?.unwrap_or_default();
+    Ok(Groups { rows: rows.into_iter(), bytes: measured_bytes, parts })
 }
 
 /// The values of a set's keys, and NULL for those of the others.

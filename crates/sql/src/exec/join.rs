@@ -4,9 +4,11 @@ use std::collections::HashMap;
 
 use rustydb_types::value::Value;
 
-use super::operator::{self, BATCH_ROWS, Batch, Filling, State, collect, eval_all};
-use super::run::Run;
+use super::operator::{self, BATCH_ROWS, Batch, Filling, State, eval_all};
+use super::partition::{DEPTH_MAX, Partitions};
+use super::run::{Run, row_size};
 use super::scan::ScanState;
+use super::spill::SpillReader;
 use super::subquery::HashedRow;
 use crate::error::SqlError;
 use crate::plan::{Join, JoinAlgorithm, JoinKind, Node, Row};
@@ -25,6 +27,21 @@ pub struct JoinState {
     current: Option<Current>,
     /// Behind the end of the left side: the next right row to be looked at for RIGHT and FULL.
     unmatched: Option<usize>,
+    /// What is kept for the right side.
+    inner_bytes: i64,
+    /// Both sides in files, when the right one did not fit: the left side of the part that is joined, and parts that are
+    /// still to be joined.
+    left_part: Option<SpillReader>,
+    parts: Vec<Part>,
+}
+
+/// The rows of both sides whose keys have one hash.
+#[derive(Debug)]
+struct Part {
+    left: SpillReader,
+    right: SpillReader,
+    /// How often they were divided.
+    depth: u32,
 }
 
 /// A left row on its way along the right side.
@@ -70,6 +87,9 @@ impl JoinState {
             pending: Vec::new().into_iter(),
             current: None,
             unmatched: None,
+            inner_bytes: 0,
+            left_part: None,
+            parts: Vec::new(),
         }
     }
 }
@@ -80,19 +100,23 @@ pub(crate) fn next(join: &Join, state: &mut JoinState, run: &Run<'_>) -> Result<
     while !batch.is_full() {
         if let Some(place) = &mut state.unmatched {
             unmatched_right(join, state.inner.as_ref(), place, &mut batch);
-            break;
+            if batch.is_full() || !state.next_part(join, run)? {
+                break;
+            }
+            continue;
         }
         if state.inner.is_none()
             && matches!(join.algorithm, JoinAlgorithm::NestedLoop | JoinAlgorithm::Hash { .. })
         {
-            state.inner = Some(read_inner(join, &mut state.right, run)?);
+            state.read_inner(join, run)?;
+            continue;
         }
         let mut current = match state.current.take() {
             Some(current) => current,
             None => match state.pending.next() {
                 Some(left) => begin(join, left, run)?,
                 None => {
-                    match operator::next(&join.left, &mut state.left, run)? {
+                    match state.next_left(join, run)? {
                         Some(rows) => state.pending = rows.into_iter(),
                         None => state.unmatched = Some(0),
                     }
@@ -111,21 +135,190 @@ pub(crate) fn next(join: &Join, state: &mut JoinState, run: &Run<'_>) -> Result<
     Ok(batch.finish())
 }
 
-fn read_inner(join: &Join, state: &mut State, run: &Run<'_>) -> Result<Inner, SqlError> {
-    let rows = collect(&join.right, state, run)?;
-    let mut table: HashMap<HashedRow, Vec<usize>> = HashMap::new();
-    if let JoinAlgorithm::Hash { right, .. } = &join.algorithm {
-        let context = run.context();
-        for (place, row) in rows.iter().enumerate() {
-            let key = eval_all(right, row, &context)?;
-            if !key.iter().any(Value::is_null) {
-                run.state.charge_row(&key)?;
-                table.entry(HashedRow(key)).or_default().push(place);
-            }
+impl JoinState {
+    /// The next rows of the left side, or of the part of it that is joined.
+    fn next_left(&mut self, join: &Join, run: &Run<'_>) -> Result<Option<Batch>, SqlError> {
+        match &mut self.left_part {
+            Some(part) => read_part(part, run),
+            None => operator::next(&join.left, &mut self.left, run),
         }
     }
-    let matched = vec![false; rows.len()];
-    Ok(Inner { rows, table, matched })
+
+    /// Reads the right side into memory, or both into files when it does not fit; then the first part of them.
+    fn read_inner(&mut self, join: &Join, run: &Run<'_>) -> Result<(), SqlError> {
+        let mut read = Reader { kept: Vec::new(), bytes: 0, parts: None, depth: 0 };
+        let right = &mut self.right;
+        let (done, bytes) = run.state.measured(|| {
+            while let Some(batch) = operator::next(&join.right, right, run)? {
+                for row in batch {
+                    read.push(join, row, run)?;
+                }
+            }
+            Ok::<_, SqlError>(())
+        });
+        done?;
+        let Some(parts) = read.parts.take() else {
+            let (inner, more) = run.state.measured(|| Inner::new(join, read.kept, run));
+            self.inner = Some(inner?);
+            self.inner_bytes = bytes + more;
+            return Ok(());
+        };
+        run.state.release_measured(bytes);
+        let mut left = divided(run, 0)?;
+        while let Some(batch) = operator::next(&join.left, &mut self.left, run)? {
+            for row in batch {
+                push_left(join, &mut left, &row, run)?;
+            }
+        }
+        self.add_parts(parts, left)?;
+        // Of what is empty there is nothing to join, but all parts are gone through.
+        self.next_part(join, run)?;
+        Ok(())
+    }
+
+    fn add_parts(&mut self, right: Partitions, left: Partitions) -> Result<(), SqlError> {
+        for ((right, depth), (left, _)) in right.finish()?.into_iter().zip(left.finish()?) {
+            self.parts.push(Part { left, right, depth });
+        }
+        Ok(())
+    }
+
+    /// Goes on to the next part; false when there is none.
+    fn next_part(&mut self, join: &Join, run: &Run<'_>) -> Result<bool, SqlError> {
+        while let Some(mut part) = self.parts.pop() {
+            self.inner = None;
+            run.state.release_measured(std::mem::take(&mut self.inner_bytes));
+            let needs_left = matches!(join.kind, JoinKind::Left | JoinKind::Full);
+            let needs_right = matches!(join.kind, JoinKind::Right | JoinKind::Full);
+            if (part.right.rows() == 0 && !needs_left) || (part.left.rows() == 0 && !needs_right) {
+                continue;
+            }
+            let mut read = Reader { kept: Vec::new(), bytes: 0, parts: None, depth: part.depth };
+            let (done, bytes) = run.state.measured(|| {
+                while let Some(batch) = read_part(&mut part.right, run)? {
+                    for row in batch {
+                        read.push(join, row, run)?;
+                    }
+                }
+                Ok::<_, SqlError>(())
+            });
+            done?;
+            if let Some(right) = read.parts.take() {
+                run.state.release_measured(bytes);
+                let mut left = divided(run, part.depth)?;
+                while let Some(batch) = read_part(&mut part.left, run)? {
+                    for row in batch {
+                        push_left(join, &mut left, &row, run)?;
+                    }
+                }
+                self.add_parts(right, left)?;
+                continue;
+            }
+            let (inner, more) = run.state.measured(|| Inner::new(join, read.kept, run));
+            self.inner = Some(inner?);
+            self.inner_bytes = bytes + more;
+            self.left_part = Some(part.left);
+            self.unmatched = None;
+            return Ok(true);
+        }
+        if self.inner.is_none() {
+            self.inner = Some(Inner { rows: Vec::new(), table: HashMap::new(), matched: Vec::new() });
+            self.unmatched = Some(0);
+        }
+        Ok(false)
+    }
+}
+
+/// The next rows of a file.
+fn read_part(part: &mut SpillReader, run: &Run<'_>) -> Result<Option<Batch>, SqlError> {
+    run.state.check_cancel()?;
+    let mut batch = Filling::default();
+    while !batch.is_full()
+        && let Some(row) = part.next()?
+    {
+        batch.push(row);
+    }
+    Ok(batch.finish())
+}
+
+fn divided(run: &Run<'_>, depth: u32) -> Result<Partitions, SqlError> {
+    match run.state.spill() {
+        Some((area, _)) => Partitions::new(area, depth),
+        None => Err(SqlError::internal("there is no room for temporary files")),
+    }
+}
+
+/// Writes a left row to the file of its key, unless it can have no partner and none is needed.
+fn push_left(join: &Join, parts: &mut Partitions, row: &[Value], run: &Run<'_>) -> Result<(), SqlError> {
+    let JoinAlgorithm::Hash { left, .. } = &join.algorithm else { return Ok(()) };
+    let key = HashedRow(eval_all(left, row, &run.context())?);
+    if key.0.iter().any(Value::is_null) && !matches!(join.kind, JoinKind::Left | JoinKind::Full) {
+        return Ok(());
+    }
+    parts.push(&key, row)
+}
+
+/// Right rows on their way into memory, or into files when there are too many.
+struct Reader {
+    kept: Vec<Row>,
+    bytes: usize,
+    parts: Option<Partitions>,
+    depth: u32,
+}
+
+impl Reader {
+    fn push(&mut self, join: &Join, row: Row, run: &Run<'_>) -> Result<(), SqlError> {
+        let size = row_size(&row);
+        if let (Some((area, limit)), JoinAlgorithm::Hash { .. }) = (run.state.spill(), &join.algorithm)
+            && self.parts.is_none()
+            // Its key is kept beside it.
+            && self.bytes + size > limit
+            && self.depth < DEPTH_MAX
+        {
+            let mut parts = Partitions::new(area, self.depth)?;
+            for row in self.kept.drain(..) {
+                push_right(join, &mut parts, &row, run)?;
+            }
+            run.state.release(std::mem::take(&mut self.bytes));
+            self.parts = Some(parts);
+        }
+        if let Some(parts) = &mut self.parts {
+            return push_right(join, parts, &row, run);
+        }
+        run.state.charge(size)?;
+        self.bytes += size;
+        self.kept.push(row);
+        Ok(())
+    }
+}
+
+/// Writes a right row to the file of its key, unless it can have no partner and none is needed.
+fn push_right(join: &Join, parts: &mut Partitions, row: &[Value], run: &Run<'_>) -> Result<(), SqlError> {
+    let JoinAlgorithm::Hash { right, .. } = &join.algorithm else { return Ok(()) };
+    let key = HashedRow(eval_all(right, row, &run.context())?);
+    if key.0.iter().any(Value::is_null) && !matches!(join.kind, JoinKind::Right | JoinKind::Full) {
+        return Ok(());
+    }
+    parts.push(&key, row)
+}
+
+impl Inner {
+    /// Rows that are charged for, with their keys.
+    fn new(join: &Join, rows: Vec<Row>, run: &Run<'_>) -> Result<Self, SqlError> {
+        let mut table: HashMap<HashedRow, Vec<usize>> = HashMap::new();
+        if let JoinAlgorithm::Hash { right, .. } = &join.algorithm {
+            let context = run.context();
+            for (place, row) in rows.iter().enumerate() {
+                let key = eval_all(right, row, &context)?;
+                if !key.iter().any(Value::is_null) {
+                    run.state.charge_row(&key)?;
+                    table.entry(HashedRow(key)).or_default().push(place);
+                }
+            }
+        }
+        let matched = vec![false; rows.len()];
+        Ok(Self { rows, table, matched })
+    }
 }
 
 /// Begins to match a left row.

@@ -11,10 +11,12 @@ use std::sync::Arc;
 use rustydb_types::value::Value;
 
 use super::aggregate;
+use super::distinct::Distinct;
 use super::join::{self, JoinState};
 use super::recursive;
 use super::run::{Run, row_size};
 use super::scan::ScanState;
+use super::sort::{self, Sorted};
 use super::subquery::HashedRow;
 use crate::error::{SqlError, SqlState};
 use crate::plan::{Node, Row, SetOperation, SortKey, TableFunction};
@@ -76,12 +78,16 @@ pub enum State {
     Unary(Box<State>),
     /// Input of a projection, and rows of it that are still to be computed.
     Project(Box<State>, std::vec::IntoIter<Row>),
+    /// An aggregation; its groups once its input was read.
+    Aggregate(Box<State>, Option<aggregate::Groups>),
     /// A node whose input is read whole before the first row.
     Blocking(Box<State>, Option<std::vec::IntoIter<Row>>),
     /// A join.
     Join(Box<JoinState>),
-    /// Rows seen so far.
-    Distinct(Box<State>, HashSet<HashedRow>, Option<Row>),
+    /// A sort; its rows once its input was read.
+    Sort(Box<State>, Option<Sorted>),
+    /// A DISTINCT.
+    Distinct(Box<Distinct>),
     /// A set operation; the rows when it blocks.
     SetOp(Box<State>, Box<State>, Option<std::vec::IntoIter<Row>>),
     /// Rows still to pass over and rows still to yield.
@@ -109,10 +115,10 @@ impl State {
                 Self::ProjectSet(open(input), Vec::new().into_iter(), Vec::new().into_iter())
             }
             Node::Join(join) => Self::Join(Box::new(JoinState::open(join))),
-            Node::Aggregate(aggregate) => Self::Blocking(open(&aggregate.input), None),
+            Node::Aggregate(aggregate) => Self::Aggregate(open(&aggregate.input), None),
             Node::Window(window) => Self::Blocking(open(&window.input), None),
-            Node::Sort { input, .. } => Self::Blocking(open(input), None),
-            Node::Distinct { input, .. } => Self::Distinct(open(input), HashSet::new(), None),
+            Node::Sort { input, .. } => Self::Sort(open(input), None),
+            Node::Distinct { input, .. } => Self::Distinct(Box::new(Distinct::open(input))),
             Node::SetOp { left, right, .. } => Self::SetOp(open(left), open(right), None),
             Node::Limit { input, .. } => Self::Limit(open(input), None),
         }
@@ -248,11 +254,12 @@ pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batc
             }
         },
         (Node::Join(join), State::Join(state)) => join::next(join, state, run),
-        (Node::Aggregate(aggregate), State::Blocking(state, rows)) => {
-            if rows.is_none() {
-                *rows = Some(aggregate::run(aggregate, state, run)?.into_iter());
-            }
-            Ok(take(rows))
+        (Node::Aggregate(aggregate), State::Aggregate(state, groups)) => {
+            let groups = match groups {
+                Some(groups) => groups,
+                None => groups.insert(aggregate::run(aggregate, state, run)?),
+            };
+            groups.next(aggregate, run)
         }
         (Node::Window(window), State::Blocking(state, rows)) => {
             if rows.is_none() {
@@ -260,7 +267,7 @@ pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batc
             }
             Ok(take(rows))
         }
-        (Node::Sort { input, keys, bound }, State::Blocking(state, rows)) => {
+        (Node::Sort { input, keys, bound }, State::Sort(state, rows)) => {
             if rows.is_none() {
                 let bound = match bound {
                     Some(bound) => {
@@ -268,39 +275,14 @@ pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batc
                     }
                     None => None,
                 };
-                *rows = Some(sort(input, state, keys, bound, run)?.into_iter());
+                *rows = Some(sort::sort(input, state, keys, bound, run)?);
             }
-            Ok(take(rows))
-        }
-        (Node::Distinct { input, on }, State::Distinct(state, seen, last)) => {
-            while let Some(mut batch) = next(input, state, run)? {
-                let mut kept = Vec::with_capacity(batch.len());
-                for row in batch.drain(..) {
-                    match on {
-                        // The input is sorted by the key, so only its predecessor can be equal.
-                        Some(count) => {
-                            let key: Row = row.iter().take(*count).cloned().collect();
-                            if last.as_ref() != Some(&key) {
-                                *last = Some(key);
-                                kept.push(row);
-                            }
-                        }
-                        None => {
-                            let key = HashedRow(row);
-                            if !seen.contains(&key) {
-                                run.state.charge_row(&key.0)?;
-                                kept.push(key.0.clone());
-                                seen.insert(key);
-                            }
-                        }
-                    }
-                }
-                if !kept.is_empty() {
-                    return Ok(Some(kept));
-                }
+            match rows {
+                Some(rows) => rows.next(keys, run),
+                None => Ok(None),
             }
-            Ok(None)
         }
+        (Node::Distinct { input, on }, State::Distinct(state)) => state.next(input, *on, run),
         (Node::SetOp { operation, all, left, right }, State::SetOp(left_state, right_state, rows)) => {
             if *operation == SetOperation::Union && *all {
                 return match next(left, left_state, run)? {
@@ -455,43 +437,6 @@ pub(crate) fn compare_keys(left: &[Value], right: &[Value], keys: &[SortKey]) ->
         }
     }
     Ordering::Equal
-}
-
-/// Sorts the rows of a node; with a bound, keeps only twice as many while reading.
-fn sort(
-    input: &Node,
-    state: &mut State,
-    keys: &[SortKey],
-    bound: Option<usize>,
-    run: &Run<'_>,
-) -> Result<Vec<Row>, SqlError> {
-    let context = run.context();
-    let mut rows: Vec<(Row, Row)> = Vec::new();
-    let order = |rows: &mut Vec<(Row, Row)>| rows.sort_by(|(a, _), (b, _)| compare_keys(a, b, keys));
-    while let Some(batch) = next(input, state, run)? {
-        for row in batch {
-            let mut key = Vec::with_capacity(keys.len());
-            for sort_key in keys {
-                key.push(sort_key.expr.eval(&row, &context)?);
-            }
-            run.state.charge_row(&row)?;
-            run.state.charge_row(&key)?;
-            rows.push((key, row));
-        }
-        if let Some(bound) = bound
-            && rows.len() > bound.saturating_mul(2).saturating_add(BATCH_ROWS)
-        {
-            order(&mut rows);
-            for (key, row) in rows.drain(bound..) {
-                run.state.release(row_size(&key) + row_size(&row));
-            }
-        }
-    }
-    order(&mut rows);
-    if let Some(bound) = bound {
-        rows.truncate(bound);
-    }
-    Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
 fn is_series(function: TableFunction) -> bool {

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use rustydb_txn::Transaction;
 use rustydb_types::value::Value;
 
+use super::spill::SpillArea;
 use super::subquery::KeptSubquery;
 use crate::catalog::virtual_table::VirtualContext;
 use crate::error::{SqlError, SqlState};
@@ -16,6 +17,10 @@ use crate::plan::Row;
 use crate::scalar::EvalContext;
 use crate::session::interrupt::Interrupts;
 
+/// How many times `work_mem` one statement may keep in memory: sorts, hash joins, groups and DISTINCT keep as much as
+/// `work_mem` says and write the rest to files; everything else has to fit, and beyond this fails with 53200.
+pub(crate) const WORK_MEM_FACTOR: usize = 32;
+
 /// What one execution keeps between its parts.
 #[derive(Debug)]
 pub struct RunState {
@@ -23,6 +28,8 @@ pub struct RunState {
     used: AtomicUsize,
     /// How many they may be.
     work_mem: usize,
+    /// How many of them an operator keeps that can write rows to files.
+    spill_bytes: usize,
     /// Those of them that are kept to the end: what was computed once.
     lasting: AtomicUsize,
     /// Where they are taken from.
@@ -55,6 +62,7 @@ impl RunState {
             used: AtomicUsize::new(0),
             lasting: AtomicUsize::new(0),
             work_mem,
+            spill_bytes: work_mem / WORK_MEM_FACTOR,
             pool,
             shared: Mutex::default(),
             recursions: Mutex::default(),
@@ -63,6 +71,11 @@ impl RunState {
             subqueries: Mutex::default(),
             interrupts,
         }
+    }
+
+    /// Where rows go that an operator cannot keep, and how many bytes of them it may keep.
+    pub(crate) fn spill(&self) -> Option<(&Arc<SpillArea>, usize)> {
+        self.pool.spill().map(|area| (area, self.spill_bytes))
     }
 
     /// Counts bytes that are kept.

@@ -18,7 +18,7 @@ use sqlparser::ast;
 use super::copy::{self, CopyFrom, CopyTarget};
 use super::cursor::{self, Cursor};
 use super::database::{Database, ExecContext, analyze};
-use super::run::RunState;
+use super::run::{RunState, WORK_MEM_FACTOR};
 use crate::bind::AnalyzeContext;
 use crate::bind::errors::unpack;
 use crate::catalog::virtual_table::{Live, VirtualContext};
@@ -40,9 +40,6 @@ use crate::session::sink::OUTPUT_SIZE_HIGH;
 use crate::session::token::{Questions, TransactionToken};
 use crate::system::SystemSnapshot;
 
-/// How many times `work_mem` one statement may keep in memory. Sorts and hash tables do not spill to disk yet, so
-/// what would spill in PostgreSQL has to fit; beyond this a statement fails with 53200.
-const WORK_MEM_FACTOR: usize = 32;
 /// How long an outcome is asked for, and the pause between two questions.
 const OUTCOME_WAIT: Duration = Duration::from_secs(10);
 const OUTCOME_PAUSE: Duration = Duration::from_millis(20);

@@ -14,6 +14,7 @@ use rustydb_types::ids::{DatabaseId, Incarnation, Oid, RequestId, SessionId};
 use super::database::Database;
 use super::operator::BATCH_SIZE_BYTES;
 use super::service::SqlExecutor;
+use super::spill::SpillArea;
 use super::sweep::{self, Place, Swept};
 use crate::catalog::keys;
 use crate::catalog::virtual_table::VirtualRegistry;
@@ -40,7 +41,8 @@ struct Local {
 impl Local {
     fn new(env: &Env) -> Self {
         let store = LocalKv::in_memory(env, "kv".into(), Duration::ZERO).unwrap();
-        let memory = Arc::new(WorkMemory::new(1 << 30));
+        let area = SpillArea::open(env.disk(), std::path::Path::new("/data/tmp")).unwrap();
+        let memory = Arc::new(WorkMemory::new(1 << 30).with_spill(area));
         let database =
             Database::new(store.kv(), Arc::new(VirtualRegistry::builtin()), env.rng().u64(), memory);
         let system = Arc::new(SystemSnapshot::default());
@@ -576,6 +578,62 @@ fn no_row_is_changed_twice_by_one_statement() {
         ("SELECT a FROM t WHERE b IN (101, 301) ORDER BY a", "1\n3"),
         ("SELECT a, b FROM t ORDER BY a", "1|101\n3|301"),
     ]);
+}
+
+#[test]
+fn what_does_not_fit_in_work_mem_goes_to_files_and_comes_back() {
+    let simulation = Simulation::new(7);
+    let node = simulation.add_node();
+    let env = simulation.env(node);
+    let run = async move {
+        let mut local = Local::new(&env);
+        for sql in [
+            "CREATE TABLE a (i int, k int, t text)",
+            "CREATE TABLE b (k int, u text)",
+            "INSERT INTO a SELECT g, CASE WHEN g % 10 > 0 THEN g * 7 % 5003 END, 'text ' || g % 97 FROM generate_series(1, 8000) g",
+            "INSERT INTO b SELECT CASE WHEN g % 9 > 0 THEN g * 3 % 7001 END, repeat('u', g % 50) FROM generate_series(1, 6000) g",
+            "ANALYZE a",
+            "ANALYZE b",
+        ] {
+            local.run(sql).await.unwrap();
+        }
+        let folder = std::path::Path::new("/data/tmp");
+        let queries = [
+            "SELECT i, t FROM a ORDER BY t DESC, i",
+            "SELECT t, k FROM a ORDER BY k NULLS FIRST, i DESC OFFSET 2500 LIMIT 3",
+            "SELECT i FROM a ORDER BY t, i LIMIT 4000",
+            "SELECT count(*), sum(a.i), sum(length(b.u)) FROM a JOIN b ON a.k = b.k",
+            "SELECT count(*), count(b.u), sum(a.i), sum(length(b.u)) FROM a LEFT JOIN b ON a.k = b.k",
+            "SELECT count(*), count(a.i), sum(a.i), sum(length(b.u)) FROM a RIGHT JOIN b ON a.k = b.k",
+            "SELECT count(*), count(a.i), count(b.u), sum(a.i), sum(length(b.u)) FROM a FULL JOIN b ON a.k = b.k",
+            "SELECT count(*) FROM a JOIN b ON a.k = b.k AND a.i % 7 = b.k % 7",
+            "SELECT k, count(*), sum(i), max(t) FROM a GROUP BY k ORDER BY k",
+            "SELECT i % 4001, array_agg(k ORDER BY k) FROM a GROUP BY 1 ORDER BY 1",
+            "SELECT count(*), sum(k) FROM (SELECT DISTINCT k, t FROM a) x",
+            "SELECT count(*) FROM (SELECT k, count(DISTINCT t) AS c FROM a GROUP BY k) x JOIN b USING (k) WHERE c > 1",
+            "SELECT x.k, c, n FROM (SELECT k, count(*) c FROM a GROUP BY k) x FULL JOIN (SELECT k, count(*) n FROM b GROUP BY k) y ON x.k = y.k ORDER BY 1, 2, 3",
+        ];
+        let mut expected = Vec::new();
+        local.context.settings.set("work_mem", "1GB", crate::session::settings::Scope::Session).unwrap();
+        for sql in queries {
+            expected.push(local.run(sql).await.unwrap());
+            assert_eq!(env.disk().list(folder).unwrap().len(), 0);
+        }
+        local.context.settings.set("work_mem", "64kB", crate::session::settings::Scope::Session).unwrap();
+        let spilled = Arc::clone(local.database.work_memory().spill().unwrap());
+        for (sql, expected) in queries.iter().zip(&expected) {
+            let before = spilled.created();
+            assert!(local.run(sql).await.unwrap() == *expected, "{sql}");
+            assert!(spilled.created() > before, "{sql} kept all in memory");
+            assert_eq!(env.disk().list(folder).unwrap().len(), 0, "{sql} left files behind");
+        }
+        // Rows of one key stay together, whatever they take: more than fits fails and leaves nothing.
+        let wide = "SELECT sum(length(w)) FROM a JOIN (SELECT 1 AS one, repeat('x', 1000) AS w FROM a) y ON y.one = a.i";
+        let failed = local.run(wide).await.err().map(|error| error.state());
+        assert_eq!(failed, Some(SqlState::OUT_OF_MEMORY));
+        assert_eq!(env.disk().list(folder).unwrap().len(), 0);
+    };
+    simulation.block_on(Duration::from_secs(6000), run).unwrap();
 }
 
 #[test]
