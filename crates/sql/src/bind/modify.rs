@@ -6,7 +6,7 @@ use rustydb_txn::RowLock;
 use rustydb_types::value::Value;
 use sqlparser::ast::{
     self, Assignment, AssignmentTarget, ConflictTarget, Delete, Expr as AstExpr, FromTable, Ident, Insert,
-    LockType, NonBlock, ObjectName, OnConflictAction, OnInsert, Query, Select, SelectItem, SetExpr,
+    LockType, NonBlock, ObjectName, OnConflictAction, OnInsert, Query, Select, SelectItem, SetExpr, Spanned,
     TableFactor, TableObject, TableWithJoins, Update, UpdateTableFromKind,
 };
 
@@ -379,14 +379,44 @@ impl Binder<'_> {
                 (AssignmentTarget::ColumnName(name), _) => assign(name, &assignment.value)?,
                 (AssignmentTarget::Tuple(names), AstExpr::Tuple(values)) => {
                     if names.len() != values.len() {
+                        let error = syntax("number of columns does not match number of values");
+                        return Err(values
+                            .first()
+                            .map_or(error.clone(), |first| at(error, &before(first.span()))));
+                    }
+                    for (name, value) in names.iter().zip(values) {
+                        assign(name, value)?;
+                    }
+                }
+                (AssignmentTarget::Tuple(names), AstExpr::Subquery(query)) => {
+                    let width =
+                        self.bind_query(query, &Level { outer: Some(scope), ..Level::default() })?.1.len();
+                    if names.len() != width {
+                        let error = syntax("number of columns does not match number of values");
+                        return Err(at(error, &before(query.span())));
+                    }
+                    for (place, name) in names.iter().enumerate() {
+                        assign(name, &AstExpr::Subquery(Box::new(column_of(query, place, width)?)))?;
+                    }
+                }
+                (AssignmentTarget::Tuple(names), AstExpr::Function(call)) if is_row(call) => {
+                    let values = row_values(call)?;
+                    if names.len() != values.len() {
                         return Err(syntax("number of columns does not match number of values"));
                     }
                     for (name, value) in names.iter().zip(values) {
                         assign(name, value)?;
                     }
                 }
-                (AssignmentTarget::Tuple(_), _) => {
-                    return Err(unsupported("UPDATE of several columns from a subquery"));
+                (AssignmentTarget::Tuple(names), value) if names.len() == 1 => {
+                    for name in names {
+                        assign(name, value)?;
+                    }
+                }
+                (AssignmentTarget::Tuple(_), value) => {
+                    let message =
+                        "source for a multiple-column UPDATE item must be a sub-SELECT or ROW() expression";
+                    return Err(at(fail(SqlState::FEATURE_NOT_SUPPORTED, message), value));
                 }
             }
         }
@@ -648,6 +678,39 @@ fn lockable(node: &Node, base: usize, tables: &mut Vec<(String, LockedTable)>) -
         }
         _ => false,
     }
+}
+
+/// The place before what is written there: that of a parenthesis.
+fn before(span: sqlparser::tokenizer::Span) -> sqlparser::tokenizer::Location {
+    let mut start = span.start;
+    start.column = start.column.saturating_sub(1);
+    start
+}
+
+/// Whether it is `ROW(...)`.
+fn is_row(call: &ast::Function) -> bool {
+    matches!(call.name.0.as_slice(), [part]
+        if part.as_ident().is_some_and(|name| name.value == "row" && name.quote_style.is_none()))
+}
+
+/// The values of `ROW(...)`.
+fn row_values(call: &ast::Function) -> Result<Vec<&AstExpr>, SqlError> {
+    let ast::FunctionArguments::List(list) = &call.args else { return Ok(Vec::new()) };
+    list.args.iter().map(super::from::function_arg).collect()
+}
+
+/// One column of a query, as a query.
+fn column_of(query: &Query, place: usize, width: usize) -> Result<Query, SqlError> {
+    let names: Vec<String> = (0..width).map(|place| format!("c{place}")).collect();
+    let text = format!("SELECT c{place} FROM (SELECT 1) x ({})", names.join(", "));
+    let mut outer = crate::parse::parse_query(&text)?;
+    if let SetExpr::Select(select) = outer.body.as_mut()
+        && let Some(TableFactor::Derived { subquery, .. }) =
+            select.from.first_mut().map(|from| &mut from.relation)
+    {
+        **subquery = query.clone();
+    }
+    Ok(outer)
 }
 
 fn filtered(node: Node, predicate: Option<Expr>) -> Node {
