@@ -80,8 +80,8 @@ pub enum State {
     Project(Box<State>, std::vec::IntoIter<Row>),
     /// An aggregation; its groups once its input was read.
     Aggregate(Box<State>, Option<aggregate::Groups>),
-    /// A node whose input is read whole before the first row.
-    Blocking(Box<State>, Option<std::vec::IntoIter<Row>>),
+    /// Window functions; their rows once the input was sorted.
+    Window(Box<State>, Option<Box<super::window::Windowed>>),
     /// A join.
     Join(Box<JoinState>),
     /// A sort; its rows once its input was read.
@@ -116,7 +116,7 @@ impl State {
             }
             Node::Join(join) => Self::Join(Box::new(JoinState::open(join))),
             Node::Aggregate(aggregate) => Self::Aggregate(open(&aggregate.input), None),
-            Node::Window(window) => Self::Blocking(open(&window.input), None),
+            Node::Window(window) => Self::Window(open(&window.input), None),
             Node::Sort { input, .. } => Self::Sort(open(input), None),
             Node::Distinct { input, .. } => Self::Distinct(Box::new(Distinct::open(input))),
             Node::SetOp { left, right, .. } => Self::SetOp(open(left), open(right), None),
@@ -261,11 +261,12 @@ pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batc
             };
             groups.next(aggregate, run)
         }
-        (Node::Window(window), State::Blocking(state, rows)) => {
-            if rows.is_none() {
-                *rows = Some(super::window::run(window, state, run)?.into_iter());
-            }
-            Ok(take(rows))
+        (Node::Window(window), State::Window(state, windowed)) => {
+            let windowed = match windowed {
+                Some(windowed) => windowed,
+                None => windowed.insert(Box::new(super::window::Windowed::open(window, state, run)?)),
+            };
+            windowed.next(window, run)
         }
         (Node::Sort { input, keys, bound }, State::Sort(state, rows)) => {
             if rows.is_none() {
@@ -275,7 +276,7 @@ pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batc
                     }
                     None => None,
                 };
-                *rows = Some(sort::sort(input, state, keys, bound, run)?);
+                *rows = Some(sort::sort(input, state, (keys, false), bound, run)?);
             }
             match rows {
                 Some(rows) => rows.next(keys, run),

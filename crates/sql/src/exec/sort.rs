@@ -18,8 +18,8 @@ const RUNS_MAX: usize = 64;
 pub enum Sorted {
     /// In memory, with the bytes that were charged for them.
     Memory(std::vec::IntoIter<Row>, usize),
-    /// In files.
-    Files(Merge),
+    /// In files, and whether the rows keep their keys before them.
+    Files(Merge, bool),
 }
 
 /// A merge of sorted runs.
@@ -75,7 +75,7 @@ impl Merge {
 }
 
 impl Sorted {
-    /// The next rows.
+    /// The next rows; those that were sorted with their keys have them still.
     ///
     /// # Errors
     /// Those of the files.
@@ -92,11 +92,13 @@ impl Sorted {
                     run.state.release(std::mem::take(bytes));
                 }
             }
-            Self::Files(merge) => {
+            Self::Files(merge, keeps_keys) => {
                 while !batch.is_full()
                     && let Some(mut row) = merge.next(keys)?
                 {
-                    row.drain(..keys.len());
+                    if !*keeps_keys {
+                        row.drain(..keys.len());
+                    }
                     batch.push(row);
                 }
             }
@@ -179,14 +181,15 @@ impl Unsorted<'_> {
     }
 }
 
-/// Sorts the rows of a node; with a bound, keeps only twice as many while reading.
+/// Sorts the rows of a node; with a bound, keeps only twice as many while reading. Where they are to keep their keys,
+/// these stand before each row.
 ///
 /// # Errors
 /// Whatever evaluation raises; 53200 when there is neither memory nor disk for them, 53100 when the disk is full.
 pub(crate) fn sort(
     input: &Node,
     state: &mut State,
-    keys: &[SortKey],
+    (keys, keeps_keys): (&[SortKey], bool),
     bound: Option<usize>,
     run: &Run<'_>,
 ) -> Result<Sorted, SqlError> {
@@ -203,11 +206,19 @@ pub(crate) fn sort(
     }
     if unsorted.runs.is_empty() {
         unsorted.order(run);
-        let rows: Vec<Row> = unsorted.rows.into_iter().map(|(_, row)| row).collect();
+        let row_of = |(mut key, row): (Row, Row)| {
+            if keeps_keys {
+                key.extend(row);
+                key
+            } else {
+                row
+            }
+        };
+        let rows: Vec<Row> = unsorted.rows.into_iter().map(row_of).collect();
         return Ok(Sorted::Memory(rows.into_iter(), unsorted.bytes));
     }
     if !unsorted.rows.is_empty() {
         unsorted.write(run)?;
     }
-    Ok(Sorted::Files(Merge::new(unsorted.runs, keys)?))
+    Ok(Sorted::Files(Merge::new(unsorted.runs, keys)?, keeps_keys))
 }

@@ -610,6 +610,9 @@ fn what_does_not_fit_in_work_mem_goes_to_files_and_comes_back() {
             "SELECT k, count(*), sum(i), max(t) FROM a GROUP BY k ORDER BY k",
             "SELECT i % 4001, array_agg(k ORDER BY k) FROM a GROUP BY 1 ORDER BY 1",
             "SELECT count(*), sum(k) FROM (SELECT DISTINCT k, t FROM a) x",
+            "SELECT sum(n * i), sum(s) FROM (SELECT i, row_number() OVER () n, sum(i) OVER (ROWS UNBOUNDED PRECEDING) s FROM (SELECT i FROM a ORDER BY t, i) y) x",
+            "SELECT sum(r * i), sum(d), sum(s), sum(m) FROM (SELECT i, rank() OVER w r, dense_rank() OVER w d, sum(i) OVER w s, count(k) FILTER (WHERE i % 2 = 0) OVER w m FROM a WINDOW w AS (PARTITION BY i % 5 ORDER BY t)) x",
+            "SELECT sum(l), sum(f), min(n) FROM (SELECT lag(i) OVER w l, first_value(i) OVER w f, ntile(3) OVER w n FROM a WINDOW w AS (PARTITION BY i % 50 ORDER BY k, i)) x",
             "SELECT count(*) FROM (SELECT k, count(DISTINCT t) AS c FROM a GROUP BY k) x JOIN b USING (k) WHERE c > 1",
             "SELECT x.k, c, n FROM (SELECT k, count(*) c FROM a GROUP BY k) x FULL JOIN (SELECT k, count(*) n FROM b GROUP BY k) y ON x.k = y.k ORDER BY 1, 2, 3",
         ];

@@ -1,4 +1,5 @@
-//! Window functions: the input is sorted by partition and order, then each partition is computed call by call.
+//! Window functions: the input is sorted by partition and order, then each partition is computed call by call; where all
+//! calls need only what came before a row, row by row.
 //!
 //! An aggregate whose frame only grows takes each row once; one whose frame moves on takes rows back where the aggregate
 //! can. Other moving frames are computed anew for each row.
@@ -7,66 +8,291 @@ use std::cmp::Ordering;
 
 use rustydb_types::value::Value;
 
-use super::operator::{self, BATCH_ROWS, State, compare_keys, eval_all};
+use super::operator::{BATCH_ROWS, Batch, Filling, State, compare_keys, eval_all};
 use super::run::{Run, row_size};
+use super::sort::{self, Sorted};
 use super::window_frame::{Frames, Partition};
 use crate::error::{SqlError, SqlState};
-use crate::plan::window::{Exclusion, Window, WindowCall, WindowFunction};
+use crate::plan::window::{Exclusion, FrameBound, FrameMode, Window, WindowCall, WindowFunction};
 use crate::plan::{AggregateCall, Row, SortKey};
 use crate::scalar::AggregateState;
 
-/// All rows of a window node.
-///
-/// # Errors
-/// Whatever evaluation raises; 53200 when the rows take too much memory.
-pub(crate) fn run(window: &Window, input: &mut State, run: &Run<'_>) -> Result<Vec<Row>, SqlError> {
-    let partition = window.partition.iter().map(|expr| SortKey {
-        expr: expr.clone(),
-        descending: false,
-        nulls_first: false,
-    });
-    let keys: Vec<SortKey> = partition.chain(window.order.iter().cloned()).collect();
-    let context = run.context();
-    let mut rows: Vec<(Row, Row)> = Vec::new();
-    while let Some(batch) = operator::next(&window.input, input, run)? {
-        for row in batch {
-            let mut key = Vec::with_capacity(keys.len());
-            for sort_key in &keys {
-                key.push(sort_key.expr.eval(&row, &context)?);
+/// The rows of a window node: its input in order, partition by partition.
+#[derive(Debug)]
+pub struct Windowed {
+    keys: Vec<SortKey>,
+    sorted: Sorted,
+    /// Rows of the input, with their keys, that were read and not looked at.
+    pending: std::vec::IntoIter<Row>,
+    /// The row at which the partition that was read last has ended.
+    next: Option<(Row, Row)>,
+    /// Rows that are computed, and what was charged for them.
+    ready: std::vec::IntoIter<Row>,
+    ready_bytes: usize,
+    /// What goes on from row to row, where nothing else is needed.
+    stream: Option<Stream>,
+}
+
+impl Windowed {
+    /// Sorts the input.
+    ///
+    /// # Errors
+    /// Whatever evaluation raises; 53100 when the disk is full.
+    pub(crate) fn open(window: &Window, input: &mut State, run: &Run<'_>) -> Result<Self, SqlError> {
+        let partition = window.partition.iter().map(|expr| SortKey {
+            expr: expr.clone(),
+            descending: false,
+            nulls_first: false,
+        });
+        let keys: Vec<SortKey> = partition.chain(window.order.iter().cloned()).collect();
+        Ok(Self {
+            sorted: sort::sort(&window.input, input, (&keys, true), None, run)?,
+            keys,
+            pending: Vec::new().into_iter(),
+            next: None,
+            ready: Vec::new().into_iter(),
+            ready_bytes: 0,
+            stream: Stream::of(window)?,
+        })
+    }
+
+    /// The next rows.
+    ///
+    /// # Errors
+    /// Whatever evaluation raises; 53200 when a partition takes too much memory.
+    pub(crate) fn next(&mut self, window: &Window, run: &Run<'_>) -> Result<Option<Batch>, SqlError> {
+        loop {
+            let mut batch = Filling::with_capacity(self.ready.len());
+            while !batch.is_full()
+                && let Some(row) = self.ready.next()
+            {
+                batch.push(row);
             }
-            run.state.charge_row(&row)?;
-            run.state.charge_row(&key)?;
-            rows.push((key, row));
+            if let Some(batch) = batch.finish() {
+                return Ok(Some(batch));
+            }
+            run.state.release(std::mem::take(&mut self.ready_bytes));
+            let is_over = match self.stream.take() {
+                Some(mut stream) => {
+                    let is_over = self.go_on(&mut stream, window, run)?;
+                    self.stream = Some(stream);
+                    is_over
+                }
+                None => self.partition(window, run)?,
+            };
+            if is_over {
+                return Ok(None);
+            }
         }
     }
-    rows.sort_by(|(left, _), (right, _)| compare_keys(left, right, &keys));
-    let width = window.partition.len();
-    let mut begin = 0;
-    while let Some((first, _)) = rows.get(begin) {
-        let same = |(key, _): &(Row, Row)| {
-            compare_keys(part(key, width), part(first, width), &keys) == Ordering::Equal
+
+    /// The next row of the input with its key.
+    fn read(&mut self, run: &Run<'_>) -> Result<Option<(Row, Row)>, SqlError> {
+        loop {
+            if let Some(mut key) = self.pending.next() {
+                let row = key.split_off(self.keys.len().min(key.len()));
+                return Ok(Some((key, row)));
+            }
+            run.state.check_cancel()?;
+            match self.sorted.next(&self.keys, run)? {
+                Some(batch) => self.pending = batch.into_iter(),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The rows that follow whose keys are equal to the first one's in their first `width` values.
+    fn group(&mut self, width: usize, run: &Run<'_>) -> Result<Vec<(Row, Row)>, SqlError> {
+        let mut rows = Vec::new();
+        let first = match self.next.take() {
+            Some(first) => first,
+            None => match self.read(run)? {
+                Some(first) => first,
+                None => return Ok(rows),
+            },
         };
-        let len = rows.get(begin..).unwrap_or_default().partition_point(same);
-        let end = begin + len.max(1);
+        self.charge(&first, run)?;
+        rows.push(first);
+        while let Some(row) = self.read(run)? {
+            let first = rows.first().map(|(key, _)| part(key, width)).unwrap_or_default();
+            if compare_keys(part(&row.0, width), first, &self.keys) != Ordering::Equal {
+                self.next = Some(row);
+                break;
+            }
+            self.charge(&row, run)?;
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    fn charge(&mut self, (key, row): &(Row, Row), run: &Run<'_>) -> Result<(), SqlError> {
+        let size = row_size(key) + row_size(row);
+        run.state.charge(size)?;
+        self.ready_bytes += size;
+        Ok(())
+    }
+
+    /// Computes the next partition; whether there is none.
+    fn partition(&mut self, window: &Window, run: &Run<'_>) -> Result<bool, SqlError> {
+        let width = window.partition.len();
+        let mut rows = self.group(width, run)?;
+        if rows.is_empty() {
+            return Ok(true);
+        }
         // What finds frames takes two numbers a row.
-        let scratch = len * 2 * std::mem::size_of::<usize>();
+        let scratch = rows.len() * 2 * std::mem::size_of::<usize>();
         run.state.charge(scratch)?;
-        let partition = Partition::new(rows.get(begin..end).unwrap_or_default(), width, &window.order);
+        let partition = Partition::new(&rows, width, &window.order);
         let mut columns = Vec::with_capacity(window.calls.len());
         for call in &window.calls {
             let column = compute(call, &partition, run)?;
             run.state.charge_row(&column)?;
+            self.ready_bytes += row_size(&column);
             columns.push(column);
         }
         for column in columns {
-            for ((_, row), value) in rows.get_mut(begin..end).unwrap_or_default().iter_mut().zip(column) {
+            for ((_, row), value) in rows.iter_mut().zip(column) {
                 row.push(value);
             }
         }
         run.state.release(scratch);
-        begin = end;
+        self.ready = rows.into_iter().map(|(_, row)| row).collect::<Vec<_>>().into_iter();
+        Ok(false)
     }
-    Ok(rows.into_iter().map(|(_, row)| row).collect())
+
+    /// Computes the next rows of a window that goes on from row to row; whether there are none.
+    fn go_on(&mut self, stream: &mut Stream, window: &Window, run: &Run<'_>) -> Result<bool, SqlError> {
+        let mut ready = Vec::new();
+        while ready.len() < BATCH_ROWS {
+            let rows = if stream.by_peers {
+                self.group(self.keys.len(), run)?
+            } else {
+                self.next.take().map_or_else(|| self.read(run), |row| Ok(Some(row)))?.into_iter().collect()
+            };
+            let Some((key, _)) = rows.first() else { break };
+            stream.begin(part(key, window.partition.len()), window)?;
+            stream.take(rows, window, run, &mut ready)?;
+        }
+        let is_over = ready.is_empty();
+        self.ready = ready.into_iter();
+        Ok(is_over)
+    }
+}
+
+/// Window functions that need nothing but what came before the row, and its peers: no partition is kept.
+#[derive(Debug)]
+struct Stream {
+    /// Whether rows are taken with their peers.
+    by_peers: bool,
+    /// The partition.
+    key: Option<Row>,
+    /// Rows and groups of peers of it so far.
+    rows: i64,
+    groups: i64,
+    states: Vec<Option<AggregateState>>,
+}
+
+impl Stream {
+    fn of(window: &Window) -> Result<Option<Self>, SqlError> {
+        let mut by_peers = false;
+        for call in &window.calls {
+            let grows = call.frame.start == FrameBound::UnboundedPreceding
+                && call.frame.end == FrameBound::CurrentRow
+                && call.frame.exclusion == Exclusion::NoOthers;
+            match &call.function {
+                WindowFunction::RowNumber => {}
+                WindowFunction::Rank | WindowFunction::DenseRank => by_peers = true,
+                WindowFunction::Aggregate(_) if grows => by_peers |= call.frame.mode != FrameMode::Rows,
+                _ => return Ok(None),
+            }
+        }
+        // Without an order all rows of a partition are peers.
+        if by_peers && window.order.is_empty() {
+            return Ok(None);
+        }
+        let mut stream = Self { by_peers, key: None, rows: 0, groups: 0, states: Vec::new() };
+        stream.begin_states(window)?;
+        Ok(Some(stream))
+    }
+
+    fn begin_states(&mut self, window: &Window) -> Result<(), SqlError> {
+        let state = |call: &WindowCall| match &call.function {
+            WindowFunction::Aggregate(aggregate) => AggregateState::new(&aggregate.function).map(Some),
+            _ => Ok(None),
+        };
+        self.states = window.calls.iter().map(state).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    /// What comes next is of a partition.
+    fn begin(&mut self, key: &[Value], window: &Window) -> Result<(), SqlError> {
+        let is_same = self
+            .key
+            .as_ref()
+            .is_some_and(|own| own.iter().zip(key).all(|(own, other)| own.compare(other) == Ordering::Equal));
+        if !is_same {
+            (self.rows, self.groups) = (0, 0);
+            if self.key.replace(key.to_vec()).is_some() {
+                self.begin_states(window)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one row, or rows that are peers.
+    fn take(
+        &mut self,
+        rows: Vec<(Row, Row)>,
+        window: &Window,
+        run: &Run<'_>,
+        ready: &mut Vec<Row>,
+    ) -> Result<(), SqlError> {
+        let context = run.context();
+        self.groups += 1;
+        let rank = self.rows + 1;
+        let mut columns: Vec<Vec<Value>> = Vec::with_capacity(window.calls.len());
+        for (call, state) in window.calls.iter().zip(&mut self.states) {
+            let numbers = (rank..).take(rows.len());
+            columns.push(match (&call.function, state) {
+                (WindowFunction::RowNumber, _) => numbers.map(Value::Int8).collect(),
+                (WindowFunction::Rank, _) => vec![Value::Int8(rank); rows.len()],
+                (WindowFunction::DenseRank, _) => vec![Value::Int8(self.groups); rows.len()],
+                (WindowFunction::Aggregate(aggregate), Some(state)) => {
+                    let mut column = Vec::with_capacity(rows.len());
+                    let by_row = call.frame.mode == FrameMode::Rows;
+                    for (at, (_, row)) in rows.iter().enumerate() {
+                        check_cancel(at + 1, run)?;
+                        let passes = match &aggregate.filter {
+                            Some(filter) => matches!(filter.eval(row, &context)?, Value::Bool(true)),
+                            None => true,
+                        };
+                        if passes {
+                            let args = eval_all(&aggregate.args, row, &context)?;
+                            if state.gathers() {
+                                run.state.charge_row(&args)?;
+                            }
+                            state.update(&args, &context)?;
+                        }
+                        if by_row {
+                            column.push(state.clone().finish()?);
+                        }
+                    }
+                    if !by_row {
+                        column.resize(rows.len(), state.clone().finish()?);
+                    }
+                    column
+                }
+                _ => return Err(SqlError::internal("a window function does not go on from row to row")),
+            });
+        }
+        self.rows += i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
+        for (_, mut row) in rows {
+            row.extend(columns.iter_mut().filter_map(Iterator::next));
+            ready.push(row);
+        }
+        Ok(())
+    }
 }
 
 fn part(key: &[Value], width: usize) -> &[Value] {
