@@ -129,4 +129,21 @@ async def a_statement_has_a_time_limit():
     await conn.close()
 
 
+@check
+async def listeners_are_called():
+    conn, sender = await connect(), await connect()
+    heard = asyncio.Queue()
+    await conn.add_listener("apg", lambda *told: heard.put_nowait(told[2:]))
+    await sender.execute("notify apg, 'one'")
+    assert await heard.get() == ("apg", "one")
+    await conn.execute("notify apg, 'own'")
+    assert await heard.get() == ("apg", "own")
+    await conn.reset()
+    await sender.execute("notify apg, 'late'")
+    assert await conn.fetchval("select count(*) from pg_listening_channels()") == 0
+    assert heard.empty()
+    await conn.close()
+    await sender.close()
+
+
 sys.exit(run(lambda function: asyncio.run(asyncio.wait_for(function(), 60))))

@@ -292,4 +292,47 @@ def async_connections():
     asyncio.run(work())
 
 
+@check
+def notifications_from_another_node():
+    other = f"host={HOST} port={PORTS[-1]} user={USER} dbname={DATABASE}"
+    with connect(autocommit=True) as listener, psycopg.connect(other, autocommit=True) as sender:
+        listener.execute("listen p3_news")
+        with sender.transaction():
+            sender.execute("notify p3_news, 'first'")
+            sender.execute("select pg_notify('p3_news', 'second')")
+        sender.execute("begin")
+        sender.execute("notify p3_news, 'never'")
+        sender.execute("rollback")
+        sender.execute("notify p3_news, 'third'")
+        notified = list(listener.notifies(timeout=30, stop_after=3))
+        assert [one.payload for one in notified] == ["first", "second", "third"], notified
+        assert all(one.pid == sender.info.backend_pid for one in notified)
+
+
+@check
+def advisory_locks():
+    with connect(autocommit=True) as first, connect(autocommit=True) as second:
+        first.execute("select pg_advisory_lock(7, 7)")
+        assert second.execute("select pg_try_advisory_lock(7, 7)").fetchone() == (False,)
+        second.execute("set lock_timeout = '100ms'")
+        raises(psycopg.errors.LockNotAvailable, lambda: second.execute("select pg_advisory_lock(7, 7)"))
+        assert first.execute("select pg_advisory_unlock(7, 7)").fetchone() == (True,)
+        assert second.execute("select pg_try_advisory_xact_lock(7, 7)").fetchone() == (True,)
+
+
+@check
+def with_queries_that_change_rows():
+    with connect() as conn:
+        conn.execute("drop table if exists p3_live, p3_archive")
+        conn.execute("create table p3_live as select i as id, 'v' || i as v from generate_series(1, 5) i")
+        conn.execute("create table p3_archive (id int, v text)")
+        moved = conn.execute(
+            "with moved as (delete from p3_live where id > %s returning *) insert into p3_archive select * from moved"
+            " returning id",
+            (3,),
+        )
+        assert sorted(moved.fetchall()) == [(4,), (5,)]
+        assert conn.execute("select count(*) from p3_live").fetchone() == (3,)
+
+
 sys.exit(run())

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use foldhash::fast::RandomState;
 use rustydb_types::value::Value;
 
 use super::operator::{self, Batch, Filling, State, compare_keys, eval_all};
@@ -173,11 +174,11 @@ fn gather(
         _ => None,
     };
     let mut left: Option<Partitions> = None;
-    let mut places: Vec<HashMap<HashedRow, usize>> = Vec::new();
+    let mut places: Vec<HashMap<HashedRow, usize, RandomState>> = Vec::new();
     let mut groups: Vec<(Row, usize, Vec<Slot>)> = Vec::new();
     let (mut kept_bytes, mut measured_bytes) = (0_usize, 0_i64);
     for (number, set) in sets.iter().enumerate() {
-        let mut known = HashMap::new();
+        let mut known = HashMap::default();
         if set.is_empty {
             let row = vec![Value::Null; aggregate.groups.len()];
             known.insert(HashedRow(row.clone()), groups.len());

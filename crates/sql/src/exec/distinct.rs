@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use foldhash::fast::RandomState;
+
 use super::operator::{self, Batch, Filling, State};
 use super::partition::{DEPTH_MAX, Partitions};
 use super::run::{Run, row_size};
@@ -15,7 +17,7 @@ use crate::plan::{Node, Row};
 pub struct Distinct {
     input: State,
     /// Rows that were yielded, of the part that is read.
-    seen: HashSet<HashedRow>,
+    seen: HashSet<HashedRow, RandomState>,
     /// What was charged for them.
     bytes: usize,
     /// The last key, when the input is sorted.
@@ -31,7 +33,7 @@ impl Distinct {
     pub(crate) fn open(input: &Node) -> Self {
         Self {
             input: State::open(input),
-            seen: HashSet::new(),
+            seen: HashSet::default(),
             bytes: 0,
             last: None,
             left: None,
@@ -114,7 +116,7 @@ impl Distinct {
 
     /// Goes on to what is left; false when nothing is.
     fn next_part(&mut self, run: &Run<'_>) -> Result<bool, SqlError> {
-        self.seen = HashSet::new();
+        self.seen = HashSet::default();
         run.state.release(std::mem::take(&mut self.bytes));
         if let Some(left) = self.left.take() {
             self.parts.extend(left.finish()?);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use rustydb_types::value::Value;
 
 use super::operator::{self, BATCH_ROWS, Batch, Filling, State, eval_all};
@@ -58,8 +59,8 @@ struct Current {
 enum Candidates {
     /// All that are in memory, from this place on.
     All(usize),
-    /// Those in memory with this key, from the one with this number on.
-    Hashed(HashedRow, usize),
+    /// Those in memory with one key, from the one at this place on.
+    Hashed(Option<usize>),
     /// What a lookup finds, and rows of it that were read.
     LookedUp(Box<ScanState>, std::vec::IntoIter<Row>),
     /// The right side around values of the left row, rows of it that were computed, and the bytes that it keeps.
@@ -70,8 +71,10 @@ enum Candidates {
 #[derive(Debug)]
 struct Inner {
     rows: Vec<Row>,
-    /// Places of rows by key, for a hash join.
-    table: HashMap<HashedRow, Vec<usize>>,
+    /// The place of the first row of each key, for a hash join.
+    table: HashMap<HashedRow, usize, RandomState>,
+    /// The place of the next row of the same key, for each row; its own where there is none.
+    chain: Vec<usize>,
     /// Whether a row found a partner, for RIGHT and FULL.
     matched: Vec<bool>,
 }
@@ -114,7 +117,7 @@ pub(crate) fn next(join: &Join, state: &mut JoinState, run: &Run<'_>) -> Result<
         let mut current = match state.current.take() {
             Some(current) => current,
             None => match state.pending.next() {
-                Some(left) => begin(join, left, run)?,
+                Some(left) => begin(join, left, state.inner.as_ref(), run)?,
                 None => {
                     match state.next_left(join, run)? {
                         Some(rows) => state.pending = rows.into_iter(),
@@ -222,7 +225,12 @@ impl JoinState {
             return Ok(true);
         }
         if self.inner.is_none() {
-            self.inner = Some(Inner { rows: Vec::new(), table: HashMap::new(), matched: Vec::new() });
+            self.inner = Some(Inner {
+                rows: Vec::new(),
+                table: HashMap::default(),
+                chain: Vec::new(),
+                matched: Vec::new(),
+            });
             self.unmatched = Some(0);
         }
         Ok(false)
@@ -305,29 +313,41 @@ fn push_right(join: &Join, parts: &mut Partitions, row: &[Value], run: &Run<'_>)
 impl Inner {
     /// Rows that are charged for, with their keys.
     fn new(join: &Join, rows: Vec<Row>, run: &Run<'_>) -> Result<Self, SqlError> {
-        let mut table: HashMap<HashedRow, Vec<usize>> = HashMap::new();
+        let mut table: HashMap<HashedRow, usize, RandomState> = HashMap::default();
+        let mut chain = Vec::new();
         if let JoinAlgorithm::Hash { right, .. } = &join.algorithm {
             let context = run.context();
-            for (place, row) in rows.iter().enumerate() {
+            table.reserve(rows.len());
+            chain = (0..rows.len()).collect();
+            // From the last to the first, so that the rows of a key are found in their order.
+            for (place, row) in rows.iter().enumerate().rev() {
                 let key = eval_all(right, row, &context)?;
                 if !key.iter().any(Value::is_null) {
                     run.state.charge_row(&key)?;
-                    table.entry(HashedRow(key)).or_default().push(place);
+                    if let Some(next) = table.insert(HashedRow(key), place)
+                        && let Some(slot) = chain.get_mut(place)
+                    {
+                        *slot = next;
+                    }
                 }
             }
         }
         let matched = vec![false; rows.len()];
-        Ok(Self { rows, table, matched })
+        Ok(Self { rows, table, chain, matched })
     }
 }
 
 /// Begins to match a left row.
-fn begin(join: &Join, left: Row, run: &Run<'_>) -> Result<Current, SqlError> {
+fn begin(join: &Join, left: Row, inner: Option<&Inner>, run: &Run<'_>) -> Result<Current, SqlError> {
     run.state.check_cancel()?;
     let candidates = match &join.algorithm {
         JoinAlgorithm::NestedLoop => Candidates::All(0),
         JoinAlgorithm::Hash { left: key, .. } => {
-            Candidates::Hashed(HashedRow(eval_all(key, &left, &run.context())?), 0)
+            let key = HashedRow(eval_all(key, &left, &run.context())?);
+            // NULL equals nothing.
+            let is_null = key.0.iter().any(Value::is_null);
+            let table = inner.filter(|_| !is_null).map(|inner| &inner.table);
+            Candidates::Hashed(table.and_then(|table| table.get(&key).copied()))
         }
         JoinAlgorithm::IndexLookup => {
             let Node::Scan(scan) = &join.right else {
@@ -373,20 +393,18 @@ fn go_on(
                 }
             }
         }
-        Candidates::Hashed(key, number) => {
-            let Inner { rows, table, matched } = inner.ok_or_else(not_read)?;
-            // NULL equals nothing.
-            let places = if key.0.iter().any(Value::is_null) { None } else { table.get(key) };
-            for place in places.and_then(|places| places.get(*number..)).into_iter().flatten() {
+        Candidates::Hashed(next) => {
+            let Inner { rows, chain, matched, .. } = inner.ok_or_else(not_read)?;
+            while let Some(place) = *next {
                 if batch.is_full() {
                     return Ok(false);
                 }
-                *number += 1;
+                *next = chain.get(place).copied().filter(|other| *other != place);
                 looked_at += 1;
                 if looked_at.is_multiple_of(BATCH_ROWS) {
                     run.state.check_cancel()?;
                 }
-                if let (Some(right), Some(matched)) = (rows.get(*place), matched.get_mut(*place))
+                if let (Some(right), Some(matched)) = (rows.get(place), matched.get_mut(place))
                     && push_pair(join, left, right, &context, batch)?
                 {
                     (*matched, *is_matched) = (true, true);
