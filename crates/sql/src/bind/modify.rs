@@ -513,7 +513,10 @@ impl Binder<'_> {
         let input = filtered(node, predicate.clone());
         let rules = self.bind_target_rules(&target)?;
         let column = |place: &usize| table.columns.get(*place).map(|column| column.id);
-        let assigned: Vec<_> = assignments.iter().filter_map(|(place, _)| column(place)).collect();
+        // What is generated may change with any column.
+        let generated = rules.generated.iter().map(|(place, _)| place);
+        let changed = assignments.iter().map(|(place, _)| place).chain(generated);
+        let assigned: Vec<_> = changed.filter_map(column).collect();
         let references = self.references_of_update(&table, &assigned)?;
         let plan = UpdatePlan { table, input, predicate, assignments, rules, references, returning };
         Ok((Action::Update(Box::new(plan)), columns))

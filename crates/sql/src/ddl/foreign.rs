@@ -224,6 +224,29 @@ fn check_types(
     Ok(())
 }
 
+/// 42601 for an action that would write to a generated column.
+fn refuse_generated(
+    table: &TableDescriptor,
+    columns: &[ColumnId],
+    spec: &ForeignKeySpec,
+) -> Result<(), SqlError> {
+    let is_generated = |id: &ColumnId| {
+        let place = table.column_index_of(*id);
+        place.and_then(|place| table.columns.get(place)).is_some_and(|column| column.generated.is_some())
+    };
+    if !columns.iter().any(is_generated) {
+        return Ok(());
+    }
+    use ReferentialAction::{Cascade, SetDefault, SetNull};
+    let event = match (spec.on_update, spec.on_delete) {
+        (Cascade | SetNull | SetDefault, _) => "UPDATE",
+        (_, SetNull | SetDefault) => "DELETE",
+        _ => return Ok(()),
+    };
+    let message = format!("invalid ON {event} action for foreign key constraint containing generated column");
+    Err(fail(SqlState::SYNTAX_ERROR, message))
+}
+
 /// Adds constraints to a table's descriptor. The tables that they refer to are locked.
 pub(super) fn add(
     catalog: &mut CatalogWriter<'_>,
@@ -233,6 +256,7 @@ pub(super) fn add(
 ) -> Result<(), SqlError> {
     for spec in specs {
         let columns = named(table, &spec.columns)?;
+        refuse_generated(table, &columns, spec)?;
         let found;
         let parent = if own.is_some_and(|own| is_own(own, &spec.table)) {
             &*table

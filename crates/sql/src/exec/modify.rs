@@ -248,14 +248,14 @@ pub(crate) async fn update(
     // A join may bring the same row several times; it is updated once.
     let mut done = (plan.input.width() > width + 1).then(HashSet::new);
     // The key does not move unless one of its columns is assigned to.
-    let moves = plan.assignments.iter().any(|(place, _)| {
-        let id = plan.table.columns.get(*place).map(|column| column.id);
-        plan.table.indexes.iter().any(|index| {
-            // What is computed may look at any column.
-            let is_key = index.key.iter().any(|part| Some(part.column) == id);
-            index.is_unique() && (is_key || index.computed().next().is_some())
-        })
-    });
+    let is_moved = |index: &crate::catalog::IndexDescriptor| {
+        let is_generated = |place| plan.rules.generated.iter().any(|(generated, _)| *generated == place);
+        let is_assigned = |place| plan.assignments.iter().any(|(assigned, _)| *assigned == place);
+        let mut places = index.key.iter().map(|part| plan.table.column_index_of(part.column));
+        // What is computed may look at any column.
+        places.any(|place| place.is_none_or(|place| is_assigned(place) || is_generated(place)))
+    };
+    let moves = plan.table.indexes.iter().any(|index| index.is_unique() && is_moved(index));
     let lock = if moves { RowLock::ForUpdate } else { RowLock::ForNoKeyUpdate };
     let mut changed = Changed::default();
     let mut is_first = true;
