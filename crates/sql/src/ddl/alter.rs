@@ -510,15 +510,7 @@ async fn add_column(
         move_storages(table, &mut catalog).await?;
         catalog.put_table(table).await?;
         let value = |txn: &Transaction, row: &mut Row| {
-            let lookup = crate::pgcatalog::lookup::SystemLookup {
-                context: crate::catalog::virtual_table::VirtualContext {
-                    catalog: &now.catalog,
-                    ..context.virtuals()
-                },
-                search_path: &now.search_path,
-            };
-            let eval = EvalContext { txn: Some(txn), catalog: &lookup, ..context.eval(&[]) };
-            row.push(default.eval(&[], &eval)?);
+            row.push(evaluated(&default, &[], &now, txn, context)?);
             Ok(())
         };
         rewrite_with(&former, table, Some(&value), txn, context).await?;
@@ -901,15 +893,7 @@ async fn set_type(
         move_storages(table, &mut catalog).await?;
         catalog.put_table(table).await?;
         let remake = |txn: &Transaction, row: &mut Row| {
-            let lookup = crate::pgcatalog::lookup::SystemLookup {
-                context: crate::catalog::virtual_table::VirtualContext {
-                    catalog: &now.catalog,
-                    ..context.virtuals()
-                },
-                search_path: &now.search_path,
-            };
-            let eval = EvalContext { txn: Some(txn), catalog: &lookup, ..context.eval(&[]) };
-            let value = value.eval(row, &eval)?;
+            let value = evaluated(&value, row, &now, txn, context)?;
             if let Some(slot) = row.get_mut(place) {
                 *slot = value;
             }
@@ -918,6 +902,24 @@ async fn set_type(
         rewrite_with(&former, table, Some(&remake), txn, context).await?;
     }
     if asked.is_empty() { Ok(()) } else { check_rows(table, &asked, txn, context).await }
+}
+
+/// The value of an expression over a row that is written anew.
+fn evaluated(
+    expr: &crate::scalar::Expr,
+    row: &[Value],
+    now: &crate::bind::AnalyzeContext,
+    txn: &Transaction,
+    context: &ExecContext<'_>,
+) -> Result<Value, SqlError> {
+    let lookup = crate::pgcatalog::lookup::SystemLookup {
+        context: crate::catalog::virtual_table::VirtualContext {
+            catalog: &now.catalog,
+            ..context.virtuals()
+        },
+        search_path: &now.search_path,
+    };
+    expr.eval(row, &EvalContext { txn: Some(txn), catalog: &lookup, ..context.eval(&[]) })
 }
 
 /// What ALTER COLUMN TYPE computes the new value of a row from.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustydb_txn::{TableLockId, TableLockMode, Transaction};
 use rustydb_types::ids::ColumnId;
-use sqlparser::ast::{ColumnDef, CreateTable, Query};
+use sqlparser::ast::{ColumnDef, CreateTable, Ident, Query};
 
 use super::create::{COLUMN_COUNT_MAX, table_options};
 use super::{change, current, relation_exists, skipped};
@@ -101,11 +101,30 @@ fn described(create: &CreateTable, columns: &[ColumnInfo]) -> Result<Vec<ColumnD
         let message = format!("tables can have at most {COLUMN_COUNT_MAX} columns");
         return Err(fail(SqlState::TOO_MANY_COLUMNS, message));
     }
-    let mut described: Vec<ColumnDescriptor> = Vec::with_capacity(columns.len());
+    let named = named_columns(columns, |place| create.columns.get(place).map(|written| &written.name))?;
+    let described = |(place, (name, data_type)): (u32, (String, TypeRef))| ColumnDescriptor {
+        id: ColumnId::new(place),
+        name,
+        data_type,
+        not_null: false,
+        default: None,
+        missing: None,
+        identity: None,
+        generated: None,
+    };
+    Ok((1..).zip(named).map(described).collect())
+}
+
+/// The columns of a query that a relation is made of, under the names that are written or their own.
+pub(super) fn named_columns<'n>(
+    columns: &[ColumnInfo],
+    written: impl Fn(usize) -> Option<&'n Ident>,
+) -> Result<Vec<(String, TypeRef)>, SqlError> {
+    let mut named: Vec<(String, TypeRef)> = Vec::with_capacity(columns.len());
     for (place, column) in columns.iter().enumerate() {
-        let written = create.columns.get(place).map(|written| &written.name);
+        let written = written(place);
         let name = written.map_or(&column.name, |written| &written.value);
-        if described.iter().any(|known| known.name == *name) {
+        if named.iter().any(|(known, _)| known == name) {
             let error =
                 fail(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once"));
             return Err(written.map_or(error.clone(), |written| at(error, written)));
@@ -114,18 +133,10 @@ fn described(create: &CreateTable, columns: &[ColumnInfo]) -> Result<Vec<ColumnD
             let message = format!("column \"{name}\" has pseudo-type {}", column.data_type);
             return Err(fail(SqlState::INVALID_TABLE_DEFINITION, message));
         }
-        described.push(ColumnDescriptor {
-            id: ColumnId::new(u32::try_from(place).unwrap_or(u32::MAX).saturating_add(1)),
-            name: name.clone(),
-            data_type: TypeRef { oid: column.data_type.base.oid(), modifier: column.data_type.modifier },
-            not_null: false,
-            default: None,
-            missing: None,
-            identity: None,
-            generated: None,
-        });
+        let data_type = TypeRef { oid: column.data_type.base.oid(), modifier: column.data_type.modifier };
+        named.push((name.clone(), data_type));
     }
-    Ok(described)
+    Ok(named)
 }
 
 /// Runs the query into the table, which nobody else knows of yet; how many rows there were.

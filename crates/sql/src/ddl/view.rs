@@ -10,13 +10,13 @@ use sqlparser::ast::{
     Query, RenameTableNameKind, SqlOption, Value,
 };
 
+use super::create_as::named_columns;
 use super::{change, current, not_there, relation_exists, skipped};
 use crate::bind::context::{Relation, TableUse};
-use crate::bind::errors::{at, fail, syntax, unsupported};
+use crate::bind::errors::{fail, syntax, unsupported};
 use crate::bind::from::last_ident;
 use crate::bind::view::{Found, without_stars};
 use crate::bind::{AnalyzeContext, Binder};
-use crate::catalog::TypeRef;
 use crate::catalog::view::{CheckOption, ViewColumn, ViewDescriptor, ViewRelation};
 use crate::error::{Severity, SqlError, SqlState};
 use crate::exec::ExecContext;
@@ -188,22 +188,8 @@ fn described(create: &CreateView, now: &AnalyzeContext) -> Result<ViewDescriptor
     if create.columns.len() > columns.len() {
         return Err(syntax("CREATE VIEW specifies more column names than columns"));
     }
-    let mut shown: Vec<ViewColumn> = Vec::with_capacity(columns.len());
-    for (place, column) in columns.iter().enumerate() {
-        let written = create.columns.get(place).map(|column| &column.name);
-        let name = written.map_or(&column.name, |written| &written.value);
-        if shown.iter().any(|known| known.name == *name) {
-            let error =
-                fail(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once"));
-            return Err(written.map_or(error.clone(), |written| at(error, written)));
-        }
-        if !column.data_type.base.is_storable() {
-            let message = format!("column \"{name}\" has pseudo-type {}", column.data_type);
-            return Err(fail(SqlState::INVALID_TABLE_DEFINITION, message));
-        }
-        let data_type = TypeRef { oid: column.data_type.base.oid(), modifier: column.data_type.modifier };
-        shown.push(ViewColumn { name: name.clone(), data_type });
-    }
+    let named = named_columns(&columns, |place| create.columns.get(place).map(|column| &column.name))?;
+    let shown = named.into_iter().map(|(name, data_type)| ViewColumn { name, data_type }).collect();
     let uses = used_columns(&query, &found.relations)?;
     let view = ViewDescriptor {
         oid: Oid::new(0),

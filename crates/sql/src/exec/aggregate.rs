@@ -128,24 +128,12 @@ impl Groups {
             }
             run.state.release_measured(std::mem::take(&mut self.bytes));
             let Some((mut part, depth)) = self.parts.pop() else { return Ok(None) };
-            let mut read = || read_part(&mut part, run);
+            let mut read = || part.batch(run);
             let next = gather(aggregate, &mut read, depth, run)?;
             (self.rows, self.bytes) = (next.rows, next.bytes);
             self.parts.extend(next.parts);
         }
     }
-}
-
-/// The next rows of a file.
-fn read_part(part: &mut SpillReader, run: &Run<'_>) -> Result<Option<Batch>, SqlError> {
-    run.state.check_cancel()?;
-    let mut batch = Filling::default();
-    while !batch.is_full()
-        && let Some(row) = part.next()?
-    {
-        batch.push(row);
-    }
-    Ok(batch.finish())
 }
 
 /// The groups of an aggregation.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use foldhash::fast::RandomState;
 
-use super::operator::{self, Batch, Filling, State};
+use super::operator::{self, Batch, State};
 use super::partition::{DEPTH_MAX, Partitions};
 use super::run::{Run, row_size};
 use super::spill::SpillReader;
@@ -78,14 +78,7 @@ impl Distinct {
 
     fn read(&mut self, input: &Node, run: &Run<'_>) -> Result<Option<Batch>, SqlError> {
         let Some((part, _)) = &mut self.part else { return operator::next(input, &mut self.input, run) };
-        run.state.check_cancel()?;
-        let mut batch = Filling::default();
-        while !batch.is_full()
-            && let Some(row) = part.next()?
-        {
-            batch.push(row);
-        }
-        Ok(batch.finish())
+        part.batch(run)
     }
 
     /// The row, if it is the first of its kind.

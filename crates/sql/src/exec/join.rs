@@ -142,7 +142,7 @@ impl JoinState {
     /// The next rows of the left side, or of the part of it that is joined.
     fn next_left(&mut self, join: &Join, run: &Run<'_>) -> Result<Option<Batch>, SqlError> {
         match &mut self.left_part {
-            Some(part) => read_part(part, run),
+            Some(part) => part.batch(run),
             None => operator::next(&join.left, &mut self.left, run),
         }
     }
@@ -198,7 +198,7 @@ impl JoinState {
             }
             let mut read = Reader { kept: Vec::new(), bytes: 0, parts: None, depth: part.depth };
             let (done, bytes) = run.state.measured(|| {
-                while let Some(batch) = read_part(&mut part.right, run)? {
+                while let Some(batch) = part.right.batch(run)? {
                     for row in batch {
                         read.push(join, row, run)?;
                     }
@@ -209,7 +209,7 @@ impl JoinState {
             if let Some(right) = read.parts.take() {
                 run.state.release_measured(bytes);
                 let mut left = divided(run, part.depth)?;
-                while let Some(batch) = read_part(&mut part.left, run)? {
+                while let Some(batch) = part.left.batch(run)? {
                     for row in batch {
                         push_left(join, &mut left, &row, run)?;
                     }
@@ -235,18 +235,6 @@ impl JoinState {
         }
         Ok(false)
     }
-}
-
-/// The next rows of a file.
-fn read_part(part: &mut SpillReader, run: &Run<'_>) -> Result<Option<Batch>, SqlError> {
-    run.state.check_cancel()?;
-    let mut batch = Filling::default();
-    while !batch.is_full()
-        && let Some(row) = part.next()?
-    {
-        batch.push(row);
-    }
-    Ok(batch.finish())
 }
 
 fn divided(run: &Run<'_>, depth: u32) -> Result<Partitions, SqlError> {

@@ -14,6 +14,8 @@ use rustydb_types::datatype::BaseType;
 use rustydb_types::json;
 use rustydb_types::value::{ArrayDimension, ArrayValue, Interval, Value};
 
+use super::operator::{Batch, Filling};
+use super::run::Run;
 use crate::error::{SqlError, SqlState};
 use crate::plan::Row;
 
@@ -194,6 +196,21 @@ impl SpillReader {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let mut bytes = self.bytes(size)?;
         read_values(&mut bytes, 0).map(Some).ok_or_else(damaged)
+    }
+
+    /// The next rows, as many as an operator yields at a time.
+    ///
+    /// # Errors
+    /// As [`SpillReader::next`]; 57014 when cancelled.
+    pub(crate) fn batch(&mut self, run: &Run<'_>) -> Result<Option<Batch>, SqlError> {
+        run.state.check_cancel()?;
+        let mut batch = Filling::default();
+        while !batch.is_full()
+            && let Some(row) = self.next()?
+        {
+            batch.push(row);
+        }
+        Ok(batch.finish())
     }
 
     /// So many bytes that follow.
