@@ -93,9 +93,13 @@ impl Binder<'_> {
     }
 
     fn refuse_unsupported(&self, select: &Select) -> Result<(), SqlError> {
+        // That of the whole statement is taken before.
+        if let Some(into) = &select.into {
+            let error = syntax("SELECT ... INTO is not allowed here");
+            return Err(into.targets.first().map_or(error.clone(), |target| at(error, target)));
+        }
         let refused = [
             (select.top.is_some(), "TOP"),
-            (select.into.is_some(), "SELECT INTO"),
             (!select.lateral_views.is_empty(), "LATERAL VIEW"),
             (select.prewhere.is_some(), "PREWHERE"),
             (select.qualify.is_some(), "QUALIFY"),

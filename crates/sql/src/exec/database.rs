@@ -228,6 +228,10 @@ pub fn analyze(
 ) -> Result<Arc<Plan>, SqlError> {
     let binder = Binder::new(context, params);
     let (action, columns) = match statement {
+        Statement::Query(query) if into_of(query).is_some() => {
+            let create = crate::parse::create_as::of_select_into(query)?;
+            (Action::Utility(Box::new(create)), Vec::new())
+        }
         Statement::Query(query) if changes_rows(query) => binder.bind_change(query)?,
         Statement::Query(query) => match (query.locks.is_empty(), crate::parse::lone_select(query)) {
             (false, Some(select)) => binder.bind_locking(query, select)?,
@@ -280,6 +284,11 @@ pub fn analyze(
         tables: binder.tables.into_inner(),
         catalog_version: context.catalog.version().to_vec(),
     }))
+}
+
+/// The INTO of a SELECT.
+fn into_of(query: &ast::Query) -> Option<&ast::SelectInto> {
+    crate::parse::lone_select(query)?.into.as_ref()
 }
 
 /// Whether it is a statement that changes rows, with a WITH before it.

@@ -1,6 +1,9 @@
 //! The names of columns in CREATE TABLE AS, which the parser takes with types only.
 
+use sqlparser::ast::{Expr, ObjectName, Query, SelectInto, SetExpr, Statement};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace, Word};
+
+use crate::error::SqlError;
 
 /// The type that such a column has in the tree; it cannot be written without quotes, and does not exist.
 pub const NO_TYPE: &str = "no type";
@@ -40,5 +43,34 @@ pub(super) fn add_types(tokens: &mut Vec<TokenWithSpan>) {
         };
         let new = |token| TokenWithSpan { token, span };
         tokens.splice(at + 1..at + 1, [new(Token::Whitespace(Whitespace::Space)), new(Token::Word(word))]);
+    }
+}
+
+/// SELECT INTO as the CREATE TABLE AS that it is.
+///
+/// # Errors
+/// 0A000 for a temporary table.
+pub fn of_select_into(query: &Query) -> Result<Statement, SqlError> {
+    let mut query = query.clone();
+    let into = match query.body.as_mut() {
+        SetExpr::Select(select) => select.into.take(),
+        _ => None,
+    };
+    let Some(SelectInto { temporary: false, targets, .. }) = into else {
+        return Err(SqlError::not_supported("SELECT INTO of a temporary table is not supported"));
+    };
+    let name = match targets.as_slice() {
+        [Expr::Identifier(name)] => ObjectName::from(vec![name.clone()]),
+        [Expr::CompoundIdentifier(parts)] => ObjectName::from(parts.clone()),
+        _ => return Err(SqlError::not_supported("SELECT INTO of this is not supported")),
+    };
+    let mut statements = super::parse("CREATE TABLE t AS SELECT 1")?;
+    match statements.pop() {
+        Some(Statement::CreateTable(mut create)) => {
+            create.name = name;
+            create.query = Some(Box::new(query));
+            Ok(Statement::CreateTable(create))
+        }
+        _ => Err(SqlError::internal("SELECT INTO is no CREATE TABLE")),
     }
 }

@@ -7,6 +7,7 @@
 //! cluster            pg_database, pg_authid, pg_roles ...: from the system group's records
 //! activity           pg_stat_activity, pg_locks: from the sessions and locks of the node that answers
 //! sequences          pg_sequence, pg_depend, information_schema.sequences
+//! views              pg_rewrite, pg_views, and the text of views' queries
 //! settings           pg_settings: from what the session knows
 //! information_schema the standard's views over the same
 //! definition         objects as SQL text: pg_get_indexdef, pg_get_constraintdef, defaults
@@ -16,8 +17,8 @@
 //! Names, order and types of columns are PostgreSQL's for every relation, so that programs written for it read them
 //! unchanged; `data/extract.sql` takes the files from a server. A relation without rows says that the feature does not
 //! exist here. A relation that would be untrue when empty and for which there is no data does not exist at all.
-//! Deliberately absent: rows of `pg_depend` but those of sequences (dependencies are inside the descriptors), of `pg_statistic` (`pg_stats`
-//! has them), composite types of tables, and the TOAST schema.
+//! Deliberately absent: rows of `pg_depend` but those of sequences, foreign keys and views (the other dependencies are
+//! inside the descriptors), of `pg_statistic` (`pg_stats` has them), composite types of tables, and the TOAST schema.
 
 mod activity;
 mod classes;
