@@ -14,6 +14,8 @@ pub struct WorkMemory {
     used_bytes: AtomicUsize,
     texts: Arc<TextMemory>,
     spill: Option<Arc<SpillArea>>,
+    /// From how many bytes on an operator writes to files, where `work_mem` does not say.
+    spill_bytes: Option<usize>,
 }
 
 impl WorkMemory {
@@ -21,13 +23,25 @@ impl WorkMemory {
     #[must_use]
     pub fn new(size_bytes: usize) -> Self {
         let texts = Arc::new(TextMemory::new(size_bytes / 2));
-        Self { size_bytes, used_bytes: AtomicUsize::new(0), texts, spill: None }
+        Self { size_bytes, used_bytes: AtomicUsize::new(0), texts, spill: None, spill_bytes: None }
     }
 
     /// The same with a folder for what statements cannot keep.
     #[must_use]
     pub fn with_spill(self, area: Arc<SpillArea>) -> Self {
         Self { spill: Some(area), ..self }
+    }
+
+    /// The same with files from so many bytes on, whatever `work_mem` is: for those who try what files do.
+    #[must_use]
+    pub fn spilling_at(self, size_bytes: usize) -> Self {
+        Self { spill_bytes: Some(size_bytes), ..self }
+    }
+
+    /// From how many bytes on an operator writes to files, where `work_mem` does not say.
+    #[must_use]
+    pub const fn spill_bytes(&self) -> Option<usize> {
+        self.spill_bytes
     }
 
     /// The folder for what statements cannot keep.

@@ -198,7 +198,7 @@ fn gather(
                             {
                                 let left = match &mut left {
                                     Some(left) => left,
-                                    None => left.insert(Partitions::new(area, depth)?),
+                                    None => left.insert(Partitions::new(area, depth)),
                                 };
                                 left.push(&key, &row)?;
                                 continue;

@@ -95,7 +95,7 @@ impl Distinct {
         {
             let left = match &mut self.left {
                 Some(left) => left,
-                None => self.left.insert(Partitions::new(area, depth)?),
+                None => self.left.insert(Partitions::new(area, depth)),
             };
             left.push(&key, &key.0)?;
             return Ok(None);

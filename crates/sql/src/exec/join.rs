@@ -239,7 +239,7 @@ impl JoinState {
 
 fn divided(run: &Run<'_>, depth: u32) -> Result<Partitions, SqlError> {
     match run.state.spill() {
-        Some((area, _)) => Partitions::new(area, depth),
+        Some((area, _)) => Ok(Partitions::new(area, depth)),
         None => Err(SqlError::internal("there is no room for temporary files")),
     }
 }
@@ -271,7 +271,7 @@ impl Reader {
             && self.bytes + size > limit
             && self.depth < DEPTH_MAX
         {
-            let mut parts = Partitions::new(area, self.depth)?;
+            let mut parts = Partitions::new(area, self.depth);
             for row in self.kept.drain(..) {
                 push_right(join, &mut parts, &row, run)?;
             }

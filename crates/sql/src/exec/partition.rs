@@ -24,12 +24,8 @@ pub(crate) struct Partitions {
 
 impl Partitions {
     /// Files for rows that were divided so often before.
-    ///
-    /// # Errors
-    /// Those of the disk.
-    pub(crate) fn new(area: &Arc<SpillArea>, depth: u32) -> Result<Self, SqlError> {
-        let files = (0..COUNT).map(|_| area.create()).collect::<Result<_, _>>()?;
-        Ok(Self { files, depth })
+    pub(crate) fn new(area: &Arc<SpillArea>, depth: u32) -> Self {
+        Self { files: (0..COUNT).map(|_| area.create()).collect(), depth }
     }
 
     /// Writes a row to the file of its key.
@@ -54,6 +50,6 @@ impl Partitions {
     /// As [`Partitions::push`].
     pub(crate) fn finish(self) -> Result<Vec<(SpillReader, u32)>, SqlError> {
         let depth = self.depth + 1;
-        self.files.into_iter().map(|file| Ok((file.finish()?, depth))).collect()
+        self.files.into_iter().map(|file| Ok((file.finish(true)?, depth))).collect()
     }
 }

@@ -62,7 +62,7 @@ impl RunState {
             used: AtomicUsize::new(0),
             lasting: AtomicUsize::new(0),
             work_mem,
-            spill_bytes: work_mem / WORK_MEM_FACTOR,
+            spill_bytes: pool.spill_bytes().unwrap_or(work_mem / WORK_MEM_FACTOR),
             pool,
             shared: Mutex::default(),
             recursions: Mutex::default(),

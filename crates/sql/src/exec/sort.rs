@@ -155,16 +155,16 @@ impl Unsorted<'_> {
     fn write(&mut self, run: &Run<'_>) -> Result<(), SqlError> {
         let Some((area, _)) = run.state.spill() else { return Ok(()) };
         self.order(run);
-        let mut writer = area.create()?;
+        let mut writer = area.create();
         for (mut key, row) in self.rows.drain(..) {
             key.extend(row);
             writer.push(&key)?;
         }
         run.state.release(std::mem::take(&mut self.bytes));
-        self.runs.push(writer.finish()?);
+        self.runs.push(writer.finish(false)?);
         if self.runs.len() >= RUNS_MAX {
             let mut merge = Merge::new(std::mem::take(&mut self.runs), self.keys)?;
-            let mut writer = area.create()?;
+            let mut writer = area.create();
             let (mut count, bound) = (0, self.bound.unwrap_or(usize::MAX));
             while count < bound
                 && let Some(row) = merge.next(self.keys)?
@@ -175,7 +175,7 @@ impl Unsorted<'_> {
                 writer.push(&row)?;
                 count += 1;
             }
-            self.runs.push(writer.finish()?);
+            self.runs.push(writer.finish(false)?);
         }
         Ok(())
     }

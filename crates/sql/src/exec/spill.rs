@@ -20,7 +20,7 @@ use crate::error::{SqlError, SqlState};
 use crate::plan::Row;
 
 /// What is written and read at once.
-const BUFFER_SIZE: usize = 128 << 10;
+const BUFFER_SIZE: usize = 32 << 10;
 /// Deepest nesting of arrays and records that is read back.
 const DEPTH_MAX: usize = 64;
 
@@ -87,16 +87,12 @@ impl SpillArea {
         Ok(())
     }
 
-    /// A new file.
-    ///
-    /// # Errors
-    /// Those of the disk.
-    pub(crate) fn create(self: &Arc<Self>) -> Result<SpillWriter, SqlError> {
+    /// A new file, which is made when there is something to be written to it.
+    pub(crate) fn create(self: &Arc<Self>) -> SpillWriter {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join(format!("{number}.rows"));
-        let file = self.disk.open(&path, OpenMode::CreateNew).map_err(|error| io_error(&error))?;
-        let held = Held { area: Arc::clone(self), path, file, size_bytes: 0 };
-        Ok(SpillWriter { held, buffer: Vec::new(), rows: 0 })
+        let held = Held { area: Arc::clone(self), path, file: None, size_bytes: 0 };
+        SpillWriter { held, buffer: Vec::new(), rows: 0 }
     }
 }
 
@@ -105,14 +101,17 @@ impl SpillArea {
 struct Held {
     area: Arc<SpillArea>,
     path: PathBuf,
-    file: Arc<dyn File>,
+    /// None before anything is written.
+    file: Option<Arc<dyn File>>,
     size_bytes: u64,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // What cannot be removed now is when the node starts.
-        let _left = self.area.disk.remove_file(&self.path);
+        if self.file.is_some() {
+            // What cannot be removed now is when the node starts.
+            let _left = self.area.disk.remove_file(&self.path);
+        }
         self.area.used_bytes.fetch_sub(self.size_bytes, Ordering::Relaxed);
     }
 }
@@ -150,17 +149,30 @@ impl SpillWriter {
         self.held.area.take(bytes)?;
         let at = self.held.size_bytes;
         self.held.size_bytes += bytes;
-        self.held.file.write_at(at, &self.buffer).map_err(|error| io_error(&error))?;
+        let file = match &self.held.file {
+            Some(file) => file,
+            None => {
+                let opened = self.held.area.disk.open(&self.held.path, OpenMode::CreateNew);
+                self.held.file.insert(opened.map_err(|error| io_error(&error))?)
+            }
+        };
+        file.write_at(at, &self.buffer).map_err(|error| io_error(&error))?;
         self.buffer.clear();
         Ok(())
     }
 
-    /// Ends the file, to be read from its beginning.
+    /// Ends the file, to be read from its beginning. What is less than a buffer and `may_stay` is not written at all.
     ///
     /// # Errors
     /// As [`SpillWriter::push`].
-    pub(crate) fn finish(mut self) -> Result<SpillReader, SqlError> {
-        self.write()?;
+    pub(crate) fn finish(mut self, may_stay: bool) -> Result<SpillReader, SqlError> {
+        if may_stay && self.held.file.is_none() {
+            let (buffer, left) = (self.buffer, self.rows);
+            return Ok(SpillReader { held: self.held, at: 0, buffer, place: 0, left });
+        }
+        if !self.buffer.is_empty() {
+            self.write()?;
+        }
         Ok(SpillReader { held: self.held, at: 0, buffer: Vec::new(), place: 0, left: self.rows })
     }
 }
@@ -227,7 +239,8 @@ impl SpillReader {
             let count = missing.max(BUFFER_SIZE).min(left);
             self.buffer.resize(start + count, 0);
             let room = self.buffer.get_mut(start..).unwrap_or_default();
-            self.held.file.read_at(self.at, room).map_err(|error| io_error(&error))?;
+            let file = self.held.file.as_ref().ok_or_else(damaged)?;
+            file.read_at(self.at, room).map_err(|error| io_error(&error))?;
             self.at += count as u64;
         }
         let start = self.place;
@@ -434,12 +447,12 @@ mod tests {
             Value::Record(inner.clone().into()),
             Value::array(BaseType::Int4, inner),
         ];
-        let mut writer = area.create().unwrap();
+        let mut writer = area.create();
         let count = 20_000;
         for _ in 0..count {
             writer.push(&row).unwrap();
         }
-        let mut reader = writer.finish().unwrap();
+        let mut reader = writer.finish(true).unwrap();
         assert_eq!(reader.rows(), count);
         assert!(area.used_bytes() > 1_000_000);
         let mut read = 0;
