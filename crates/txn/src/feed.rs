@@ -99,7 +99,10 @@ pub(crate) struct Feed {
 impl Feed {
     pub(crate) fn subscribe(&self, bound: usize) -> FeedSubscriber {
         let queue = Arc::new(Queue { events: Mutex::default(), arrived: Notify::new(), bound });
-        self.queues.lock().push(Arc::downgrade(&queue));
+        let mut queues = self.queues.lock();
+        queues.retain(|queue| queue.strong_count() > 0);
+        queues.push(Arc::downgrade(&queue));
+        drop(queues);
         FeedSubscriber { queue }
     }
 

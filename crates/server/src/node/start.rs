@@ -147,10 +147,14 @@ pub(super) async fn start(
         peers: addresses.all().into_iter().map(|(node, _)| node).filter(|node| *node != me).collect(),
     });
     peers.deliver_to(Arc::new(groups.clone()));
-    let spill = SpillArea::open(sql.disk(), &config.node.data_dir.join("tmp")).map_err(|error| {
-        NodeError::Fatal { reason: format!("the folder for temporary files cannot be used: {error}") }
-    })?;
-    let work_memory = WorkMemory::new(usize::try_from(memory.work).unwrap_or(usize::MAX)).with_spill(spill);
+    let mut work_memory = WorkMemory::new(usize::try_from(memory.work).unwrap_or(usize::MAX));
+    // A full disk keeps nobody from what fits in memory.
+    match SpillArea::open(sql.disk(), &config.node.data_dir.join("tmp")) {
+        Ok(area) => work_memory = work_memory.with_spill(area),
+        Err(error) => {
+            tracing::warn!(%error, "there is no folder for temporary files: statements keep all in memory")
+        }
+    }
     let inner = Arc::new(Inner {
         env: env.clone(),
         me,
