@@ -6,7 +6,6 @@ use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use rustydb_consensus::MachineFactory;
 use rustydb_env::Env;
-use rustydb_sql::exec::spill::SpillArea;
 use rustydb_sql::memory::WorkMemory;
 use rustydb_sql::{
     catalog::virtual_table::VirtualRegistry,
@@ -124,9 +123,7 @@ impl Machines for SqlNode {
             Port { node: self.id, incarnation, system: Arc::clone(&system), stores: self.stores.clone() };
         let virtuals = Arc::new(VirtualRegistry::builtin());
         let executors = env.clone();
-        let area = SpillArea::open(env.disk(), std::path::Path::new("/spilled"))
-            .expect("a folder for temporary files");
-        let memory = Arc::new(WorkMemory::new(WORK_MEMORY_BYTES).with_spill(area));
+        let memory = Arc::new(WorkMemory::new(WORK_MEMORY_BYTES));
         let make = Box::new(move |_: &DatabaseRecord, store: &KvStore| {
             let database = Database::new(
                 store.clone(),
