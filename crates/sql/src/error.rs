@@ -365,6 +365,14 @@ impl SqlError {
         self
     }
 
+    /// Names the type concerned.
+    #[must_use]
+    pub fn with_data_type(mut self, schema: impl Into<String>, name: impl Into<String>) -> SqlError {
+        self.0.schema = Some(schema.into());
+        self.0.data_type = Some(name.into());
+        self
+    }
+
     /// Names the constraint concerned.
     #[must_use]
     pub fn with_constraint(mut self, constraint: impl Into<String>) -> SqlError {

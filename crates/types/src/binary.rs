@@ -23,6 +23,7 @@ pub fn binary_out(out: &mut Vec<u8>, value: &Value) {
         Value::Oid(n) => out.extend(n.to_be_bytes()),
         Value::Lsn(n) => out.extend(n.to_be_bytes()),
         Value::Text(text) => out.extend(text.as_bytes()),
+        Value::Enum(value) => out.extend(value.text().as_bytes()),
         Value::Bytea(bytes) => out.extend(bytes.iter()),
         Value::Uuid(bytes) => out.extend(bytes),
         Value::Interval(interval) => {
@@ -83,6 +84,7 @@ pub fn natural_type(value: &Value) -> BaseType {
         Value::Array(array) => array.element.array().unwrap_or(BaseType::TextArray),
         Value::Record(_) => BaseType::Record,
         Value::Jsonb(_) => BaseType::Jsonb,
+        Value::Enum(value) => value.of().map_or(BaseType::Text, BaseType::Enum),
     }
 }
 
@@ -218,6 +220,12 @@ fn read_binary(reader: &mut Reader<'_>, base: BaseType) -> Result<Value, ValueEr
             let text = std::str::from_utf8(all)
                 .map_err(|_| ValueError::new("22021", "invalid byte sequence for encoding \"UTF8\""))?;
             Value::Jsonb(crate::json::text::read(text)?.into())
+        }
+        BaseType::Enum(of) => {
+            let all = reader.take(reader.0.len())?;
+            let text = std::str::from_utf8(all)
+                .map_err(|_| ValueError::new("22021", "invalid byte sequence for encoding \"UTF8\""))?;
+            Value::Enum(of.read(text)?)
         }
         _ if base.is_oid_like() => Value::Oid(u32::from_be_bytes(reader.array()?)),
         _ => match base.element() {

@@ -10,12 +10,12 @@
 //!
 //! Invariant: the numbers and names here equal `pg_type` of PostgreSQL 15. They are stored in
 //! catalogs and sent to clients, so a row of the table is never changed, only added.
-//! Deliberately absent: timetz, enums, domains and composite types.
+//! Enumerations, which users make, are the exception: see [`crate::enum_type`]. Domains are the types under them, to
+//! which the catalog adds what it knows. Deliberately absent: timetz and composite types.
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
+use crate::enum_type::{EnumDefinition, EnumType};
 use crate::interval_fields::IntervalFields;
 
 /// The letter by which PostgreSQL groups types when it chooses among overloads.
@@ -27,6 +27,8 @@ pub enum Category {
     Boolean,
     /// `D`: dates and times.
     DateTime,
+    /// `E`: enumerations.
+    Enum,
     /// `N`: numbers and object ids.
     Numeric,
     /// `P`: pseudo-types.
@@ -50,6 +52,7 @@ impl Category {
             Category::Array => 'A',
             Category::Boolean => 'B',
             Category::DateTime => 'D',
+            Category::Enum => 'E',
             Category::Numeric => 'N',
             Category::Pseudo => 'P',
             Category::String => 'S',
@@ -64,17 +67,24 @@ impl Category {
 macro_rules! base_types {
     ($($variant:ident, $oid:literal, $name:literal, $sql:literal, $len:literal, $cat:ident, $pref:literal, $array:ident, $elem:ident, $doc:literal;)*) => {
         /// A type without its modifier.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum BaseType {
             $(#[doc = $doc] $variant,)*
+            /// An enumeration.
+            Enum(EnumType),
+            /// Arrays of an enumeration.
+            EnumArray(EnumType),
         }
 
         impl BaseType {
-            /// Every type, in the order of the table.
+            /// Every built-in type, in the order of the table.
             pub const ALL: &'static [BaseType] = &[$(BaseType::$variant),*];
 
+            /// The row of a built-in type; an enumeration has none.
             fn row(self) -> &'static Row {
                 match self {
+                    BaseType::Enum(_) => &ENUM_ROW,
+                    BaseType::EnumArray(_) => &ENUM_ARRAY_ROW,
                     $(BaseType::$variant => {
                         const ROW: Row = Row { oid: $oid, name: $name, sql: $sql, len: $len, category: Category::$cat, preferred: $pref, array: stringify_type!($array), element: stringify_type!($elem) };
                         &ROW
@@ -82,7 +92,7 @@ macro_rules! base_types {
                 }
             }
 
-            /// The type with this object id.
+            /// The built-in type with this object id.
             pub fn from_oid(oid: u32) -> Option<BaseType> {
                 match oid {
                     $($oid => Some(BaseType::$variant),)*
@@ -90,7 +100,7 @@ macro_rules! base_types {
                 }
             }
 
-            /// The type with this `pg_type.typname`.
+            /// The built-in type with this `pg_type.typname`.
             pub fn from_type_name(name: &str) -> Option<BaseType> {
                 match name {
                     $($name => Some(BaseType::$variant),)*
@@ -120,6 +130,19 @@ struct Row {
     array: Option<BaseType>,
     element: Option<BaseType>,
 }
+
+/// What enumerations have in common.
+const ENUM_ROW: Row = Row {
+    oid: 0,
+    name: "",
+    sql: "",
+    len: 4,
+    category: Category::Enum,
+    preferred: false,
+    array: None,
+    element: None,
+};
+const ENUM_ARRAY_ROW: Row = Row { len: -1, category: Category::Array, ..ENUM_ROW };
 
 base_types! {
     Bool, 16, "bool", "boolean", 1, Boolean, true, BoolArray, None, "`boolean`";
@@ -168,6 +191,7 @@ base_types! {
     RegNamespace, 4089, "regnamespace", "regnamespace", 4, Numeric, false, RegNamespaceArray, None, "`regnamespace`";
     RegRole, 4096, "regrole", "regrole", 4, Numeric, false, RegRoleArray, None, "`regrole`";
     RegCollation, 4191, "regcollation", "regcollation", 4, Numeric, false, RegCollationArray, None, "`regcollation`";
+    AnyEnum, 3500, "anyenum", "anyenum", 4, Pseudo, false, None, None, "`anyenum`";
     AnyCompatible, 5077, "anycompatible", "anycompatible", 4, Pseudo, false, None, None, "`anycompatible`";
     AnyCompatibleArray, 5078, "anycompatiblearray", "anycompatiblearray", -1, Pseudo, false, None, None, "`anycompatiblearray`";
     JsonArray, 199, "_json", "json[]", -1, Array, false, None, Json, "`json[]`";
@@ -212,17 +236,37 @@ base_types! {
 impl BaseType {
     /// The object id in `pg_type`.
     pub fn oid(self) -> u32 {
-        self.row().oid
+        match self {
+            BaseType::Enum(of) => of.definition().oid,
+            BaseType::EnumArray(of) => of.definition().array_oid,
+            _ => self.row().oid,
+        }
+    }
+
+    /// What an enumeration, or the elements of arrays of one, are made of.
+    pub fn enumeration(self) -> Option<&'static EnumDefinition> {
+        match self {
+            BaseType::Enum(of) | BaseType::EnumArray(of) => Some(of.definition()),
+            _ => None,
+        }
     }
 
     /// `pg_type.typname`, such as `int4` or `_text`.
     pub fn type_name(self) -> &'static str {
-        self.row().name
+        match self {
+            BaseType::Enum(of) => &of.definition().name,
+            BaseType::EnumArray(of) => &of.definition().array_name,
+            _ => self.row().name,
+        }
     }
 
     /// The name that PostgreSQL's messages and `format_type` use, such as `integer` or `text[]`.
     pub fn sql_name(self) -> &'static str {
-        self.row().sql
+        match self {
+            BaseType::Enum(of) => &of.definition().shown,
+            BaseType::EnumArray(of) => of.shown_array(),
+            _ => self.row().sql,
+        }
     }
 
     /// `pg_type.typlen`: bytes of a fixed-size type, -1 for variable, -2 for C strings.
@@ -242,12 +286,18 @@ impl BaseType {
 
     /// The type of arrays of this type.
     pub fn array(self) -> Option<BaseType> {
-        self.row().array
+        match self {
+            BaseType::Enum(of) => Some(BaseType::EnumArray(of)),
+            _ => self.row().array,
+        }
     }
 
     /// The element type of an array type (also of `int2vector` and `oidvector`).
     pub fn element(self) -> Option<BaseType> {
-        self.row().element
+        match self {
+            BaseType::EnumArray(of) => Some(BaseType::Enum(of)),
+            _ => self.row().element,
+        }
     }
 
     /// Values of this type are held as `Value::Text`.
@@ -295,6 +345,7 @@ impl BaseType {
             BaseType::AnyArray
                 | BaseType::AnyElement
                 | BaseType::AnyNonArray
+                | BaseType::AnyEnum
                 | BaseType::AnyCompatible
                 | BaseType::AnyCompatibleArray
         )
@@ -318,7 +369,7 @@ impl fmt::Display for BaseType {
 }
 
 /// A base type with its modifier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DataType {
     /// The type without the modifier.
     pub base: BaseType,
@@ -414,7 +465,7 @@ impl DataType {
         }
     }
 
-    /// The type with this object id and modifier.
+    /// The built-in type with this object id, and a modifier.
     pub fn from_oid(oid: u32, modifier: i32) -> Option<DataType> {
         BaseType::from_oid(oid).map(|base| DataType { base, modifier })
     }

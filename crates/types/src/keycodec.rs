@@ -7,6 +7,7 @@
 //!   bool            1 byte
 //!   int2/4/8, date, time, timestamps   big-endian with the sign bit flipped
 //!   oid, lsn        big-endian
+//!   enumeration     position, big-endian
 //!   float4/8        IEEE bits: positive flips the sign, negative inverts all; -0 is 0; one NaN, last
 //!   numeric         class byte (NaN > Infinity > positive > zero > negative > -Infinity),
 //!                   exponent as i32, decimal digit pairs + 1, terminator 0; negative inverted
@@ -113,6 +114,7 @@ fn body(out: &mut Vec<u8>, value: &Value) {
         }
         Value::Oid(n) => out.extend(n.to_be_bytes()),
         Value::Lsn(n) => out.extend(n.to_be_bytes()),
+        Value::Enum(value) => out.extend(value.position().to_be_bytes()),
         Value::Float4(n) => {
             let bits = if n.is_nan() { 0x7fc0_0000 } else { (n + 0.0).to_bits() };
             out.extend((if bits >> 31 == 1 { !bits } else { bits | (1 << 31) }).to_be_bytes());
@@ -305,6 +307,9 @@ impl Reader<'_, '_> {
             BaseType::Timestamp => Value::Timestamp(self.i64()?),
             BaseType::Timestamptz => Value::Timestamptz(self.i64()?),
             BaseType::PgLsn => Value::Lsn(u64::from_be_bytes(self.bytes()?)),
+            BaseType::Enum(of) => {
+                Value::Enum(of.at(u64::from_be_bytes(self.bytes()?)).ok_or_else(corrupt)?)
+            }
             BaseType::Uuid => Value::Uuid(self.bytes()?),
             BaseType::Float4 => {
                 let bits = u32::from_be_bytes(self.bytes()?);

@@ -6,6 +6,7 @@ pub mod position;
 pub mod binary;
 pub mod datatype;
 pub mod datetime;
+pub mod enum_type;
 pub mod interval_fields;
 pub mod json;
 pub mod keycodec;

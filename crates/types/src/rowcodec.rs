@@ -13,7 +13,8 @@
 
 use crate::binary;
 use crate::datatype::BaseType;
-use crate::value::Value;
+use crate::enum_type::EnumType;
+use crate::value::{ArrayValue, Value};
 use crate::value_error::ValueError;
 
 const VERSION: u8 = 1;
@@ -140,6 +141,19 @@ fn body(out: &mut Vec<u8>, value: &Value) {
             integer(out, *n);
         }
         Value::Jsonb(json) => crate::json::encode(out, json),
+        // An enumeration's label may be renamed; its position stays.
+        Value::Enum(value) => integer(out, value.position() as i64),
+        Value::Array(array) if matches!(array.element, BaseType::Enum(_)) => {
+            let position = |element: &Value| match element {
+                Value::Enum(value) => Value::Int8(value.position() as i64),
+                _ => Value::Null,
+            };
+            let ArrayValue { dimensions, elements, .. } = array.as_ref();
+            let elements = elements.iter().map(position).collect();
+            let dimensions = dimensions.clone();
+            let positions = ArrayValue { element: BaseType::Int8, dimensions, elements };
+            binary::binary_out(out, &Value::Array(Box::new(positions)));
+        }
         // The rarer types keep their wire form, which is complete and checked when read.
         other => binary::binary_out(out, other),
     }
@@ -167,10 +181,26 @@ fn read(bytes: &[u8], base: BaseType) -> Result<Value, ValueError> {
         BaseType::Timestamp => Value::Timestamp(integer()?),
         BaseType::Timestamptz => Value::Timestamptz(integer()?),
         BaseType::Jsonb => Value::Jsonb(crate::json::decode(bytes).map_err(|_| corrupt())?.into()),
+        BaseType::Enum(of) => enumerated(of, integer()?)?,
+        BaseType::EnumArray(of) => {
+            let positions = binary::binary_in(bytes, BaseType::Int8Array).map_err(|_| corrupt())?;
+            let Value::Array(mut array) = positions else { return Err(corrupt()) };
+            array.element = BaseType::Enum(of);
+            for element in &mut array.elements {
+                if let Value::Int8(position) = element {
+                    *element = enumerated(of, *position)?;
+                }
+            }
+            Value::Array(array)
+        }
         // Text was checked when it came in; a stored NUL cannot occur, but is no reason to fail.
         _ if base.is_text_like() => Value::text(std::str::from_utf8(bytes).map_err(|_| corrupt())?),
         other => binary::binary_in(bytes, other).map_err(|_| corrupt())?,
     })
+}
+
+fn enumerated(of: EnumType, position: i64) -> Result<Value, ValueError> {
+    of.at(position as u64).map(Value::Enum).ok_or_else(corrupt)
 }
 
 #[cfg(test)]

@@ -59,6 +59,7 @@ pub fn write_text(out: &mut String, value: &Value, ty: DataType, ctx: &TextConte
         Value::Array(array) => write_array(out, array, ty, ctx),
         Value::Record(fields) => write_record(out, fields, ctx),
         Value::Jsonb(json) => json.write(out),
+        Value::Enum(value) => out.push_str(value.text()),
     }
 }
 
@@ -275,6 +276,7 @@ pub fn text_in(input: &str, base: BaseType, ctx: &TextContext) -> Result<Value, 
             Value::text(input)
         }
         BaseType::Jsonb => Value::Jsonb(json::text::read(input)?.into()),
+        BaseType::Enum(of) => Value::Enum(of.read(input)?),
         _ if base.is_text_like() => Value::text(input),
         _ if base.is_oid_like() => Value::Oid(parse_oid(input, trimmed, base)?),
         _ => match base.element() {

@@ -13,6 +13,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::datatype::BaseType;
+use crate::enum_type::EnumValue;
 use crate::json::Json;
 use crate::numeric::Numeric;
 use crate::value_error::ValueError;
@@ -71,6 +72,8 @@ pub enum Value {
     Record(Arc<[Value]>),
     /// `jsonb`; `json` is its text.
     Jsonb(Arc<Json>),
+    /// A value of an enumeration.
+    Enum(EnumValue),
 }
 
 /// A time span: months, days and microseconds are kept apart because neither has a fixed length.
@@ -247,6 +250,7 @@ impl Value {
             (Value::Array(a), Value::Array(b)) => compare_arrays(a, b),
             (Value::Record(a), Value::Record(b)) => compare_slices(a, b),
             (Value::Jsonb(a), Value::Jsonb(b)) => a.compare(b),
+            (Value::Enum(a), Value::Enum(b)) => a.position().cmp(&b.position()),
             _ => match (self.as_i64(), other.as_i64()) {
                 (Some(a), Some(b)) => a.cmp(&b),
                 _ => self.rank().cmp(&other.rank()),
@@ -284,6 +288,7 @@ impl Value {
             Value::Interval(interval) => state.write_i128(interval.normalised()),
             Value::Uuid(bytes) => state.write(bytes),
             Value::Lsn(n) => state.write_u64(*n),
+            Value::Enum(value) => state.write_u64(value.position()),
             Value::Jsonb(json) => json.hash(state),
             Value::Array(array) => {
                 array.dimensions.hash(state);
@@ -317,7 +322,8 @@ impl Value {
             Value::Array(_) => 13,
             Value::Record(_) => 14,
             Value::Jsonb(_) => 15,
-            Value::Null => 16,
+            Value::Enum(_) => 16,
+            Value::Null => 17,
         }
     }
 }

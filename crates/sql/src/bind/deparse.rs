@@ -20,6 +20,7 @@ pub(crate) use self::operand::padded_list;
 use self::operand::uncompared;
 use super::errors::unsupported;
 use super::kept::{Forms, Written};
+use super::types::{by_number, kept_name};
 use crate::error::SqlError;
 use crate::pgcatalog::definition::quoted;
 use crate::scalar::cast::CastMethod;
@@ -136,6 +137,11 @@ impl Deparse<'_> {
                 _ => Err(SqlError::internal("a literal was not kept")),
             },
             Expr::Column { index, .. } => match self.columns.get(*index) {
+                // The only column of a domain's row is a word of the language.
+                Some(_) if self.forms.is_of_domain() => {
+                    out.push_str("VALUE");
+                    Ok(())
+                }
                 Some(name) => {
                     out.push_str(&quoted(name));
                     Ok(())
@@ -221,7 +227,7 @@ impl Deparse<'_> {
                 self.list(out, elements, indent)?;
                 out.push(']');
                 if elements.is_empty() {
-                    out.push_str(&format!("::{ty}"));
+                    out.push_str(&format!("::{}", kept_name(*ty)));
                 }
                 Ok(())
             }
@@ -233,6 +239,11 @@ impl Deparse<'_> {
                     self.write(out, index, false, indent)?;
                     out.push(']');
                 }
+                Ok(())
+            }
+            Expr::Domain { input, domain } => {
+                self.wrapped(out, full, |out| self.operand(out, input, false, Parent::Other, indent))?;
+                out.push_str(&format!("::{}", by_number(domain.oid.get())));
                 Ok(())
             }
             Expr::Row(parts) => {
@@ -309,7 +320,7 @@ impl Deparse<'_> {
                 self.wrapped(out, !self.pretty, |out| self.operand(out, input, false, Parent::Other, indent))?
             }
         }
-        out.push_str(&format!("::{ty}"));
+        out.push_str(&format!("::{}", kept_name(ty)));
         Ok(())
     }
 
@@ -357,7 +368,7 @@ impl Deparse<'_> {
             }
         }
         if label {
-            out.push_str(&format!("::{ty}"));
+            out.push_str(&format!("::{}", kept_name(ty)));
         }
         Ok(())
     }

@@ -172,8 +172,11 @@ impl Binder<'_> {
             AstExpr::Value(value) => self.bind_literal(&value.value).map_err(|error| at(error, expr)),
             AstExpr::TypedString(typed) => {
                 let literal = self.bind_literal(&typed.value.value)?;
-                let target = self.type_name(&typed.data_type)?;
-                self.cast(literal, target).map(|bound| self.literal(bound)).map_err(|error| at(error, expr))
+                let declared = self.declared_type(&typed.data_type)?;
+                self.cast(literal, declared.data_type())
+                    .map(|bound| self.literal(bound))
+                    .and_then(|bound| self.as_domain(bound, declared))
+                    .map_err(|error| at(error, expr))
             }
             AstExpr::Interval(interval) => self.bind_interval(interval, place),
             AstExpr::UnaryOp { op, expr: operand } => {
@@ -236,7 +239,8 @@ impl Binder<'_> {
                 self.bind_any_all(left, compare_op, right, SubqueryKind::All, place)
             }
             AstExpr::Cast { expr: operand, data_type, format: None, .. } => {
-                let target = self.type_name(data_type).map_err(|error| at(error, expr))?;
+                let declared = self.declared_type(data_type).map_err(|error| at(error, expr))?;
+                let target = declared.data_type();
                 // A cast of an array constructor casts its elements, so that an empty one has a type.
                 // In a text that was kept, an array that is taken as another one as a whole stands in parentheses.
                 let is_whole =
@@ -245,10 +249,12 @@ impl Binder<'_> {
                     && (!is_whole || array.elem.is_empty())
                 {
                     let elements = array.elem.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
-                    return self.array(elements, Some(DataType { base: element, modifier: target.modifier }));
+                    let array = self.array(elements, Some(DataType { base: element, modifier: target.modifier }));
+                    return self.as_domain(array?, declared);
                 }
                 self.cast(bind(operand)?, target)
                     .map(|bound| self.literal(bound))
+                    .and_then(|bound| self.as_domain(bound, declared))
                     .map_err(|error| at(error, expr))
             }
             AstExpr::AtTimeZone { timestamp, time_zone } => {

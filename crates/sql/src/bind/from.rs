@@ -27,7 +27,7 @@ pub(crate) type Bound<'a> = (Node, Scope<'a>);
 
 /// The type of a stored column.
 pub(crate) fn column_type(stored: TypeRef) -> DataType {
-    DataType::from_oid(stored.oid, stored.modifier).unwrap_or(DataType::TEXT)
+    stored.data_type()
 }
 
 /// A full scan of a table.

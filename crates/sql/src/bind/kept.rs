@@ -21,7 +21,9 @@ use super::deparse::Deparse;
 use super::errors::{at, fail, unsupported};
 use super::from::{column_type, table_columns};
 use super::scope::{Level, Resolve, Scope};
+use super::types::BoundDomain;
 use crate::catalog::virtual_table::VirtualRegistry;
+use crate::catalog::descriptor::KnownTypes;
 use crate::catalog::{CatalogSnapshot, ColumnDescriptor, StoredExpr, TableDescriptor};
 use crate::error::{SqlError, SqlState};
 use crate::exec::subquery::SubqueryKind;
@@ -44,12 +46,14 @@ pub(crate) enum KeptFor {
     IndexKey,
     /// The condition of the rows that an index has.
     IndexPredicate,
+    /// A CHECK constraint of a domain.
+    Domain,
 }
 
 impl KeptFor {
     const fn singular(self) -> &'static str {
         match self {
-            Self::Check => "check constraint",
+            Self::Check | Self::Domain => "check constraint",
             Self::Default => "DEFAULT expression",
             Self::Generated => "column generation expression",
             Self::IndexKey => "index expression",
@@ -88,6 +92,11 @@ impl Forms {
         self.kept_for == KeptFor::Default
     }
 
+    /// Whether it is over a value of a domain.
+    pub(crate) fn is_of_domain(&self) -> bool {
+        self.kept_for == KeptFor::Domain
+    }
+
     /// How an expression was written, where that is not how it is written by default.
     pub(crate) fn written(&self, expr: &Expr) -> Option<&Written> {
         self.written.iter().find(|(known, _)| known == expr).map(|(_, form)| form)
@@ -114,13 +123,15 @@ pub struct RowRules {
     pub checks: Arc<[BoundCheck]>,
     /// What indexes hold beside the columns, over the row.
     pub computed: Vec<Expr>,
+    /// Domains of columns by their places; each new row is asked for them first.
+    pub domains: Vec<(usize, Arc<BoundDomain>)>,
 }
 
 impl RowRules {
     /// The same without constraints, for rows that are there already.
     #[must_use]
     pub fn without_checks(&self) -> Self {
-        Self { checks: Arc::default(), ..self.clone() }
+        Self { checks: Arc::default(), domains: Vec::new(), ..self.clone() }
     }
 }
 
@@ -270,11 +281,16 @@ impl<'a> Binder<'a> {
             generated: generated.map(|column| column.name.as_str()).collect(),
         };
         let bound = match kept_for {
-            KeptFor::Check => self.bind_condition(expr, &place, "CHECK"),
+            KeptFor::Check | KeptFor::Domain => self.bind_condition(expr, &place, "CHECK"),
             KeptFor::IndexPredicate => self.bind_condition(expr, &place, "WHERE"),
             KeptFor::Default | KeptFor::Generated | KeptFor::IndexKey => self.bind_expr(expr, &place),
         };
         bound.map_err(|error| refusal(error, kept_for))
+    }
+
+    /// The condition of a domain over its row; see [`super::types::domain_row`].
+    pub(crate) fn bind_domain_check(&self, stored: &StoredExpr, row: &TableDescriptor) -> Result<Expr, SqlError> {
+        self.row_expr(&crate::parse::parse_expr(stored.as_str())?, row, KeptFor::Domain)
     }
 
     /// What is computed of a table's rows when they are written.
@@ -289,6 +305,9 @@ impl<'a> Binder<'a> {
             }
         }
         rules.computed = self.bind_computed(table)?;
+        for (place, column) in table.columns.iter().enumerate().filter(|(_, column)| column.data_type.is_domain()) {
+            rules.domains.extend(self.bind_domain(column.data_type.oid)?.map(|domain| (place, domain)));
+        }
         Ok(Arc::new(rules))
     }
 
@@ -416,7 +435,7 @@ pub(crate) fn shown_row_expr(
     kept_for: KeptFor,
     form: (bool, Zone),
 ) -> Result<String, SqlError> {
-    let context = nowhere();
+    let context = nowhere(&bound_over.types);
     let binder = Binder::keeping(&context, kept_for, true);
     let bound = binder.row_expr(&crate::parse::parse_expr(stored.as_str())?, bound_over, kept_for)?;
     binder.deparsed(&bound, &named.columns, form, &EvalContext::constant(&[]))
@@ -464,7 +483,7 @@ pub(crate) fn computed_of(table: &TableDescriptor) -> Result<Arc<[Expr]>, SqlErr
     if table.computed.is_empty() {
         return Ok(Arc::new([]));
     }
-    Binder::new(&nowhere(), &[]).bind_computed(table).map(Into::into)
+    Binder::new(&nowhere(&table.types), &[]).bind_computed(table).map(Into::into)
 }
 
 /// The text of a kept condition for people: `pg_get_expr`.
@@ -481,7 +500,7 @@ pub(crate) fn shown(
         return Ok(stored.as_str().to_owned());
     }
     let eval = EvalContext::constant(&[]);
-    stored_condition(&nowhere(), stored.as_str(), (table, table), (pretty, zone), &eval)
+    stored_condition(&nowhere(&table.types), stored.as_str(), (table, table), (pretty, zone), &eval)
 }
 
 /// Whether the text for people is the one that is kept. Only points in time are written otherwise in another zone.
@@ -495,14 +514,14 @@ fn is_shown_as_kept(stored: &StoredExpr, pretty: bool, zone: Zone) -> bool {
 /// When it cannot be read, or was kept as it was written.
 pub(crate) fn shown_default(
     stored: &StoredExpr,
-    column: &ColumnDescriptor,
+    (column, types): (&ColumnDescriptor, &KnownTypes),
     pretty: bool,
     zone: Zone,
 ) -> Result<String, SqlError> {
     if is_shown_as_kept(stored, pretty, zone) {
         return Ok(stored.as_str().to_owned());
     }
-    let (context, eval) = (nowhere(), EvalContext::constant(&[]));
+    let (context, eval) = (nowhere(types), EvalContext::constant(&[]));
     let binder = Binder::keeping(&context, KeptFor::Default, true);
     let bound = binder.default_value(&crate::parse::parse_expr(stored.as_str())?, column)?;
     binder.deparsed(&bound, &[], (pretty, zone), &eval)
@@ -518,7 +537,7 @@ pub(crate) fn renamed(
     table: &TableDescriptor,
 ) -> Result<StoredExpr, SqlError> {
     let eval = EvalContext::constant(&[]);
-    stored_condition(&nowhere(), stored.as_str(), (former, table), KEPT_FORM, &eval).map(StoredExpr::new)
+    stored_condition(&nowhere(&former.types), stored.as_str(), (former, table), KEPT_FORM, &eval).map(StoredExpr::new)
 }
 
 /// A kept condition over the types that the table's columns get.
@@ -529,10 +548,10 @@ pub(crate) fn retyped(stored: &StoredExpr, table: &TableDescriptor) -> Result<St
     renamed(stored, table, table)
 }
 
-/// What a kept expression is bound against: it says all itself.
-pub(crate) fn nowhere() -> AnalyzeContext {
+/// What a kept expression is bound against: it says all itself, but for the types that users made.
+pub(crate) fn nowhere(types: &KnownTypes) -> AnalyzeContext {
     AnalyzeContext {
-        catalog: Arc::new(CatalogSnapshot::empty(Vec::new())),
+        catalog: Arc::new(CatalogSnapshot::of_types(&types.0)),
         virtuals: Arc::new(VirtualRegistry::default()),
         search_path: Vec::new(),
         database: String::new(),
@@ -623,7 +642,7 @@ mod tests {
 
     /// The text of an expression over no row.
     fn text(sql: &str, is_stored: bool) -> Result<String, SqlError> {
-        let context = nowhere();
+        let context = nowhere(&KnownTypes::default());
         let binder = Binder::keeping(&context, KeptFor::Default, is_stored);
         let level = Level::default();
         let bound = binder.bind_expr(&crate::parse::parse_expr(sql)?, &Scope::empty(&level))?;
@@ -634,7 +653,7 @@ mod tests {
 
     /// The type and the value of an expression over no row.
     fn answer(sql: &str) -> Result<String, SqlError> {
-        let context = nowhere();
+        let context = nowhere(&KnownTypes::default());
         let level = Level::default();
         let parsed = crate::parse::parse_expr(sql)?;
         let bound = Binder::new(&context, &[]).bind_expr(&parsed, &Scope::empty(&level))?;

@@ -28,6 +28,7 @@ pub mod sequence;
 mod set;
 mod special;
 pub(crate) mod target;
+pub mod types;
 pub(crate) mod view;
 mod window;
 

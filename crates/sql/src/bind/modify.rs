@@ -169,7 +169,8 @@ impl Binder<'_> {
             .iter()
             .map(|column| {
                 let ty = column_type(column.data_type);
-                match &column.default {
+                let default = column.default.clone().or_else(|| self.domain_default(column.data_type));
+                match default {
                     None => Ok(Expr::constant(Value::Null, ty)),
                     Some(sql) => {
                         let expr = self.bind_expr(&crate::parse::parse_expr(sql.as_str())?, &place)?;

@@ -1,12 +1,12 @@
 //! Resolution of operators, functions and types for the binder, which adds what only it knows: parameter types, the
 //! names of the search path, and the functions that SQL spells with special syntax.
 
-use rustydb_types::datatype::{BaseType, Category, DataType, TypeNameError};
+use rustydb_types::datatype::{BaseType, Category, DataType};
 use rustydb_types::value::Value;
-use sqlparser::ast::{self, Expr as AstExpr, Ident, ObjectName};
+use sqlparser::ast::{Expr as AstExpr, Ident, ObjectName};
 
 use super::context::Binder;
-use super::errors::{fail, syntax};
+use super::errors::fail;
 use super::query::is_unknown;
 use super::scope::Resolve;
 use crate::error::{SqlError, SqlState};
@@ -235,31 +235,6 @@ impl Binder<'_> {
             }
             _ => Ok(None),
         }
-    }
-
-    /// The type that a written type name means.
-    pub(crate) fn type_name(&self, written: &ast::DataType) -> Result<DataType, SqlError> {
-        let text = written.to_string();
-        if let ast::DataType::Custom(name, modifiers) = written
-            && modifiers.is_empty()
-            && let Ok((schema, name)) = self.split_name(name)
-            && schema.is_none_or(|schema| schema.value == "pg_catalog")
-            && let Some(found) = DataType::parse(match name.value.as_str() {
-                // Without quotes it is the word for character(1).
-                "char" if schema.is_some() || name.quote_style.is_some() => "\"char\"",
-                name => name,
-            })
-        {
-            return Ok(found);
-        }
-        let text = text.to_lowercase();
-        DataType::read(&text.replace("pg_catalog.", "")).map_err(|error| match error {
-            TypeNameError::Unknown => {
-                fail(SqlState::UNDEFINED_OBJECT, format!("type \"{text}\" does not exist"))
-            }
-            TypeNameError::Modifier(message) if message.contains("not allowed") => syntax(message),
-            TypeNameError::Modifier(message) => fail(SqlState::INVALID_PARAMETER_VALUE, message),
-        })
     }
 }
 

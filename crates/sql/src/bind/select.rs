@@ -435,10 +435,7 @@ fn named(expr: &AstExpr) -> (String, bool) {
         AstExpr::Cast { expr, data_type, .. } => match named(expr) {
             // A type, and what else names weakly, gives way to the type outside of it.
             (name, is_weak) if is_weak || name == "?column?" => {
-                let outer = DataType::parse(&data_type.to_string());
-                let outer =
-                    outer.map_or(name, |outer| outer.base.type_name().trim_start_matches('_').to_owned());
-                (outer, true)
+                (type_label(data_type).unwrap_or(name), true)
             }
             named => named,
         },
@@ -456,6 +453,17 @@ fn named(expr: &AstExpr) -> (String, bool) {
             _ => ("case".into(), true),
         },
         _ => (plain_name(expr), false),
+    }
+}
+
+/// The name that a type gives to a column.
+fn type_label(written: &sqlparser::ast::DataType) -> Option<String> {
+    use sqlparser::ast::{ArrayElemTypeDef, DataType as Written};
+    match (DataType::parse(&written.to_string()), written) {
+        (Some(known), _) => Some(known.base.type_name().trim_start_matches('_').to_owned()),
+        (None, Written::Array(ArrayElemTypeDef::SquareBracket(element, _))) => type_label(element),
+        (None, Written::Custom(name, _)) => last_ident(name).ok().map(|name| name.value),
+        _ => None,
     }
 }
 
@@ -486,8 +494,7 @@ fn plain_name(expr: &AstExpr) -> String {
         AstExpr::AtTimeZone { .. } => "timezone".into(),
         AstExpr::Interval(_) => "interval".into(),
         AstExpr::Tuple(_) => "row".into(),
-        AstExpr::TypedString(typed) => DataType::parse(&typed.data_type.to_string())
-            .map_or_else(unnamed, |data_type| data_type.base.type_name().to_owned()),
+        AstExpr::TypedString(typed) => type_label(&typed.data_type).unwrap_or_else(unnamed),
         AstExpr::Subquery(query) => match query.body.as_ref() {
             sqlparser::ast::SetExpr::Select(select) => match select.projection.first() {
                 Some(SelectItem::UnnamedExpr(expr)) => output_name(expr),

@@ -14,14 +14,14 @@ use crate::catalog::view::{KnownColumn, ViewDescriptor, ViewRelation};
 use crate::error::{SqlError, SqlState};
 use crate::pgcatalog::definition::quoted;
 
-/// What stands for `*` at a place.
+/// What stands for `*`, or for the name of a type, at a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Star {
     /// Where it begins, in characters from 1.
     pub start: u32,
     /// Where it has ended.
     pub end: u32,
-    /// The columns that it stands for.
+    /// The columns that it stands for, or the number.
     pub columns: String,
 }
 
@@ -134,6 +134,22 @@ impl Binder<'_> {
             columns,
         });
         Ok(relation)
+    }
+
+    /// Notes that a name in a query that is to be kept is that of a type, which it has by number from then on.
+    pub(super) fn note_type(&self, name: &ObjectName, oid: u32) {
+        let Frame::Keeping(found) = &mut *self.frame.borrow_mut() else { return };
+        let span = |part: &sqlparser::ast::ObjectNamePart| part.as_ident().map(|ident| ident.span);
+        let (Some(first), Some(last)) =
+            (name.0.first().and_then(span), name.0.last().and_then(span))
+        else {
+            return;
+        };
+        let start = place(first.start.column);
+        if start > 0 && found.stars.iter().all(|star| star.start != start) {
+            let columns = super::types::by_number(oid);
+            found.stars.push(Star { start, end: place(last.end.column), columns });
+        }
     }
 
     /// Notes what `*` stands for in a query that is to be kept.

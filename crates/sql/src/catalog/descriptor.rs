@@ -5,11 +5,14 @@
 //! release does not know is refused, never guessed at.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use rustydb_types::datatype::DataType;
 use rustydb_types::ids::{ColumnId, Oid};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::foreign::ForeignKeyDescriptor;
+use super::types::UserTypes;
 
 /// The format of stored descriptors that this release writes.
 const FORMAT: u8 = 1;
@@ -19,6 +22,8 @@ const FORMAT_CHECKED: u8 = 2;
 const FORMAT_REFERRING: u8 = 3;
 /// The format of tables of whose rows something is computed when they are written, for the same reason.
 const FORMAT_COMPUTING: u8 = 4;
+/// The format of tables with columns of types that users made, whose rows such a release would not understand.
+const FORMAT_TYPED: u8 = 5;
 
 /// A stored catalog row that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +54,9 @@ pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, DescriptorError> {
 pub fn encode_table(table: &TableDescriptor) -> Result<Vec<u8>, DescriptorError> {
     let mut bytes = encode(table)?;
     if let Some(format) = bytes.first_mut() {
-        if !table.computed.is_empty() || table.columns.iter().any(|column| column.generated.is_some()) {
+        if table.columns.iter().any(|column| column.data_type.known.is_some()) {
+            *format = FORMAT_TYPED;
+        } else if !table.computed.is_empty() || table.columns.iter().any(|column| column.generated.is_some()) {
             *format = FORMAT_COMPUTING;
         } else if !table.foreign_keys.is_empty() {
             *format = FORMAT_REFERRING;
@@ -66,7 +73,7 @@ pub fn encode_table(table: &TableDescriptor) -> Result<Vec<u8>, DescriptorError>
 /// When the format is unknown or the content malformed.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DescriptorError> {
     match bytes.split_first() {
-        Some((&(FORMAT | FORMAT_CHECKED | FORMAT_REFERRING | FORMAT_COMPUTING), body)) => {
+        Some((&(FORMAT | FORMAT_CHECKED | FORMAT_REFERRING | FORMAT_COMPUTING | FORMAT_TYPED), body)) => {
             Ok(serde_json::from_slice(body)?)
         }
         Some((format, _)) => Err(DescriptorError::UnknownFormat(Some(*format))),
@@ -107,6 +114,30 @@ pub struct TypeRef {
     pub oid: u32,
     /// `pg_attribute.atttypmod`; -1 for none.
     pub modifier: i32,
+    /// What a type that a user made means; the catalog finds it out when it is read.
+    #[serde(skip)]
+    pub known: Option<DataType>,
+}
+
+impl From<DataType> for TypeRef {
+    fn from(data_type: DataType) -> Self {
+        let known = data_type.base.enumeration().map(|_| data_type);
+        Self { oid: data_type.base.oid(), modifier: data_type.modifier, known }
+    }
+}
+
+impl TypeRef {
+    /// The type that values have; text where this release does not know it.
+    #[must_use]
+    pub fn data_type(self) -> DataType {
+        self.known.or_else(|| DataType::from_oid(self.oid, self.modifier)).unwrap_or(DataType::TEXT)
+    }
+
+    /// Whether it is a domain.
+    #[must_use]
+    pub fn is_domain(self) -> bool {
+        self.known.is_some_and(|known| known.base.oid() != self.oid)
+    }
 }
 
 /// A schema.
@@ -312,7 +343,21 @@ pub struct TableDescriptor {
     /// Options given in WITH, kept as written.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
+    /// What types that users made mean in what is kept of it; the catalog finds it out when it is read.
+    #[serde(skip)]
+    pub types: KnownTypes,
 }
+
+/// The types of a catalog that users made, beside a descriptor; no part of what the descriptor says.
+#[derive(Clone, Debug, Default)]
+pub struct KnownTypes(pub Arc<UserTypes>);
+
+impl PartialEq for KnownTypes {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+impl Eq for KnownTypes {}
 
 impl TableDescriptor {
     /// The place of a column among the live columns, by name.
@@ -400,7 +445,7 @@ mod tests {
             columns: vec![ColumnDescriptor {
                 id: ColumnId::new(1),
                 name: "id".into(),
-                data_type: TypeRef { oid: 23, modifier: -1 },
+                data_type: DataType::INT4.into(),
                 not_null: true,
                 default: Some(StoredExpr::new("1".into())),
                 missing: None,
@@ -425,6 +470,7 @@ mod tests {
             storage: StorageId::new(1),
             row_key: vec![ColumnId::new(1)],
             options: BTreeMap::from([("fillfactor".into(), "100".into())]),
+            types: KnownTypes::default(),
         }
     }
 

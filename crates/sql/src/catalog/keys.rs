@@ -35,6 +35,8 @@ pub enum Kind {
     Sequence = 7,
     /// A view.
     View = 8,
+    /// A type that a user made.
+    Type = 9,
 }
 
 /// The key of the row of one object.

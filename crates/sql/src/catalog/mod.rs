@@ -13,6 +13,7 @@
 //! 0x01 0x06 storage number     a dropped storage whose rows are still to be swept
 //! 0x01 0x07 sequence oid       SequenceDescriptor, without its position
 //! 0x01 0x08 view oid           ViewDescriptor
+//! 0x01 0x09 type oid           TypeDescriptor
 //! 0x03 mark                    the position of a sequence, written beside all transactions
 //! 0x02 storage number, key     rows of a table or entries of an index
 //! ```
@@ -27,6 +28,7 @@ pub mod keys;
 pub mod sequence;
 pub mod snapshot;
 pub mod store;
+pub mod types;
 pub mod view;
 pub mod virtual_table;
 
@@ -37,4 +39,5 @@ pub use descriptor::{
 pub use foreign::{ForeignKeyDescriptor, ReferentialAction};
 pub use sequence::{SequenceDescriptor, SequenceOwner};
 pub use snapshot::CatalogSnapshot;
+pub use types::{TypeDescriptor, TypeKind, UserType, UserTypes};
 pub use view::ViewDescriptor;

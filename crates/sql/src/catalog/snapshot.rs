@@ -50,6 +50,12 @@ pub struct CatalogSnapshot {
     views: BTreeMap<Oid, Arc<super::ViewDescriptor>>,
     /// Number of a view, by schema and name.
     view_names: HashMap<(Oid, String), Oid>,
+    /// By number.
+    types: BTreeMap<Oid, Arc<super::TypeDescriptor>>,
+    /// Number of a type, by schema and name; those of arrays are not in it.
+    type_names: HashMap<(Oid, String), Oid>,
+    /// What the types mean.
+    known: Arc<super::UserTypes>,
     /// By number of the table.
     statistics: BTreeMap<Oid, Arc<TableStatistics>>,
     /// By class, object and sub-object.
@@ -69,6 +75,12 @@ impl CatalogSnapshot {
         }
         snapshot.add_comment(CLASS_SCHEMA, PUBLIC, 0, "standard public schema".into());
         snapshot
+    }
+
+    /// An empty catalog in which these types are known by their numbers.
+    #[must_use]
+    pub fn of_types(known: &Arc<super::UserTypes>) -> Self {
+        Self { known: Arc::clone(known), ..Self::empty(Vec::new()) }
     }
 
     /// Adds or replaces a schema.
@@ -105,6 +117,45 @@ impl CatalogSnapshot {
     pub fn add_view(&mut self, view: super::ViewDescriptor) {
         self.view_names.insert((view.schema, view.name.clone()), view.oid);
         self.views.insert(view.oid, Arc::new(view));
+    }
+
+    /// Adds a type.
+    pub fn add_type(&mut self, descriptor: super::TypeDescriptor) {
+        self.type_names.insert((descriptor.schema, descriptor.name.clone()), descriptor.oid);
+        self.types.insert(descriptor.oid, Arc::new(descriptor));
+    }
+
+    /// Finds out, when all is added, what the types mean that relations and types are made of.
+    ///
+    /// # Errors
+    /// 53200 when there is no room for further enumerations.
+    pub fn settle_types(&mut self) -> Result<(), rustydb_types::value_error::ValueError> {
+        if self.types.is_empty() {
+            return Ok(());
+        }
+        let schemas = &self.schemas;
+        let name = |schema| schemas.get(&schema).map(|schema| schema.name.clone());
+        let known = Arc::new(super::UserTypes::new(self.types.values(), name)?);
+        for descriptor in self.types.values_mut() {
+            if matches!(descriptor.kind, super::TypeKind::Domain { .. })
+                && let super::TypeKind::Domain { base, .. } = &mut Arc::make_mut(descriptor).kind
+            {
+                known.settle(base);
+            }
+        }
+        for table in self.tables.values_mut() {
+            let table = Arc::make_mut(table);
+            let columns = table.columns.iter_mut().map(|column| &mut column.data_type);
+            let computed = table.computed.iter_mut().map(|computed| &mut computed.data_type);
+            columns.chain(computed).for_each(|stored| known.settle(stored));
+            table.types = super::descriptor::KnownTypes(Arc::clone(&known));
+        }
+        for view in self.views.values_mut() {
+            let columns = &mut Arc::make_mut(view).columns;
+            columns.iter_mut().for_each(|column| known.settle(&mut column.data_type));
+        }
+        self.known = known;
+        Ok(())
     }
 
     /// Sets what ANALYZE found out about a table.
@@ -229,6 +280,37 @@ impl CatalogSnapshot {
     #[must_use]
     pub fn view_named(&self, schema: Oid, name: &str) -> Option<&Arc<super::ViewDescriptor>> {
         self.views.get(self.view_names.get(&(schema, name.to_owned()))?)
+    }
+
+    /// All types that users made, by number.
+    pub fn types(&self) -> impl Iterator<Item = &Arc<super::TypeDescriptor>> {
+        self.types.values()
+    }
+
+    /// A type by number, also by that of its arrays.
+    #[must_use]
+    pub fn type_descriptor(&self, oid: Oid) -> Option<&Arc<super::TypeDescriptor>> {
+        let of_array = || self.types.values().find(|descriptor| descriptor.array_oid == oid);
+        self.types.get(&oid).or_else(of_array)
+    }
+
+    /// A type by schema and name.
+    #[must_use]
+    pub fn type_named(&self, schema: Oid, name: &str) -> Option<&Arc<super::TypeDescriptor>> {
+        self.types.get(self.type_names.get(&(schema, name.to_owned()))?)
+    }
+
+    /// What the types mean.
+    #[must_use]
+    pub fn known_types(&self) -> &Arc<super::UserTypes> {
+        &self.known
+    }
+
+    /// The type that values of a type have.
+    #[must_use]
+    pub fn data_type(&self, oid: u32, modifier: i32) -> Option<rustydb_types::datatype::DataType> {
+        let own = || self.known.get(oid).map(super::UserType::data_type);
+        rustydb_types::datatype::DataType::from_oid(oid, modifier).or_else(own)
     }
 
     /// The views whose queries name a relation, or use a column of it.

@@ -74,7 +74,10 @@ fn load(txn: &Transaction, version: Vec<u8>) -> Result<CatalogSnapshot, SqlError
         }
         match chunk.rest() {
             Some(rest) => (start, end) = rest,
-            None => return Ok(snapshot),
+            None => {
+                snapshot.settle_types()?;
+                return Ok(snapshot);
+            }
         }
     }
 }
@@ -99,6 +102,9 @@ fn absorb(snapshot: &mut CatalogSnapshot, key: &[u8], value: &[u8]) -> Result<()
         }
         Some(kind) if kind == Kind::View as u8 => {
             snapshot.add_view(descriptor::decode::<super::ViewDescriptor>(value)?);
+        }
+        Some(kind) if kind == Kind::Type as u8 => {
+            snapshot.add_type(descriptor::decode::<super::TypeDescriptor>(value)?);
         }
         Some(kind) if kind == Kind::Statistics as u8 => {
             snapshot.add_statistics(Oid::new(number(2)), descriptor::decode::<TableStatistics>(value)?);
@@ -245,6 +251,23 @@ impl<'a> CatalogWriter<'a> {
     /// Storage errors.
     pub async fn drop_view(&mut self, view: Oid) -> Result<(), SqlError> {
         self.write(keys::object(Kind::View, view.get()), None).await
+    }
+
+    /// Writes a type's descriptor.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub async fn put_type(&mut self, descriptor: &super::TypeDescriptor) -> Result<(), SqlError> {
+        let bytes = descriptor::encode(descriptor)?;
+        self.write(keys::object(Kind::Type, descriptor.oid.get()), Some(bytes)).await
+    }
+
+    /// Removes a type's descriptor.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub async fn drop_type(&mut self, oid: Oid) -> Result<(), SqlError> {
+        self.write(keys::object(Kind::Type, oid.get()), None).await
     }
 
     /// Removes a sequence's descriptor and its position.

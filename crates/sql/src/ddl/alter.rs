@@ -18,7 +18,7 @@ use crate::bind::scope::{Level, Scope};
 use crate::bind::{Binder, kept};
 use crate::catalog::store::CatalogWriter;
 use crate::catalog::{
-    CheckDescriptor, ColumnDescriptor, ComputedDescriptor, IndexKind, TableDescriptor, TypeRef, keys,
+    CheckDescriptor, ColumnDescriptor, ComputedDescriptor, IndexKind, TableDescriptor, keys,
 };
 use crate::error::{SqlError, SqlState};
 use crate::exec::ExecContext;
@@ -251,18 +251,18 @@ async fn add_key(
 }
 
 /// All rows of a table, chunk by chunk, as the transaction sees them now with its own earlier writes.
-struct Rows {
+pub(super) struct Rows {
     rest: Option<(Bytes, Bytes)>,
     layout: RowLayout,
 }
 
 impl Rows {
-    fn of(table: &TableDescriptor) -> Result<Self, SqlError> {
+    pub(super) fn of(table: &TableDescriptor) -> Result<Self, SqlError> {
         let (start, end) = keys::storage_range(table.storage);
         Ok(Self { rest: Some((start.into(), end.into())), layout: RowLayout::new(table)? })
     }
 
-    fn next(&mut self, txn: &mut Transaction) -> Result<Option<Vec<(Bytes, Row)>>, SqlError> {
+    pub(super) fn next(&mut self, txn: &mut Transaction) -> Result<Option<Vec<(Bytes, Row)>>, SqlError> {
         let Some((start, end)) = self.rest.take() else { return Ok(None) };
         // The table is locked, so a newer snapshot has the same rows; an old one would be given up over a long scan.
         txn.renew_snapshot();
@@ -278,7 +278,7 @@ impl Rows {
 }
 
 /// A fresh snapshot under the table's lock: what was committed before the lock was granted is in it.
-fn refresh(txn: &mut Transaction) {
+pub(super) fn refresh(txn: &mut Transaction) {
     txn.begin_statement();
     txn.read_newest();
 }
@@ -533,6 +533,19 @@ async fn add_column(
     foreign::add_to_table(&foreign_keys, table, txn, context).await
 }
 
+/// Drops a column of a table, and what depends on it.
+pub(super) async fn drop_column_of(
+    table: Oid,
+    name: &str,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    txn.lock_table(rustydb_txn::TableLockId::new(table.get()), TableLockMode::AccessExclusive, context.lock_wait).await?;
+    let now = current(txn, context)?;
+    let Some(mut table) = now.catalog.table(table).map(|table| table.as_ref().clone()) else { return Ok(()) };
+    drop_column(&Ident::new(name), true, true, &mut table, txn, context).await
+}
+
 async fn drop_column(
     name: &Ident,
     if_exists: bool,
@@ -591,7 +604,7 @@ fn reread(
     Ok(())
 }
 
-async fn drop_indexes(
+pub(super) async fn drop_indexes(
     catalog: &mut CatalogWriter<'_>,
     table: &mut TableDescriptor,
     dropped: impl Fn(&crate::catalog::IndexDescriptor) -> bool,
@@ -754,7 +767,7 @@ async fn alter_column(
 /// The generated columns that are computed from a column.
 fn generated_from(table: &TableDescriptor, name: &str) -> Result<Vec<ColumnDescriptor>, SqlError> {
     let place = table.column_index(name);
-    let binder_context = kept::nowhere();
+    let binder_context = kept::nowhere(&table.types);
     let binder = Binder::new(&binder_context, &[]);
     let mut found = Vec::new();
     for column in &table.columns {
@@ -814,7 +827,8 @@ async fn set_type(
 ) -> Result<(), SqlError> {
     let now = current(txn, context)?;
     let binder = Binder::new(&now, &[]);
-    let target = binder.type_name(data_type)?;
+    let declared = binder.declared_type(data_type)?;
+    let target = declared.data_type();
     let former = table.clone();
     let Some(column) = former.columns.get(place) else { return Ok(()) };
     if !target.base.is_storable() {
@@ -842,15 +856,17 @@ async fn set_type(
             unsupported(message).with_hint("Drop the foreign key, change both columns, and add it again.")
         );
     }
-    let value = new_value(&binder, (&former, column), place, target, using)?;
+    let value = binder.as_domain(new_value(&binder, (&former, column), place, target, using)?, declared)?;
     if column.generated.is_some() && using.is_some() {
         let message = "cannot specify USING when altering type of generated column";
         return Err(fail(SqlState::INVALID_TABLE_DEFINITION, message)
             .with_detail(format!("Column \"{}\" is a generated column.", column.name)));
     }
-    let stays = using.is_none() && crate::scalar::cast::keeps_bytes(present, target);
+    let stays = using.is_none()
+        && crate::scalar::cast::keeps_bytes(present, target)
+        && (!declared.is_domain() || declared.oid == column.data_type.oid);
     let Some(changed) = table.columns.get_mut(place) else { return Ok(()) };
-    changed.data_type = TypeRef { oid: target.base.oid(), modifier: target.modifier };
+    changed.data_type = declared;
     if !stays {
         changed.missing = None;
     }
@@ -869,7 +885,7 @@ async fn set_type(
     for place in 0..table.computed.len() {
         let bound = Binder::new(&now, &[]).bind_computed(table)?;
         if let (Some(computed), Some(bound)) = (table.computed.get_mut(place), bound.get(place)) {
-            computed.data_type = TypeRef { oid: bound.ty().base.oid(), modifier: bound.ty().modifier };
+            computed.data_type = bound.ty().into();
         }
     }
     for index in &table.indexes {

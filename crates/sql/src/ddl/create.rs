@@ -1,6 +1,7 @@
 //! CREATE TABLE, CREATE INDEX, CREATE SCHEMA.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rustydb_txn::{TableLockMode, Transaction};
 use rustydb_types::ids::{ColumnId, Oid};
@@ -17,10 +18,11 @@ use crate::bind::errors::{at, fail, unsupported};
 use crate::bind::from::last_ident;
 use crate::bind::kept::{self, KeptFor};
 use crate::bind::{AnalyzeContext, Binder};
+use crate::catalog::descriptor::KnownTypes;
 use crate::catalog::store::CatalogWriter;
 use crate::catalog::{
     CatalogSnapshot, ColumnDescriptor, ComputedDescriptor, Identity, IndexDescriptor, IndexKeyColumn,
-    IndexKind, SchemaDescriptor, StoredExpr, TableDescriptor, TypeRef,
+    IndexKind, SchemaDescriptor, StoredExpr, TableDescriptor,
 };
 use crate::error::{SqlError, SqlState};
 use crate::exec::ExecContext;
@@ -113,6 +115,7 @@ pub(super) async fn table(
         storage: catalog.new_storage()?,
         row_key: Vec::new(),
         options: table_options(&create.table_options)?,
+        types: KnownTypes(Arc::clone(now.catalog.known_types())),
     };
     let (mut keys, mut checks, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
     let mut generated = Vec::new();
@@ -237,10 +240,11 @@ pub(super) fn add_column(
     }
     let written = column.data_type.to_string().to_lowercase();
     let serial = sequence::serial(&written);
-    let data_type = match serial {
-        Some(base) => base.into(),
-        None => binder.type_name(&column.data_type).map_err(|error| at(error, &column.name))?,
+    let declared_type = match serial {
+        Some(base) => rustydb_types::datatype::DataType::from(base).into(),
+        None => binder.declared_type(&column.data_type).map_err(|error| at(error, &column.name))?,
     };
+    let data_type = declared_type.data_type();
     if !data_type.base.is_storable() {
         let message = format!("column \"{name}\" has pseudo-type {data_type}");
         return Err(fail(SqlState::INVALID_TABLE_DEFINITION, message));
@@ -248,7 +252,7 @@ pub(super) fn add_column(
     let mut described = ColumnDescriptor {
         id: ColumnId::new(table.next_column),
         name: name.clone(),
-        data_type: TypeRef { oid: data_type.base.oid(), modifier: data_type.modifier },
+        data_type: declared_type,
         not_null: serial.is_some(),
         default: None,
         missing: None,
@@ -602,7 +606,7 @@ fn add_computed(
     table.computed.push(ComputedDescriptor {
         id,
         expr: kept.text,
-        data_type: TypeRef { oid: data_type.base.oid(), modifier: data_type.modifier },
+        data_type: data_type.into(),
         columns: kept.columns,
     });
     Ok(id)

@@ -13,6 +13,7 @@ use crate::bind::errors::{at, fail, syntax, unsupported};
 use crate::bind::from::last_ident;
 use crate::bind::scope::Level;
 use crate::bind::{AnalyzeContext, Binder};
+use crate::catalog::descriptor::KnownTypes;
 use crate::catalog::{ColumnDescriptor, TableDescriptor, TypeRef};
 use crate::error::{SqlError, SqlState};
 use crate::exec::ExecContext;
@@ -73,6 +74,7 @@ pub(super) async fn table(
         storage: catalog.new_storage()?,
         row_key: Vec::new(),
         options: table_options(&create.table_options)?,
+        types: KnownTypes(Arc::clone(now.catalog.known_types())),
     };
     catalog.put_table(&table).await?;
     let count = fill(table, node, &now, txn, context).await?;
@@ -133,7 +135,7 @@ pub(super) fn named_columns<'n>(
             let message = format!("column \"{name}\" has pseudo-type {}", column.data_type);
             return Err(fail(SqlState::INVALID_TABLE_DEFINITION, message));
         }
-        let data_type = TypeRef { oid: column.data_type.base.oid(), modifier: column.data_type.modifier };
+        let data_type = column.data_type.into();
         named.push((name.clone(), data_type));
     }
     Ok(named)

@@ -11,6 +11,7 @@ mod drop;
 mod foreign;
 mod maintain;
 mod sequence;
+mod types;
 mod view;
 
 use rustydb_txn::{TableLockId, TableLockMode, Transaction};
@@ -48,6 +49,11 @@ pub async fn execute(
             sequence::alter(alter, txn, context).await?;
             "ALTER SEQUENCE"
         }
+        // See `session::syntax::types`.
+        Statement::AlterTable(alter) if alter.table_type == Some(AlterTableType::Iceberg) => {
+            types::alter_type(alter, !alter.if_exists, txn, context).await?;
+            if alter.if_exists { "ALTER TYPE" } else { "ALTER DOMAIN" }
+        }
         Statement::AlterTable(alter) if sequence::is_meant(alter, txn, context)? => {
             sequence::alter(alter, txn, context).await?;
             "ALTER TABLE"
@@ -71,7 +77,11 @@ pub async fn execute(
             alter::table(alter, txn, context).await?;
             "ALTER TABLE"
         }
-        Statement::Drop { object_type, if_exists, names, cascade, .. } => match object_type {
+        Statement::Drop { object_type, if_exists, names, cascade, purge, .. } => match object_type {
+            ObjectType::Type => {
+                types::drop_types(names, *purge, *if_exists, *cascade, txn, context).await?;
+                if *purge { "DROP DOMAIN" } else { "DROP TYPE" }
+            }
             ObjectType::Table => {
                 drop::tables(names, *if_exists, *cascade, txn, context).await?;
                 "DROP TABLE"
@@ -113,6 +123,18 @@ pub async fn execute(
         Statement::Comment { object_type, object_name, comment, if_exists } => {
             maintain::comment(object_type, object_name, comment.as_deref(), *if_exists, txn, context).await?;
             "COMMENT"
+        }
+        Statement::CreateType { name, representation } => {
+            types::create(name, representation.as_ref(), txn, context).await?;
+            "CREATE TYPE"
+        }
+        Statement::AlterType(alter) => {
+            types::alter_enum(alter, txn, context).await?;
+            "ALTER TYPE"
+        }
+        Statement::CreateDomain(create) => {
+            types::create_domain(create, txn, context).await?;
+            "CREATE DOMAIN"
         }
         Statement::CreateView(create) => {
             view::create(create, txn, context).await?;

@@ -463,7 +463,7 @@ impl SqlExecutor {
     ) -> Result<Planned, SqlError> {
         let bound = self.analyze_context(txn, context)?;
         let params: Vec<Option<DataType>> =
-            param_types.iter().map(|oid| DataType::from_oid(*oid, -1)).collect();
+            param_types.iter().map(|oid| bound.catalog.data_type(*oid, -1)).collect();
         let (plan, copy, dialogue) = match statement {
             ast::Statement::Copy { .. } => {
                 let (plan, target) = copy::plan(&bound, statement)?;
@@ -528,7 +528,13 @@ fn name(plan: &Plan, copy: Option<&CopyTarget>) -> &'static str {
             ast::Statement::AlterTable(alter) if alter.table_type == Some(ast::AlterTableType::External) => {
                 "ALTER VIEW"
             }
+            ast::Statement::AlterTable(alter) if alter.table_type == Some(ast::AlterTableType::Iceberg) => {
+                if alter.if_exists { "ALTER TYPE" } else { "ALTER DOMAIN" }
+            }
             ast::Statement::AlterTable(alter) if alter.table_type.is_some() => "ALTER SEQUENCE",
+            ast::Statement::AlterType(_) => "ALTER TYPE",
+            ast::Statement::CreateType { .. } => "CREATE TYPE",
+            ast::Statement::CreateDomain(_) => "CREATE DOMAIN",
             ast::Statement::AlterTable(_) => "ALTER TABLE",
             ast::Statement::AlterSchema(_) => "ALTER SCHEMA",
             ast::Statement::AlterIndex { .. } => "ALTER INDEX",

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustydb_env::{Disk, File, OpenMode};
 use rustydb_types::binary;
 use rustydb_types::datatype::BaseType;
+use rustydb_types::enum_type::EnumType;
 use rustydb_types::json;
 use rustydb_types::value::{ArrayDimension, ArrayValue, Interval, Value};
 
@@ -275,6 +276,9 @@ fn put_sized(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     }
 }
 
+/// Numbers of types from here on are those of versions of enumerations, which mean something within this process.
+const ENUMERATIONS: u32 = 1 << 31;
+
 fn put(out: &mut Vec<u8>, value: &Value) {
     let mut tagged = |tag: u8, bytes: &[u8]| {
         out.push(tag);
@@ -320,8 +324,16 @@ fn put(out: &mut Vec<u8>, value: &Value) {
             tagged(19, &[]);
             put_values(out, values);
         }
+        Value::Enum(value) => {
+            tagged(21, &value.of().map_or(u32::MAX, EnumType::number).to_le_bytes());
+            out.extend_from_slice(&value.position().to_le_bytes());
+        }
         Value::Array(list) => {
-            tagged(20, &list.element.oid().to_le_bytes());
+            let element = match list.element {
+                BaseType::Enum(of) => ENUMERATIONS.saturating_add(of.number()),
+                element => element.oid(),
+            };
+            tagged(20, &element.to_le_bytes());
             put_count(out, list.dimensions.len());
             for dimension in &list.dimensions {
                 out.extend_from_slice(&dimension.length.to_le_bytes());
@@ -390,7 +402,11 @@ fn read(bytes: &mut &[u8], depth: usize) -> Option<Value> {
         18 => Value::Jsonb(json::decode(sized(bytes)?).ok()?.into()),
         19 => Value::Record(read_values(bytes, depth + 1)?.into()),
         20 => {
-            let element = BaseType::from_oid(u32::from_le_bytes(fixed(bytes)?))?;
+            let element = u32::from_le_bytes(fixed(bytes)?);
+            let element = match BaseType::from_oid(element) {
+                Some(element) => element,
+                None => BaseType::Enum(EnumType::numbered(element.checked_sub(ENUMERATIONS)?)?),
+            };
             let count = read_count(bytes)?;
             let mut dimensions = Vec::with_capacity(count.min(bytes.len()));
             for _ in 0..count {
@@ -399,6 +415,10 @@ fn read(bytes: &mut &[u8], depth: usize) -> Option<Value> {
             }
             let elements = read_values(bytes, depth + 1)?;
             Value::Array(Box::new(ArrayValue { element, dimensions, elements }))
+        }
+        21 => {
+            let of = EnumType::numbered(u32::from_le_bytes(fixed(bytes)?))?;
+            Value::Enum(of.at(u64::from_le_bytes(fixed(bytes)?))?)
         }
         _ => return None,
     })

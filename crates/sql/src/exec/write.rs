@@ -115,6 +115,9 @@ impl TableWriter {
     /// # Errors
     /// 23502, 23514, and those of the constraints' expressions.
     pub fn check(&self, row: &[Value], context: &ExecContext<'_>) -> Result<(), SqlError> {
+        for (place, domain) in &self.rules.domains {
+            domain.check(row.get(*place).unwrap_or(&Value::Null), &context.eval(&[]))?;
+        }
         for (column, value) in self.table.columns.iter().zip(row) {
             if column.not_null && value.is_null() {
                 let name = &self.table.name;

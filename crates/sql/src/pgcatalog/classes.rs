@@ -291,7 +291,9 @@ struct Attribute<'a> {
 
 impl Attribute<'_> {
     fn row(self) -> Vec<Value> {
-        let facts = facts::of_type(self.type_oid);
+        // A column that is gone has no type.
+        let facts =
+            if self.type_oid == 0 { facts::of_type(0) } else { facts::of_data_type(self.data_type) };
         vec![
             Value::Oid(self.relation),
             text(self.name),
@@ -331,7 +333,7 @@ impl Attribute<'_> {
 
 /// The type of a stored column; one that this release does not know counts as text.
 pub(super) fn column_type(column: &ColumnDescriptor) -> DataType {
-    DataType::from_oid(column.data_type.oid, column.data_type.modifier).unwrap_or(DataType::TEXT)
+    column.data_type.data_type()
 }
 
 /// `pg_attribute`
@@ -398,7 +400,7 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
                 relation: view.oid.get(),
                 name: &shown.name,
                 data_type,
-                type_oid: data_type.oid(),
+                type_oid: shown.data_type.oid,
                 number,
                 not_null: false,
                 has_default: false,
@@ -506,11 +508,12 @@ pub(super) fn pg_index(context: &VirtualContext<'_>) -> Rows {
     let vector = |element, values: Vec<Value>| Value::Array(Box::new(ArrayValue::vector(element, values)));
     let mut rows = Rows::new();
     for (table, index) in indexes(context) {
-        let types: Vec<u32> = (index.key.iter())
+        let types: Vec<DataType> = (index.key.iter())
             .map(|part| {
                 let column = table.column_index_of(part.column).and_then(|place| table.columns.get(place));
-                let computed = table.computed_of(part.column).map(|computed| computed.data_type.oid);
-                column.map(|column| column.data_type.oid).or(computed).unwrap_or(0)
+                let computed = table.computed_of(part.column).map(|computed| computed.data_type);
+                let stored = column.map(|column| column.data_type).or(computed);
+                stored.map_or(DataType::TEXT, crate::catalog::TypeRef::data_type)
             })
             .collect();
         let number = |id: rustydb_types::ids::ColumnId| {
@@ -523,8 +526,8 @@ pub(super) fn pg_index(context: &VirtualContext<'_>) -> Rows {
             .map(|computed| computed.expr.as_str())
             .collect();
         let predicate = index.predicate.and_then(|id| table.computed_of(id));
-        let collations = types.iter().map(|ty| Value::Oid(facts::of_type(*ty).collation)).collect();
-        let classes = types.iter().map(|ty| Value::Oid(facts::operator_class(*ty))).collect();
+        let collations = types.iter().map(|ty| Value::Oid(facts::of_data_type(*ty).collation)).collect();
+        let classes = types.iter().map(|ty| Value::Oid(facts::operator_class(ty.base))).collect();
         let flags = (index.key.iter())
             .map(|part| Value::Int2(i16::from(part.descending) | i16::from(part.nulls_first) << 1))
             .collect();
@@ -571,16 +574,24 @@ struct Constraint<'a> {
 
 impl Constraint<'_> {
     fn row(self, table: &TableDescriptor) -> Vec<Value> {
+        self.of(table.schema, (table.oid, Oid::new(0)))
+    }
+
+    fn of_domain(self, domain: &crate::catalog::TypeDescriptor) -> Vec<Value> {
+        self.of(domain.schema, (Oid::new(0), domain.oid))
+    }
+
+    fn of(self, schema: Oid, (table, domain): (Oid, Oid)) -> Vec<Value> {
         let mut row = vec![
             oid(self.oid),
             text(self.name),
-            oid(table.schema),
+            oid(schema),
             text(self.kind),
             Value::Bool(self.foreign.is_some_and(|key| key.deferrable.is_some())),
             Value::Bool(self.foreign.is_some_and(|key| key.deferrable == Some(true))),
             Value::Bool(self.validated),
-            oid(table.oid),
-            Value::Oid(0), // contypid
+            oid(table),
+            oid(domain),
             Value::Oid(self.index),
             Value::Oid(0), // conparentid
             self.foreign.map_or(Value::Oid(0), |key| oid(key.table)),
@@ -652,6 +663,20 @@ pub(super) fn pg_constraint(context: &VirtualContext<'_>) -> Rows {
         };
         rows.push(constraint.row(table));
     }
+    for (domain, check) in super::types::domain_checks(context) {
+        let constraint = Constraint {
+            oid: check.oid,
+            name: &check.name,
+            kind: "c",
+            validated: check.validated,
+            index: 0,
+            no_inherit: false,
+            columns: Vec::new(),
+            condition: text(check.expr.as_str()),
+            foreign: None,
+        };
+        rows.push(constraint.of_domain(domain));
+    }
     rows
 }
 
@@ -693,6 +718,7 @@ pub(super) fn pg_indexes(context: &VirtualContext<'_>) -> Rows {
         .map(|(table, index)| {
             let schema = schema_name(context, table.schema);
             let definition = definition::index(table, index, Some(schema), false);
+            let definition = super::types::shown_text(context, &definition);
             vec![text(schema), text(&table.name), text(&index.name), Value::Null, text(definition)]
         })
         .collect()

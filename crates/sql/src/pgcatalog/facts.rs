@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use rustydb_types::datatype::BaseType;
+use rustydb_types::datatype::{BaseType, DataType};
 
 /// `pg_collation.oid` of the default collation.
 const DEFAULT_COLLATION: u32 = 100;
@@ -63,14 +63,23 @@ pub(super) fn of_type(oid: u32) -> TypeFacts {
     TYPES.get(&oid).copied().unwrap_or(text)
 }
 
+/// How values of the type are stored, types that users made among them.
+pub(super) fn of_data_type(data_type: DataType) -> TypeFacts {
+    match data_type.base {
+        BaseType::Enum(_) => TypeFacts { by_value: true, align: "i", storage: "p", collation: 0 },
+        BaseType::EnumArray(_) => TypeFacts { by_value: false, align: "i", storage: "x", collation: 0 },
+        built_in => of_type(built_in.oid()),
+    }
+}
+
 /// The operator class by which btree indexes the type.
-pub(super) fn operator_class(oid: u32) -> u32 {
-    let base = BaseType::from_oid(oid);
+pub(super) fn operator_class(base: BaseType) -> u32 {
     let indexed = match base {
-        Some(BaseType::Varchar) => BaseType::Text.oid(),
-        Some(base) if base.is_reg() => BaseType::Oid.oid(),
-        Some(base) if base.element().is_some() && base != BaseType::OidVector => BaseType::AnyArray.oid(),
-        _ => oid,
+        BaseType::Enum(_) => BaseType::AnyEnum.oid(),
+        BaseType::Varchar => BaseType::Text.oid(),
+        base if base.is_reg() => BaseType::Oid.oid(),
+        base if base.element().is_some() && base != BaseType::OidVector => BaseType::AnyArray.oid(),
+        _ => base.oid(),
     };
     CLASSES.get(&indexed).copied().unwrap_or(0)
 }
@@ -97,7 +106,8 @@ mod tests {
         assert_eq!((of_type(19).collation, of_type(1043).collation, of_type(23).collation), (950, 100, 0));
         assert!(of_type(20).by_value && !of_type(1186).by_value);
         // varchar and arrays have the classes of text and anyarray.
-        assert_eq!((operator_class(1043), operator_class(25), operator_class(1007)), (3126, 3126, 10_000));
-        assert_eq!((operator_class(1700), operator_class(23), operator_class(2205)), (3125, 1978, 1981));
+        let class = |oid| BaseType::from_oid(oid).map(operator_class).unwrap_or_default();
+        assert_eq!((class(1043), class(25), class(1007)), (3126, 3126, 10_000));
+        assert_eq!((class(1700), class(23), class(2205)), (3125, 1978, 1981));
     }
 }

@@ -11,7 +11,7 @@ use super::classes::{
 use super::relation::Rows;
 use super::{cluster, definition, facts, sequences, shape};
 use crate::catalog::virtual_table::VirtualContext;
-use crate::catalog::{Identity, IndexKind, SequenceDescriptor, TableDescriptor};
+use crate::catalog::{Identity, IndexKind, SequenceDescriptor, TableDescriptor, TypeDescriptor, TypeRef};
 
 /// Octets that a string without a declared length may have, as PostgreSQL reports it.
 const OCTETS_MAX: i32 = 1 << 30;
@@ -27,6 +27,8 @@ pub(super) fn source_of(name: &str) -> Option<fn(&VirtualContext<'_>) -> Rows> {
         "columns" => columns,
         "constraint_column_usage" => constraint_column_usage,
         "constraint_table_usage" => constraint_table_usage,
+        "domain_constraints" => super::types::domain_constraints,
+        "domains" => super::types::domains,
         "enabled_roles" => enabled_roles,
         "information_schema_catalog_name" => catalog_name,
         "key_column_usage" => key_column_usage,
@@ -40,7 +42,7 @@ pub(super) fn source_of(name: &str) -> Option<fn(&VirtualContext<'_>) -> Rows> {
     })
 }
 
-fn yes_or_no(yes: bool) -> Value {
+pub(super) fn yes_or_no(yes: bool) -> Value {
     text(if yes { "YES" } else { "NO" })
 }
 
@@ -123,16 +125,16 @@ fn tables(context: &VirtualContext<'_>) -> Rows {
 
 /// What `information_schema.columns` derives from a type.
 #[derive(Default)]
-struct TypeColumns {
-    characters: Option<i32>,
-    octets: Option<i32>,
-    precision: Option<i32>,
-    radix: Option<i32>,
-    scale: Option<i32>,
-    datetime: Option<i32>,
+pub(super) struct TypeColumns {
+    pub characters: Option<i32>,
+    pub octets: Option<i32>,
+    pub precision: Option<i32>,
+    pub radix: Option<i32>,
+    pub scale: Option<i32>,
+    pub datetime: Option<i32>,
 }
 
-fn type_columns(data_type: DataType) -> TypeColumns {
+pub(super) fn type_columns(data_type: DataType) -> TypeColumns {
     let mut shown = TypeColumns::default();
     match data_type.base {
         BaseType::Text => shown.octets = Some(OCTETS_MAX),
@@ -174,19 +176,27 @@ struct Column<'a> {
     identity: Option<(Identity, &'a SequenceDescriptor)>,
     nullable: bool,
     data_type: DataType,
+    /// The domain that it is of.
+    domain: Option<&'a TypeDescriptor>,
     updatable: bool,
     /// The expression of a generated column.
     generated: Value,
 }
 
 impl Column<'_> {
-    fn row(self, database: &str) -> Vec<Value> {
+    fn row(self, context: &VirtualContext<'_>) -> Vec<Value> {
+        let database = context.database;
         let shown = type_columns(self.data_type);
         let number = |value: Option<i32>| value.map_or(Value::Null, Value::Int4);
-        let collation = facts::shown_collation(facts::of_type(self.data_type.oid()).collation);
+        let collation = facts::shown_collation(facts::of_data_type(self.data_type).collation);
         let is_array =
             self.data_type.base.element().is_some() && self.data_type.base.type_name().starts_with('_');
-        let name = if is_array { "ARRAY" } else { self.data_type.base.sql_name() };
+        let name = match self.data_type.base.enumeration() {
+            _ if is_array => "ARRAY",
+            Some(_) => "USER-DEFINED",
+            None => self.data_type.base.sql_name(),
+        };
+        let of_domain = |part: &str| self.domain.map_or(Value::Null, |_| text(part));
         let own = |number: fn(&SequenceDescriptor) -> i64| {
             self.identity.map_or(Value::Null, |(_, sequence)| text(number(sequence).to_string()))
         };
@@ -214,11 +224,11 @@ impl Column<'_> {
             in_collation(database),
             in_collation("pg_catalog"),
             collation.map_or(Value::Null, text),
-            Value::Null, // domain_catalog
-            Value::Null, // domain_schema
-            Value::Null, // domain_name
+            of_domain(database),
+            of_domain(self.domain.map_or("", |domain| schema_name(context, domain.schema))),
+            of_domain(self.domain.map_or("", |domain| &domain.name)),
             text(database),
-            text("pg_catalog"),
+            text(super::types::udt_schema(context, self.data_type.base)),
             text(self.data_type.base.type_name()),
             Value::Null,                   // scope_catalog
             Value::Null,                   // scope_schema
@@ -244,6 +254,10 @@ impl Column<'_> {
 
 fn columns(context: &VirtualContext<'_>) -> Rows {
     let mut rows = Rows::new();
+    let domain_of = |stored: TypeRef| {
+        let found = context.catalog.type_descriptor(Oid::new(stored.oid)).filter(|_| stored.is_domain());
+        found.map(std::convert::AsRef::as_ref)
+    };
     for relation in context.registry.iter() {
         let not_null = shape::find(relation.schema(), relation.name()).map(|shape| shape.not_null.as_slice());
         for (place, column) in relation.columns().iter().enumerate() {
@@ -256,10 +270,11 @@ fn columns(context: &VirtualContext<'_>) -> Rows {
                 identity: None,
                 nullable: !not_null.and_then(|flags| flags.get(place)).copied().unwrap_or(false),
                 data_type: column.data_type,
+                domain: None,
                 updatable: false,
                 generated: Value::Null,
             };
-            rows.push(shown.row(context.database));
+            rows.push(shown.row(context));
         }
     }
     for table in context.catalog.tables() {
@@ -275,12 +290,16 @@ fn columns(context: &VirtualContext<'_>) -> Rows {
                 number: attnum(column.id),
                 default: shown.clone().filter(|_| column.generated.is_none()).map_or(Value::Null, text),
                 identity: column.identity.zip(own.map(std::convert::AsRef::as_ref)),
-                nullable: !is_not_null(table, column),
+                nullable: !is_not_null(table, column)
+                    && !domain_of(column.data_type).is_some_and(|domain| {
+                        matches!(domain.kind, crate::catalog::TypeKind::Domain { not_null: true, .. })
+                    }),
                 data_type,
+                domain: domain_of(column.data_type),
                 updatable: true,
                 generated: shown.filter(|_| column.generated.is_some()).map_or(Value::Null, text),
             };
-            rows.push(shown.row(context.database));
+            rows.push(shown.row(context));
         }
     }
     for view in context.catalog.views() {
@@ -295,10 +314,11 @@ fn columns(context: &VirtualContext<'_>) -> Rows {
                 identity: None,
                 nullable: true,
                 data_type,
+                domain: domain_of(column.data_type),
                 updatable,
                 generated: Value::Null,
             };
-            rows.push(shown.row(context.database));
+            rows.push(shown.row(context));
         }
     }
     rows
@@ -381,6 +401,15 @@ fn check_constraints(context: &VirtualContext<'_>) -> Rows {
         rows.push(vec![
             text(context.database),
             text(schema_name(context, table.schema)),
+            text(&check.name),
+            text(super::types::shown_text(context, definition.trim_start_matches("CHECK "))),
+        ]);
+    }
+    for (domain, check) in super::types::domain_checks(context) {
+        let definition = super::types::check_text(context, domain, check);
+        rows.push(vec![
+            text(context.database),
+            text(schema_name(context, domain.schema)),
             text(&check.name),
             text(definition.trim_start_matches("CHECK ")),
         ]);

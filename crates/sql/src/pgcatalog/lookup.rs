@@ -67,6 +67,61 @@ impl fmt::Debug for SystemLookup<'_> {
 }
 
 impl SystemLookup<'_> {
+    /// A type that a user made, or arrays of it, as it is written now.
+    pub(super) fn user_type_text(&self, oid: u32) -> Option<String> {
+        let own = self.context.catalog.type_descriptor(Oid::new(oid))?;
+        let schema = self.context.catalog.schema(own.schema)?;
+        let visible = self.user_type(None, &own.name) == Some(own.oid.get());
+        let name = definition::qualified((!visible).then_some(schema.name.as_str()), &own.name);
+        Some(if own.oid.get() == oid { name } else { format!("{name}[]") })
+    }
+
+    /// The number of a type that a user made, or of arrays of it, by name.
+    fn user_type(&self, schema: Option<&str>, name: &str) -> Option<u32> {
+        let catalog = self.context.catalog;
+        let (name, is_array) = name.strip_suffix("[]").map_or((name, false), |name| (name.trim_end(), true));
+        let find = |schema: &str| {
+            let schema = catalog.schema_named(schema)?.oid;
+            let found = catalog.type_named(schema, name);
+            found.map(|own| if is_array { own.array_oid } else { own.oid }).or_else(|| {
+                catalog.types().find(|own| own.schema == schema && own.array_name == name).map(|own| own.array_oid)
+            })
+        };
+        match schema {
+            Some(schema) => find(schema),
+            None => self.path().find_map(find),
+        }
+        .map(Oid::get)
+    }
+
+    fn kept_expression(&self, text: &str, relation: u32, pretty: bool, zone: Zone) -> Option<String> {
+        let table = self.context.catalog.table(Oid::new(relation))?;
+        if let Some(check) = table.checks.iter().find(|check| check.expr.as_str() == text) {
+            return Some(definition::check_condition(table, check, pretty, zone));
+        }
+        let computed = |id| {
+            let computed = table.computed_of(id)?;
+            (computed.expr.as_str() == text).then_some((computed, kept::kind_of(table, id)))
+        };
+        if let Some((found, kept_for)) = table.computed.iter().find_map(|it| computed(it.id)) {
+            return kept::shown_row_expr(&found.expr, (table, table), kept_for, (pretty, zone)).ok();
+        }
+        let generated = table.columns.iter().filter_map(|column| column.generated.as_ref());
+        if let Some(found) = generated.into_iter().find(|generated| generated.as_str() == text) {
+            let form = (pretty, zone);
+            return kept::shown_row_expr(found, (table, table), kept::KeptFor::Generated, form).ok();
+        }
+        let mut columns = table.columns.iter();
+        let column =
+            columns.find(|column| column.default.as_ref().is_some_and(|kept| kept.as_str() == text))?;
+        kept::shown_default(column.default.as_ref()?, (column, &table.types), pretty, zone).ok()
+    }
+
+    /// A kept text with the names that types have now.
+    fn with_type_names(&self, text: String) -> String {
+        crate::bind::types::with_names(&text, |oid| self.user_type_text(oid))
+    }
+
     /// A relation as it is written now: with its schema where the search path does not find it.
     pub(super) fn written(&self, oid: u32) -> Option<String> {
         let (schema, name) = self.relation_name(oid)?;
@@ -146,13 +201,16 @@ impl CatalogLookup for SystemLookup<'_> {
         let in_pg_catalog = schema.is_none_or(|schema| schema == "pg_catalog");
         match kind {
             ObjectKind::Relation => self.relation(schema, name),
-            ObjectKind::Type if in_pg_catalog => DataType::parse_name(name).map(DataType::oid),
+            ObjectKind::Type => {
+                let built_in = DataType::parse_name(name).filter(|_| in_pg_catalog).map(DataType::oid);
+                built_in.or_else(|| self.user_type(schema, name))
+            }
             ObjectKind::Function if in_pg_catalog => FUNCTIONS.by_name.get(name).copied().flatten(),
             ObjectKind::Operator if in_pg_catalog => OPERATORS.by_name.get(name).copied().flatten(),
             ObjectKind::Collation if in_pg_catalog => {
                 COLLATIONS.iter().find(|(_, known)| *known == name).map(|(oid, _)| *oid)
             }
-            ObjectKind::Type | ObjectKind::Function | ObjectKind::Operator | ObjectKind::Collation => None,
+            ObjectKind::Function | ObjectKind::Operator | ObjectKind::Collation => None,
             ObjectKind::Schema => self.context.catalog.schema_named(name).map(|schema| schema.oid.get()),
             ObjectKind::Role if name == snapshot::DATABASE_OWNER_NAME => {
                 Some(snapshot::DATABASE_OWNER_ROLE.get())
@@ -171,7 +229,14 @@ impl CatalogLookup for SystemLookup<'_> {
                 let visible = self.relation(None, &name) == Some(oid);
                 Some(ObjectName { schema: Some(schema), name, visible })
             }
-            ObjectKind::Type => BaseType::from_oid(oid).map(|base| built_in(base.type_name())),
+            ObjectKind::Type => BaseType::from_oid(oid).map(|base| built_in(base.type_name())).or_else(|| {
+                let own = self.context.catalog.type_descriptor(Oid::new(oid))?;
+                let schema = self.context.catalog.schema(own.schema)?.name.clone();
+                let is_own = own.oid.get() == oid;
+                let name = if is_own { own.name.clone() } else { own.array_name.clone() };
+                let visible = self.user_type(None, &name) == Some(oid);
+                Some(ObjectName { schema: Some(schema), name, visible })
+            }),
             ObjectKind::Function => FUNCTIONS.by_oid.get(&oid).map(|name| built_in(name)),
             ObjectKind::Operator => OPERATORS.by_oid.get(&oid).map(|name| built_in(name)),
             ObjectKind::Collation => {
@@ -194,18 +259,26 @@ impl CatalogLookup for SystemLookup<'_> {
     fn index_definition(&self, oid: u32, column: i32, pretty: bool) -> Option<String> {
         let (table, index) = self.context.catalog.index(Oid::new(oid))?;
         if column != 0 {
-            return definition::index_column(table, index, usize::try_from(column).ok()?, pretty);
+            let shown = definition::index_column(table, index, usize::try_from(column).ok()?, pretty)?;
+            return Some(self.with_type_names(shown));
         }
         let (schema, name) = self.relation_name(table.oid.get())?;
         let visible = self.relation(None, &name) == Some(table.oid.get());
-        Some(definition::index(table, index, (!pretty || !visible).then_some(schema.as_str()), pretty))
+        let shown =
+            definition::index(table, index, (!pretty || !visible).then_some(schema.as_str()), pretty);
+        Some(self.with_type_names(shown))
     }
 
     fn constraint_definition(&self, oid: u32, pretty: bool, zone: Zone) -> Option<String> {
         let oid = Oid::new(oid);
+        let mut of_domains = super::types::domain_checks(&self.context);
+        if let Some((domain, check)) = of_domains.find(|(_, check)| check.oid == oid) {
+            let text = super::types::check_text(&self.context, domain, check);
+            return Some(text);
+        }
         self.context.catalog.tables().find_map(|table| {
             if let Some(check) = table.checks.iter().find(|check| check.oid == oid) {
-                return Some(definition::check(table, check, pretty, zone));
+                return Some(self.with_type_names(definition::check(table, check, pretty, zone)));
             }
             if let Some(key) = table.foreign_keys.iter().find(|key| key.oid == oid) {
                 let parent = self.context.catalog.table(key.table)?;
@@ -217,26 +290,11 @@ impl CatalogLookup for SystemLookup<'_> {
     }
 
     fn expression(&self, text: &str, relation: u32, pretty: bool, zone: Zone) -> Option<String> {
-        let table = self.context.catalog.table(Oid::new(relation))?;
-        if let Some(check) = table.checks.iter().find(|check| check.expr.as_str() == text) {
-            return Some(definition::check_condition(table, check, pretty, zone));
-        }
-        let computed = |id| {
-            let computed = table.computed_of(id)?;
-            (computed.expr.as_str() == text).then_some((computed, kept::kind_of(table, id)))
-        };
-        if let Some((found, kept_for)) = table.computed.iter().find_map(|it| computed(it.id)) {
-            return kept::shown_row_expr(&found.expr, (table, table), kept_for, (pretty, zone)).ok();
-        }
-        let generated = table.columns.iter().filter_map(|column| column.generated.as_ref());
-        if let Some(found) = generated.into_iter().find(|generated| generated.as_str() == text) {
-            let form = (pretty, zone);
-            return kept::shown_row_expr(found, (table, table), kept::KeptFor::Generated, form).ok();
-        }
-        let mut columns = table.columns.iter();
-        let column =
-            columns.find(|column| column.default.as_ref().is_some_and(|kept| kept.as_str() == text))?;
-        kept::shown_default(column.default.as_ref()?, column, pretty, zone).ok()
+        self.kept_expression(text, relation, pretty, zone).map(|shown| self.with_type_names(shown))
+    }
+
+    fn type_text(&self, oid: u32) -> Option<String> {
+        self.user_type_text(oid)
     }
 
     fn serial_sequence(&self, table: &str, column: &str) -> Result<Option<String>, SqlError> {

@@ -32,6 +32,7 @@ mod relation;
 mod sequences;
 mod settings;
 mod shape;
+mod types;
 mod views;
 
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use rustydb_types::datatype::DataType;
 use rustydb_types::value::{ArrayValue, Value};
 
 use super::shape::Shape;
-use super::{activity, classes, cluster, information_schema, sequences, settings, views};
+use super::{activity, classes, cluster, information_schema, sequences, settings, types, views};
 use crate::catalog::virtual_table::{VirtualColumn, VirtualContext, VirtualRelation};
 use crate::error::{SqlError, SqlState};
 
@@ -151,20 +151,8 @@ pub(super) fn source_of(shape: &Shape) -> Source {
         ("pg_catalog", "pg_tablespace") => {
             data("oid\tspcname\n1663\tpg_default\n1664\tpg_global\n", &[("spcowner", "10")])
         }
-        ("pg_catalog", "pg_type") => data(
-            include_str!("data/pg_type.tsv"),
-            &[
-                ("typnamespace", "11"),
-                ("typowner", "10"),
-                ("typisdefined", "t"),
-                ("typrelid", "0"),
-                ("typanalyze", "0"),
-                ("typnotnull", "f"),
-                ("typbasetype", "0"),
-                ("typtypmod", "-1"),
-                ("typndims", "0"),
-            ],
-        ),
+        ("pg_catalog", "pg_enum") => Source::Computed(types::pg_enum),
+        ("pg_catalog", "pg_type") => Source::Computed(types::pg_type),
         ("information_schema", name) => match information_schema::source_of(name) {
             Some(compute) => Source::Computed(compute),
             None => Source::Empty,
@@ -174,7 +162,7 @@ pub(super) fn source_of(shape: &Shape) -> Source {
 }
 
 /// Parses the rows of a relation that never change; `None` when a line does not fit.
-fn parse_rows(shape: &Shape, text: &str, constants: &[(&str, &str)]) -> Option<Rows> {
+pub(super) fn parse_rows(shape: &Shape, text: &str, constants: &[(&str, &str)]) -> Option<Rows> {
     let mut lines = text.lines();
     let header: Vec<&str> = lines.next()?.split('\t').collect();
     // For each column of the relation: its place in the line, or the same value for all.

@@ -4,7 +4,6 @@ use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::value::Value;
 
 use super::classes::{attnum, default_number, foreign_keys, oid, schema_name, shown_default, text};
-use super::definition;
 use super::lookup::SystemLookup;
 use super::relation::Rows;
 use super::{PG_CLASS, shape};
@@ -110,7 +109,7 @@ pub(super) fn pg_depend(context: &VirtualContext<'_>) -> Rows {
 pub(super) fn default_text(context: &VirtualContext<'_>, default: &str, data_type: DataType) -> String {
     let named = sequences_in(default);
     if named.is_empty() {
-        return definition::default_text(default, data_type);
+        return super::types::column_default(context, default, data_type);
     }
     let setting = context.settings.iter().find(|(name, _)| name == "search_path");
     let search_path: Vec<String> = setting.map_or_else(Vec::new, |(_, path)| {

@@ -12,7 +12,7 @@ use crate::catalog::descriptor::ColumnStatistics;
 use crate::catalog::virtual_table::{VirtualContext, VirtualRegistry};
 use crate::catalog::{
     CatalogSnapshot, ColumnDescriptor, IndexDescriptor, IndexKeyColumn, IndexKind, SchemaDescriptor,
-    StorageId, TableDescriptor, TableStatistics, TypeRef, snapshot,
+    StorageId, TableDescriptor, TableStatistics, descriptor::KnownTypes, snapshot,
 };
 use crate::scalar::catalogue::Catalogue;
 use crate::session::token::TokenKey;
@@ -23,7 +23,7 @@ fn column(id: u32, name: &str, data_type: &str, not_null: bool, default: Option<
     ColumnDescriptor {
         id: ColumnId::new(id),
         name: name.into(),
-        data_type: TypeRef { oid: data_type.oid(), modifier: data_type.modifier },
+        data_type: data_type.into(),
         not_null,
         default: default.map(|text| crate::catalog::StoredExpr::new(text.into())),
         missing: None,
@@ -78,6 +78,7 @@ fn table(
         storage: StorageId::new(oid),
         row_key: Vec::new(),
         options: BTreeMap::new(),
+        types: KnownTypes::default(),
     }
 }
 

@@ -47,7 +47,8 @@ fn query(
             }
         }
     }
-    Some(format!(" {};", splice(&view.query, &mut pieces)))
+    let text = super::types::shown_text(context, &splice(&view.query, &mut pieces));
+    Some(format!(" {text};"))
 }
 
 /// The names by which a view's query knows the columns of a relation, in parentheses, where some have other names now,

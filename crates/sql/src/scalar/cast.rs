@@ -264,6 +264,9 @@ pub fn object_text(oid: u32, base: BaseType, ctx: &EvalContext<'_>) -> String {
     {
         return ty.sql_name().to_owned();
     }
+    if base == BaseType::RegType {
+        return ctx.catalog.type_text(oid).unwrap_or_else(|| oid.to_string());
+    }
     if matches!(base, BaseType::RegProc | BaseType::RegProcedure)
         && let Some(function) = super::catalogue::Catalogue::get().all_functions().find(|f| f.oid == oid)
     {

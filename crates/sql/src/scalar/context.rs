@@ -244,6 +244,10 @@ pub trait CatalogLookup: Send + Sync {
     fn object_name(&self, _kind: ObjectKind, _oid: u32) -> Option<ObjectName> {
         None
     }
+    /// A type that a user made, as it is written: with its schema where the search path does not find it.
+    fn type_text(&self, _oid: u32) -> Option<String> {
+        None
+    }
     /// `pg_get_indexdef(oid, column, pretty)`; column 0 means the whole definition.
     fn index_definition(&self, _oid: u32, _column: i32, _pretty: bool) -> Option<String> {
         None

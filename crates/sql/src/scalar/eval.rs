@@ -178,6 +178,11 @@ impl Expr {
                 }
                 owned(Value::Null)
             }
+            Expr::Domain { input, domain } => {
+                let value = input.eval_ref(row, ctx)?;
+                domain.check(&value, ctx)?;
+                Ok(value)
+            }
             Expr::NullIf { condition, value } => {
                 if condition.truth(row, ctx)? == Some(true) {
                     return owned(Value::Null);

@@ -12,6 +12,7 @@ use rustydb_types::value::Value;
 use super::EvalContext;
 use super::cast::CastMethod;
 use super::catalogue::{Function, Operator, Volatility};
+use crate::bind::types::BoundDomain;
 use crate::error::SqlError;
 
 /// A bound scalar expression.
@@ -224,6 +225,13 @@ pub enum Expr {
         /// Last subscript, if bounded.
         to: Option<Box<Expr>>,
     },
+    /// A value that is brought to a domain: it stays as it is, or is refused.
+    Domain {
+        /// The value, of the domain's type.
+        input: Box<Expr>,
+        /// The domain.
+        domain: Arc<BoundDomain>,
+    },
     /// `ROW(...)`
     Row(Vec<Expr>),
     /// A subquery that yields one value.
@@ -412,6 +420,7 @@ impl Expr {
             | Expr::InList { .. }
             | Expr::Quantified { .. } => DataType::BOOL,
             Expr::NullIf { value, .. } => value.ty(),
+            Expr::Domain { input, .. } => input.ty(),
             Expr::Slice { array, .. } => array.ty(),
             Expr::Row(_) => DataType::RECORD,
             Expr::WholeRow { ty, .. } | Expr::Field { ty, .. } => *ty,
@@ -431,6 +440,7 @@ impl Expr {
             | Expr::IsBool { input, .. }
             | Expr::Unary { input, .. }
             | Expr::Field { record: input, .. }
+            | Expr::Domain { input, .. }
             | Expr::Cast { input, .. } => visit(input),
             Expr::Compare { left, right, .. }
             | Expr::Distinct { left, right, .. }
@@ -538,6 +548,7 @@ impl Expr {
             Expr::NullIf { condition, value } => {
                 Expr::NullIf { condition: one(condition, change), value: one(value, change) }
             }
+            Expr::Domain { input, domain } => Expr::Domain { input: one(input, change), domain },
             Expr::Extreme { args, greatest, ty } => Expr::Extreme { args: all(args, change), greatest, ty },
             Expr::InList { input, list, negated } => {
                 Expr::InList { input: one(input, change), list: all(list, change), negated }
@@ -575,6 +586,8 @@ impl Expr {
                 Expr::Call { function, .. } => function.volatility,
                 Expr::Binary { operator, .. } | Expr::Unary { operator, .. } => operator.volatility,
                 Expr::Cast { from, ty, .. } => super::cast::volatility(*from, *ty),
+                // A value that is refused is refused when it is computed, not before.
+                Expr::Domain { .. } => Volatility::Stable,
                 Expr::Subquery(_) => Volatility::Volatile,
                 _ => Volatility::Immutable,
             };

@@ -6,6 +6,7 @@ pub(super) mod array;
 mod bytes;
 mod date;
 mod digest;
+mod enumeration;
 mod from_char;
 mod hash;
 mod identifier;
@@ -47,6 +48,7 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         .or_else(|| date::find(name, args))
         .or_else(|| make::find(name, args))
         .or_else(|| array::find(name, args))
+        .or_else(|| enumeration::find(name, args))
         .or_else(|| json::find(name, args))
         .or_else(|| sequence::find(name, args))
         .or_else(|| system::find(name, args))

@@ -159,11 +159,7 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
                 Some(ty) if a[1].is_null() => ty.base.sql_name().to_owned(),
                 Some(ty) => ty.to_string(),
                 None if oid == 0 => "-".to_owned(),
-                None => call
-                    .ctx
-                    .catalog
-                    .object_name(ObjectKind::Type, oid as u32)
-                    .map_or_else(|| "???".to_owned(), |found| found.name),
+                None => call.ctx.catalog.type_text(oid as u32).unwrap_or_else(|| "???".to_owned()),
             };
             Ok(Value::text(text))
         },

@@ -171,6 +171,7 @@ pub(super) fn can_coerce(from: BaseType, to: BaseType) -> bool {
         || match to {
             BaseType::Any | BaseType::AnyElement | BaseType::AnyCompatible => true,
             BaseType::AnyNonArray => !is_array,
+            BaseType::AnyEnum => matches!(from, BaseType::Unknown | BaseType::Enum(_)),
             BaseType::AnyArray | BaseType::AnyCompatibleArray => is_array || from == BaseType::Unknown,
             _ => from == BaseType::Unknown || cast::context(from, to) == Some(CastContext::Implicit),
         }

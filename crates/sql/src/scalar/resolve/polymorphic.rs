@@ -22,7 +22,7 @@ pub(super) fn polymorphic_consistent(declared: &[BaseType], inputs: &[BaseType])
                 compatible.extend(from.element());
                 continue;
             }
-            BaseType::AnyElement | BaseType::AnyNonArray => Some(*from),
+            BaseType::AnyElement | BaseType::AnyNonArray | BaseType::AnyEnum => Some(*from),
             BaseType::AnyArray => from.element(),
             _ => continue,
         };
@@ -49,7 +49,7 @@ pub(super) fn settle_polymorphic(
             continue;
         }
         match to {
-            BaseType::AnyElement | BaseType::AnyNonArray => element = Some(from.base),
+            BaseType::AnyElement | BaseType::AnyNonArray | BaseType::AnyEnum => element = Some(from.base),
             BaseType::AnyArray => element = element.or(from.base.element()),
             BaseType::AnyCompatible => compatible.push(from.base),
             BaseType::AnyCompatibleArray => compatible.extend(from.base.element()),
@@ -57,8 +57,8 @@ pub(super) fn settle_polymorphic(
         }
     }
     let has = |wanted: &[BaseType]| declared.iter().any(|to| wanted.contains(to));
-    if element.is_none() && has(&[BaseType::AnyElement, BaseType::AnyArray, BaseType::AnyNonArray]) {
-        if has(&[BaseType::AnyArray]) {
+    if element.is_none() && has(&[BaseType::AnyElement, BaseType::AnyArray, BaseType::AnyNonArray, BaseType::AnyEnum]) {
+        if has(&[BaseType::AnyArray, BaseType::AnyEnum]) {
             return Err(SqlError::new(
                 SqlState::INDETERMINATE_DATATYPE,
                 "could not determine polymorphic type because input has type unknown",
@@ -72,7 +72,7 @@ pub(super) fn settle_polymorphic(
         None
     };
     let replace = |base: BaseType| match base {
-        BaseType::AnyElement | BaseType::AnyNonArray => element,
+        BaseType::AnyElement | BaseType::AnyNonArray | BaseType::AnyEnum => element,
         BaseType::AnyArray => element.and_then(BaseType::array),
         BaseType::AnyCompatible => common,
         BaseType::AnyCompatibleArray => common.and_then(BaseType::array),

@@ -9,6 +9,7 @@ mod setting;
 mod size;
 mod system;
 mod text;
+mod types;
 mod utility;
 mod words;
 
@@ -17,3 +18,4 @@ mod tests;
 
 pub use size::size_bytes;
 pub use text::parse;
+pub use types::is_not_null_mark;

@@ -118,8 +118,11 @@ pub(super) fn plan_statement(
     }
     let mut parser =
         Parser::new(dialect).with_recursion_limit(RECURSION_DEPTH_MAX).with_tokens_with_locations(tokens);
-    let altered = super::sequence::alter(&mut parser);
-    let mut statement = match altered.map_err(|error| parser_error(sql, error))? {
+    let own = match super::sequence::alter(&mut parser) {
+        Ok(None) => super::types::statement(&mut parser),
+        other => other,
+    };
+    let mut statement = match own.map_err(|error| parser_error(sql, error))? {
         Some(statement) => statement,
         None => parser.parse_statement().map_err(|error| parser_error(sql, error))?,
     };
