@@ -118,6 +118,32 @@ async def prepared_statements_know_their_types():
 
 
 @check
+async def enumerations_and_domains():
+    conn = await connect()
+    await conn.execute("drop table if exists ap_typed; drop domain if exists ap_count; drop type if exists ap_mood")
+    await conn.execute("create type ap_mood as enum ('sad', 'happy'); create domain ap_count as int check (value > 0)")
+    await conn.execute("create table ap_typed (m ap_mood, ms ap_mood[], c ap_count)")
+    row = await conn.fetchrow("insert into ap_typed values ($1, $2, $3) returning *", "happy", ["sad", "happy"], 5)
+    assert tuple(row) == ("happy", ["sad", "happy"], 5), row
+    await conn.copy_records_to_table("ap_typed", records=[("sad", None, 7)])
+    assert await conn.fetchval("select count(*) from ap_typed where m = $1", "sad") == 1
+    await conn.execute("alter type ap_mood add value 'fine' before 'happy'")
+    assert await conn.fetchval("select enum_range($1::ap_mood, null)", "fine") == ["fine", "happy"]
+    for call in [conn.execute("insert into ap_typed (c) values (0)"), conn.fetch("select $1::ap_count", -1)]:
+        try:
+            await call
+            raise AssertionError("it is no value of the domain")
+        except asyncpg.CheckViolationError:
+            pass
+    try:
+        await conn.fetch("select $1::ap_mood", "angry")
+        raise AssertionError("it is no label")
+    except asyncpg.InvalidTextRepresentationError:
+        pass
+    await conn.close()
+
+
+@check
 async def a_statement_has_a_time_limit():
     conn = await connect()
     try:

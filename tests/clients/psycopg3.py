@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import decimal
+import enum
 import sys
 import threading
 import uuid
@@ -10,6 +11,7 @@ import uuid
 import psycopg
 from psycopg.rows import dict_row
 from psycopg.types import TypeInfo
+from psycopg.types.enum import EnumInfo, register_enum
 from psycopg.types.json import Json, Jsonb
 
 from checks import DATABASE, HOST, PORT, PORTS, USER, check, raises, run
@@ -242,6 +244,29 @@ def prepared_statements_outlive_changes_of_their_tables():
         conn.execute("select b from p3_errors where a = %s", (1,))
         conn.execute("alter table p3_errors add column c int default 7")
         assert conn.execute("select b from p3_errors where a = %s", (1,)).fetchone() == (1,)
+
+
+class Mood(enum.Enum):
+    SAD = "sad"
+    HAPPY = "happy"
+
+
+@check
+def enumerations():
+    with connect(autocommit=True) as conn:
+        conn.execute("drop table if exists pe; drop type if exists pe_mood")
+        conn.execute("create type pe_mood as enum ('sad', 'happy')")
+        register_enum(EnumInfo.fetch(conn, "pe_mood"), conn, Mood, mapping={mood: mood.value for mood in Mood})
+        conn.execute("create table pe (m pe_mood primary key, ms pe_mood[])")
+        for binary in (False, True):
+            conn.execute("truncate pe")
+            with conn.cursor(binary=binary) as cur:
+                cur.execute("insert into pe values (%s, %s)", (Mood.SAD, [Mood.HAPPY, Mood.SAD]))
+                with cur.copy("copy pe from stdin" + (" (format binary)" if binary else "")) as copy:
+                    copy.set_types(["pe_mood", "pe_mood[]"])
+                    copy.write_row((Mood.HAPPY, None))
+                cur.execute("select * from pe order by m")
+                assert cur.fetchall() == [(Mood.SAD, [Mood.HAPPY, Mood.SAD]), (Mood.HAPPY, None)]
 
 
 @check

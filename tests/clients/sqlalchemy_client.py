@@ -2,6 +2,7 @@
 
 import datetime as dt
 import decimal
+import enum
 import sys
 import uuid
 
@@ -119,6 +120,48 @@ def types():
     with engine.begin() as conn:
         conn.execute(table.insert(), dict(zip(table.columns.keys(), row)))
         assert tuple(conn.execute(table.select()).one()) == row
+
+
+class Mood(enum.Enum):
+    sad = "S"
+    happy = "H"
+
+
+@check
+def enumerations_and_domains():
+    metadata = sa.MetaData()
+    mood = sa.Enum(Mood, name="sa_mood", metadata=metadata)
+    amount = pg.DOMAIN("sa_amount", sa.Numeric(10, 2), check="value > 0", metadata=metadata)
+    table = sa.Table(
+        "sa_typed",
+        metadata,
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("m", mood, server_default="happy", nullable=False),
+        sa.Column("ms", pg.ARRAY(mood)),
+        sa.Column("a", amount),
+    )
+    metadata.drop_all(engine)
+    metadata.create_all(engine)
+    metadata.create_all(engine)
+    with engine.begin() as conn:
+        conn.execute(table.insert(), {"id": 1, "m": Mood.sad, "ms": [Mood.sad, Mood.happy], "a": decimal.Decimal("1.50")})
+        conn.execute(table.insert(), {"id": 2})
+        rows = conn.execute(sa.select(table.c.m, table.c.ms, table.c.a).order_by(table.c.m)).all()
+        assert [tuple(row) for row in rows] == [(Mood.sad, [Mood.sad, Mood.happy], decimal.Decimal("1.50")), (Mood.happy, None, None)]
+        assert conn.scalar(sa.select(table.c.id).where(table.c.m == Mood.happy)) == 2
+    try:
+        with engine.begin() as conn:
+            conn.execute(table.insert(), {"id": 3, "a": 0})
+        raise AssertionError("it is no value of the domain")
+    except sa.exc.IntegrityError:
+        pass
+    inspector = sa.inspect(engine)
+    assert [found["labels"] for found in inspector.get_enums() if found["name"] == "sa_mood"] == [["sad", "happy"]]
+    [domain] = [found for found in inspector.get_domains() if found["name"] == "sa_amount"]
+    assert domain["type"] == "numeric" and "VALUE" in domain["constraints"][0]["check"], domain
+    reflected = sa.Table("sa_typed", sa.MetaData(), autoload_with=engine)
+    assert reflected.c.m.type.enums == ["sad", "happy"], reflected.c.m.type
+    assert isinstance(reflected.c.a.type, pg.DOMAIN)
 
 
 @check

@@ -14,7 +14,7 @@ use super::snapshot::PUBLIC;
 use crate::pgcatalog::definition::qualified;
 
 /// Positions of labels are so far apart where nothing stands between them.
-const LABEL_STEP: u64 = 1 << 50;
+pub const LABEL_STEP: u64 = 1 << 50;
 /// No label has a position as high: it is stored as a signed number.
 const LABEL_END: u64 = 1 << 63;
 

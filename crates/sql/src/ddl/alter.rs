@@ -482,7 +482,20 @@ async fn add_column(
     let binder = Binder::new(&now, &[]);
     let Some(added) = table.columns.last_mut() else { return Ok(()) };
     let ty = column_type(added.data_type);
-    if let Some(default) = &added.default {
+    let domain = binder.bind_domain(added.data_type.oid)?;
+    let default = added.default.clone().or_else(|| binder.domain_default(added.data_type));
+    if let Some(domain) = domain {
+        // Each row that is there is asked whether the value is one of the domain.
+        let level = Level::default();
+        let bound = match &default {
+            Some(default) => {
+                binder.bind_expr(&crate::parse::parse_expr(default.as_str())?, &Scope::empty(&level))?
+            }
+            None => crate::scalar::Expr::constant(Value::Null, ty),
+        };
+        let bound = binder.coerce_assignment(bound, ty, &added.name)?;
+        computed = Some(crate::scalar::Expr::Domain { input: Box::new(bound), domain });
+    } else if let Some(default) = &added.default {
         // Rows that are there read the default's value of this moment, which is what PostgreSQL stores for them.
         let level = Level::default();
         let bound = binder.bind_expr(&crate::parse::parse_expr(default.as_str())?, &Scope::empty(&level))?;

@@ -27,6 +27,8 @@ use crate::exec::subquery::HashedRow;
 const SAMPLE_ROWS: usize = 30_000;
 /// `pg_class`, the class of comments on tables, columns and indexes.
 const CLASS_RELATION: u32 = 1259;
+/// `pg_type`, the class of comments on types.
+const CLASS_TYPE: u32 = 1247;
 
 /// TRUNCATE: the tables get fresh storages; the old rows wait to be swept.
 pub(super) async fn truncate(
@@ -278,6 +280,18 @@ pub(super) async fn comment(
             }
             None if if_exists => return Ok(()),
             None => return Err(crate::bind::errors::undefined_relation(name)),
+        },
+        CommentObject::Type | CommentObject::Domain => match binder.find_type(name)? {
+            Some(found) => {
+                let is_domain = matches!(found.kind, crate::catalog::TypeKind::Domain { .. });
+                if *object == CommentObject::Domain && !is_domain {
+                    let message = format!("{} is not a domain", binder.shown_type(&found));
+                    return Err(fail(SqlState::WRONG_OBJECT_TYPE, message));
+                }
+                (CLASS_TYPE, found.oid, 0)
+            }
+            None if if_exists => return Ok(()),
+            None => return Err(super::types::missing(name)),
         },
         CommentObject::Sequence => match binder.find_sequence(name)? {
             Some(sequence) => (CLASS_RELATION, sequence.oid, 0),

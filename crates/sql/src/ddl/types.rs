@@ -13,6 +13,7 @@ use sqlparser::ast::{
 };
 
 use super::{alter, change, current, not_there, skipped, view};
+use crate::bind::context::Relation;
 use crate::bind::errors::{fail, syntax, unsupported};
 use crate::bind::from::last_ident;
 use crate::bind::kept;
@@ -138,7 +139,7 @@ fn find(name: &ObjectName, now: &AnalyzeContext) -> Result<TypeDescriptor, SqlEr
     }
 }
 
-fn missing(name: &ObjectName) -> SqlError {
+pub(super) fn missing(name: &ObjectName) -> SqlError {
     let parts: Vec<&str> =
         name.0.iter().filter_map(|part| part.as_ident()).map(|part| part.value.as_str()).collect();
     fail(SqlState::UNDEFINED_OBJECT, format!("type \"{}\" does not exist", parts.join(".")))
@@ -586,7 +587,9 @@ pub(super) async fn drop_types(
         let found = match find(name, &now) {
             Ok(found) => found,
             Err(error) if matches!(error.state(), SqlState::UNDEFINED_OBJECT | SqlState::INVALID_SCHEMA_NAME) => {
-                let schema = Binder::new(&now, &[]).split_name(name)?.0;
+                let binder = Binder::new(&now, &[]);
+                refuse_relation(name, is_domain, binder.find_relation(name)?)?;
+                let schema = binder.split_name(name)?.0;
                 match schema.filter(|schema| now.catalog.schema_named(&schema.value).is_none()) {
                     Some(_) => not_there((SqlState::UNDEFINED_OBJECT, "type"), name, if_exists, txn, context)?,
                     None if if_exists => {
@@ -605,6 +608,23 @@ pub(super) async fn drop_types(
         all.push(found);
     }
     drop_found(all, cascade, txn, context).await
+}
+
+/// Each relation is a type, too, which does not go without it.
+fn refuse_relation(name: &ObjectName, is_domain: bool, found: Option<Relation>) -> Result<(), SqlError> {
+    let kind = match found {
+        Some(Relation::Table(_)) => "table",
+        Some(Relation::View(_)) => "view",
+        _ => return Ok(()),
+    };
+    let own = last_ident(name)?.value;
+    Err(if is_domain {
+        fail(SqlState::WRONG_OBJECT_TYPE, format!("\"{own}\" is not a domain"))
+    } else {
+        let message = format!("cannot drop type {own} because {kind} {own} requires it");
+        fail(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message)
+            .with_hint(format!("You can drop {kind} {own} instead."))
+    })
 }
 
 /// Drops types, and what depends on them or, without CASCADE, refuses to.

@@ -34,8 +34,38 @@ fn is_word(token: &Token, wanted: &str) -> bool {
     matches!(token, Token::Word(word) if word.quote_style.is_none() && word.value == wanted)
 }
 
+/// A literal of a type whose name the parser does not know, `mood 'sad'`, becomes a cast, `'sad'::mood`.
+fn cast_literals(tokens: &mut Vec<TokenWithSpan>) {
+    let significant: Vec<usize> =
+        (0..tokens.len()).filter(|at| tokens.get(*at).is_some_and(|token| !is_blank(&token.token))).collect();
+    let mut found = Vec::new();
+    for (place, pair) in significant.windows(2).enumerate() {
+        let [name, literal] = pair else { continue };
+        let is_name = matches!(tokens.get(*name).map(|token| &token.token),
+            Some(Token::Word(word)) if word.keyword == Keyword::NoKeyword);
+        let is_literal = matches!(tokens.get(*literal).map(|token| &token.token),
+            Some(Token::SingleQuotedString(_)));
+        let before = place.checked_sub(1).and_then(|before| significant.get(before));
+        let before = before.and_then(|before| tokens.get(*before)).map(|token| &token.token);
+        let opens = match before {
+            Some(Token::Word(word)) => word.keyword != Keyword::NoKeyword && word.keyword != Keyword::AS,
+            Some(Token::Period | Token::RParen | Token::RBracket | Token::SingleQuotedString(_)) | None => false,
+            Some(_) => true,
+        };
+        if is_name && is_literal && opens {
+            found.push((*name, *literal));
+        }
+    }
+    for (name, literal) in found.into_iter().rev() {
+        let (Some(word), Some(text)) = (tokens.get(name).cloned(), tokens.get(literal).cloned()) else { continue };
+        let sign = TokenWithSpan { token: Token::DoubleColon, span: text.span };
+        let _replaced = tokens.splice(name..=literal, [text, sign, word]);
+    }
+}
+
 /// Respells what the parser does not know.
 pub(super) fn respell(tokens: &mut Vec<TokenWithSpan>) {
+    cast_literals(tokens);
     let is_rare = |token: &TokenWithSpan| match &token.token {
         Token::Word(word) => {
             matches!(

@@ -14,7 +14,7 @@ use super::{definition, facts, shape};
 use crate::bind::kept;
 use crate::bind::types::{domain_row, with_names};
 use crate::catalog::descriptor::KnownTypes;
-use crate::catalog::types::DomainCheck;
+use crate::catalog::types::{DomainCheck, LABEL_STEP};
 use crate::catalog::virtual_table::VirtualContext;
 use crate::catalog::{StoredExpr, TypeDescriptor, TypeKind, UserType};
 
@@ -207,11 +207,11 @@ pub(super) fn pg_enum(context: &VirtualContext<'_>) -> Rows {
     let mut rows = Rows::new();
     for own in context.catalog.types() {
         let TypeKind::Enum(labels) = &own.kind else { continue };
-        for (label, place) in labels.iter().zip(1_u16..) {
+        for label in labels {
             rows.push(vec![
                 oid(label.oid),
                 oid(own.oid),
-                Value::Float4(f32::from(place)),
+                Value::Float4((label.position as f64 / LABEL_STEP as f64) as f32),
                 text(&label.text),
             ]);
         }
@@ -259,7 +259,9 @@ pub(super) fn domains(context: &VirtualContext<'_>) -> Rows {
         let data_type = base.data_type();
         let shown = type_columns(data_type);
         let kind = data_type.base;
+        let below = context.catalog.type_descriptor(Oid::new(base.oid)).filter(|_| base.is_domain());
         let name = match (kind.element(), kind.enumeration()) {
+            _ if below.is_some() => "USER-DEFINED",
             (Some(_), _) => "ARRAY",
             (None, Some(_)) => "USER-DEFINED",
             (None, None) => kind.sql_name(),
@@ -282,8 +284,8 @@ pub(super) fn domains(context: &VirtualContext<'_>) -> Rows {
             Value::Null,
             default.as_ref().map_or(Value::Null, |own| text(default_text(context, own))),
             text(context.database),
-            text(udt_schema(context, kind)),
-            text(kind.type_name()),
+            text(below.map_or(udt_schema(context, kind), |below| schema_name(context, below.schema))),
+            text(below.map_or(kind.type_name(), |below| &below.name)),
         ]);
         row.resize(26, Value::Null);
         row.push(text("1"));

@@ -13,6 +13,7 @@ use super::relation::Rows;
 use super::shape;
 use crate::bind::from::column_type;
 use crate::bind::target::not_updatable;
+use crate::bind::types::with_names;
 use crate::bind::view::splice;
 use crate::catalog::view::{CheckOption, ViewColumn, ViewDescriptor, ViewRelation};
 use crate::catalog::virtual_table::VirtualContext;
@@ -24,11 +25,12 @@ pub(super) fn columns(view: &ViewDescriptor) -> impl Iterator<Item = (&ViewColum
 }
 
 /// The query of a view with the names that its relations have now; `written` is that of a relation as it has to be
-/// written, and its own.
+/// written, and its own; `typed` is the name of a type that somebody made.
 fn query(
     context: &VirtualContext<'_>,
     view: &ViewDescriptor,
     written: &dyn Fn(u32) -> Option<(String, String)>,
+    typed: &dyn Fn(u32) -> Option<String>,
 ) -> Option<String> {
     let mut pieces = Vec::with_capacity(view.relations.len());
     for known in &view.relations {
@@ -47,7 +49,7 @@ fn query(
             }
         }
     }
-    let text = super::types::shown_text(context, &splice(&view.query, &mut pieces));
+    let text = with_names(&splice(&view.query, &mut pieces), typed);
     Some(format!(" {text};"))
 }
 
@@ -161,7 +163,8 @@ pub(super) fn pg_get_viewdef(lookup: &SystemLookup<'_>, args: &[Value]) -> Value
     };
     let text = oid.and_then(|oid| {
         let view = lookup.context.catalog.view(Oid::new(oid))?;
-        query(&lookup.context, view, &|oid| Some((lookup.written(oid)?, lookup.relation_name(oid)?.1)))
+        let written = |oid| Some((lookup.written(oid)?, lookup.relation_name(oid)?.1));
+        query(&lookup.context, view, &written, &|oid| lookup.user_type_text(oid))
     });
     text.map_or(Value::Null, Value::text)
 }
@@ -174,7 +177,8 @@ fn definition(context: &VirtualContext<'_>, view: &ViewDescriptor) -> Value {
         let shown = !matches!(schema.as_str(), "public" | "pg_catalog");
         Some((qualified(shown.then_some(schema.as_str()), &own), own))
     };
-    query(context, view, &written).map_or(Value::Null, Value::text)
+    let typed = |oid: u32| super::types::written(context, oid);
+    query(context, view, &written, &typed).map_or(Value::Null, Value::text)
 }
 
 fn schema_name(context: &VirtualContext<'_>, schema: Oid) -> Value {

@@ -136,7 +136,13 @@ pub fn volatility(from: DataType, to: DataType) -> Volatility {
     let zone = (zoned(from.base) || zoned(to.base)) && from.base != to.base;
     let names = (named(to.base) && from.base.category() != Category::Numeric)
         || (named(from.base) && to.base.category() == Category::String);
-    if zone || names { Volatility::Stable } else { Volatility::Immutable }
+    // Labels may be renamed.
+    let labelled = |ty: DataType| ty.base.enumeration().is_some();
+    let string = |ty: DataType| {
+        ty.base.element().unwrap_or(ty.base).category() == Category::String
+    };
+    let labels = labelled(from) && string(to) || labelled(to) && string(from);
+    if zone || names || labels { Volatility::Stable } else { Volatility::Immutable }
 }
 
 /// Whether every stored value of a type is one of another as it stands.

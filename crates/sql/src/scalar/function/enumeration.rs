@@ -1,7 +1,7 @@
 //! Functions over enumerations.
 
 use rustydb_types::datatype::BaseType;
-use rustydb_types::enum_type::EnumType;
+use rustydb_types::enum_type::{EnumType, EnumValue};
 use rustydb_types::value::Value;
 
 use super::{Answer, mismatch};
@@ -20,8 +20,8 @@ pub(super) fn find(name: &str, _args: &[BaseType]) -> Option<FunctionFn> {
         "enum_ge" => |a, _| Ok(Value::Bool(order(a)?.is_ge())),
         "enum_smaller" => |a, _| a.iter().min().cloned().ok_or_else(mismatch),
         "enum_larger" => |a, _| a.iter().max().cloned().ok_or_else(mismatch),
-        "enum_first" => |_, call| Ok(of(call)?.values().next().map_or(Value::Null, Value::Enum)),
-        "enum_last" => |_, call| Ok(of(call)?.values().next_back().map_or(Value::Null, Value::Enum)),
+        "enum_first" => |_, call| end(of(call)?, |of| of.values().next()),
+        "enum_last" => |_, call| end(of(call)?, |of| of.values().next_back()),
         "enum_range" => range,
         _ => return None,
     })
@@ -42,6 +42,13 @@ fn of(call: &Invocation<'_>) -> Result<EnumType, SqlError> {
     });
     found.ok_or_else(|| {
         SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "could not determine actual enum type")
+    })
+}
+
+fn end(of: EnumType, pick: fn(EnumType) -> Option<EnumValue>) -> Answer {
+    pick(of).map(Value::Enum).ok_or_else(|| {
+        let message = format!("enum {} contains no values", of.definition().shown);
+        SqlError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
     })
 }
 
