@@ -179,7 +179,10 @@ fn wait_mended(server: &Server, times: usize) -> Result<()> {
     let mended = |group: u64| {
         let of_group = format!("group={group} ");
         let logged = server.logged();
-        logged.lines().filter(|line| line.contains("the log is whole again") && line.contains(&of_group)).count()
+        logged
+            .lines()
+            .filter(|line| line.contains("the log is whole again") && line.contains(&of_group))
+            .count()
     };
     patiently("the log of both groups to be whole again", || (1..=2).all(|group| mended(group) == times))
         .with_context(|| server.logged())

@@ -143,6 +143,8 @@ async fn front(method: Method, connections: usize) -> Front {
         create_role: false,
         verifier: Some(Verifier::from_password("secret", 4096).unwrap().to_string()),
         connection_limit: -1,
+        inherit: true,
+        member_of: Vec::new(),
     };
     system.roles.insert(role.oid, role);
     let id = DatabaseId::new(Oid::new(5));
@@ -154,6 +156,7 @@ async fn front(method: Method, connections: usize) -> Front {
         owner: Oid::new(10),
         replicas: vec![NodeId::new(1)],
         token_key: TokenKey::new([1; 16]),
+        acl: None,
     };
     system.databases.insert(id, record);
     let cluster = Arc::new(OneNode { system: Arc::new(system), store });

@@ -81,6 +81,7 @@ states! {
     INVALID_CURSOR_NAME = b"34000", "invalid_cursor_name";
     INVALID_SAVEPOINT_SPECIFICATION = b"3B001", "invalid_savepoint_specification";
     INVALID_CATALOG_NAME = b"3D000", "invalid_catalog_name";
+    INVALID_GRANT_OPERATION = b"0LP01", "invalid_grant_operation";
     INVALID_SCHEMA_NAME = b"3F000", "invalid_schema_name";
     TRANSACTION_ROLLBACK = b"40000", "transaction_rollback";
     SERIALIZATION_FAILURE = b"40001", "serialization_failure";

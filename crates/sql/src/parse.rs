@@ -2,6 +2,7 @@
 
 pub mod create_as;
 mod exclusion;
+pub mod privilege;
 pub(crate) mod sequences;
 mod spelling;
 pub mod view;

@@ -236,7 +236,8 @@ mod tests {
     fn equal_versions_share_a_handle_and_versions_are_one_type() {
         let first = EnumType::of(definition(900_001, &[(10, "sad"), (20, "happy")])).expect("room");
         let same = EnumType::of(definition(900_001, &[(10, "sad"), (20, "happy")])).expect("room");
-        let later = EnumType::of(definition(900_001, &[(10, "sad"), (15, "ok"), (20, "happy")])).expect("room");
+        let later =
+            EnumType::of(definition(900_001, &[(10, "sad"), (15, "ok"), (20, "happy")])).expect("room");
         assert_eq!(first.number(), same.number());
         assert_ne!(first.number(), later.number());
         assert_eq!(first, later);
@@ -254,7 +255,10 @@ mod tests {
         assert!(ty.at(16).is_none());
         assert_eq!(ok.of(), Some(ty));
         let error = ty.read("Ok").expect_err("labels are exact");
-        assert_eq!((error.state, error.message.as_str()), ("22P02", "invalid input value for enum mood: \"Ok\""));
+        assert_eq!(
+            (error.state, error.message.as_str()),
+            ("22P02", "invalid input value for enum mood: \"Ok\"")
+        );
         assert_eq!(ty.values().map(EnumValue::text).collect::<Vec<_>>(), ["sad", "ok", "happy"]);
     }
 }

@@ -307,9 +307,7 @@ impl Reader<'_, '_> {
             BaseType::Timestamp => Value::Timestamp(self.i64()?),
             BaseType::Timestamptz => Value::Timestamptz(self.i64()?),
             BaseType::PgLsn => Value::Lsn(u64::from_be_bytes(self.bytes()?)),
-            BaseType::Enum(of) => {
-                Value::Enum(of.at(u64::from_be_bytes(self.bytes()?)).ok_or_else(corrupt)?)
-            }
+            BaseType::Enum(of) => Value::Enum(of.at(u64::from_be_bytes(self.bytes()?)).ok_or_else(corrupt)?),
             BaseType::Uuid => Value::Uuid(self.bytes()?),
             BaseType::Float4 => {
                 let bits = u32::from_be_bytes(self.bytes()?);

@@ -120,6 +120,8 @@ fn node(env: &Env) -> Node {
         create_role: true,
         verifier: None,
         connection_limit: -1,
+        inherit: true,
+        member_of: Vec::new(),
     };
     system.roles.insert(owner, role);
     let id = DatabaseId::new(Oid::new(owner.get() + 1));
@@ -131,6 +133,7 @@ fn node(env: &Env) -> Node {
         owner,
         replicas: vec![NodeId::new(1)],
         token_key: TokenKey::new([1; 16]),
+        acl: None,
     };
     system.databases.insert(id, record);
     let system = Arc::new(system);

@@ -9,6 +9,8 @@ use sqlparser::ast::{Ident, ObjectName};
 
 use super::errors::{fail, undefined_relation};
 use super::kept::Forms;
+use super::privilege::{Authority, Needs, denied};
+use crate::catalog::acl::Privileges;
 use crate::catalog::virtual_table::{VirtualRegistry, VirtualRelation};
 use crate::catalog::{CatalogSnapshot, SequenceDescriptor, TableDescriptor};
 use crate::error::{SqlError, SqlState};
@@ -30,6 +32,8 @@ pub struct AnalyzeContext {
     pub user: String,
     /// Number of that role.
     pub user_oid: Oid,
+    /// What that role may do.
+    pub authority: Arc<Authority>,
 }
 
 /// A relation that a name means.
@@ -84,6 +88,8 @@ pub struct Binder<'a> {
     pub(crate) frame: RefCell<super::view::Frame>,
     /// Views whose queries are being bound, outermost first.
     pub(crate) within_views: RefCell<Vec<Oid>>,
+    /// The privileges that the statement needs.
+    pub(crate) needs: RefCell<Needs>,
     /// Numbers given out within the statement.
     next_id: Cell<usize>,
     /// How deep the statement is nested here.
@@ -119,6 +125,7 @@ impl<'a> Binder<'a> {
             kept: None,
             frame: RefCell::default(),
             within_views: RefCell::default(),
+            needs: RefCell::default(),
             next_id: Cell::new(0),
             depth: Cell::new(0),
         }
@@ -186,13 +193,19 @@ impl<'a> Binder<'a> {
     pub(super) fn search_schemas(&self) -> impl Iterator<Item = &str> {
         let path = &self.context.search_path;
         let implicit = (!path.iter().any(|schema| schema == "pg_catalog")).then_some("pg_catalog");
-        implicit.into_iter().chain(
-            path.iter().map(
-                |schema| {
-                    if schema == "$user" { self.context.user.as_str() } else { schema.as_str() }
-                },
-            ),
-        )
+        let named = path
+            .iter()
+            .map(|schema| if schema == "$user" { self.context.user.as_str() } else { schema.as_str() });
+        // Who may not use a schema does not find what is in it.
+        let usable = named.filter(|name| {
+            self.context.authority.is_superuser
+                || self
+                    .context
+                    .catalog
+                    .schema_named(name)
+                    .is_none_or(|schema| self.context.authority.may_in(schema, Privileges::USAGE))
+        });
+        implicit.into_iter().chain(usable)
     }
 
     /// The relation that a name means, if any.
@@ -202,7 +215,12 @@ impl<'a> Binder<'a> {
     pub fn find_relation(&self, name: &ObjectName) -> Result<Option<Relation>, SqlError> {
         let (schema, name) = self.split_name(name)?;
         match schema {
-            Some(schema) => Ok(self.relation_in(&schema.value, &name.value)),
+            Some(schema) => {
+                if let Some(schema) = self.context.catalog.schema_named(&schema.value) {
+                    self.need_schema(schema.oid);
+                }
+                Ok(self.relation_in(&schema.value, &name.value))
+            }
             None => Ok(self.search_schemas().find_map(|schema| self.relation_in(schema, &name.value))),
         }
     }
@@ -294,6 +312,9 @@ impl<'a> Binder<'a> {
                 SqlState::INSUFFICIENT_PRIVILEGE,
                 format!("permission denied for schema {}", schema.name),
             ));
+        }
+        if !self.context.authority.may_in(schema, Privileges::CREATE) {
+            return Err(denied("schema", &schema.name));
         }
         Ok(schema.oid)
     }

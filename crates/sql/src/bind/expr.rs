@@ -249,7 +249,8 @@ impl Binder<'_> {
                     && (!is_whole || array.elem.is_empty())
                 {
                     let elements = array.elem.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
-                    let array = self.array(elements, Some(DataType { base: element, modifier: target.modifier }));
+                    let array =
+                        self.array(elements, Some(DataType { base: element, modifier: target.modifier }));
                     return self.as_domain(array?, declared);
                 }
                 self.cast(bind(operand)?, target)

@@ -14,6 +14,7 @@ use super::errors::{at, fail, undefined_column, unsupported};
 use super::expr::simple_name;
 use super::scope::{Level, Resolve, Scope, ScopeColumn};
 use crate::catalog::TableDescriptor;
+use crate::catalog::acl::Privileges;
 use crate::catalog::descriptor::TypeRef;
 use crate::catalog::view::ViewRelation;
 use crate::error::{SqlError, SqlState};
@@ -63,6 +64,7 @@ pub(crate) fn table_columns(table: &TableDescriptor, alias: &str, base: usize) -
             nullable: false,
             is_whole: false,
             origin: Some((table.oid.get(), column.id.get())),
+            read: None,
         }
     };
     table.columns.iter().enumerate().map(column).collect()
@@ -219,6 +221,7 @@ impl Binder<'_> {
             };
             let origin = if kind == JoinKind::Full { None } else { left_column.origin };
             merged.push(ScopeColumn {
+                read: None,
                 relation: None,
                 name: name.value.clone(),
                 data_type: expr.ty(),
@@ -359,14 +362,33 @@ impl Binder<'_> {
             _ => visible,
         };
         let relation = self.note_name(name, alias, &visible, relation)?;
+        let read = super::privilege::read_of(self, &relation);
+        if lock && let Relation::Table(table) = &relation {
+            self.need(table.oid, Privileges::UPDATE.with(Privileges::DELETE), Vec::new());
+        }
+        let (node, mut scope) = self.bind_found(relation, (&visible, alias, known.as_ref()), level, lock)?;
+        for column in &mut scope.columns {
+            column.read.clone_from(&read);
+        }
+        Ok((node, scope))
+    }
+
+    /// The rows of a relation that a name means, under the names by which the statement refers to it.
+    fn bind_found<'l>(
+        &self,
+        relation: Relation,
+        (visible, alias, known): (&str, Option<&TableAlias>, Option<&ViewRelation>),
+        level: &'l Level<'l>,
+        lock: bool,
+    ) -> Result<Bound<'l>, SqlError> {
         match relation {
             Relation::Table(table) => {
                 self.note_table(table.oid, if lock { TableUse::LockRows } else { TableUse::Read });
-                let mut scope = Scope { columns: table_columns(&table, &visible, 0), level };
-                narrow(&mut scope.columns, known.as_ref());
-                rename(&mut scope, alias, &visible)?;
-                scope.columns.push(ScopeColumn::tableoid(&visible, table.oid.get()));
-                Ok((Node::Scan(Box::new(full_scan(&table, &visible, lock)?)), scope))
+                let mut scope = Scope { columns: table_columns(&table, visible, 0), level };
+                narrow(&mut scope.columns, known);
+                rename(&mut scope, alias, visible)?;
+                scope.columns.push(ScopeColumn::tableoid(visible, table.oid.get()));
+                Ok((Node::Scan(Box::new(full_scan(&table, visible, lock)?)), scope))
             }
             Relation::Sequence(sequence) => {
                 self.note_table(sequence.oid, TableUse::Read);
@@ -381,9 +403,9 @@ impl Binder<'_> {
                         origin: Some((sequence.oid.get(), number)),
                     })
                     .collect();
-                let mut scope = derived_scope(&visible, &columns, level);
-                rename(&mut scope, alias, &visible)?;
-                scope.columns.push(ScopeColumn::tableoid(&visible, sequence.oid.get()));
+                let mut scope = derived_scope(visible, &columns, level);
+                rename(&mut scope, alias, visible)?;
+                scope.columns.push(ScopeColumn::tableoid(visible, sequence.oid.get()));
                 Ok((node, scope))
             }
             Relation::View(view) => {
@@ -391,9 +413,9 @@ impl Binder<'_> {
                     return Err(unsupported("FOR UPDATE over a view"));
                 }
                 let (node, columns) = self.bind_view(&view)?;
-                let mut scope = derived_scope(&visible, &columns, level);
-                narrow(&mut scope.columns, known.as_ref());
-                rename(&mut scope, alias, &visible)?;
+                let mut scope = derived_scope(visible, &columns, level);
+                narrow(&mut scope.columns, known);
+                rename(&mut scope, alias, visible)?;
                 Ok((node, scope))
             }
             Relation::Virtual(relation) if relation.name() == "pg_sequences" => {
@@ -401,9 +423,9 @@ impl Binder<'_> {
                 let query = crate::parse::parse_query(super::sequence::PG_SEQUENCES)?;
                 let (node, columns) =
                     self.within(super::view::Frame::Plain, || self.bind_query(&query, &Level::default()))?;
-                let mut scope = derived_scope(&visible, &columns, level);
-                rename(&mut scope, alias, &visible)?;
-                scope.columns.push(ScopeColumn::tableoid(&visible, relation.oid()));
+                let mut scope = derived_scope(visible, &columns, level);
+                rename(&mut scope, alias, visible)?;
+                scope.columns.push(ScopeColumn::tableoid(visible, relation.oid()));
                 Ok((node, scope))
             }
             Relation::Virtual(relation) => {
@@ -417,10 +439,10 @@ impl Binder<'_> {
                         origin: Some((relation.oid(), number)),
                     })
                     .collect();
-                let mut scope = derived_scope(&visible, &columns, level);
-                narrow(&mut scope.columns, known.as_ref());
-                rename(&mut scope, alias, &visible)?;
-                scope.columns.push(ScopeColumn::tableoid(&visible, relation.oid()));
+                let mut scope = derived_scope(visible, &columns, level);
+                narrow(&mut scope.columns, known);
+                rename(&mut scope, alias, visible)?;
+                scope.columns.push(ScopeColumn::tableoid(visible, relation.oid()));
                 let width = columns.len();
                 Ok((Node::Virtual { relation, width }, scope))
             }
@@ -608,6 +630,7 @@ pub(crate) fn derived_scope<'l>(alias: &str, columns: &[ColumnInfo], level: &'l 
         .iter()
         .enumerate()
         .map(|(index, column)| ScopeColumn {
+            read: None,
             relation: Some(alias.to_owned()),
             name: column.name.clone(),
             data_type: column.data_type,

@@ -22,8 +22,8 @@ use super::errors::{at, fail, unsupported};
 use super::from::{column_type, table_columns};
 use super::scope::{Level, Resolve, Scope};
 use super::types::BoundDomain;
-use crate::catalog::virtual_table::VirtualRegistry;
 use crate::catalog::descriptor::KnownTypes;
+use crate::catalog::virtual_table::VirtualRegistry;
 use crate::catalog::{CatalogSnapshot, ColumnDescriptor, StoredExpr, TableDescriptor};
 use crate::error::{SqlError, SqlState};
 use crate::exec::subquery::SubqueryKind;
@@ -289,7 +289,11 @@ impl<'a> Binder<'a> {
     }
 
     /// The condition of a domain over its row; see [`super::types::domain_row`].
-    pub(crate) fn bind_domain_check(&self, stored: &StoredExpr, row: &TableDescriptor) -> Result<Expr, SqlError> {
+    pub(crate) fn bind_domain_check(
+        &self,
+        stored: &StoredExpr,
+        row: &TableDescriptor,
+    ) -> Result<Expr, SqlError> {
         self.row_expr(&crate::parse::parse_expr(stored.as_str())?, row, KeptFor::Domain)
     }
 
@@ -305,7 +309,9 @@ impl<'a> Binder<'a> {
             }
         }
         rules.computed = self.bind_computed(table)?;
-        for (place, column) in table.columns.iter().enumerate().filter(|(_, column)| column.data_type.is_domain()) {
+        for (place, column) in
+            table.columns.iter().enumerate().filter(|(_, column)| column.data_type.is_domain())
+        {
             rules.domains.extend(self.bind_domain(column.data_type.oid)?.map(|domain| (place, domain)));
         }
         Ok(Arc::new(rules))
@@ -537,7 +543,8 @@ pub(crate) fn renamed(
     table: &TableDescriptor,
 ) -> Result<StoredExpr, SqlError> {
     let eval = EvalContext::constant(&[]);
-    stored_condition(&nowhere(&former.types), stored.as_str(), (former, table), KEPT_FORM, &eval).map(StoredExpr::new)
+    stored_condition(&nowhere(&former.types), stored.as_str(), (former, table), KEPT_FORM, &eval)
+        .map(StoredExpr::new)
 }
 
 /// A kept condition over the types that the table's columns get.
@@ -557,6 +564,7 @@ pub(crate) fn nowhere(types: &KnownTypes) -> AnalyzeContext {
         database: String::new(),
         user: String::new(),
         user_oid: crate::catalog::snapshot::BOOTSTRAP_ROLE,
+        authority: Arc::new(super::privilege::Authority::all()),
     }
 }
 

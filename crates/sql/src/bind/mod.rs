@@ -18,6 +18,7 @@ mod grouping;
 pub mod kept;
 pub mod modify;
 mod ordered_set;
+pub mod privilege;
 pub mod query;
 pub(crate) mod recursive;
 pub(crate) mod references;

@@ -17,6 +17,7 @@ use super::query::{order_by_exprs, sorted};
 use super::scope::{Level, Scope};
 use super::select::strip;
 use super::target::{Change, Target};
+use crate::catalog::acl::Privileges;
 use crate::catalog::{ColumnDescriptor, Identity, TableDescriptor};
 use crate::error::{SqlError, SqlState};
 use crate::plan::statement::{
@@ -97,7 +98,8 @@ impl Binder<'_> {
         let TableObject::TableName(name) = &insert.table else {
             return Err(unsupported("INSERT into this target"));
         };
-        let target = self.target(name, Change::Insert)?;
+        let mut target = self.target(name, Change::Insert)?;
+        target.read_by(self);
         let table = Arc::clone(&target.table);
         self.note_table(table.oid, TableUse::Write);
         let level = Level::default();
@@ -106,6 +108,9 @@ impl Binder<'_> {
             .as_ref()
             .map_or_else(|| target.name.clone(), |alias| alias.alias.value.clone());
         let targets = self.insert_targets(&target, insert)?;
+        let is_given = insert.source.is_some();
+        let written = if is_given { target.numbers(targets.iter()) } else { Vec::new() };
+        self.need(target.relation, Privileges::INSERT, written);
         let targets = Targets { places: targets, overriding: Overriding::of(insert) };
         let defaults = self.bind_defaults(&table)?;
         let input = match &insert.source {
@@ -329,6 +334,8 @@ impl Binder<'_> {
                     column.merged = true;
                 }
                 let assignments = self.bind_assignments(target, &update.assignments, &scope)?;
+                let written = target.numbers(assignments.iter().map(|(place, _)| place));
+                self.need(target.relation, Privileges::UPDATE, written);
                 let filter = match &update.selection {
                     Some(selection) => Some(self.bind_condition(selection, &scope, "WHERE")?),
                     None => None,
@@ -460,7 +467,11 @@ impl Binder<'_> {
         let TableFactor::Table { name, alias, .. } = target else {
             return Err(unsupported("this target"));
         };
-        let target = self.target(name, change)?;
+        let mut target = self.target(name, change)?;
+        target.read_by(self);
+        if change == Change::Delete {
+            self.need(target.relation, Privileges::DELETE, Vec::new());
+        }
         let table = Arc::clone(&target.table);
         self.note_table(table.oid, TableUse::Write);
         let visible = alias.as_ref().map_or_else(|| target.name.clone(), |alias| alias.name.value.clone());
@@ -505,6 +516,8 @@ impl Binder<'_> {
             self.bind_target(&update.table.relation, others, Change::Update, &level)?;
         let table = Arc::clone(&target.table);
         let assignments = self.bind_assignments(&target, &update.assignments, &scope)?;
+        let written = target.numbers(assignments.iter().map(|(place, _)| place));
+        self.need(target.relation, Privileges::UPDATE, written);
         let predicate = match &update.selection {
             Some(selection) => Some(self.bind_condition(selection, &scope, "WHERE")?),
             None => None,

@@ -6,6 +6,7 @@ use rustydb_types::datatype::DataType;
 use sqlparser::ast::{Expr as AstExpr, Ident};
 
 use super::errors::{ambiguous_column, at, fail, undefined_column, undefined_table};
+use super::privilege::ReadColumns;
 use crate::error::{SqlError, SqlState};
 use crate::plan::{AggregateCall, TableFunction};
 use crate::scalar::Expr;
@@ -31,6 +32,8 @@ pub struct ScopeColumn {
     pub is_whole: bool,
     /// The table and column number it comes from.
     pub origin: Option<(u32, u32)>,
+    /// Where it is noted that it is read.
+    pub read: Option<ReadColumns>,
 }
 
 /// One query level: whose columns it may use from outside, and which of them it does use.
@@ -162,6 +165,9 @@ impl<'a> Scope<'a> {
                 found = Some(column);
             }
         }
+        if let Some(found) = found {
+            found.note_read();
+        }
         Ok(found)
     }
 
@@ -182,6 +188,7 @@ impl<'a> Scope<'a> {
         if let Some(whole) = columns().find(|column| column.is_whole) {
             return column(whole).map(Some);
         }
+        columns().for_each(ScopeColumn::note_read);
         let fields = columns().map(column).collect::<Result<Vec<_>, _>>()?;
         let shape: Vec<(String, DataType)> =
             columns().map(|column| (column.name.clone(), column.data_type)).collect();
@@ -265,6 +272,13 @@ pub fn require_column(scope: &dyn Resolve, relation: Option<&Ident>, name: &Iden
 }
 
 impl ScopeColumn {
+    /// Notes that the column is read.
+    pub fn note_read(&self) {
+        if let (Some(read), Some((_, number))) = (&self.read, self.origin) {
+            read.lock().insert(number);
+        }
+    }
+
     /// `tableoid`: which relation a row is of.
     #[must_use]
     pub fn tableoid(relation: &str, oid: u32) -> Self {
@@ -279,6 +293,7 @@ impl ScopeColumn {
             nullable: false,
             is_whole: false,
             origin: None,
+            read: None,
         }
     }
 }

@@ -233,6 +233,7 @@ impl Binder<'_> {
                     }
                     let shown = || scope.columns.iter().filter(|column| !column.merged && !column.hidden);
                     for column in shown() {
+                        column.note_read();
                         items.push(self.star_item(column, place)?);
                     }
                     let (start, end) = crate::parse::view::place_of(&options.wildcard_token);
@@ -247,6 +248,7 @@ impl Binder<'_> {
                         !column.hidden && column.relation.as_deref() == Some(relation.value.as_str())
                     };
                     for column in scope.columns.iter().filter(is_of) {
+                        column.note_read();
                         items.push(self.star_item(column, place)?);
                     }
                     let (_, end) = crate::parse::view::place_of(&options.wildcard_token);
@@ -434,9 +436,7 @@ fn named(expr: &AstExpr) -> (String, bool) {
         AstExpr::Nested(inner) => named(inner),
         AstExpr::Cast { expr, data_type, .. } => match named(expr) {
             // A type, and what else names weakly, gives way to the type outside of it.
-            (name, is_weak) if is_weak || name == "?column?" => {
-                (type_label(data_type).unwrap_or(name), true)
-            }
+            (name, is_weak) if is_weak || name == "?column?" => (type_label(data_type).unwrap_or(name), true),
             named => named,
         },
         AstExpr::TypedString(_) | AstExpr::Value(_) => (plain_name(expr), true),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustydb_types::ids::Oid;
 use sqlparser::ast::{Distinct, GroupByExpr, Ident, ObjectName, Query, Select, SetExpr, TableFactor};
 
 use super::context::{Binder, Relation};
@@ -10,6 +11,7 @@ use super::from::{narrow, own_name_start, rename, table_columns};
 use super::kept::{BoundCheck, RowRules};
 use super::scope::{Level, Scope, ScopeColumn};
 use crate::catalog::TableDescriptor;
+use crate::catalog::acl::Privileges;
 use crate::catalog::view::{CheckOption, ViewDescriptor};
 use crate::error::{SqlError, SqlState};
 use crate::scalar::Expr;
@@ -26,6 +28,15 @@ pub(crate) enum Change {
 }
 
 impl Change {
+    /// The privilege that it takes.
+    pub(crate) const fn privilege(self) -> Privileges {
+        match self {
+            Self::Insert => Privileges::INSERT,
+            Self::Update => Privileges::UPDATE,
+            Self::Delete => Privileges::DELETE,
+        }
+    }
+
     /// As errors say it: the verb, and the word of a trigger's event.
     const fn words(self) -> (&'static str, &'static str, &'static str) {
         match self {
@@ -41,6 +52,8 @@ impl Change {
 pub(crate) struct Target {
     /// The table whose rows change.
     pub table: Arc<TableDescriptor>,
+    /// The relation that the statement names.
+    pub relation: Oid,
     /// The name of the relation that the statement names.
     pub name: String,
     /// Whether that is a view.
@@ -57,7 +70,8 @@ impl Target {
     fn of_table(table: Arc<TableDescriptor>) -> Self {
         let columns = table_columns(&table, &table.name, 0);
         let name = table.name.clone();
-        Self { table, name, is_view: false, columns, conditions: Vec::new(), checks: Vec::new() }
+        let relation = table.oid;
+        Self { table, relation, name, is_view: false, columns, conditions: Vec::new(), checks: Vec::new() }
     }
 
     /// The columns under another name of the relation, the values of the table's row beginning at `base`.
@@ -74,6 +88,22 @@ impl Target {
     pub(crate) fn condition(&self) -> Option<Expr> {
         let parts: Vec<Expr> = self.conditions.iter().map(|(_, condition)| condition.clone()).collect();
         (!parts.is_empty()).then(|| Expr::and(parts))
+    }
+
+    /// Notes which columns of it are read.
+    pub(crate) fn read_by(&mut self, binder: &Binder<'_>) {
+        let read = binder.need_read_back(self.relation);
+        for column in &mut self.columns {
+            column.read = Some(Arc::clone(&read));
+        }
+    }
+
+    /// The numbers of columns, by their places in the table's row, where the statement names the table itself.
+    pub(crate) fn numbers<'p>(&self, places: impl Iterator<Item = &'p usize>) -> Vec<u32> {
+        if self.is_view {
+            return Vec::new();
+        }
+        places.filter_map(|place| self.table.columns.get(*place)).map(|column| column.id.get()).collect()
     }
 
     /// How many columns the statement sees.
@@ -186,8 +216,14 @@ impl Binder<'_> {
                 return Err(refused(NO_TABLE));
             };
             let mut target = match self.relation_of(&known)? {
-                Relation::Table(table) => Target::of_table(table),
-                Relation::View(below) => self.view_target(&below, change)?,
+                Relation::Table(table) => {
+                    self.need(table.oid, change.privilege(), Vec::new());
+                    Target::of_table(table)
+                }
+                Relation::View(below) => {
+                    self.need(below.oid, change.privilege(), Vec::new());
+                    self.view_target(&below, change)?
+                }
                 Relation::Sequence(_) | Relation::Virtual(_) => return Err(refused(NO_TABLE)),
             };
             let visible =
@@ -242,10 +278,12 @@ impl Binder<'_> {
                     nullable: false,
                     is_whole: false,
                     origin: Some((view.oid.get(), number)),
+                    read: None,
                 }
             });
             target.columns = columns.collect();
             target.name.clone_from(&view.name);
+            target.relation = view.oid;
             target.is_view = true;
             if change != Change::Delete && !target.is_writable() {
                 return Err(refused("Views that have no updatable columns are not automatically updatable."));

@@ -96,8 +96,7 @@ impl BoundDomain {
         for (name, condition) in &self.checks {
             // NULL passes.
             if condition.eval(std::slice::from_ref(value), eval)? == Value::Bool(false) {
-                let message =
-                    format!("value for domain {} violates check constraint \"{name}\"", self.shown);
+                let message = format!("value for domain {} violates check constraint \"{name}\"", self.shown);
                 let error = self.refused(fail(SqlState::CHECK_VIOLATION, message));
                 return Err(error.with_constraint(name.clone()));
             }
@@ -117,6 +116,7 @@ pub(crate) fn domain_row(name: &str, base: DataType, types: &KnownTypes) -> Tabl
         schema: Oid::new(0),
         name: name.to_owned(),
         owner: Oid::new(0),
+        acl: None,
         columns: vec![ColumnDescriptor {
             id: ColumnId::new(1),
             name: "value".to_owned(),
@@ -126,6 +126,7 @@ pub(crate) fn domain_row(name: &str, base: DataType, types: &KnownTypes) -> Tabl
             missing: None,
             identity: None,
             generated: None,
+            acl: None,
         }],
         next_column: 2,
         indexes: Vec::new(),

@@ -140,9 +140,7 @@ impl Binder<'_> {
     pub(super) fn note_type(&self, name: &ObjectName, oid: u32) {
         let Frame::Keeping(found) = &mut *self.frame.borrow_mut() else { return };
         let span = |part: &sqlparser::ast::ObjectNamePart| part.as_ident().map(|ident| ident.span);
-        let (Some(first), Some(last)) =
-            (name.0.first().and_then(span), name.0.last().and_then(span))
-        else {
+        let (Some(first), Some(last)) = (name.0.first().and_then(span), name.0.last().and_then(span)) else {
             return;
         };
         let start = place(first.start.column);

@@ -11,6 +11,7 @@ use rustydb_types::datatype::DataType;
 use rustydb_types::ids::{ColumnId, Oid};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::acl::Acl;
 use super::foreign::ForeignKeyDescriptor;
 use super::types::UserTypes;
 
@@ -56,7 +57,8 @@ pub fn encode_table(table: &TableDescriptor) -> Result<Vec<u8>, DescriptorError>
     if let Some(format) = bytes.first_mut() {
         if table.columns.iter().any(|column| column.data_type.known.is_some()) {
             *format = FORMAT_TYPED;
-        } else if !table.computed.is_empty() || table.columns.iter().any(|column| column.generated.is_some()) {
+        } else if !table.computed.is_empty() || table.columns.iter().any(|column| column.generated.is_some())
+        {
             *format = FORMAT_COMPUTING;
         } else if !table.foreign_keys.is_empty() {
             *format = FORMAT_REFERRING;
@@ -149,6 +151,9 @@ pub struct SchemaDescriptor {
     pub name: String,
     /// The role that owns it.
     pub owner: Oid,
+    /// Who may do what with it, if something was said about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acl: Option<Acl>,
 }
 
 /// An expression that is part of an object, as SQL text in the form of [`crate::bind::deparse`]: literals have their
@@ -213,6 +218,9 @@ pub struct ColumnDescriptor {
     /// What its value is computed from whenever a row is written: GENERATED ALWAYS AS (...) STORED.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generated: Option<StoredExpr>,
+    /// Who may do what with it, if something was said about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acl: Option<Acl>,
 }
 
 /// What indexes hold of a table's rows and its columns do not: an expression by which one orders them, or the condition
@@ -319,6 +327,9 @@ pub struct TableDescriptor {
     pub name: String,
     /// The role that owns it.
     pub owner: Oid,
+    /// Who may do what with it, if something was said about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acl: Option<Acl>,
     /// Live columns in order of their declaration.
     pub columns: Vec<ColumnDescriptor>,
     /// The number that the next added column gets.
@@ -442,6 +453,7 @@ mod tests {
             schema: Oid::new(2200),
             name: "accounts".into(),
             owner: Oid::new(10),
+            acl: None,
             columns: vec![ColumnDescriptor {
                 id: ColumnId::new(1),
                 name: "id".into(),
@@ -451,6 +463,7 @@ mod tests {
                 missing: None,
                 identity: None,
                 generated: None,
+                acl: None,
             }],
             next_column: 2,
             indexes: vec![IndexDescriptor {

@@ -37,6 +37,8 @@ pub enum Kind {
     View = 8,
     /// A type that a user made.
     Type = 9,
+    /// What ALTER DEFAULT PRIVILEGES said.
+    DefaultAcl = 10,
 }
 
 /// The key of the row of one object.

@@ -14,6 +14,7 @@
 //! 0x01 0x07 sequence oid       SequenceDescriptor, without its position
 //! 0x01 0x08 view oid           ViewDescriptor
 //! 0x01 0x09 type oid           TypeDescriptor
+//! 0x01 0x0a its oid            DefaultAcl
 //! 0x03 mark                    the position of a sequence, written beside all transactions
 //! 0x02 storage number, key     rows of a table or entries of an index
 //! ```
@@ -22,6 +23,7 @@
 //! exactly one table or index, or waits to be swept; a table's descriptor is one row, so a reader sees all of it or
 //! none of it.
 
+pub mod acl;
 pub mod descriptor;
 pub mod foreign;
 pub mod keys;

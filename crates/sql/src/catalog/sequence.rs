@@ -4,6 +4,8 @@
 use rustydb_types::ids::{ColumnId, Oid};
 use serde::{Deserialize, Serialize};
 
+use super::acl::Acl;
+
 /// The column that a sequence belongs to, and is dropped with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SequenceOwner {
@@ -27,6 +29,9 @@ pub struct SequenceDescriptor {
     pub name: String,
     /// The role that owns it.
     pub owner: Oid,
+    /// Who may do what with it, if something was said about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acl: Option<Acl>,
     /// `pg_type.oid` of its numbers: smallint, integer or bigint.
     pub data_type: u32,
     /// The first number.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustydb_types::ids::Oid;
 
+use super::acl::{Acl, AclKind, PUBLIC_ROLE, Privileges};
 use super::descriptor::{IndexDescriptor, SchemaDescriptor, TableDescriptor, TableStatistics};
 use super::foreign::ForeignKeyDescriptor;
 use super::sequence::SequenceDescriptor;
@@ -56,6 +57,8 @@ pub struct CatalogSnapshot {
     type_names: HashMap<(Oid, String), Oid>,
     /// What the types mean.
     known: Arc<super::UserTypes>,
+    /// What ALTER DEFAULT PRIVILEGES said.
+    default_acls: Vec<super::acl::DefaultAcl>,
     /// By number of the table.
     statistics: BTreeMap<Oid, Arc<TableStatistics>>,
     /// By class, object and sub-object.
@@ -71,7 +74,9 @@ impl CatalogSnapshot {
             [(PG_CATALOG, "pg_catalog"), (INFORMATION_SCHEMA, "information_schema"), (PUBLIC, "public")]
         {
             let owner = if oid == PUBLIC { DATABASE_OWNER_ROLE } else { BOOTSTRAP_ROLE };
-            snapshot.add_schema(SchemaDescriptor { oid, name: name.into(), owner });
+            let mut acl = Acl::initial(AclKind::Schema, owner);
+            acl.grant(owner, PUBLIC_ROLE, Privileges::USAGE, false);
+            snapshot.add_schema(SchemaDescriptor { oid, name: name.into(), owner, acl: Some(acl) });
         }
         snapshot.add_comment(CLASS_SCHEMA, PUBLIC, 0, "standard public schema".into());
         snapshot
@@ -117,6 +122,17 @@ impl CatalogSnapshot {
     pub fn add_view(&mut self, view: super::ViewDescriptor) {
         self.view_names.insert((view.schema, view.name.clone()), view.oid);
         self.views.insert(view.oid, Arc::new(view));
+    }
+
+    /// Adds what ALTER DEFAULT PRIVILEGES said.
+    pub fn add_default_acl(&mut self, default: super::acl::DefaultAcl) {
+        self.default_acls.push(default);
+    }
+
+    /// All that ALTER DEFAULT PRIVILEGES said.
+    #[must_use]
+    pub fn default_acls(&self) -> &[super::acl::DefaultAcl] {
+        &self.default_acls
     }
 
     /// Adds a type.

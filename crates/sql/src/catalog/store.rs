@@ -106,6 +106,9 @@ fn absorb(snapshot: &mut CatalogSnapshot, key: &[u8], value: &[u8]) -> Result<()
         Some(kind) if kind == Kind::Type as u8 => {
             snapshot.add_type(descriptor::decode::<super::TypeDescriptor>(value)?);
         }
+        Some(kind) if kind == Kind::DefaultAcl as u8 => {
+            snapshot.add_default_acl(descriptor::decode::<super::acl::DefaultAcl>(value)?);
+        }
         Some(kind) if kind == Kind::Statistics as u8 => {
             snapshot.add_statistics(Oid::new(number(2)), descriptor::decode::<TableStatistics>(value)?);
         }
@@ -260,6 +263,19 @@ impl<'a> CatalogWriter<'a> {
     pub async fn put_type(&mut self, descriptor: &super::TypeDescriptor) -> Result<(), SqlError> {
         let bytes = descriptor::encode(descriptor)?;
         self.write(keys::object(Kind::Type, descriptor.oid.get()), Some(bytes)).await
+    }
+
+    /// Writes what ALTER DEFAULT PRIVILEGES said, or forgets it.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub async fn put_default_acl(
+        &mut self,
+        oid: Oid,
+        default: Option<&super::acl::DefaultAcl>,
+    ) -> Result<(), SqlError> {
+        let bytes = default.map(descriptor::encode).transpose()?;
+        self.write(keys::object(Kind::DefaultAcl, oid.get()), bytes).await
     }
 
     /// Removes a type's descriptor.

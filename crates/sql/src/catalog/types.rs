@@ -9,6 +9,7 @@ use rustydb_types::ids::Oid;
 use rustydb_types::value_error::ValueError;
 use serde::{Deserialize, Serialize};
 
+use super::acl::Acl;
 use super::descriptor::{StoredExpr, TypeRef};
 use super::snapshot::PUBLIC;
 use crate::pgcatalog::definition::qualified;
@@ -75,6 +76,9 @@ pub struct TypeDescriptor {
     pub array_name: String,
     /// The role that owns it.
     pub owner: Oid,
+    /// Who may do what with it, if something was said about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acl: Option<Acl>,
     /// What it is.
     pub kind: TypeKind,
 }

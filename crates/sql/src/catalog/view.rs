@@ -7,6 +7,7 @@
 use rustydb_types::ids::Oid;
 use serde::{Deserialize, Serialize};
 
+use super::acl::Acl;
 use super::descriptor::TypeRef;
 
 /// A column of a view.
@@ -68,6 +69,9 @@ pub struct ViewDescriptor {
     pub name: String,
     /// The role that owns it.
     pub owner: Oid,
+    /// Who may do what with it, if something was said about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acl: Option<Acl>,
     /// Its columns, numbered from 1 in this order.
     pub columns: Vec<ViewColumn>,
     /// The text of its query.

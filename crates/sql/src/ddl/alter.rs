@@ -11,7 +11,7 @@ use sqlparser::ast::{
 use super::check::{self, CheckSpec};
 use super::create::{self, KeySpec};
 use super::foreign::{self, Dropped, ForeignKeySpec};
-use super::{change, current, lock_table, relation_exists, sequence, skipped, view};
+use super::{Demand, change, current, lock_table, privileges, relation_exists, sequence, skipped, view};
 use crate::bind::errors::{fail, unsupported};
 use crate::bind::from::{column_type, last_ident};
 use crate::bind::scope::{Level, Scope};
@@ -36,7 +36,7 @@ pub(super) async fn table(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
-    let mode = TableLockMode::AccessExclusive;
+    let mode = (TableLockMode::AccessExclusive, Demand::Owner);
     let Some(mut table) = lock_table(&alter.name, alter.if_exists, mode, txn, context).await? else {
         let message = format!("relation \"{}\" does not exist", last_ident(&alter.name)?.value);
         skipped(SqlState::SUCCESSFUL_COMPLETION, message, context);
@@ -177,8 +177,19 @@ async fn operate(
         AlterTableOperation::AlterColumn { column_name, op } => {
             alter_column(column_name, op, table, txn, context).await
         }
-        // Nobody is kept from anything by an owner that is only noted.
-        AlterTableOperation::OwnerTo { .. } => Ok(()),
+        AlterTableOperation::OwnerTo { new_owner } => {
+            let mut catalog = change(txn, context).await?;
+            let now = current(catalog.txn, context)?;
+            let new = privileges::new_owner(new_owner, Some(table.schema), &now, context)?;
+            privileges::change_owner(&mut table.owner, &mut table.acl, new);
+            catalog.put_table(table).await?;
+            for sequence in now.catalog.sequences_of(table.oid, None) {
+                let mut sequence = sequence.as_ref().clone();
+                privileges::change_owner(&mut sequence.owner, &mut sequence.acl, new);
+                catalog.put_sequence(&sequence).await?;
+            }
+            Ok(())
+        }
         AlterTableOperation::SetOptionsParens { options } => {
             for option in options {
                 if let sqlparser::ast::SqlOption::KeyValue { key, value } = option {
@@ -553,7 +564,12 @@ pub(super) async fn drop_column_of(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
-    txn.lock_table(rustydb_txn::TableLockId::new(table.get()), TableLockMode::AccessExclusive, context.lock_wait).await?;
+    txn.lock_table(
+        rustydb_txn::TableLockId::new(table.get()),
+        TableLockMode::AccessExclusive,
+        context.lock_wait,
+    )
+    .await?;
     let now = current(txn, context)?;
     let Some(mut table) = now.catalog.table(table).map(|table| table.as_ref().clone()) else { return Ok(()) };
     drop_column(&Ident::new(name), true, true, &mut table, txn, context).await

@@ -13,11 +13,13 @@ use sqlparser::ast::{
 use super::check::{self, CheckSpec};
 use super::foreign::{self, ForeignKeySpec};
 use super::sequence::{self, SequenceSpec};
-use super::{change, current, lock_table, relation_exists, skipped};
+use super::{Demand, change, current, lock_table, relation_exists, skipped};
 use crate::bind::errors::{at, fail, unsupported};
 use crate::bind::from::last_ident;
 use crate::bind::kept::{self, KeptFor};
+use crate::bind::privilege::denied;
 use crate::bind::{AnalyzeContext, Binder};
+use crate::catalog::acl::{AclKind, Privileges};
 use crate::catalog::descriptor::KnownTypes;
 use crate::catalog::store::CatalogWriter;
 use crate::catalog::{
@@ -106,6 +108,7 @@ pub(super) async fn table(
         schema,
         name,
         owner: context.analyze.user_oid,
+        acl: super::privileges::initial(&now.catalog, now.user_oid, AclKind::Table, schema),
         columns: Vec::new(),
         next_column: 1,
         indexes: Vec::new(),
@@ -258,6 +261,7 @@ pub(super) fn add_column(
         missing: None,
         identity: None,
         generated: None,
+        acl: None,
     };
     let mut declared = serial.map(|data_type| SequenceSpec {
         column: described.id,
@@ -667,7 +671,8 @@ pub(super) async fn index(
             })
             .collect(),
     };
-    let Some(mut table) = lock_table(&create.table_name, false, TableLockMode::Share, txn, context).await?
+    let Some(mut table) =
+        lock_table(&create.table_name, false, (TableLockMode::Share, Demand::Owner), txn, context).await?
     else {
         return Ok("CREATE INDEX".into());
     };
@@ -722,8 +727,12 @@ pub(super) async fn schema(
         skipped(SqlState::DUPLICATE_SCHEMA, message, context);
         return Ok(());
     }
+    if !now.authority.database.has(Privileges::CREATE) {
+        return Err(denied("database", &now.database));
+    }
     let oid: Oid = catalog.new_oid()?;
-    let schema = SchemaDescriptor { oid, name, owner: context.analyze.user_oid };
+    let mut schema = SchemaDescriptor { oid, name, owner: context.analyze.user_oid, acl: None };
+    schema.acl = super::privileges::initial(&now.catalog, now.user_oid, AclKind::Schema, oid);
     catalog.put_schema(oid, Some(&schema)).await
 }
 
@@ -740,9 +749,14 @@ pub(super) async fn alter_schema(
         let Some(schema) = now.catalog.schema_named(&name) else {
             return Err(fail(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist")));
         };
+        now.authority.require_owner(schema.owner, "schema", &name)?;
         match operation {
-            // Nobody is kept from anything by an owner that is only noted.
-            ast::AlterSchemaOperation::OwnerTo { .. } => {}
+            ast::AlterSchemaOperation::OwnerTo { owner } => {
+                let new = super::privileges::new_owner(owner, None, &now, context)?;
+                let mut changed = schema.as_ref().clone();
+                super::privileges::change_owner(&mut changed.owner, &mut changed.acl, new);
+                catalog.put_schema(schema.oid, Some(&changed)).await?;
+            }
             ast::AlterSchemaOperation::Rename { name: other } => {
                 let other = last_ident(other)?.value;
                 if now.catalog.schema_named(&other).is_some() {

@@ -65,6 +65,12 @@ pub(super) async fn table(
         schema,
         name,
         owner: context.analyze.user_oid,
+        acl: super::privileges::initial(
+            &now.catalog,
+            now.user_oid,
+            crate::catalog::acl::AclKind::Table,
+            schema,
+        ),
         columns: described(create, &columns)?,
         next_column: u32::try_from(columns.len()).unwrap_or(u32::MAX).saturating_add(1),
         indexes: Vec::new(),
@@ -113,6 +119,7 @@ fn described(create: &CreateTable, columns: &[ColumnInfo]) -> Result<Vec<ColumnD
         missing: None,
         identity: None,
         generated: None,
+        acl: None,
     };
     Ok((1..).zip(named).map(described).collect())
 }

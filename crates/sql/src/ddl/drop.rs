@@ -5,7 +5,7 @@ use rustydb_types::ids::Oid;
 use sqlparser::ast::ObjectName;
 
 use super::foreign::{self, Dropped};
-use super::{change, current, lock_table, not_there, sequence, skipped, view};
+use super::{Demand, change, current, lock_table, not_there, sequence, skipped, view};
 use crate::bind::context::Relation;
 use crate::bind::errors::fail;
 use crate::bind::from::last_ident;
@@ -22,6 +22,7 @@ pub(super) async fn tables(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
+    let mode = (TableLockMode::AccessExclusive, Demand::OwnerOrSchema);
     let mut dropped = Vec::with_capacity(names.len());
     for name in names {
         let now = current(txn, context)?;
@@ -30,12 +31,12 @@ pub(super) async fn tables(
                 .with_hint("Use DROP VIEW to remove a view."));
         }
         // Tables that go together may refer to each other.
-        if let Some(table) = lock_table(name, true, TableLockMode::AccessExclusive, txn, context).await? {
+        if let Some(table) = lock_table(name, true, mode, txn, context).await? {
             dropped.push(table.oid);
         }
     }
     for name in names {
-        match lock_table(name, true, TableLockMode::AccessExclusive, txn, context).await? {
+        match lock_table(name, true, mode, txn, context).await? {
             Some(table) => {
                 foreign::refuse_pending(&table, "DROP TABLE", context)?;
                 let what = format!("table {}", table.name);
@@ -158,6 +159,7 @@ pub(super) async fn schemas(
             }
             return Err(fail(SqlState::INVALID_SCHEMA_NAME, message));
         };
+        now.authority.require_owner(schema.owner, "schema", &name)?;
         if matches!(name.as_str(), "pg_catalog" | "information_schema") {
             let message = format!("cannot drop schema {name} because it is required by the database system");
             return Err(fail(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message));

@@ -123,7 +123,17 @@ pub(super) async fn lock_referenced(
                 error
             }
         })?;
-        lock_table(&spec.table, false, TableLockMode::ShareRowExclusive, txn, context).await?;
+        lock_table(
+            &spec.table,
+            false,
+            (
+                TableLockMode::ShareRowExclusive,
+                super::Demand::Any(crate::catalog::acl::Privileges::REFERENCES),
+            ),
+            txn,
+            context,
+        )
+        .await?;
     }
     Ok(())
 }

@@ -9,11 +9,12 @@ use sqlparser::ast::{
     CommentObject, Ident, LockTableMode, ObjectName, Truncate, TruncateIdentityOption, VacuumStatement,
 };
 
-use super::{change, current, foreign, lock_table, sequence};
-use crate::bind::Binder;
+use super::{Demand, change, current, foreign, lock_table, sequence};
 use crate::bind::context::Relation;
 use crate::bind::errors::{fail, unsupported};
 use crate::bind::from::last_ident;
+use crate::bind::{AnalyzeContext, Binder};
+use crate::catalog::acl::Privileges;
 use crate::catalog::descriptor::ColumnStatistics;
 use crate::catalog::snapshot::CLASS_SCHEMA;
 use crate::catalog::{TableDescriptor, TableStatistics, keys};
@@ -39,7 +40,8 @@ pub(super) async fn truncate(
     let mode = TableLockMode::AccessExclusive;
     let mut named = Vec::with_capacity(truncate.table_names.len());
     for target in &truncate.table_names {
-        if let Some(table) = lock_table(&target.name, truncate.if_exists, mode, txn, context).await?
+        let demand = (mode, Demand::Any(Privileges::TRUNCATE));
+        if let Some(table) = lock_table(&target.name, truncate.if_exists, demand, txn, context).await?
             && !named.contains(&table.oid)
         {
             named.push(table.oid);
@@ -108,13 +110,21 @@ pub(super) async fn lock(
     let lock_wait = if lock.nowait { LockWait::NoWait } else { context.lock_wait };
     let context = ExecContext { lock_wait, ..context.clone() };
     for target in &lock.tables {
-        lock_table(&target.name, false, mode, txn, &context).await.map_err(|error| {
-            if error.state() != SqlState::LOCK_NOT_AVAILABLE || !lock.nowait {
-                return error;
-            }
-            let name = last_ident(&target.name).map(|name| name.value).unwrap_or_default();
-            fail(SqlState::LOCK_NOT_AVAILABLE, format!("could not obtain lock on relation \"{name}\""))
-        })?;
+        let writes = Privileges::UPDATE.with(Privileges::DELETE).with(Privileges::TRUNCATE);
+        let demand = match mode {
+            TableLockMode::AccessShare => writes.with(Privileges::SELECT).with(Privileges::INSERT),
+            TableLockMode::RowShare | TableLockMode::RowExclusive => writes.with(Privileges::INSERT),
+            _ => writes,
+        };
+        lock_table(&target.name, false, (mode, Demand::Any(demand)), txn, &context).await.map_err(
+            |error| {
+                if error.state() != SqlState::LOCK_NOT_AVAILABLE || !lock.nowait {
+                    return error;
+                }
+                let name = last_ident(&target.name).map(|name| name.value).unwrap_or_default();
+                fail(SqlState::LOCK_NOT_AVAILABLE, format!("could not obtain lock on relation \"{name}\""))
+            },
+        )?;
     }
     Ok(())
 }
@@ -127,7 +137,7 @@ async fn targets(
     context: &ExecContext<'_>,
 ) -> Result<Vec<TableDescriptor>, SqlError> {
     if let Some(name) = name {
-        return Ok(lock_table(name, false, mode, txn, context).await?.into_iter().collect());
+        return Ok(lock_table(name, false, (mode, Demand::Owner), txn, context).await?.into_iter().collect());
     }
     let mut tables = Vec::new();
     let oids: Vec<Oid> = current(txn, context)?.catalog.tables().map(|table| table.oid).collect();
@@ -227,10 +237,26 @@ pub(super) async fn vacuum(
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
     if let Some(name) = &vacuum.table_name {
-        lock_table(name, false, TableLockMode::ShareUpdateExclusive, txn, context).await?;
+        lock_table(name, false, (TableLockMode::ShareUpdateExclusive, Demand::Owner), txn, context).await?;
     }
     // The parser has no word for VACUUM ANALYZE; see `parse::normalise`.
     if vacuum.reindex { analyze(vacuum.table_name.as_ref(), &[], txn, context).await } else { Ok(()) }
+}
+
+/// Refuses what only the owner of an object may do.
+fn require_owner(object: Oid, now: &AnalyzeContext) -> Result<(), SqlError> {
+    let catalog = &now.catalog;
+    let of_index = || catalog.index(object).map(|(table, index)| (table.owner, "index", index.name.clone()));
+    let found = (catalog.table(object).map(|own| (own.owner, "table", own.name.clone())))
+        .or_else(|| catalog.view(object).map(|own| (own.owner, "view", own.name.clone())))
+        .or_else(|| catalog.sequence(object).map(|own| (own.owner, "sequence", own.name.clone())))
+        .or_else(|| catalog.schema(object).map(|own| (own.owner, "schema", own.name.clone())))
+        .or_else(|| catalog.type_descriptor(object).map(|own| (own.owner, "type", own.name.clone())))
+        .or_else(of_index);
+    match found {
+        Some((owner, what, name)) => now.authority.require_owner(owner, what, &name),
+        None => Ok(()),
+    }
 }
 
 /// COMMENT.
@@ -261,6 +287,7 @@ pub(super) async fn comment(
                 })?;
                 drop(binder);
                 let key = (CLASS_RELATION, view.oid, number);
+                require_owner(key.1, &now)?;
                 let text = text.filter(|text| !text.is_empty());
                 return change(txn, context).await?.put_comment(key, text).await;
             }
@@ -322,5 +349,6 @@ pub(super) async fn comment(
         other => return Err(unsupported(format!("COMMENT ON {other}"))),
     };
     drop(binder);
+    require_owner(key.1, &now)?;
     change(txn, context).await?.put_comment(key, text.filter(|text| !text.is_empty())).await
 }

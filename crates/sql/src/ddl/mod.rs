@@ -10,6 +10,7 @@ mod create_as;
 mod drop;
 mod foreign;
 mod maintain;
+pub(crate) mod privileges;
 mod sequence;
 mod types;
 mod view;
@@ -18,8 +19,10 @@ use rustydb_txn::{TableLockId, TableLockMode, Transaction};
 use sqlparser::ast::{AlterIndexOperation, AlterTableType, ObjectType, Statement};
 
 use crate::bind::errors::{fail, unsupported};
+use crate::bind::privilege::denied;
 use crate::bind::{AnalyzeContext, Binder};
 use crate::catalog::TableDescriptor;
+use crate::catalog::acl::{AclKind, Privileges};
 use crate::catalog::store::CatalogWriter;
 use crate::error::{Severity, SqlError, SqlState};
 use crate::exec::ExecContext;
@@ -124,6 +127,12 @@ pub async fn execute(
             maintain::comment(object_type, object_name, comment.as_deref(), *if_exists, txn, context).await?;
             "COMMENT"
         }
+        Statement::Pragma { .. } => {
+            let change = crate::parse::privilege::PrivilegeChange::of_statement(statement);
+            let change = change.ok_or_else(|| unsupported("PRAGMA"))?;
+            privileges::execute(&change, txn, context).await?;
+            change.tag()
+        }
         Statement::CreateType { name, representation } => {
             types::create(name, representation.as_ref(), txn, context).await?;
             "CREATE TYPE"
@@ -209,11 +218,43 @@ fn not_there(
     Ok(())
 }
 
+/// What is asked of the role before a table is locked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Demand {
+    /// That it owns the table.
+    Owner,
+    /// That it owns the table or its schema.
+    OwnerOrSchema,
+    /// That it has one of these privileges.
+    Any(Privileges),
+}
+
+impl Demand {
+    fn check(self, table: &TableDescriptor, now: &AnalyzeContext) -> Result<(), SqlError> {
+        let authority = &now.authority;
+        let may = |one: &str| {
+            let one = Privileges::named(one).unwrap_or(Privileges::NONE);
+            authority.may(one, AclKind::Table, table.owner, table.acl.as_ref())
+        };
+        match self {
+            Self::OwnerOrSchema if owns_schema(table.schema, now) => Ok(()),
+            Self::Owner | Self::OwnerOrSchema => authority.require_owner(table.owner, "table", &table.name),
+            Self::Any(privileges) if privileges.names().any(may) => Ok(()),
+            Self::Any(_) => Err(denied("table", &table.name)),
+        }
+    }
+}
+
+/// Whether the role owns a schema, whose owner may drop what is in it.
+fn owns_schema(schema: rustydb_types::ids::Oid, now: &AnalyzeContext) -> bool {
+    now.catalog.schema(schema).is_some_and(|schema| now.authority.owns(schema.owner))
+}
+
 /// Locks a table and reads its descriptor anew; `None` when it is not there and need not be.
 async fn lock_table(
     name: &sqlparser::ast::ObjectName,
     if_exists: bool,
-    mode: TableLockMode,
+    (mode, demand): (TableLockMode, Demand),
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<Option<TableDescriptor>, SqlError> {
@@ -225,6 +266,7 @@ async fn lock_table(
             Err(error) if if_exists && error.state() == SqlState::UNDEFINED_TABLE => return Ok(None),
             Err(error) => return Err(error),
         };
+        demand.check(&found, &now)?;
         txn.lock_table(TableLockId::new(found.oid.get()), mode, context.lock_wait).await?;
         let now = current(txn, context)?;
         if let Ok(again) = Binder::new(&now, &[]).table(name)

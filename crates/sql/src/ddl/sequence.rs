@@ -10,11 +10,12 @@ use sqlparser::ast::{
     SequenceOptions, SqlOption,
 };
 
-use super::{change, current, not_there, relation_exists, skipped};
+use super::{change, current, not_there, privileges, relation_exists, skipped};
 use crate::bind::Binder;
 use crate::bind::errors::{fail, undefined_relation, unsupported};
 use crate::bind::from::last_ident;
 use crate::bind::sequence::{default_from, sequences_in};
+use crate::catalog::acl::AclKind;
 use crate::catalog::store::CatalogWriter;
 use crate::catalog::{
     CatalogSnapshot, Identity, SequenceDescriptor, SequenceOwner, StoredExpr, TableDescriptor,
@@ -101,6 +102,7 @@ fn described(
         schema: Oid::new(0),
         name: String::new(),
         owner: Oid::new(0),
+        acl: None,
         data_type: data_type.oid(),
         start: start.unwrap_or(0),
         increment,
@@ -214,6 +216,7 @@ pub(super) async fn create_for_columns(
         sequence.oid = catalog.new_oid()?;
         sequence.schema = schema;
         sequence.owner = table.owner;
+        sequence.acl = privileges::initial(now, sequence.owner, AclKind::Sequence, schema);
         sequence.mark = catalog.new_mark(context.session.random());
         sequence.owned_by =
             Some(SequenceOwner { table: table.oid, column: spec.column, is_identity: spec.is_identity });
@@ -259,6 +262,7 @@ pub(super) async fn create(
     };
     sequence.oid = catalog.new_oid()?;
     (sequence.schema, sequence.name, sequence.owner) = (schema, own_name, context.analyze.user_oid);
+    sequence.acl = privileges::initial(&now.catalog, sequence.owner, AclKind::Sequence, schema);
     sequence.mark = catalog.new_mark(context.session.random());
     catalog.put_sequence(&sequence).await
 }
@@ -339,6 +343,9 @@ pub(super) async fn alter(
         skipped(SqlState::SUCCESSFUL_COMPLETION, message, context);
         return Ok(());
     };
+    if let Some(found) = now.catalog.sequence(oid) {
+        now.authority.require_owner(found.owner, "sequence", &found.name)?;
+    }
     let lock = TableLockId::new(oid.get());
     txn.lock_table(lock, TableLockMode::AccessExclusive, context.lock_wait).await?;
     let mut catalog = change(txn, context).await?;
@@ -355,8 +362,12 @@ pub(super) async fn alter(
                 }
                 catalog.put_sequence(&SequenceDescriptor { name, ..former.as_ref().clone() }).await?;
             }
-            // Nobody is kept from anything by an owner that is only noted.
-            AlterTableOperation::OwnerTo { .. } => {}
+            AlterTableOperation::OwnerTo { new_owner } => {
+                let new = super::privileges::new_owner(new_owner, Some(former.schema), &now, context)?;
+                let mut changed = former.as_ref().clone();
+                super::privileges::change_owner(&mut changed.owner, &mut changed.acl, new);
+                catalog.put_sequence(&changed).await?;
+            }
             AlterTableOperation::SetOptionsParens { options } => {
                 set_options(&former, options, &now, &mut catalog, context).await?;
             }
@@ -464,6 +475,11 @@ pub(super) async fn drop(
             not_there((SqlState::UNDEFINED_TABLE, "sequence"), name, if_exists, txn, context)?;
             continue;
         };
+        if let Some(found) = now.catalog.sequence(oid)
+            && !super::owns_schema(found.schema, &now)
+        {
+            now.authority.require_owner(found.owner, "sequence", &found.name)?;
+        }
         let mode = TableLockMode::AccessExclusive;
         let tables: Vec<Oid> = users(&now.catalog, oid).into_iter().map(|(table, _)| table).collect();
         for lock in tables.iter().chain([&oid]) {

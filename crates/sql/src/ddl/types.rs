@@ -61,9 +61,9 @@ fn described(
     }
     let mut array_name = format!("_{name}");
     let taken = |candidate: &str| {
-        now.catalog.types().any(|known| {
-            known.schema == schema && (known.array_name == candidate || known.name == candidate)
-        })
+        now.catalog
+            .types()
+            .any(|known| known.schema == schema && (known.array_name == candidate || known.name == candidate))
     };
     while taken(&array_name) || array_name.len() > LABEL_SIZE_MAX {
         if array_name.len() >= LABEL_SIZE_MAX {
@@ -76,7 +76,9 @@ fn described(
         array_name.insert(0, '_');
     }
     let (oid, array_oid) = (catalog.new_oid()?, catalog.new_oid()?);
-    Ok(TypeDescriptor { oid, array_oid, schema, name, array_name, owner: now.user_oid, kind })
+    let acl =
+        super::privileges::initial(&now.catalog, now.user_oid, crate::catalog::acl::AclKind::Type, schema);
+    Ok(TypeDescriptor { oid, array_oid, schema, name, array_name, owner: now.user_oid, acl, kind })
 }
 
 /// CREATE TYPE.
@@ -154,6 +156,7 @@ pub(super) async fn alter_enum(
     let mut catalog = change(txn, context).await?;
     let now = current(catalog.txn, context)?;
     let mut found = find(&alter.name, &now)?;
+    now.authority.require_owner(found.owner, "type", &found.name)?;
     if let AlterTypeOperation::Rename(rename) = &alter.operation {
         return self::rename(found, &rename.new_name.value, &now, &mut catalog).await;
     }
@@ -204,7 +207,9 @@ pub(super) async fn alter_enum(
                     if column.missing.as_deref() == Some(rename.from.value.as_str()) {
                         column.missing = Some(text.clone());
                     } else if column.missing.is_some() && column.data_type.oid == found.array_oid.get() {
-                        return Err(unsupported("renaming a label while a column of arrays was added with a default"));
+                        return Err(unsupported(
+                            "renaming a label while a column of arrays was added with a default",
+                        ));
                     }
                 }
                 catalog.put_table(&table).await?;
@@ -248,10 +253,7 @@ async fn rename(
 }
 
 /// The tables with columns of a type or of arrays of it, or of domains over it, and those columns.
-fn users(
-    of: &TypeDescriptor,
-    now: &AnalyzeContext,
-) -> Vec<(TableDescriptor, Vec<ColumnId>)> {
+fn users(of: &TypeDescriptor, now: &AnalyzeContext) -> Vec<(TableDescriptor, Vec<ColumnId>)> {
     let types = now.catalog.known_types();
     let is_of = |oid: u32| {
         oid == of.oid.get()
@@ -300,9 +302,8 @@ impl Kept {
                 }
             }
             for computed in &table.computed {
-                let of_index = |index: &&crate::catalog::IndexDescriptor| {
-                    index.computed().any(|id| id == computed.id)
-                };
+                let of_index =
+                    |index: &&crate::catalog::IndexDescriptor| index.computed().any(|id| id == computed.id);
                 let index = table.indexes.iter().find(of_index).map_or("", |index| &index.name);
                 note(computed.expr.as_str(), format!("index {index}"));
             }
@@ -340,8 +341,7 @@ fn check_of(
     context: &ExecContext<'_>,
 ) -> Result<DomainCheck, SqlError> {
     let row = domain_row(domain, base, &KnownTypes(Arc::clone(now.catalog.known_types())));
-    let (kept, _) =
-        kept::keep_row_expr(now, &check.expr, &row, kept::KeptFor::Domain, &context.eval(&[]))?;
+    let (kept, _) = kept::keep_row_expr(now, &check.expr, &row, kept::KeptFor::Domain, &context.eval(&[]))?;
     let name = match name {
         Some(name) => name.value.clone(),
         None => {
@@ -427,6 +427,7 @@ pub(super) async fn alter_type(
     // Tables are locked before the catalog, as every change does.
     let now = current(txn, context)?;
     let found = find(&alter.name, &now)?;
+    now.authority.require_owner(found.owner, "type", &found.name)?;
     let shown = Binder::new(&now, &[]).shown_type(&found);
     if is_domain && !matches!(found.kind, TypeKind::Domain { .. }) {
         return Err(fail(SqlState::WRONG_OBJECT_TYPE, format!("{shown} is not a domain")));
@@ -447,8 +448,11 @@ pub(super) async fn alter_type(
     let now = current(catalog.txn, context)?;
     let mut found = find(&alter.name, &now)?;
     match operation {
-        // Nobody is kept from anything by an owner that is only noted.
-        AlterTableOperation::OwnerTo { .. } => return Ok(()),
+        AlterTableOperation::OwnerTo { new_owner } => {
+            let new = super::privileges::new_owner(new_owner, Some(found.schema), &now, context)?;
+            super::privileges::change_owner(&mut found.owner, &mut found.acl, new);
+            return catalog.put_type(&found).await;
+        }
         AlterTableOperation::RenameTable { table_name } => {
             let (RenameTableNameKind::To(name) | RenameTableNameKind::As(name)) = table_name;
             let name = last_ident(name)?.value;
@@ -502,8 +506,7 @@ pub(super) async fn alter_type(
         }
         AlterTableOperation::RenameConstraint { old_name, new_name } => {
             if checks.iter().any(|check| check.name == new_name.value) {
-                let message =
-                    format!("constraint \"{}\" for domain {shown} already exists", new_name.value);
+                let message = format!("constraint \"{}\" for domain {shown} already exists", new_name.value);
                 return Err(fail(SqlState::DUPLICATE_OBJECT, message));
             }
             let check = checks.iter_mut().find(|check| check.name == old_name.value);
@@ -531,7 +534,8 @@ async fn check_values(
     for (table, columns) in users(domain, &now) {
         let mut places = Vec::new();
         for column in columns {
-            let found = table.column_index_of(column).and_then(|place| Some((place, table.columns.get(place)?)));
+            let found =
+                table.column_index_of(column).and_then(|place| Some((place, table.columns.get(place)?)));
             if let Some((place, described)) = found
                 && let Some(bound) = binder.bind_domain(described.data_type.oid)?
             {
@@ -586,12 +590,16 @@ pub(super) async fn drop_types(
         let now = current(txn, context)?;
         let found = match find(name, &now) {
             Ok(found) => found,
-            Err(error) if matches!(error.state(), SqlState::UNDEFINED_OBJECT | SqlState::INVALID_SCHEMA_NAME) => {
+            Err(error)
+                if matches!(error.state(), SqlState::UNDEFINED_OBJECT | SqlState::INVALID_SCHEMA_NAME) =>
+            {
                 let binder = Binder::new(&now, &[]);
                 refuse_relation(name, is_domain, binder.find_relation(name)?)?;
                 let schema = binder.split_name(name)?.0;
                 match schema.filter(|schema| now.catalog.schema_named(&schema.value).is_none()) {
-                    Some(_) => not_there((SqlState::UNDEFINED_OBJECT, "type"), name, if_exists, txn, context)?,
+                    Some(_) => {
+                        not_there((SqlState::UNDEFINED_OBJECT, "type"), name, if_exists, txn, context)?
+                    }
                     None if if_exists => {
                         skipped(SqlState::SUCCESSFUL_COMPLETION, missing(name).message(), context);
                     }
@@ -604,6 +612,9 @@ pub(super) async fn drop_types(
         if is_domain && !matches!(found.kind, TypeKind::Domain { .. }) {
             let shown = Binder::new(&now, &[]).shown_type(&found);
             return Err(fail(SqlState::WRONG_OBJECT_TYPE, format!("\"{shown}\" is not a domain")));
+        }
+        if !super::owns_schema(found.schema, &now) {
+            now.authority.require_owner(found.owner, "type", &found.name)?;
         }
         all.push(found);
     }
@@ -745,8 +756,7 @@ async fn forget_kept(
         for column in changed.columns.iter_mut().filter(|column| column.default.as_ref().is_some_and(names)) {
             column.default = None;
         }
-        let gone: Vec<_> =
-            changed.computed.iter().filter(|own| names(&own.expr)).map(|own| own.id).collect();
+        let gone: Vec<_> = changed.computed.iter().filter(|own| names(&own.expr)).map(|own| own.id).collect();
         if changed == **table && gone.is_empty() {
             continue;
         }

@@ -66,12 +66,22 @@ pub(super) async fn create(
     }
     match former {
         Some(former) => {
+            now.authority.require_owner(former.owner, "view", &former.name)?;
             refuse_other_columns(&former, &view)?;
             (view.oid, view.owner) = (former.oid, former.owner);
+            view.acl.clone_from(&former.acl);
             let lock = TableLockId::new(former.oid.get());
             catalog.txn.lock_table(lock, TableLockMode::AccessExclusive, context.lock_wait).await?;
         }
-        None => view.oid = catalog.new_oid()?,
+        None => {
+            view.oid = catalog.new_oid()?;
+            view.acl = super::privileges::initial(
+                &now.catalog,
+                now.user_oid,
+                crate::catalog::acl::AclKind::Table,
+                schema,
+            );
+        }
     }
     catalog.put_view(&view).await
 }
@@ -196,6 +206,7 @@ fn described(create: &CreateView, now: &AnalyzeContext) -> Result<ViewDescriptor
         schema: Oid::new(0),
         name: last_ident(&create.name)?.value,
         owner: now.user_oid,
+        acl: None,
         columns: shown,
         query,
         relations: found.relations,
@@ -263,6 +274,9 @@ pub(super) async fn alter(
         }
         None => return Err(crate::bind::errors::undefined_relation(&alter.name)),
     };
+    if let Some(found) = now.catalog.view(oid) {
+        now.authority.require_owner(found.owner, "view", &found.name)?;
+    }
     txn.lock_table(TableLockId::new(oid.get()), TableLockMode::AccessExclusive, context.lock_wait).await?;
     let mut catalog = change(txn, context).await?;
     let now = current(catalog.txn, context)?;
@@ -292,8 +306,10 @@ pub(super) async fn alter(
                     column.name.clone_from(new);
                 }
             }
-            // Nobody is kept from anything by an owner that is only noted.
-            AlterTableOperation::OwnerTo { .. } => {}
+            AlterTableOperation::OwnerTo { new_owner } => {
+                let new = super::privileges::new_owner(new_owner, Some(view.schema), &now, context)?;
+                super::privileges::change_owner(&mut view.owner, &mut view.acl, new);
+            }
             _ => return Err(unsupported("this form of ALTER VIEW")),
         }
     }
@@ -319,7 +335,12 @@ pub(super) async fn drop(
         };
         match found {
             None => not_there((SqlState::UNDEFINED_TABLE, "view"), name, if_exists, txn, context)?,
-            Some(Relation::View(view)) => all.push(view),
+            Some(Relation::View(view)) => {
+                if !super::owns_schema(view.schema, &now) {
+                    now.authority.require_owner(view.owner, "view", &view.name)?;
+                }
+                all.push(view);
+            }
             Some(Relation::Table(_)) => return Err(other("table")),
             Some(Relation::Sequence(_)) => return Err(other("sequence")),
             Some(Relation::Virtual(_)) => {

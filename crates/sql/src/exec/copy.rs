@@ -20,6 +20,7 @@ use crate::bind::from::column_type;
 use crate::bind::kept::RowRules;
 use crate::bind::{AnalyzeContext, Binder};
 use crate::catalog::TableDescriptor;
+use crate::catalog::acl::Privileges;
 use crate::copy::binary::BinaryReader;
 use crate::copy::{CopyFormat, CopyOptions, CopyReader};
 use crate::error::{SqlError, SqlState};
@@ -94,6 +95,9 @@ pub(crate) fn plan(
             refuse_view(&binder, table_name, "to")?;
             let table = binder.table(table_name)?;
             binder.note_table(table.oid, TableUse::Write);
+            let named = columns.iter().filter_map(|name| table.column_index(&name.value));
+            let named = named.filter_map(|place| table.columns.get(place)).map(|column| column.id.get());
+            binder.need(table.oid, Privileges::INSERT, named.collect());
             let places = if columns.is_empty() {
                 let given = table.columns.iter().enumerate().filter(|(_, column)| column.generated.is_none());
                 given.map(|(place, _)| place).collect()
@@ -119,6 +123,7 @@ pub(crate) fn plan(
                 action: Action::Utility(Box::new(statement.clone())),
                 columns: Vec::new(),
                 param_types: Vec::new(),
+                needs: binder.needs.borrow().all(),
                 tables: binder.tables.into_inner(),
                 catalog_version: context.catalog.version().to_vec(),
                 uses_virtual: false,

@@ -258,7 +258,7 @@ pub fn analyze(
                 tables.iter_mut().for_each(|(_, table_use)| *table_use = TableUse::Read);
             }
             let param_types = plan.param_types.clone();
-            let (uses_virtual, advances) = (plan.uses_virtual, plan.advances);
+            let (uses_virtual, advances, needs) = (plan.uses_virtual, plan.advances, plan.needs.clone());
             return Ok(Arc::new(Plan {
                 action: Action::Explain { plan, analyze: run },
                 columns,
@@ -268,6 +268,7 @@ pub fn analyze(
                 uses_virtual,
                 advances,
                 before: Vec::new(),
+                needs,
             }));
         }
         other => (Action::Utility(Box::new(other.clone())), Vec::new()),
@@ -281,6 +282,7 @@ pub fn analyze(
         uses_virtual: binder.uses_virtual.get(),
         advances: binder.advances.get(),
         before,
+        needs: binder.needs.borrow().all(),
         tables: binder.tables.into_inner(),
         catalog_version: context.catalog.version().to_vec(),
     }))

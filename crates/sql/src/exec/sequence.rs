@@ -212,6 +212,7 @@ mod tests {
             schema: Oid::new(2200),
             name: "s".into(),
             owner: Oid::new(10),
+            acl: None,
             data_type: 20,
             start,
             increment,

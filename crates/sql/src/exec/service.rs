@@ -21,6 +21,7 @@ use super::database::{Database, ExecContext, analyze};
 use super::run::{RunState, WORK_MEM_FACTOR};
 use crate::bind::AnalyzeContext;
 use crate::bind::errors::unpack;
+use crate::bind::privilege::{self, Authority};
 use crate::catalog::virtual_table::{Live, VirtualContext};
 use crate::copy::{CopyFormat, CopyOptions, CopyWriter, binary as copy_binary};
 use crate::error::{SqlError, SqlState};
@@ -116,7 +117,7 @@ impl View<'_> {
 
 impl SessionView for View<'_> {
     fn current_user(&self) -> &str {
-        &self.context.user
+        self.context.current_user()
     }
     fn session_user(&self) -> &str {
         &self.context.user
@@ -126,7 +127,8 @@ impl SessionView for View<'_> {
     }
     fn search_path(&self) -> Vec<String> {
         let named = search_path(self.context.settings.get("search_path")).into_iter();
-        let named = named.map(|name| if name == "$user" { self.context.user.clone() } else { name });
+        let named =
+            named.map(|name| if name == "$user" { self.context.current_user().to_owned() } else { name });
         named.filter(|name| self.analyze.catalog.schema_named(name).is_some()).collect()
     }
     fn timezone(&self) -> Zone {
@@ -271,7 +273,7 @@ impl SqlExecutor {
             system: &system,
             registry: &analyze.virtuals,
             database: &context.database,
-            user: &context.user,
+            user: context.current_user(),
             settings: &settings,
         };
         let lookup = SystemLookup { context: virtuals, search_path: &analyze.search_path };
@@ -443,15 +445,34 @@ impl SqlExecutor {
     }
 
     fn analyze_context(&self, txn: &Transaction, context: &Context) -> Result<AnalyzeContext, SqlError> {
-        let user_oid = (self.system)().role_named(&context.user).map_or(Oid::new(10), |role| role.oid);
+        let authority = Arc::new(self.authority(context)?);
         Ok(AnalyzeContext {
             catalog: self.database.catalog(txn)?,
             virtuals: Arc::clone(self.database.virtuals()),
             search_path: search_path(context.settings.get("search_path")),
             database: context.database.clone(),
-            user: context.user.clone(),
-            user_oid,
+            user: context.current_user().to_owned(),
+            user_oid: authority.role,
+            authority,
         })
+    }
+
+    /// What the role may do under which the session's statements run.
+    fn authority(&self, context: &Context) -> Result<Authority, SqlError> {
+        let system = (self.system)();
+        let found = |name: &str| {
+            system.role_named(name).map(|role| role.oid).ok_or_else(|| {
+                SqlError::new(SqlState::UNDEFINED_OBJECT, format!("role \"{name}\" does not exist"))
+            })
+        };
+        let own = found(&context.user)?;
+        let current = context.current_user();
+        let role = if current == context.user { own } else { found(current)? };
+        if role != own && !system.is_superuser(own) && !system.roles_of(own, None, false).contains(&role) {
+            let message = format!("permission denied to set role \"{current}\"");
+            return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));
+        }
+        Ok(Authority::of(role, &system, Some(context.database_id)))
     }
 
     fn planned(
@@ -529,7 +550,11 @@ fn name(plan: &Plan, copy: Option<&CopyTarget>) -> &'static str {
                 "ALTER VIEW"
             }
             ast::Statement::AlterTable(alter) if alter.table_type == Some(ast::AlterTableType::Iceberg) => {
-                if alter.if_exists { "ALTER TYPE" } else { "ALTER DOMAIN" }
+                if alter.if_exists {
+                    "ALTER TYPE"
+                } else {
+                    "ALTER DOMAIN"
+                }
             }
             ast::Statement::AlterTable(alter) if alter.table_type.is_some() => "ALTER SEQUENCE",
             ast::Statement::AlterType(_) => "ALTER TYPE",
@@ -572,7 +597,24 @@ impl Executor for SqlExecutor {
         if plan.search_path != context.settings.get("search_path") {
             return Ok(false);
         }
-        self.database.lock(&plan.plan, txn, context.lock_wait).await
+        let authority = self.authority(context)?;
+        if plan.analyze.authority.role != authority.role {
+            return Ok(false);
+        }
+        let is_good = self.database.lock(&plan.plan, txn, context.lock_wait).await?;
+        let (needs, schemas) = &plan.plan.needs;
+        if is_good && !(needs.is_empty() && schemas.is_empty()) {
+            let registry = &plan.analyze.virtuals;
+            let system_name = |oid: Oid| {
+                let found = registry.iter().find(|relation| relation.oid() == oid.get())?;
+                let what = if found.name() == "pg_authid" { "table" } else { "view" };
+                Some((what, found.name().to_owned()))
+            };
+            let system = (self.system)();
+            let system = (system.as_ref(), Some(context.database_id));
+            privilege::check((needs, schemas), &authority, &plan.analyze.catalog, system, system_name)?;
+        }
+        Ok(is_good)
     }
 
     fn shape<'p>(&self, plan: &'p Planned) -> &'p Shape {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::future::BoxFuture;
+use parking_lot::RwLock;
 use rustydb_env::Env;
 use rustydb_txn::{KvStore, LocalKv};
 use rustydb_types::ids::{DatabaseId, Incarnation, NodeId, Oid, SessionId};
@@ -16,7 +17,7 @@ use super::database::Database;
 use super::service::SqlExecutor;
 use super::spill::SpillArea;
 use crate::catalog::virtual_table::VirtualRegistry;
-use crate::error::SqlError;
+use crate::error::{SqlError, SqlState};
 use crate::gateway::{ClusterPort, SessionContext, SessionKey};
 use crate::memory::WorkMemory;
 use crate::session::core::{Session, SessionParts};
@@ -27,7 +28,7 @@ use crate::session::token::TokenKey;
 use crate::system::{SystemCommand, SystemSnapshot};
 
 /// A cluster of one node.
-struct Alone(Arc<SystemSnapshot>);
+struct Alone(Arc<RwLock<Arc<SystemSnapshot>>>);
 
 impl ClusterPort for Alone {
     fn node(&self) -> NodeId {
@@ -37,7 +38,7 @@ impl ClusterPort for Alone {
         Incarnation::new(1)
     }
     fn system(&self) -> Arc<SystemSnapshot> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.0.read())
     }
     fn store(&self, _: DatabaseId) -> Option<KvStore> {
         None
@@ -45,8 +46,25 @@ impl ClusterPort for Alone {
     fn placement(&self) -> Vec<NodeId> {
         Vec::new()
     }
-    fn execute_system(&self, _: SystemCommand) -> BoxFuture<'_, Result<(), SqlError>> {
-        Box::pin(async { Ok(()) })
+    fn execute_system(&self, command: SystemCommand) -> BoxFuture<'_, Result<(), SqlError>> {
+        let mut system = self.0.read().as_ref().clone();
+        let decided = command
+            .decide(&system)
+            .map_err(|error| SqlError::new(SqlState::from_code(error.sqlstate()), error.to_string()));
+        let done = decided.map(|changes| {
+            for (key, value) in changes {
+                match value {
+                    Some(value) => system.absorb(&key, &value).unwrap(),
+                    // What these tests remove are roles.
+                    None => {
+                        let number = u32::from_be_bytes(*key.last_chunk().unwrap());
+                        system.roles.remove(&Oid::new(number)).unwrap();
+                    }
+                }
+            }
+            *self.0.write() = Arc::new(system);
+        });
+        Box::pin(std::future::ready(done))
     }
     fn password_verifier(&self, _: &str) -> Result<String, SqlError> {
         Ok("verifier".into())
@@ -79,7 +97,7 @@ struct World {
     env: Env,
     store: LocalKv,
     executor: Arc<SqlExecutor>,
-    system: Arc<SystemSnapshot>,
+    system: Arc<RwLock<Arc<SystemSnapshot>>>,
     sessions: BTreeMap<String, Session<SqlExecutor>>,
     _dir: tempfile::TempDir,
 }
@@ -99,7 +117,7 @@ impl World {
         for (key, value) in bootstrap.decide(&system).unwrap() {
             system.absorb(&key, &value.unwrap()).unwrap();
         }
-        let system = Arc::new(system);
+        let system = Arc::new(RwLock::new(Arc::new(system)));
         let source = Arc::clone(&system);
         let area = SpillArea::open(env.disk(), &dir.path().join("tmp")).unwrap();
         let memory = WorkMemory::new(1 << 30).with_spill(area);
@@ -107,7 +125,7 @@ impl World {
         let memory = Arc::new(if spills { memory.spilling_at(500) } else { memory });
         let database = Database::new(store.kv(), Arc::new(VirtualRegistry::builtin()), 1, memory);
         let executor =
-            Arc::new(SqlExecutor::new(database, Arc::new(move || Arc::clone(&source)), env.clone()));
+            Arc::new(SqlExecutor::new(database, Arc::new(move || Arc::clone(&source.read())), env.clone()));
         Self { env, store, executor, system, sessions: BTreeMap::new(), _dir: dir }
     }
 

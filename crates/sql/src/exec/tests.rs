@@ -45,7 +45,17 @@ impl Local {
         let memory = Arc::new(WorkMemory::new(1 << 30).with_spill(area));
         let database =
             Database::new(store.kv(), Arc::new(VirtualRegistry::builtin()), env.rng().u64(), memory);
-        let system = Arc::new(SystemSnapshot::default());
+        let mut system = SystemSnapshot::default();
+        let bootstrap = crate::system::SystemCommand::Bootstrap {
+            role: "postgres".into(),
+            database: "postgres".into(),
+            nodes: Vec::new(),
+            token_key: TokenKey::new([1; 16]),
+        };
+        for (key, value) in bootstrap.decide(&system).unwrap() {
+            system.absorb(&key, &value.unwrap()).unwrap();
+        }
+        let system = Arc::new(system);
         let executor = SqlExecutor::new(database.clone(), Arc::new(move || Arc::clone(&system)), env.clone());
         let interrupts = Arc::new(Interrupts::default());
         let activities = Arc::new(Activities::default());

@@ -36,6 +36,8 @@ use super::local::{Gateway, LEADER_WAIT, Place, RETRY_PAUSE};
 use super::peer::{FRAME_SIZE_MAX, RemoteSession, SessionClosed, SessionKey, SessionOpen};
 use super::portals::Portals;
 use super::taken::{self, Taken, Watched, put_message};
+use crate::bind::privilege::Authority;
+use crate::catalog::acl::Privileges;
 use crate::error::{Severity, SqlError, SqlState};
 use crate::session::advisory;
 use crate::session::core::{Session, SessionEnd, idle_deadline};
@@ -118,7 +120,14 @@ impl<E: Executor> GatewaySession<E> {
     ) -> Result<Self, SqlError> {
         context.start.clone_from(&context.settings);
         let system = gateway.cluster().system();
-        let is_superuser = system.role_named(&context.user).is_some_and(|role| role.superuser);
+        let role = system.role_named(&context.user);
+        let is_superuser = role.is_some_and(|role| role.superuser);
+        let authority = role.map(|role| Authority::of(role.oid, &system, Some(record.id)));
+        if authority.is_some_and(|authority| !authority.database.has(Privileges::CONNECT)) {
+            let message = format!("permission denied for database \"{}\"", record.name);
+            return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message)
+                .with_detail("User does not have CONNECT privilege."));
+        }
         let settings = Settings::of_session(&context.user, is_superuser, &context.settings)?;
         let mut session = Self {
             gateway,

@@ -43,13 +43,15 @@ fn cast_literals(tokens: &mut Vec<TokenWithSpan>) {
         let [name, literal] = pair else { continue };
         let is_name = matches!(tokens.get(*name).map(|token| &token.token),
             Some(Token::Word(word)) if word.keyword == Keyword::NoKeyword);
-        let is_literal = matches!(tokens.get(*literal).map(|token| &token.token),
-            Some(Token::SingleQuotedString(_)));
+        let is_literal =
+            matches!(tokens.get(*literal).map(|token| &token.token), Some(Token::SingleQuotedString(_)));
         let before = place.checked_sub(1).and_then(|before| significant.get(before));
         let before = before.and_then(|before| tokens.get(*before)).map(|token| &token.token);
         let opens = match before {
             Some(Token::Word(word)) => word.keyword != Keyword::NoKeyword && word.keyword != Keyword::AS,
-            Some(Token::Period | Token::RParen | Token::RBracket | Token::SingleQuotedString(_)) | None => false,
+            Some(Token::Period | Token::RParen | Token::RBracket | Token::SingleQuotedString(_)) | None => {
+                false
+            }
             Some(_) => true,
         };
         if is_name && is_literal && opens {
@@ -57,7 +59,9 @@ fn cast_literals(tokens: &mut Vec<TokenWithSpan>) {
         }
     }
     for (name, literal) in found.into_iter().rev() {
-        let (Some(word), Some(text)) = (tokens.get(name).cloned(), tokens.get(literal).cloned()) else { continue };
+        let (Some(word), Some(text)) = (tokens.get(name).cloned(), tokens.get(literal).cloned()) else {
+            continue;
+        };
         let sign = TokenWithSpan { token: Token::DoubleColon, span: text.span };
         let _replaced = tokens.splice(name..=literal, [text, sign, word]);
     }

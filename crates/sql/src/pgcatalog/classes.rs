@@ -79,14 +79,11 @@ fn has_foreign_keys(context: &VirtualContext<'_>, table: &TableDescriptor) -> bo
 /// `pg_namespace`
 pub(super) fn pg_namespace(context: &VirtualContext<'_>) -> Rows {
     let row = |schema: &crate::catalog::SchemaDescriptor| {
-        // What everybody may do in `public` is what a new database grants, not what a schema grants by itself.
-        let acl = match schema.owner {
-            snapshot::DATABASE_OWNER_ROLE => {
-                let items = ["pg_database_owner=UC/pg_database_owner", "=U/pg_database_owner"];
-                Value::array(BaseType::AclItem, items.into_iter().map(text).collect())
-            }
-            _ => Value::Null,
-        };
+        // Those of the system are as they came, which is not told.
+        let said = schema.acl.as_ref().filter(|_| {
+            schema.owner != snapshot::BOOTSTRAP_ROLE || schema.oid.get() >= Oid::FIRST_USER.get()
+        });
+        let acl = super::privileges::acl(context, said);
         vec![oid(schema.oid), text(&schema.name), oid(schema.owner), acl]
     };
     context.catalog.schemas().map(|schema| row(schema)).collect()
@@ -109,6 +106,7 @@ struct Class<'a> {
     has_triggers: bool,
     identity: &'static str,
     options: Value,
+    acl: Value,
 }
 
 impl Class<'_> {
@@ -145,7 +143,7 @@ impl Class<'_> {
             Value::Oid(0), // relrewrite
             Value::Oid(0), // relfrozenxid
             Value::Oid(0), // relminmxid
-            Value::Null,   // relacl
+            self.acl,
             self.options,
             Value::Null, // relpartbound
         ]
@@ -180,6 +178,7 @@ pub(super) fn pg_class(context: &VirtualContext<'_>) -> Rows {
             checks: 0,
             has_triggers: false,
             identity: "n",
+            acl: Value::Null,
             options: Value::Null,
         };
         rows.push(class.row());
@@ -203,6 +202,7 @@ pub(super) fn pg_class(context: &VirtualContext<'_>) -> Rows {
             // Foreign keys are kept by triggers there, and clients ask for the keys of those tables alone.
             has_triggers: has_foreign_keys(context, table),
             identity: "d",
+            acl: super::privileges::acl(context, table.acl.as_ref()),
             options: options(&table.options),
         };
         rows.push(class.row());
@@ -223,6 +223,7 @@ pub(super) fn pg_class(context: &VirtualContext<'_>) -> Rows {
             checks: 0,
             has_triggers: false,
             identity: "n",
+            acl: super::privileges::acl(context, sequence.acl.as_ref()),
             options: Value::Null,
         };
         rows.push(class.row());
@@ -243,6 +244,7 @@ pub(super) fn pg_class(context: &VirtualContext<'_>) -> Rows {
             checks: 0,
             has_triggers: false,
             identity: "n",
+            acl: super::privileges::acl(context, view.acl.as_ref()),
             options: super::views::options(view),
         };
         rows.push(class.row());
@@ -264,6 +266,7 @@ pub(super) fn pg_class(context: &VirtualContext<'_>) -> Rows {
             checks: 0,
             has_triggers: false,
             identity: "n",
+            acl: Value::Null,
             options: options(&index.options),
         };
         rows.push(class.row());
@@ -287,13 +290,13 @@ struct Attribute<'a> {
     has_missing: bool,
     identity: Option<Identity>,
     is_generated: bool,
+    acl: Value,
 }
 
 impl Attribute<'_> {
     fn row(self) -> Vec<Value> {
         // A column that is gone has no type.
-        let facts =
-            if self.type_oid == 0 { facts::of_type(0) } else { facts::of_data_type(self.data_type) };
+        let facts = if self.type_oid == 0 { facts::of_type(0) } else { facts::of_data_type(self.data_type) };
         vec![
             Value::Oid(self.relation),
             text(self.name),
@@ -323,7 +326,7 @@ impl Attribute<'_> {
             Value::Bool(true),                              // attislocal
             Value::Int4(0),                                 // attinhcount
             Value::Oid(facts.collation),
-            Value::Null, // attacl
+            self.acl,
             Value::Null, // attoptions
             Value::Null, // attfdwoptions
             Value::Null, // attmissingval
@@ -353,6 +356,7 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
                 has_missing: false,
                 identity: None,
                 is_generated: false,
+                acl: Value::Null,
             };
             rows.push(attribute.row());
         }
@@ -371,6 +375,7 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
                 has_missing: column.missing.is_some(),
                 identity: column.identity,
                 is_generated: column.generated.is_some(),
+                acl: super::privileges::acl(context, column.acl.as_ref()),
             };
             rows.push(attribute.row());
         }
@@ -390,6 +395,7 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
                 has_missing: false,
                 identity: None,
                 is_generated: false,
+                acl: Value::Null,
             };
             rows.push(attribute.row());
         }
@@ -407,6 +413,7 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
                 has_missing: false,
                 identity: None,
                 is_generated: false,
+                acl: Value::Null,
             };
             rows.push(attribute.row());
         }
@@ -431,6 +438,7 @@ pub(super) fn pg_attribute(context: &VirtualContext<'_>) -> Rows {
                     has_missing: false,
                     identity: None,
                     is_generated: false,
+                    acl: Value::Null,
                 };
                 rows.push(attribute.row());
             }
@@ -462,6 +470,7 @@ fn dropped_columns(table: &TableDescriptor) -> impl Iterator<Item = Vec<Value>> 
             has_missing: false,
             identity: None,
             is_generated: false,
+            acl: Value::Null,
         };
         let mut row = attribute.row();
         if let Some(is_dropped) = row.get_mut(IS_DROPPED) {

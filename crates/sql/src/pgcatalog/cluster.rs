@@ -35,7 +35,7 @@ pub(super) fn pg_database(context: &VirtualContext<'_>) -> Rows {
                 text(LOCALE),
                 Value::Null, // daticulocale
                 Value::Null, // datcollversion
-                Value::Null, // datacl
+                super::privileges::acl(context, database.acl.as_ref()),
             ]
         })
         .collect()
@@ -70,6 +70,8 @@ fn all_roles(context: &VirtualContext<'_>) -> Vec<RoleRecord> {
         create_role: false,
         verifier: None,
         connection_limit: -1,
+        inherit: true,
+        member_of: Vec::new(),
     };
     context.system.roles.values().cloned().chain([owner]).collect()
 }
@@ -82,7 +84,7 @@ pub(super) fn pg_authid(context: &VirtualContext<'_>) -> Rows {
                 oid(role.oid),
                 text(&role.name),
                 Value::Bool(role.superuser),
-                Value::Bool(true), // rolinherit
+                Value::Bool(role.inherit),
                 Value::Bool(role.create_role),
                 Value::Bool(role.create_database),
                 Value::Bool(role.login),
@@ -103,7 +105,7 @@ pub(super) fn pg_roles(context: &VirtualContext<'_>) -> Rows {
             vec![
                 text(&role.name),
                 Value::Bool(role.superuser),
-                Value::Bool(true), // rolinherit
+                Value::Bool(role.inherit),
                 Value::Bool(role.create_role),
                 Value::Bool(role.create_database),
                 Value::Bool(role.login),

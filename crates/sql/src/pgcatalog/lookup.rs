@@ -9,7 +9,7 @@ use rustydb_types::datetime::Zone;
 use rustydb_types::ids::{DatabaseId, Oid};
 use rustydb_types::value::Value;
 
-use super::{PG_CLASS, PG_CONSTRAINT, PG_NAMESPACE, activity, definition, shape, views};
+use super::{PG_CLASS, PG_CONSTRAINT, PG_NAMESPACE, activity, definition, privileges, shape, views};
 use crate::bind::kept;
 use crate::catalog::snapshot;
 use crate::catalog::virtual_table::VirtualContext;
@@ -84,7 +84,10 @@ impl SystemLookup<'_> {
             let schema = catalog.schema_named(schema)?.oid;
             let found = catalog.type_named(schema, name);
             found.map(|own| if is_array { own.array_oid } else { own.oid }).or_else(|| {
-                catalog.types().find(|own| own.schema == schema && own.array_name == name).map(|own| own.array_oid)
+                catalog
+                    .types()
+                    .find(|own| own.schema == schema && own.array_name == name)
+                    .map(|own| own.array_oid)
             })
         };
         match schema {
@@ -229,14 +232,16 @@ impl CatalogLookup for SystemLookup<'_> {
                 let visible = self.relation(None, &name) == Some(oid);
                 Some(ObjectName { schema: Some(schema), name, visible })
             }
-            ObjectKind::Type => BaseType::from_oid(oid).map(|base| built_in(base.type_name())).or_else(|| {
-                let own = self.context.catalog.type_descriptor(Oid::new(oid))?;
-                let schema = self.context.catalog.schema(own.schema)?.name.clone();
-                let is_own = own.oid.get() == oid;
-                let name = if is_own { own.name.clone() } else { own.array_name.clone() };
-                let visible = self.user_type(None, &name) == Some(oid);
-                Some(ObjectName { schema: Some(schema), name, visible })
-            }),
+            ObjectKind::Type => {
+                BaseType::from_oid(oid).map(|base| built_in(base.type_name())).or_else(|| {
+                    let own = self.context.catalog.type_descriptor(Oid::new(oid))?;
+                    let schema = self.context.catalog.schema(own.schema)?.name.clone();
+                    let is_own = own.oid.get() == oid;
+                    let name = if is_own { own.name.clone() } else { own.array_name.clone() };
+                    let visible = self.user_type(None, &name) == Some(oid);
+                    Some(ObjectName { schema: Some(schema), name, visible })
+                })
+            }
             ObjectKind::Function => FUNCTIONS.by_oid.get(&oid).map(|name| built_in(name)),
             ObjectKind::Operator => OPERATORS.by_oid.get(&oid).map(|name| built_in(name)),
             ObjectKind::Collation => {
@@ -264,8 +269,7 @@ impl CatalogLookup for SystemLookup<'_> {
         }
         let (schema, name) = self.relation_name(table.oid.get())?;
         let visible = self.relation(None, &name) == Some(table.oid.get());
-        let shown =
-            definition::index(table, index, (!pretty || !visible).then_some(schema.as_str()), pretty);
+        let shown = definition::index(table, index, (!pretty || !visible).then_some(schema.as_str()), pretty);
         Some(self.with_type_names(shown))
     }
 
@@ -359,15 +363,28 @@ impl CatalogLookup for SystemLookup<'_> {
         (!sizes.is_empty()).then(|| sizes.iter().sum())
     }
 
-    fn has_privilege(
+    fn has_privilege(&self, kind: ObjectKind, role: Option<u32>, object: u32, list: &str) -> Option<bool> {
+        privileges::has_privilege(&self.context, kind, role, object, list)
+    }
+
+    fn has_column_privilege(
         &self,
-        kind: ObjectKind,
-        _role: Option<u32>,
-        object: u32,
-        _privilege: &str,
+        role: Option<u32>,
+        relation: u32,
+        column: Option<&str>,
+        list: &str,
     ) -> Option<bool> {
-        // Privileges on single objects are not kept: who may connect may use them.
-        self.object_name(kind, object).map(|_| true)
+        privileges::has_column_privilege(&self.context, role, relation, column, list)
+    }
+
+    fn has_role(&self, role: Option<u32>, of: u32, list: &str) -> Option<bool> {
+        privileges::has_role(&self.context, role, of, list)
+    }
+
+    fn column_name(&self, relation: u32, number: i16) -> Option<String> {
+        let table = self.context.catalog.table(Oid::new(relation))?;
+        let number = u32::try_from(number).ok()?;
+        table.columns.iter().find(|column| column.id.get() == number).map(|column| column.name.clone())
     }
 
     fn call(&self, function: &str, args: &[Value]) -> Result<Value, SqlError> {

@@ -28,6 +28,7 @@ mod facts;
 mod information_schema;
 pub mod keywords;
 pub mod lookup;
+mod privileges;
 mod relation;
 mod sequences;
 mod settings;

@@ -8,7 +8,7 @@ use rustydb_types::datatype::DataType;
 use rustydb_types::value::{ArrayValue, Value};
 
 use super::shape::Shape;
-use super::{activity, classes, cluster, information_schema, sequences, settings, types, views};
+use super::{activity, classes, cluster, information_schema, privileges, sequences, settings, types, views};
 use crate::catalog::virtual_table::{VirtualColumn, VirtualContext, VirtualRelation};
 use crate::error::{SqlError, SqlState};
 
@@ -93,6 +93,8 @@ pub(super) fn source_of(shape: &Shape) -> Source {
         ("pg_catalog", "pg_amop") => data(include_str!("data/pg_amop.tsv"), &[]),
         ("pg_catalog", "pg_attrdef") => Source::Computed(classes::pg_attrdef),
         ("pg_catalog", "pg_attribute") => Source::Computed(classes::pg_attribute),
+        ("pg_catalog", "pg_auth_members") => Source::Computed(privileges::pg_auth_members),
+        ("pg_catalog", "pg_default_acl") => Source::Computed(privileges::pg_default_acl),
         ("pg_catalog", "pg_authid") => Source::Computed(cluster::pg_authid),
         ("pg_catalog", "pg_cast") => data(include_str!("data/pg_cast.tsv"), &[]),
         ("pg_catalog", "pg_class") => Source::Computed(classes::pg_class),

@@ -29,6 +29,7 @@ fn column(id: u32, name: &str, data_type: &str, not_null: bool, default: Option<
         missing: None,
         identity: None,
         generated: None,
+        acl: None,
     }
 }
 
@@ -69,6 +70,7 @@ fn table(
         schema: Oid::new(schema),
         name: name.into(),
         owner: snapshot::BOOTSTRAP_ROLE,
+        acl: None,
         next_column: u32::try_from(columns.len()).expect("few columns") + 1,
         columns,
         indexes,
@@ -86,7 +88,12 @@ fn table(
 pub(super) fn catalog() -> CatalogSnapshot {
     let mut catalog = CatalogSnapshot::empty(Vec::new());
     let app = Oid::new(16_411);
-    catalog.add_schema(SchemaDescriptor { oid: app, name: "app".into(), owner: snapshot::BOOTSTRAP_ROLE });
+    catalog.add_schema(SchemaDescriptor {
+        oid: app,
+        name: "app".into(),
+        owner: snapshot::BOOTSTRAP_ROLE,
+        acl: None,
+    });
     catalog.add_table(table(
         16_385,
         2200,
@@ -173,7 +180,8 @@ pub(super) fn system() -> SystemSnapshot {
         let owner = snapshot::BOOTSTRAP_ROLE;
         let group = GroupId::new(u64::from(oid));
         let (replicas, token_key) = (Vec::new(), TokenKey::new([1; 16]));
-        let record = DatabaseRecord { id, name: name.into(), group, state, owner, replicas, token_key };
+        let record =
+            DatabaseRecord { id, name: name.into(), group, state, owner, replicas, token_key, acl: None };
         system.databases.insert(id, record);
     }
     for (oid, name, superuser) in [(10, "postgres", true), (16_390, "clerk", false)] {
@@ -186,6 +194,8 @@ pub(super) fn system() -> SystemSnapshot {
             create_role: superuser,
             verifier: Some("SCRAM-SHA-256$4096:x$y:z".into()),
             connection_limit: -1,
+            inherit: true,
+            member_of: Vec::new(),
         };
         system.roles.insert(role.oid, role);
     }

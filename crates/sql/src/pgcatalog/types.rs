@@ -66,7 +66,11 @@ fn default_text(context: &VirtualContext<'_>, default: &StoredExpr) -> String {
 }
 
 /// `pg_get_constraintdef` of a domain's constraint.
-pub(super) fn check_text(context: &VirtualContext<'_>, domain: &TypeDescriptor, check: &DomainCheck) -> String {
+pub(super) fn check_text(
+    context: &VirtualContext<'_>,
+    domain: &TypeDescriptor,
+    check: &DomainCheck,
+) -> String {
     let types = context.catalog.known_types();
     let base = types.get(domain.oid.get()).map(UserType::data_type).unwrap_or(BaseType::Text.into());
     let row = domain_row(&domain.name, base, &KnownTypes(std::sync::Arc::clone(types)));
@@ -85,7 +89,10 @@ pub(super) fn pg_type(context: &VirtualContext<'_>) -> Rows {
     for own in context.catalog.types() {
         let mut row = |fields: &[(&str, Value)]| {
             let value = |name: &str| {
-                fields.iter().find(|(known, _)| *known == name).map_or(Value::Null, |(_, value)| value.clone())
+                fields
+                    .iter()
+                    .find(|(known, _)| *known == name)
+                    .map_or(Value::Null, |(_, value)| value.clone())
             };
             rows.push(shape.columns.iter().map(|column| value(column.name)).collect());
         };
@@ -100,6 +107,7 @@ pub(super) fn pg_type(context: &VirtualContext<'_>) -> Rows {
             ("typmodin", Value::Oid(0)),
             ("typmodout", Value::Oid(0)),
             ("typndims", Value::Int4(0)),
+            ("typacl", super::privileges::acl(context, own.acl.as_ref())),
         ];
         let functions = |[input, output, receive, send]: [u32; 4]| {
             [

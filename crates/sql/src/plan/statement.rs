@@ -11,6 +11,7 @@ use super::node::{ColumnInfo, Node};
 use super::references::References;
 use crate::bind::context::TableUse;
 use crate::bind::kept::RowRules;
+use crate::bind::privilege::Need;
 use crate::catalog::TableDescriptor;
 use crate::scalar::Expr;
 
@@ -163,6 +164,8 @@ pub struct Plan {
     /// What is run before it, in this order: subqueries that lock rows, and WITH queries that change rows; each with the
     /// number of the shared rows that it gives.
     pub before: Vec<(usize, Action)>,
+    /// The privileges that it needs, and the schemas that it names.
+    pub needs: (Vec<Need>, Vec<Oid>),
 }
 
 impl Plan {

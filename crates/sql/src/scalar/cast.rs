@@ -138,9 +138,7 @@ pub fn volatility(from: DataType, to: DataType) -> Volatility {
         || (named(from.base) && to.base.category() == Category::String);
     // Labels may be renamed.
     let labelled = |ty: DataType| ty.base.enumeration().is_some();
-    let string = |ty: DataType| {
-        ty.base.element().unwrap_or(ty.base).category() == Category::String
-    };
+    let string = |ty: DataType| ty.base.element().unwrap_or(ty.base).category() == Category::String;
     let labels = labelled(from) && string(to) || labelled(to) && string(from);
     if zone || names || labels { Volatility::Stable } else { Volatility::Immutable }
 }

@@ -280,15 +280,34 @@ pub trait CatalogLookup: Send + Sync {
     fn database_size(&self, _oid: u32) -> Option<i64> {
         None
     }
-    /// Whether a role (`None`: the current user) holds a privilege such as `select` on an object.
+    /// Whether a role (`None`: the current user; 0: everybody) holds one of the privileges of a list such as
+    /// `select, update with grant option` on an object; none when there is no such object.
     fn has_privilege(
         &self,
         _kind: ObjectKind,
         _role: Option<u32>,
         _object: u32,
-        _privilege: &str,
+        _list: &str,
     ) -> Option<bool> {
         Some(true)
+    }
+    /// The same of a column of a relation; of any column without one.
+    fn has_column_privilege(
+        &self,
+        _role: Option<u32>,
+        _relation: u32,
+        _column: Option<&str>,
+        _list: &str,
+    ) -> Option<bool> {
+        Some(true)
+    }
+    /// Whether a role is a member of another one.
+    fn has_role(&self, _role: Option<u32>, _of: u32, _list: &str) -> Option<bool> {
+        Some(true)
+    }
+    /// The name of a column by its number.
+    fn column_name(&self, _relation: u32, _number: i16) -> Option<String> {
+        None
     }
     /// Any other catalog function by name, such as `has_table_privilege` or `pg_get_viewdef`. The
     /// arguments have the types of one of its overloads and are not null when it is strict.

@@ -32,6 +32,17 @@ use crate::memory::HeldMemory;
 /// A change of a setting: how long it lasts, the name, and the value unless it is the default.
 pub type SettingChange = (Scope, String, Option<String>);
 
+impl Context {
+    /// The role whose privileges count: the one that logged in, or the one of SET ROLE.
+    #[must_use]
+    pub fn current_user(&self) -> &str {
+        match self.settings.get("role") {
+            "none" => &self.user,
+            role => role,
+        }
+    }
+}
+
 /// What a statement may look at of the session that runs it.
 #[derive(Debug)]
 pub struct Context {

@@ -6,6 +6,7 @@ use sqlparser::ast;
 
 use super::notify::Listening;
 use super::settings::Scope;
+use crate::parse::privilege::{GranteeName, PrivilegeChange};
 use crate::system::RoleChange;
 
 /// How a transaction is isolated from others.
@@ -103,6 +104,36 @@ pub enum SystemStatement {
         /// PASSWORD.
         password: Password,
     },
+    /// GRANT of roles.
+    GrantRoles {
+        /// The roles that get members.
+        roles: Vec<String>,
+        /// Their members.
+        members: Vec<GranteeName>,
+        /// WITH ADMIN OPTION.
+        admin: bool,
+    },
+    /// REVOKE of roles.
+    RevokeRoles {
+        /// The roles that lose members.
+        roles: Vec<String>,
+        /// Their members.
+        members: Vec<GranteeName>,
+        /// ADMIN OPTION FOR.
+        admin_only: bool,
+    },
+    /// GRANT and REVOKE on databases.
+    ChangeDatabaseAcl {
+        /// What is asked for.
+        change: PrivilegeChange,
+    },
+    /// ALTER DATABASE .. OWNER TO.
+    ChangeDatabaseOwner {
+        /// Its name.
+        name: String,
+        /// The new owner.
+        owner: GranteeName,
+    },
     /// DROP ROLE or DROP USER.
     DropRole {
         /// Their names.
@@ -115,7 +146,7 @@ pub enum SystemStatement {
 impl SystemStatement {
     /// The command tag.
     #[must_use]
-    pub const fn tag(&self) -> &'static str {
+    pub fn tag(&self) -> &'static str {
         match self {
             Self::CreateDatabase { .. } => "CREATE DATABASE",
             Self::DropDatabase { .. } => "DROP DATABASE",
@@ -123,6 +154,10 @@ impl SystemStatement {
             Self::CreateRole { .. } => "CREATE ROLE",
             Self::AlterRole { .. } => "ALTER ROLE",
             Self::DropRole { .. } => "DROP ROLE",
+            Self::GrantRoles { .. } => "GRANT ROLE",
+            Self::RevokeRoles { .. } => "REVOKE ROLE",
+            Self::ChangeDatabaseAcl { change } => change.tag(),
+            Self::ChangeDatabaseOwner { .. } => "ALTER DATABASE",
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
+use rustydb_types::ids::Oid;
 use sqlparser::ast;
 
 use super::activity::kept_text;
@@ -17,8 +18,12 @@ use super::settings::{DEFINITIONS, Scope};
 use super::sink::ResponseSink;
 use super::statement::{Isolation, Modes, Password, Statement, SystemStatement};
 use super::token::TokenKey;
+use crate::bind::privilege::Authority;
+use crate::catalog::acl::AclKind;
+use crate::ddl::privileges::{Application, role_of, wanted};
 use crate::error::{Severity, SqlError, SqlState};
-use crate::system::{RoleRecord, SystemCommand};
+use crate::parse::privilege::{GrantTarget, GranteeName};
+use crate::system::{RoleRecord, SystemCommand, SystemSnapshot};
 
 /// `pg_type.oid` of `text`, in which SHOW answers.
 const TEXT_OID: u32 = 25;
@@ -361,10 +366,25 @@ impl<E: Executor> Session<E> {
                     let message = "SET LOCAL can only be used in transaction blocks";
                     warn(out, SqlState::NO_ACTIVE_SQL_TRANSACTION, message);
                 }
+                if name.eq_ignore_ascii_case("role") {
+                    self.check_role(value)?;
+                }
                 return self.change_setting(scope, name, value);
             }
         };
         if self.block.status == TransactionStatus::Idle { Ok(()) } else { self.set_modes(transaction_mode) }
+    }
+
+    /// Refuses SET ROLE to a role that is not there, or that the session's role is no member of.
+    fn check_role(&self, value: Option<&str>) -> Result<(), SqlError> {
+        let Some(name) = value.filter(|name| *name != "none") else { return Ok(()) };
+        let system = self.parts.cluster.system();
+        let role = system.role_named(name).ok_or_else(|| {
+            SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("role \"{name}\" does not exist"))
+        })?;
+        let me = system.role_named(&self.context.user);
+        let message = format!("permission denied to set role \"{name}\"");
+        allow(me, &message, |me| system.roles_of(me.oid, None, false).contains(&role.oid))
     }
 
     fn setting_value(&self, name: &str) -> Result<(String, String), SqlError> {
@@ -461,13 +481,13 @@ impl<E: Executor> Session<E> {
                 .with_hint("Roles belong to the whole cluster: run the statement by itself."));
         }
         let system = self.parts.cluster.system();
-        let me = system.role_named(&self.context.user).cloned();
+        let me = system.role_named(self.context.current_user()).cloned();
         // What comes now is committed in the system's group.
         self.is_whole = false;
         match statement {
             SystemStatement::CreateDatabase { name, owner } => {
                 allow(me.as_ref(), "permission denied to create database", |role| role.create_database)?;
-                let owner_name = owner.as_deref().unwrap_or(&self.context.user);
+                let owner_name = owner.as_deref().unwrap_or_else(|| self.context.current_user());
                 let owner = system.role_named(owner_name).ok_or_else(|| no_role(owner_name))?.oid;
                 let replicas = self.parts.cluster.placement();
                 let token_key = TokenKey::random(&mut self.parts.env.rng());
@@ -526,6 +546,91 @@ impl<E: Executor> Session<E> {
                     .execute_system(SystemCommand::AlterRole { name: name.clone(), change })
                     .await
             }
+            SystemStatement::GrantRoles { roles, members, admin } => {
+                let (roles, members, grantor) = self.membership(roles, members, me.as_ref(), &system)?;
+                for member in &members {
+                    for role in &roles {
+                        let (Some(member), Some(role)) = (system.roles.get(member), system.roles.get(role))
+                        else {
+                            continue;
+                        };
+                        let known = member.member_of.iter().find(|known| known.role == role.oid);
+                        if known.is_some_and(|known| known.admin || !admin) {
+                            let message = format!(
+                                "role \"{}\" is already a member of role \"{}\"",
+                                member.name, role.name
+                            );
+                            let notice = SqlError::new(SqlState::SUCCESSFUL_COMPLETION, message);
+                            response::sql_notice(out, &notice.with_severity(Severity::Notice));
+                        }
+                    }
+                }
+                let command = SystemCommand::GrantRoles { roles, members, admin: *admin, grantor };
+                self.parts.cluster.execute_system(command).await
+            }
+            SystemStatement::RevokeRoles { roles, members, admin_only } => {
+                let (roles, members, _) = self.membership(roles, members, me.as_ref(), &system)?;
+                for member in &members {
+                    for role in &roles {
+                        let (Some(member), Some(role)) = (system.roles.get(member), system.roles.get(role))
+                        else {
+                            continue;
+                        };
+                        if !member.member_of.iter().any(|known| known.role == role.oid) {
+                            let message =
+                                format!("role \"{}\" is not a member of role \"{}\"", member.name, role.name);
+                            warn(out, SqlState::WARNING, &message);
+                        }
+                    }
+                }
+                let command = SystemCommand::RevokeRoles { roles, members, admin_only: *admin_only };
+                self.parts.cluster.execute_system(command).await
+            }
+            SystemStatement::ChangeDatabaseAcl { change } => {
+                let role = me.as_ref().map_or(Oid::new(0), |role| role.oid);
+                let GrantTarget::Objects(_, names) = &change.target else {
+                    return Err(SqlError::internal("a change of privileges names no database"));
+                };
+                for (_, name) in names {
+                    let system = self.parts.cluster.system();
+                    let record = system.database_named(name).ok_or_else(|| no_database(name))?;
+                    let authority = Authority::of(role, &system, Some(record.id));
+                    let application = Application::new(change, &authority, &system)?;
+                    let (asked, _) = wanted(change, AclKind::Database)?;
+                    let (acl, warning) = application.apply(
+                        AclKind::Database,
+                        ("database", name),
+                        record.owner,
+                        record.acl.as_ref(),
+                        asked,
+                    )?;
+                    if let Some(warning) = warning {
+                        response::sql_notice(out, &warning);
+                    }
+                    let (id, former) = (record.id, record.acl.clone());
+                    self.parts
+                        .cluster
+                        .execute_system(SystemCommand::SetDatabaseAcl { id, former, acl })
+                        .await?;
+                }
+                Ok(())
+            }
+            SystemStatement::ChangeDatabaseOwner { name, owner } => {
+                let record = system.database_named(name).ok_or_else(|| no_database(name))?;
+                let present = record.owner;
+                let role = me.as_ref().map_or(Oid::new(0), |role| role.oid);
+                let own = system.roles_of(role, None, true);
+                let message = format!("must be owner of database {name}");
+                allow(me.as_ref(), &message, |_| own.contains(&present))?;
+                let new = role_of(owner, role, &system)?;
+                let members = system.roles_of(role, None, false);
+                let shown = system.roles.get(&new).map_or("", |role| role.name.as_str());
+                allow(me.as_ref(), &format!("must be member of role \"{shown}\""), |me| {
+                    me.create_database && members.contains(&new)
+                })?;
+                let command = SystemCommand::SetDatabaseOwner { id: record.id, owner: new };
+                self.parts.cluster.execute_system(command).await
+            }
             SystemStatement::DropRole { names, if_exists } => {
                 allow(me.as_ref(), "permission denied to drop role", |role| role.create_role)?;
                 for name in names {
@@ -544,6 +649,36 @@ impl<E: Executor> Session<E> {
                 Ok(())
             }
         }
+    }
+
+    /// The roles and members that GRANT or REVOKE names, and who says so, if the current role may.
+    fn membership(
+        &self,
+        roles: &[String],
+        members: &[GranteeName],
+        me: Option<&RoleRecord>,
+        system: &SystemSnapshot,
+    ) -> Result<(Vec<Oid>, Vec<Oid>, Oid), SqlError> {
+        let own = me.map_or(Oid::new(0), |role| role.oid);
+        let mut found = Vec::with_capacity(roles.len());
+        for name in roles {
+            let role = system.role_named(name).ok_or_else(|| no_role(name))?;
+            if role.superuser {
+                allow(me, "must be superuser to alter superusers", |_| false)?;
+            }
+            let held = system.roles_of(own, None, false);
+            let admins =
+                held.iter().filter_map(|role| system.roles.get(role)).flat_map(|role| &role.member_of);
+            let is_admin = admins.into_iter().any(|member| member.role == role.oid && member.admin);
+            let message = format!("must have admin option on role \"{name}\"");
+            allow(me, &message, |me| me.create_role || is_admin)?;
+            found.push(role.oid);
+        }
+        let members = members.iter().map(|name| match name {
+            GranteeName::Public => Err(no_role("public")),
+            name => role_of(name, own, system),
+        });
+        Ok((found, members.collect::<Result<_, _>>()?, own))
     }
 
     /// The change of the verifier that a statement asks for. The password in clear ends here.

@@ -10,9 +10,10 @@ use rustydb_types::ids::{DatabaseId, GroupId, NodeId, Oid};
 use serde::{Deserialize, Serialize};
 
 use super::record::{
-    COUNTERS, DATABASES, DatabaseRecord, DatabaseState, NODES, NodeRecord, REMOVED, ROLES, RemovedRecord,
-    RoleRecord, SETTINGS, SystemSnapshot,
+    COUNTERS, DATABASES, DatabaseRecord, DatabaseState, Membership, NODES, NodeRecord, REMOVED, ROLES,
+    RemovedRecord, RoleRecord, SETTINGS, SystemSnapshot,
 };
+use crate::catalog::acl::Acl;
 use crate::catalog::descriptor::{DescriptorError, encode};
 use crate::catalog::snapshot::BOOTSTRAP_ROLE;
 use crate::session::token::TokenKey;
@@ -37,6 +38,9 @@ pub struct RoleChange {
     pub verifier: Option<Option<String>>,
     /// See [`RoleRecord::connection_limit`].
     pub connection_limit: Option<i32>,
+    /// See [`RoleRecord::inherit`].
+    #[serde(default)]
+    pub inherit: Option<bool>,
 }
 
 /// A change of the system group.
@@ -113,6 +117,42 @@ pub enum SystemCommand {
         /// Name of the role.
         name: String,
     },
+    /// Makes roles members of others; repeating it changes nothing.
+    GrantRoles {
+        /// The roles that get members.
+        roles: Vec<Oid>,
+        /// Their members.
+        members: Vec<Oid>,
+        /// Whether these may make others members.
+        admin: bool,
+        /// Who says so.
+        grantor: Oid,
+    },
+    /// Ends memberships, or the right to make others members alone.
+    RevokeRoles {
+        /// The roles that lose members.
+        roles: Vec<Oid>,
+        /// Their members.
+        members: Vec<Oid>,
+        /// Whether only the right goes.
+        admin_only: bool,
+    },
+    /// Changes who may do what with a database.
+    SetDatabaseAcl {
+        /// Which database.
+        id: DatabaseId,
+        /// What held until now: the change is refused when that is no longer so.
+        former: Option<Acl>,
+        /// What holds from now on.
+        acl: Option<Acl>,
+    },
+    /// Gives a database another owner.
+    SetDatabaseOwner {
+        /// Which database.
+        id: DatabaseId,
+        /// The new owner.
+        owner: Oid,
+    },
     /// Adds a node or changes what is known of it. Whether it is leaving stays as it is.
     PutNode {
         /// The node.
@@ -175,6 +215,17 @@ pub enum SystemError {
     /// 2BP01.
     #[error("role \"{0}\" cannot be dropped because it is required by the database system")]
     RoleRequired(String),
+    /// 0LP01.
+    #[error("role \"{member}\" is a member of role \"{role}\"")]
+    CircularMembership {
+        /// Who would become a member of itself.
+        role: String,
+        /// By whom.
+        member: String,
+    },
+    /// 40001.
+    #[error("privileges of database \"{0}\" were changed at the same time")]
+    AclChanged(String),
     /// 42704.
     #[error("node {0} does not exist")]
     NoNode(NodeId),
@@ -214,6 +265,8 @@ impl SystemError {
             Self::TooManyDatabases => "53400",
             Self::RoleExists(_) => "42710",
             Self::NoRole(_) | Self::NoNode(_) => "42704",
+            Self::CircularMembership { .. } => "0LP01",
+            Self::AclChanged(_) => "40001",
             Self::NodeRemoved(_) | Self::NodeStays(_) => "55000",
             Self::RoleOwnsDatabase { .. }
             | Self::RoleRequired(_)
@@ -283,6 +336,9 @@ fn apply_role_change(role: &mut RoleRecord, change: &RoleChange) {
     if let Some(limit) = change.connection_limit {
         role.connection_limit = limit;
     }
+    if let Some(inherit) = change.inherit {
+        role.inherit = inherit;
+    }
 }
 
 impl SystemCommand {
@@ -312,6 +368,7 @@ impl SystemCommand {
                     owner: *owner,
                     replicas: without_parting(now, replicas),
                     token_key: token_key.clone(),
+                    acl: None,
                 };
                 counters.next_oid += 1;
                 counters.next_group += 1;
@@ -356,7 +413,31 @@ impl SystemCommand {
                 record.replicas = without_parting(now, replicas);
                 changes.put(database_key(*id), &record)?;
             }
-            Self::CreateRole { .. } | Self::AlterRole { .. } | Self::DropRole { .. } => {
+            Self::SetDatabaseAcl { id, former, acl } => {
+                let mut record = database_by_id(now, *id)?;
+                if record.acl != *acl {
+                    if record.acl != *former {
+                        return Err(SystemError::AclChanged(record.name));
+                    }
+                    record.acl.clone_from(acl);
+                    changes.put(database_key(*id), &record)?;
+                }
+            }
+            Self::SetDatabaseOwner { id, owner } => {
+                let mut record = database_by_id(now, *id)?;
+                if record.owner != *owner {
+                    if let Some(acl) = &mut record.acl {
+                        acl.change_owner(record.owner, *owner);
+                    }
+                    record.owner = *owner;
+                    changes.put(database_key(*id), &record)?;
+                }
+            }
+            Self::CreateRole { .. }
+            | Self::AlterRole { .. }
+            | Self::DropRole { .. }
+            | Self::GrantRoles { .. }
+            | Self::RevokeRoles { .. } => {
                 self.decide_role(now, &mut changes)?;
             }
             Self::PutNode { .. } | Self::MarkLeaving { .. } | Self::RemoveNode { .. } => {
@@ -407,6 +488,60 @@ impl SystemCommand {
                     });
                 }
                 changes.delete(role_key(role.oid));
+                for member in now.roles.values() {
+                    let mut left = member.clone();
+                    left.member_of.retain(|known| known.role != role.oid);
+                    if left != *member && left.oid != role.oid {
+                        changes.put(role_key(left.oid), &left)?;
+                    }
+                }
+                Ok(())
+            }
+            Self::GrantRoles { roles, members, admin, grantor } => {
+                let name =
+                    |oid: &Oid| now.roles.get(oid).map_or_else(|| oid.to_string(), |role| role.name.clone());
+                for member in members {
+                    let mut record =
+                        now.roles.get(member).ok_or_else(|| SystemError::NoRole(name(member)))?.clone();
+                    for role in roles {
+                        if !now.roles.contains_key(role) {
+                            return Err(SystemError::NoRole(name(role)));
+                        }
+                        if now.roles_of(*role, None, false).contains(member) {
+                            return Err(SystemError::CircularMembership {
+                                role: name(member),
+                                member: name(role),
+                            });
+                        }
+                        match record.member_of.iter_mut().find(|known| known.role == *role) {
+                            Some(known) => known.admin |= *admin,
+                            None => record.member_of.push(Membership {
+                                role: *role,
+                                grantor: *grantor,
+                                admin: *admin,
+                            }),
+                        }
+                    }
+                    if now.roles.get(member) != Some(&record) {
+                        changes.put(role_key(*member), &record)?;
+                    }
+                }
+                Ok(())
+            }
+            Self::RevokeRoles { roles, members, admin_only } => {
+                for member in members {
+                    let Some(former) = now.roles.get(member) else { continue };
+                    let mut record = former.clone();
+                    if *admin_only {
+                        let known = record.member_of.iter_mut().filter(|known| roles.contains(&known.role));
+                        known.for_each(|known| known.admin = false);
+                    } else {
+                        record.member_of.retain(|known| !roles.contains(&known.role));
+                    }
+                    if record != *former {
+                        changes.put(role_key(*member), &record)?;
+                    }
+                }
                 Ok(())
             }
             _ => Ok(()),
@@ -483,6 +618,7 @@ fn bootstrap(
             owner: BOOTSTRAP_ROLE,
             replicas: nodes.iter().map(|node| node.id).collect(),
             token_key: token_key.clone(),
+            acl: None,
         },
     )?;
     counters.next_group += 1;
@@ -504,6 +640,8 @@ fn new_role(oid: Oid, name: &str) -> RoleRecord {
         create_role: false,
         verifier: None,
         connection_limit: -1,
+        inherit: true,
+        member_of: Vec::new(),
     }
 }
 

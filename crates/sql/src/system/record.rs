@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustydb_types::ids::{DatabaseId, GroupId, NodeId, Oid};
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::acl::Acl;
 use crate::catalog::descriptor::{DescriptorError, decode};
+use crate::catalog::snapshot::DATABASE_OWNER_ROLE;
 use crate::session::token::TokenKey;
 
 /// Key of the counters.
@@ -64,6 +66,9 @@ pub struct DatabaseRecord {
     pub replicas: Vec<NodeId>,
     /// Signs the names of its transactions.
     pub token_key: TokenKey,
+    /// Who may do what with it, if something was said about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acl: Option<Acl>,
 }
 
 /// A role.
@@ -89,6 +94,28 @@ pub struct RoleRecord {
     /// Most sessions at a time; -1 for no limit.
     #[serde(default = "unlimited")]
     pub connection_limit: i32,
+    /// Whether it has the privileges of the roles that it is a member of, without SET ROLE.
+    #[serde(default = "yes")]
+    pub inherit: bool,
+    /// The roles that it is a member of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub member_of: Vec<Membership>,
+}
+
+/// That a role is a member of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The other one.
+    pub role: Oid,
+    /// Who made it one.
+    pub grantor: Oid,
+    /// Whether it may make others members.
+    #[serde(default)]
+    pub admin: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 const fn unlimited() -> i32 {
@@ -154,6 +181,34 @@ impl SystemSnapshot {
     #[must_use]
     pub fn role_named(&self, name: &str) -> Option<&RoleRecord> {
         self.roles.values().find(|role| role.name == name)
+    }
+
+    /// A role and those that it is a member of, directly or not; `inherited` leaves out what is had by SET ROLE alone.
+    /// The owner of `database` is a member of the role that owns its schema `public`.
+    #[must_use]
+    pub fn roles_of(&self, role: Oid, database: Option<DatabaseId>, inherited: bool) -> BTreeSet<Oid> {
+        let mut found = BTreeSet::from([role]);
+        let mut asked = vec![role];
+        while let Some(next) = asked.pop() {
+            let Some(record) = self.roles.get(&next) else { continue };
+            if inherited && !record.inherit {
+                continue;
+            }
+            asked
+                .extend(record.member_of.iter().map(|member| member.role).filter(|role| found.insert(*role)));
+        }
+        let owner =
+            database.and_then(|database| self.databases.get(&database)).map(|database| database.owner);
+        if owner.is_some_and(|owner| found.contains(&owner)) {
+            found.insert(DATABASE_OWNER_ROLE);
+        }
+        found
+    }
+
+    /// Whether a role may do everything.
+    #[must_use]
+    pub fn is_superuser(&self, role: Oid) -> bool {
+        self.roles.get(&role).is_some_and(|role| role.superuser)
     }
 
     /// The nodes that are to hold replicas, in order of their numbers: all but those that are being removed.

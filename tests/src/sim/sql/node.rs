@@ -89,6 +89,8 @@ fn system(databases: &Databases) -> SystemSnapshot {
         create_role: true,
         verifier: None,
         connection_limit: -1,
+        inherit: true,
+        member_of: Vec::new(),
     };
     let record = |(number, (group, name)): (u32, &(GroupId, &str))| {
         let id = DatabaseId::new(Oid::new(owner.get() + number));
@@ -100,6 +102,7 @@ fn system(databases: &Databases) -> SystemSnapshot {
             owner,
             replicas: Vec::new(),
             token_key: TokenKey::new([1; 16]),
+            acl: None,
         };
         (id, record)
     };

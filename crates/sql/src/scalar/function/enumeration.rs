@@ -40,9 +40,8 @@ fn of(call: &Invocation<'_>) -> Result<EnumType, SqlError> {
         BaseType::Enum(of) => Some(of),
         _ => None,
     });
-    found.ok_or_else(|| {
-        SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "could not determine actual enum type")
-    })
+    found
+        .ok_or_else(|| SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "could not determine actual enum type"))
 }
 
 fn end(of: EnumType, pick: fn(EnumType) -> Option<EnumValue>) -> Answer {

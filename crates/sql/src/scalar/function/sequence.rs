@@ -15,7 +15,7 @@ use crate::exec::sequence::{Position, Sequences};
 pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
     Some(match name {
         "nextval" => |a, call| {
-            let sequence = sequence(a, call)?;
+            let sequence = allowed(sequence(a, call)?, "usage,update", call)?;
             let (sequences, txn) = store(call)?;
             let value =
                 sequences.next(&sequence, txn, call.ctx.session.random(), call.ctx.session.clock())?;
@@ -23,7 +23,7 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             Ok(Value::Int8(value))
         },
         "currval" => |a, call| {
-            let sequence = sequence(a, call)?;
+            let sequence = allowed(sequence(a, call)?, "usage,select", call)?;
             match call.ctx.session.sequence_value(sequence.oid.get()) {
                 Some(value) => Ok(Value::Int8(value)),
                 None => Err(SqlError::new(
@@ -85,6 +85,21 @@ fn sequence(args: &[Value], call: &Invocation<'_>) -> Result<Arc<SequenceDescrip
     })
 }
 
+/// A sequence, if the current role has one of these privileges on it. Those of identity columns are moved on by whoever
+/// may write to the table.
+fn allowed(
+    sequence: Arc<SequenceDescriptor>,
+    list: &str,
+    call: &Invocation<'_>,
+) -> Result<Arc<SequenceDescriptor>, SqlError> {
+    let is_identity = sequence.owned_by.is_some_and(|owner| owner.is_identity);
+    let oid = sequence.oid.get();
+    if is_identity || call.ctx.catalog.has_privilege(ObjectKind::Relation, None, oid, list) == Some(true) {
+        return Ok(sequence);
+    }
+    Err(crate::bind::privilege::denied("sequence", &sequence.name))
+}
+
 fn store<'a>(call: &Invocation<'a>) -> Result<(&'a Sequences, &'a rustydb_txn::Transaction), SqlError> {
     match (call.ctx.sequences, call.ctx.txn) {
         (Some(sequences), Some(txn)) => Ok((sequences, txn)),
@@ -93,7 +108,7 @@ fn store<'a>(call: &Invocation<'a>) -> Result<(&'a Sequences, &'a rustydb_txn::T
 }
 
 fn set(args: &[Value], call: &Invocation<'_>, is_called: bool) -> Answer {
-    let sequence = sequence(args, call)?;
+    let sequence = allowed(sequence(args, call)?, "update", call)?;
     let (sequences, txn) = store(call)?;
     let last = int(args, 1)?;
     if !(sequence.min..=sequence.max).contains(&last) {

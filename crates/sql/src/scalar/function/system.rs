@@ -177,8 +177,11 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             let found = call.ctx.catalog.object_name(ObjectKind::Relation, int(a, 0)? as u32);
             Ok(found.map_or(Value::Null, |found| Value::Bool(found.visible)))
         },
-        "pg_type_is_visible"
-        | "pg_function_is_visible"
+        "pg_type_is_visible" => |a, call| {
+            let found = call.ctx.catalog.object_name(ObjectKind::Type, int(a, 0)? as u32);
+            Ok(found.map_or(Value::Null, |found| Value::Bool(found.visible)))
+        },
+        "pg_function_is_visible"
         | "pg_operator_is_visible"
         | "pg_collation_is_visible"
         | "pg_opclass_is_visible" => |_, _| Ok(Value::Bool(true)),
@@ -286,7 +289,18 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         "has_any_column_privilege" => |a, call| privilege(a, call, ObjectKind::Relation, T::RegClass),
         "has_schema_privilege" => |a, call| privilege(a, call, ObjectKind::Schema, T::RegNamespace),
         "has_function_privilege" => |a, call| privilege(a, call, ObjectKind::Function, T::RegProcedure),
-        "has_database_privilege" | "has_tablespace_privilege" | "pg_has_role" => |_, _| Ok(Value::Bool(true)),
+        "has_database_privilege" => |a, call| privilege(a, call, ObjectKind::Database, T::Oid),
+        "has_column_privilege" => |a, call| column_privilege(a, call),
+        "pg_has_role" => |a, call| {
+            let (Some(list), Some(of)) = (a.last().and_then(Value::as_str), a.iter().rev().nth(1)) else {
+                return Err(super::mismatch());
+            };
+            let role =
+                if a.len() == 3 { a.first().map(|role| role_number(role, call)).transpose()? } else { None };
+            let found = call.ctx.catalog.has_role(role, role_number(of, call)?, &list.to_ascii_lowercase());
+            Ok(found.map_or(Value::Null, Value::Bool))
+        },
+        "has_tablespace_privilege" => |_, _| Ok(Value::Bool(true)),
         _ if name.ends_with("_is_visible") => |_, _| Ok(Value::Bool(true)),
         "pg_get_function_result" => |a, _| {
             Ok(builtin(int(a, 0)? as u32).map_or(Value::Null, |function| {
@@ -325,19 +339,19 @@ fn privilege(
     };
     let oid = match object {
         Value::Oid(oid) => *oid,
+        named if kind == ObjectKind::Database => {
+            let name = named.as_str().unwrap_or("");
+            call.ctx.catalog.object_by_name(kind, None, name).ok_or_else(|| {
+                SqlError::new(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
+            })?
+        }
         named => match cast::read(named.as_str().unwrap_or(""), base.into(), call.ctx)? {
             Value::Oid(oid) => oid,
             _ => return Ok(Value::Null),
         },
     };
-    let role = match args {
-        [Value::Oid(role), _, _] => Some(*role),
-        [Value::Text(role), _, _] => match cast::read(role, BaseType::RegRole.into(), call.ctx)? {
-            Value::Oid(role) => Some(role),
-            _ => None,
-        },
-        _ => None,
-    };
+    let role =
+        if args.len() == 3 { args.first().map(|role| role_number(role, call)).transpose()? } else { None };
     let what = what.to_ascii_lowercase();
     for name in what.split(',') {
         let name = name.trim().trim_end_matches(" with grant option").trim_end();
@@ -345,6 +359,7 @@ fn privilege(
             ObjectKind::Schema => &["create", "usage"],
             ObjectKind::Function => &["execute"],
             ObjectKind::Type => &["usage"],
+            ObjectKind::Database => &["create", "connect", "temporary", "temp"],
             _ if call.function.name == "has_sequence_privilege" => &["usage", "select", "update"],
             _ if call.function.name == "has_any_column_privilege" => {
                 &["select", "insert", "update", "references"]
@@ -361,7 +376,61 @@ fn privilege(
             ));
         }
     }
-    Ok(call.ctx.catalog.has_privilege(kind, role, oid, &what).map_or(Value::Null, Value::Bool))
+    let catalog = call.ctx.catalog;
+    let found = if call.function.name == "has_any_column_privilege" {
+        catalog.has_column_privilege(role, oid, None, &what)
+    } else {
+        catalog.has_privilege(kind, role, oid, &what)
+    };
+    Ok(found.map_or(Value::Null, Value::Bool))
+}
+
+/// The number of a role that is given by number or by name; 0 for everybody.
+fn role_number(role: &Value, call: &super::super::catalogue::Invocation<'_>) -> Result<u32, SqlError> {
+    match role {
+        Value::Oid(role) => Ok(*role),
+        Value::Text(name) if &**name == "public" => Ok(0),
+        named => {
+            match call.ctx.catalog.object_by_name(ObjectKind::Role, None, named.as_str().unwrap_or("")) {
+                Some(role) => Ok(role),
+                None => {
+                    let message = format!("role \"{}\" does not exist", named.as_str().unwrap_or(""));
+                    Err(SqlError::new(SqlState::UNDEFINED_OBJECT, message))
+                }
+            }
+        }
+    }
+}
+
+/// `has_column_privilege([role,] table, column, privilege)`
+fn column_privilege(args: &[Value], call: &super::super::catalogue::Invocation<'_>) -> super::Answer {
+    let (role, table, column, list) = match args {
+        [role, table, column, list] => (Some(role_number(role, call)?), table, column, list),
+        [table, column, list] => (None, table, column, list),
+        _ => return Err(super::mismatch()),
+    };
+    let relation = match table {
+        Value::Oid(oid) => *oid,
+        named => match cast::read(named.as_str().unwrap_or(""), BaseType::RegClass.into(), call.ctx)? {
+            Value::Oid(oid) => oid,
+            _ => return Ok(Value::Null),
+        },
+    };
+    let list = list.as_str().unwrap_or("").to_ascii_lowercase();
+    for name in list.split(',') {
+        let name = name.trim().trim_end_matches(" with grant option").trim_end();
+        if !["select", "insert", "update", "references"].contains(&name) {
+            let message = format!("unrecognized privilege type: \"{name}\"");
+            return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message));
+        }
+    }
+    let column = match column {
+        Value::Int2(number) => call.ctx.catalog.column_name(relation, *number),
+        named => named.as_str().map(str::to_owned),
+    };
+    let Some(column) = column else { return Ok(Value::Null) };
+    let found = call.ctx.catalog.has_column_privilege(role, relation, Some(&column), &list);
+    Ok(found.map_or(Value::Null, Value::Bool))
 }
 
 /// The built-in function of a number.

@@ -57,7 +57,9 @@ pub(super) fn settle_polymorphic(
         }
     }
     let has = |wanted: &[BaseType]| declared.iter().any(|to| wanted.contains(to));
-    if element.is_none() && has(&[BaseType::AnyElement, BaseType::AnyArray, BaseType::AnyNonArray, BaseType::AnyEnum]) {
+    if element.is_none()
+        && has(&[BaseType::AnyElement, BaseType::AnyArray, BaseType::AnyNonArray, BaseType::AnyEnum])
+    {
         if has(&[BaseType::AnyArray, BaseType::AnyEnum]) {
             return Err(SqlError::new(
                 SqlState::INDETERMINATE_DATATYPE,

@@ -3,6 +3,7 @@
 mod cursor;
 mod depth;
 mod prepared;
+mod privileges;
 mod refused;
 mod sequence;
 mod setting;

@@ -27,6 +27,10 @@ impl Words<'_> {
         if self.take("constraints") {
             return self.set_constraints();
         }
+        if self.take("role") {
+            let _sign = self.take_token(&Token::Eq) || self.take("to");
+            return Ok(Statement::Set { scope, name: "role".to_owned(), value: self.values()? });
+        }
         let name = if self.take_all(&["time", "zone"]) {
             let value = self.values()?;
             return Ok(Statement::Set { scope, name: "TimeZone".to_owned(), value });

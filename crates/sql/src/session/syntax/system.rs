@@ -26,8 +26,15 @@ impl Words<'_> {
         }
         if self.take_all(&["alter", "database"]) {
             let name = self.name()?;
+            if self.take_all(&["owner", "to"]) {
+                let owner = self.grantees()?.into_iter().next();
+                let owner = owner.ok_or_else(|| self.unexpected())?;
+                return Ok(Some(SystemStatement::ChangeDatabaseOwner { name, owner }));
+            }
             if !self.take_all(&["rename", "to"]) {
-                return Err(SqlError::not_supported("only ALTER DATABASE .. RENAME TO is supported"));
+                return Err(SqlError::not_supported(
+                    "only ALTER DATABASE .. RENAME TO and OWNER TO are supported",
+                ));
             }
             return Ok(Some(SystemStatement::RenameDatabase { name, to: self.name()? }));
         }
@@ -126,7 +133,9 @@ impl Words<'_> {
                 "createrole" => change.create_role = Some(true),
                 "nocreaterole" => change.create_role = Some(false),
                 // These are what a role is anyway.
-                "inherit" | "noreplication" | "nobypassrls" | "encrypted" => {}
+                "inherit" => change.inherit = Some(true),
+                "noinherit" => change.inherit = Some(false),
+                "noreplication" | "nobypassrls" | "encrypted" => {}
                 "password" => {
                     password = if self.take("null") {
                         Password::None
@@ -138,7 +147,7 @@ impl Words<'_> {
                     self.expect("limit")?;
                     change.connection_limit = Some(self.integer()?);
                 }
-                "noinherit" | "replication" | "bypassrls" | "valid" | "in" | "role" | "admin" | "sysid" => {
+                "replication" | "bypassrls" | "valid" | "in" | "role" | "admin" | "sysid" => {
                     return Err(SqlError::not_supported(format!(
                         "role option {} is not supported",
                         option.to_uppercase()

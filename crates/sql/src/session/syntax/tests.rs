@@ -178,10 +178,8 @@ fn what_postgresql_has_and_this_has_not_is_named() {
         ("create foreign data wrapper w", "CREATE FOREIGN DATA WRAPPER"),
         ("create user mapping for postgres server s", "CREATE USER MAPPING"),
         ("drop event trigger e", "DROP EVENT TRIGGER"),
-        ("alter default privileges grant select on tables to public", "ALTER DEFAULT PRIVILEGES"),
         ("alter table t inherit u", "ALTER TABLE INHERIT"),
         ("comment on constraint c on t is 'x'", "COMMENT ON CONSTRAINT"),
-        ("set role postgres", "SET ROLE"),
         ("copy t from stdin where a > 1", "COPY ... WHERE"),
         (
             "copy (select a from t where a < 4) to stdout (format csv, force_quote *)",

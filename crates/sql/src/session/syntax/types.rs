@@ -139,8 +139,7 @@ fn alter(parser: &mut Parser<'_>) -> Result<Statement, ParserError> {
     } else if parser.parse_keywords(&[Keyword::DROP, Keyword::CONSTRAINT]) {
         let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
         let name = parser.parse_identifier()?;
-        let _behavior =
-            parser.parse_keyword(Keyword::CASCADE) || parser.parse_keyword(Keyword::RESTRICT);
+        let _behavior = parser.parse_keyword(Keyword::CASCADE) || parser.parse_keyword(Keyword::RESTRICT);
         AlterTableOperation::DropConstraint { if_exists, name, drop_behavior: None }
     } else if parser.parse_keywords(&[Keyword::RENAME, Keyword::CONSTRAINT]) {
         let old_name = parser.parse_identifier()?;

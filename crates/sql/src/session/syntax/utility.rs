@@ -115,6 +115,17 @@ impl Words<'_> {
                 self.next += 1;
                 Some(Statement::CloseCursor(if self.take("all") { None } else { Some(self.name()?) }))
             }
+            Keyword::GRANT => {
+                self.next += 1;
+                Some(self.grant(true)?)
+            }
+            Keyword::REVOKE => {
+                self.next += 1;
+                Some(self.grant(false)?)
+            }
+            Keyword::ALTER if self.take_all(&["alter", "default", "privileges"]) => {
+                Some(self.default_privileges()?)
+            }
             Keyword::CREATE | Keyword::ALTER | Keyword::DROP => self.system()?.map(Statement::System),
             _ => None,
         };
