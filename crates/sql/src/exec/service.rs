@@ -120,7 +120,7 @@ impl SessionView for View<'_> {
         self.context.current_user()
     }
     fn session_user(&self) -> &str {
-        &self.context.user
+        self.context.session_user()
     }
     fn database(&self) -> &str {
         &self.context.database
@@ -465,9 +465,13 @@ impl SqlExecutor {
                 SqlError::new(SqlState::UNDEFINED_OBJECT, format!("role \"{name}\" does not exist"))
             })
         };
-        let own = found(&context.user)?;
+        let own = found(context.session_user())?;
+        if context.session_user() != context.user && !system.is_superuser(found(&context.user)?) {
+            let message = "permission denied to set session authorization";
+            return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));
+        }
         let current = context.current_user();
-        let role = if current == context.user { own } else { found(current)? };
+        let role = if current == context.session_user() { own } else { found(current)? };
         if role != own && !system.is_superuser(own) && !system.roles_of(own, None, false).contains(&role) {
             let message = format!("permission denied to set role \"{current}\"");
             return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));

@@ -33,11 +33,20 @@ use crate::memory::HeldMemory;
 pub type SettingChange = (Scope, String, Option<String>);
 
 impl Context {
+    /// The role as which the session counts: the one that logged in, or the one of SET SESSION AUTHORIZATION.
+    #[must_use]
+    pub fn session_user(&self) -> &str {
+        match self.settings.get("session_authorization") {
+            "" => &self.user,
+            role => role,
+        }
+    }
+
     /// The role whose privileges count: the one that logged in, or the one of SET ROLE.
     #[must_use]
     pub fn current_user(&self) -> &str {
         match self.settings.get("role") {
-            "none" => &self.user,
+            "none" => self.session_user(),
             role => role,
         }
     }

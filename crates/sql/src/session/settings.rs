@@ -323,8 +323,13 @@ impl Settings {
     ) -> Result<Self, SqlError> {
         let mut settings = Self::of_session(user, is_superuser, start)?;
         for (name, value) in values {
-            if matches!(name.as_str(), "session_authorization" | "is_superuser") {
-                continue;
+            match name.as_str() {
+                "session_authorization" => {
+                    settings.fix("session_authorization", value);
+                    continue;
+                }
+                "is_superuser" => continue,
+                _ => {}
             }
             let (name, value) = checked(name, value)?;
             // A name may come twice: first as configured, then as the client wants it. The last counts.

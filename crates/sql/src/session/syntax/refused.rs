@@ -19,7 +19,6 @@ const STATEMENTS: &[&str] = &[
     "REFRESH MATERIALIZED VIEW",
     "REINDEX",
     "SECURITY LABEL",
-    "SET SESSION AUTHORIZATION",
     "TABLE",
 ];
 

@@ -27,6 +27,11 @@ impl Words<'_> {
         if self.take("constraints") {
             return self.set_constraints();
         }
+        // Either word SESSION may have been taken.
+        if self.take("authorization") || self.take_all(&["session", "authorization"]) {
+            let value = self.values()?;
+            return Ok(Statement::Set { scope, name: "session_authorization".to_owned(), value });
+        }
         if self.take("role") {
             let _sign = self.take_token(&Token::Eq) || self.take("to");
             return Ok(Statement::Set { scope, name: "role".to_owned(), value: self.values()? });
