@@ -33,6 +33,10 @@ impl Executor for Refusing {
     type Cursor = ();
     type CopyIn = ();
 
+    async fn objects_of(&self, _: Oid) -> Result<Vec<String>, SqlError> {
+        Ok(Vec::new())
+    }
+
     fn hold(&self, _: usize) -> Result<HeldMemory, SqlError> {
         Ok(HeldMemory::default())
     }

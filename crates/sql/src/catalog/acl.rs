@@ -307,6 +307,11 @@ impl Acl {
         }
     }
 
+    /// Takes away all that a role has or gave.
+    pub fn forget(&mut self, role: Oid) {
+        self.0.retain(|item| item.grantee != role && item.grantor != role);
+    }
+
     /// Whether a role gave or has something.
     #[must_use]
     pub fn names(&self, role: Oid) -> bool {

@@ -10,6 +10,7 @@ mod create_as;
 mod drop;
 mod foreign;
 mod maintain;
+pub(crate) mod owned;
 pub(crate) mod privileges;
 mod sequence;
 mod types;
@@ -128,6 +129,10 @@ pub async fn execute(
             "COMMENT"
         }
         Statement::Pragma { .. } => {
+            if let Some(change) = crate::parse::privilege::OwnedChange::of_statement(statement) {
+                owned::execute(&change, txn, context).await?;
+                return Ok(change.tag().to_owned());
+            }
             let change = crate::parse::privilege::PrivilegeChange::of_statement(statement);
             let change = change.ok_or_else(|| unsupported("PRAGMA"))?;
             privileges::execute(&change, txn, context).await?;

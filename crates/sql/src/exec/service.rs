@@ -12,7 +12,8 @@ use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::datetime::Zone;
 use rustydb_types::text::{self, TextContext};
 use rustydb_types::value::Value;
-use rustydb_types::{binary, ids::Oid};
+use rustydb_types::binary;
+use rustydb_types::ids::{Incarnation, Oid, RequestId, SessionId};
 use sqlparser::ast;
 
 use super::copy::{self, CopyFrom, CopyTarget};
@@ -585,6 +586,20 @@ impl Executor for SqlExecutor {
 
     fn hold(&self, size_bytes: usize) -> Result<HeldMemory, SqlError> {
         self.database.work_memory().texts().hold(size_bytes)
+    }
+
+    async fn objects_of(&self, role: Oid) -> Result<Vec<String>, SqlError> {
+        // It writes nothing, so no request is to be told from others.
+        let request = RequestId {
+            incarnation: Incarnation::new(0),
+            session: SessionId::new(0),
+            counter: 0,
+        };
+        let (isolation, access) = (rustydb_txn::Isolation::ReadCommitted, rustydb_txn::Access::ReadOnly);
+        let options = rustydb_txn::TxnOptions { isolation, access, request };
+        let mut txn = self.database.kv().begin(options).await.map_err(store_error)?;
+        txn.begin_statement();
+        Ok(crate::ddl::owned::objects_of(role, self.database.catalog(&txn)?.as_ref()))
     }
 
     async fn plan(

@@ -10,6 +10,7 @@ use crate::catalog::acl::AclKind;
 
 /// The name under which it stands in the tree; no PRAGMA has it.
 const NAME: &str = "rustydb privileges";
+const OWNED_NAME: &str = "rustydb owned";
 
 /// Who is to have privileges.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,30 +51,71 @@ pub struct PrivilegeChange {
     pub cascade: bool,
 }
 
-impl PrivilegeChange {
-    /// The change as it stands in the tree; none when it cannot be written down, which it always can.
+/// What is to become of all that some roles own in a database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnedChange {
+    /// The roles.
+    pub roles: Vec<GranteeName>,
+    /// REASSIGN OWNED: who is to own it; DROP OWNED without.
+    pub to: Option<GranteeName>,
+    /// CASCADE.
+    pub cascade: bool,
+}
+
+/// A value as it stands in the tree under a name; none when it cannot be written down, which it always can.
+fn written<T: Serialize>(name: &str, value: &T) -> Option<Statement> {
+    let text = serde_json::to_string(value).ok()?;
+    Some(Statement::Pragma {
+        name: ObjectName::from(vec![Ident::with_quote('"', name)]),
+        value: Some(Value::SingleQuotedString(text).with_empty_span()),
+        is_eq: true,
+    })
+}
+
+/// The value that a statement stands for, if it has this name.
+fn read<T: serde::de::DeserializeOwned>(wanted: &str, statement: &Statement) -> Option<T> {
+    let Statement::Pragma { name, value: Some(value), .. } = statement else { return None };
+    let [part] = name.0.as_slice() else { return None };
+    if part.as_ident().is_none_or(|ident| ident.value != wanted || ident.quote_style.is_none()) {
+        return None;
+    }
+    match &value.value {
+        Value::SingleQuotedString(text) => serde_json::from_str(text).ok(),
+        _ => None,
+    }
+}
+
+impl OwnedChange {
+    /// The change as it stands in the tree.
     #[must_use]
     pub fn to_statement(&self) -> Option<Statement> {
-        let text = serde_json::to_string(self).ok()?;
-        Some(Statement::Pragma {
-            name: ObjectName::from(vec![Ident::with_quote('"', NAME)]),
-            value: Some(Value::SingleQuotedString(text).with_empty_span()),
-            is_eq: true,
-        })
+        written(OWNED_NAME, self)
     }
 
     /// The change that a statement stands for.
     #[must_use]
     pub fn of_statement(statement: &Statement) -> Option<Self> {
-        let Statement::Pragma { name, value: Some(value), .. } = statement else { return None };
-        let [part] = name.0.as_slice() else { return None };
-        if part.as_ident().is_none_or(|ident| ident.value != NAME || ident.quote_style.is_none()) {
-            return None;
-        }
-        match &value.value {
-            Value::SingleQuotedString(text) => serde_json::from_str(text).ok(),
-            _ => None,
-        }
+        read(OWNED_NAME, statement)
+    }
+
+    /// The command tag.
+    #[must_use]
+    pub const fn tag(&self) -> &'static str {
+        if self.to.is_some() { "REASSIGN OWNED" } else { "DROP OWNED" }
+    }
+}
+
+impl PrivilegeChange {
+    /// The change as it stands in the tree.
+    #[must_use]
+    pub fn to_statement(&self) -> Option<Statement> {
+        written(NAME, self)
+    }
+
+    /// The change that a statement stands for.
+    #[must_use]
+    pub fn of_statement(statement: &Statement) -> Option<Self> {
+        read(NAME, statement)
     }
 
     /// The command tag.

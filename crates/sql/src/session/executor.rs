@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use rustydb_txn::{LockWait, Transaction};
-use rustydb_types::ids::DatabaseId;
+use rustydb_types::ids::{DatabaseId, Oid};
 /// The syntax trees that are planned; from here, so that the parser stays this crate's own affair.
 pub use sqlparser::ast;
 
@@ -192,6 +192,12 @@ pub trait Executor: Send + Sync + 'static {
     /// # Errors
     /// 53200 when it is used up.
     fn hold(&self, size_bytes: usize) -> Result<HeldMemory, SqlError>;
+
+    /// What of the database a role owns or has privileges on, as PostgreSQL tells it of a role that is to go.
+    ///
+    /// # Errors
+    /// Storage errors.
+    fn objects_of(&self, role: Oid) -> impl Future<Output = Result<Vec<String>, SqlError>> + Send;
 
     /// Plans a statement. Of `param_types` 0 means: to be inferred.
     ///

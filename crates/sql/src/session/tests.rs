@@ -46,6 +46,10 @@ impl Executor for Scripted {
     type Cursor = Run;
     type CopyIn = u64;
 
+    async fn objects_of(&self, _: Oid) -> Result<Vec<String>, SqlError> {
+        Ok(Vec::new())
+    }
+
     fn hold(&self, size_bytes: usize) -> Result<HeldMemory, SqlError> {
         self.memory.texts().hold(size_bytes)
     }

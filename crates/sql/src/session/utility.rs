@@ -668,6 +668,16 @@ impl<E: Executor> Session<E> {
                     if target.superuser {
                         allow(me.as_ref(), "must be superuser to drop superusers", |_| false)?;
                     }
+                    let mut used = self.parts.executor.objects_of(target.oid).await?;
+                    let databases = system.databases.values();
+                    let named = databases.filter(|own| own.acl.as_ref().is_some_and(|acl| acl.names(target.oid)));
+                    used.extend(named.map(|own| format!("privileges for database {}", own.name)));
+                    if !used.is_empty() {
+                        let message =
+                            format!("role \"{name}\" cannot be dropped because some objects depend on it");
+                        return Err(SqlError::new(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message)
+                            .with_detail(used.join("\n")));
+                    }
                     self.parts.cluster.execute_system(SystemCommand::DropRole { name: name.clone() }).await?;
                 }
                 Ok(())

@@ -7,7 +7,7 @@ use sqlparser::tokenizer::Token;
 use super::words::Words;
 use crate::catalog::acl::AclKind;
 use crate::error::{SqlError, SqlState};
-use crate::parse::privilege::{GrantTarget, GranteeName, PrivilegeChange};
+use crate::parse::privilege::{GrantTarget, GranteeName, OwnedChange, PrivilegeChange};
 use crate::session::statement::{Statement, SystemStatement};
 
 impl Words<'_> {
@@ -59,6 +59,22 @@ impl Words<'_> {
             Err(words.unexpected())
         })?;
         planned(&change)
+    }
+
+    /// REASSIGN OWNED or DROP OWNED, whose words were taken.
+    pub(super) fn owned(&mut self, reassigns: bool) -> Result<Statement, SqlError> {
+        self.expect("by")?;
+        let roles = self.grantees()?;
+        let mut change = OwnedChange { roles, to: None, cascade: false };
+        if reassigns {
+            self.expect("to")?;
+            change.to = self.grantees()?.into_iter().next();
+        } else {
+            change.cascade = self.behavior();
+        }
+        let statement = change.to_statement();
+        let statement = statement.ok_or_else(|| SqlError::internal("a change of owners has no form"))?;
+        Ok(Statement::Plan(Arc::new(statement)))
     }
 
     /// Whether ON stands before TO or FROM: then privileges are meant, and else roles.

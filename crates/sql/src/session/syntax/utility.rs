@@ -123,6 +123,8 @@ impl Words<'_> {
                 self.next += 1;
                 Some(self.grant(false)?)
             }
+            Keyword::DROP if self.take_all(&["drop", "owned"]) => Some(self.owned(false)?),
+            _ if self.take_all(&["reassign", "owned"]) => Some(self.owned(true)?),
             Keyword::ALTER if self.take_all(&["alter", "default", "privileges"]) => {
                 Some(self.default_privileges()?)
             }
