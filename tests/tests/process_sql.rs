@@ -13,7 +13,9 @@ async fn clear(client: &tokio_postgres::Client) -> Result<()> {
     for row in client.query(schemas, &[]).await? {
         client.batch_execute(&format!("DROP SCHEMA \"{}\" CASCADE", row.get::<_, String>(0))).await?;
     }
-    client.batch_execute("CREATE SCHEMA public").await?;
+    // As a new database has it.
+    let made = "CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO public";
+    client.batch_execute(made).await?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use rustydb_types::ids::Oid;
 use sqlparser::ast::ObjectName;
 
 use super::foreign::{self, Dropped};
-use super::{Demand, change, current, lock_table, not_there, sequence, skipped, view};
+use super::{Demand, change, current, lock_table, not_there, sequence, skipped, types, view};
 use crate::bind::context::Relation;
 use crate::bind::errors::fail;
 use crate::bind::from::last_ident;
@@ -169,7 +169,12 @@ pub(super) async fn schemas(
         let sequences: Vec<_> =
             now.catalog.sequences().filter(|sequence| sequence.schema == schema.oid).cloned().collect();
         let views: Vec<_> = now.catalog.views().filter(|view| view.schema == schema.oid).cloned().collect();
-        if !(cascade || inside.is_empty() && sequences.is_empty() && views.is_empty()) {
+        let own_types: Vec<_> = (now.catalog.types())
+            .filter(|own| own.schema == schema.oid)
+            .map(|own| own.as_ref().clone())
+            .collect();
+        let is_empty = inside.is_empty() && sequences.is_empty() && views.is_empty() && own_types.is_empty();
+        if !(cascade || is_empty) {
             let message = format!("cannot drop schema {name} because other objects depend on it");
             return Err(fail(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message)
                 .with_hint("Use DROP ... CASCADE to drop the dependent objects too."));
@@ -198,6 +203,13 @@ pub(super) async fn schemas(
         for sequence in &sequences {
             sequence::clear_users(sequence.oid, &[], &mut catalog, context).await?;
             catalog.drop_sequence(sequence).await?;
+        }
+        // What is outside of the schema may have columns of its types.
+        types::drop_found(own_types, true, txn, context).await?;
+        let mut catalog = change(txn, context).await?;
+        let now = current(catalog.txn, context)?;
+        for own in now.catalog.default_acls().iter().filter(|own| own.schema == Some(schema.oid)) {
+            catalog.put_default_acl(own.oid, None).await?;
         }
         catalog.put_schema(schema.oid, None).await?;
     }
