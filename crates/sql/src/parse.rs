@@ -2,6 +2,7 @@
 
 pub mod create_as;
 mod exclusion;
+pub mod like;
 pub mod privilege;
 pub(crate) mod sequences;
 mod spelling;
@@ -36,6 +37,7 @@ pub fn normalise(tokens: &mut Vec<TokenWithSpan>) {
     normalise_analyze(tokens);
     normalise_locking(tokens);
     drop_only(tokens);
+    like::mark(tokens);
     create_as::add_types(tokens);
     sequences::normalise_overriding(tokens);
     sequences::normalise_sequence_name(tokens);

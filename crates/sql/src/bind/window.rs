@@ -405,7 +405,7 @@ impl Binder<'_> {
             let ty = function.ty;
             let (direct, order_by) = (Vec::new(), Vec::new());
             let call = AggregateCall { function, args, direct, distinct: false, filter, order_by };
-            (WindowFunction::Aggregate(call), Vec::new(), ty)
+            (WindowFunction::Aggregate(Box::new(call)), Vec::new(), ty)
         } else {
             let resolved = scalar::resolve_window(&name.value, args.clone())
                 .map_err(|error| at_literal(error, written.iter().copied()))?;

@@ -13,7 +13,7 @@ use sqlparser::ast::{
 use super::check::{self, CheckSpec};
 use super::foreign::{self, ForeignKeySpec};
 use super::sequence::{self, SequenceSpec};
-use super::{Demand, change, current, lock_table, relation_exists, skipped};
+use super::{Demand, change, current, like, lock_table, relation_exists, skipped};
 use crate::bind::errors::{at, fail, unsupported};
 use crate::bind::from::last_ident;
 use crate::bind::kept::{self, KeptFor};
@@ -79,9 +79,40 @@ pub(super) async fn table(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<String, SqlError> {
+    let now = current(txn, context)?;
+    let Some(expanded) = like::expanded(create, &now)? else {
+        return plain_table(create, txn, context).await;
+    };
+    let tag = plain_table(&expanded.create, txn, context).await?;
+    for create in &expanded.indexes {
+        index(create, txn, context).await?;
+    }
+    if !expanded.comments.is_empty() {
+        let mut catalog = change(txn, context).await?;
+        let now = current(catalog.txn, context)?;
+        let table = Binder::new(&now, &[]).table(&create.name)?;
+        for (column, comment) in &expanded.comments {
+            let found = table.column_index(column).and_then(|place| table.columns.get(place));
+            if let Some(column) = found {
+                catalog.put_comment((CLASS_RELATION, table.oid, column.id.get()), Some(comment)).await?;
+            }
+        }
+    }
+    Ok(tag)
+}
+
+/// `pg_class`, the class of comments on columns.
+const CLASS_RELATION: u32 = 1259;
+
+/// CREATE TABLE without LIKE.
+async fn plain_table(
+    create: &CreateTable,
+    txn: &mut Transaction,
+    context: &ExecContext<'_>,
+) -> Result<String, SqlError> {
     let refused = [
         (create.temporary, "CREATE TEMPORARY TABLE"),
-        (create.like.is_some(), "CREATE TABLE LIKE"),
+        (create.like.is_some(), "this form of LIKE"),
         (create.partition_by.is_some() || create.partition_of.is_some(), "a partitioned table"),
         (create.inherits.is_some(), "INHERITS"),
     ];

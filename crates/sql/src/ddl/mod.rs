@@ -9,6 +9,7 @@ mod create;
 mod create_as;
 mod drop;
 mod foreign;
+mod like;
 mod maintain;
 pub(crate) mod owned;
 pub(crate) mod privileges;

@@ -140,9 +140,8 @@ async fn drop_all(
         .filter(|own| is_own(own.owner) && own.owned_by.is_none())
         .map(|own| name(own.schema, &own.name))
         .collect();
-    let own_types: Vec<_> = (now.catalog.types().filter(|own| is_own(own.owner)))
-        .map(|own| own.as_ref().clone())
-        .collect();
+    let own_types: Vec<_> =
+        (now.catalog.types().filter(|own| is_own(own.owner))).map(|own| own.as_ref().clone()).collect();
     let schemas: Vec<_> = (now.catalog.schemas().filter(|own| is_own(own.owner)))
         .map(|own| ObjectName::from(vec![Ident::with_quote('"', own.name.clone())]))
         .collect();

@@ -8,12 +8,12 @@ use bytes::{BufMut, BytesMut};
 use futures_util::FutureExt;
 use rustydb_env::Env;
 use rustydb_txn::{AdvisoryId, Fate, KvStore, Transaction, TxnError};
+use rustydb_types::binary;
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::datetime::Zone;
+use rustydb_types::ids::{Incarnation, Oid, RequestId, SessionId};
 use rustydb_types::text::{self, TextContext};
 use rustydb_types::value::Value;
-use rustydb_types::binary;
-use rustydb_types::ids::{Incarnation, Oid, RequestId, SessionId};
 use sqlparser::ast;
 
 use super::copy::{self, CopyFrom, CopyTarget};
@@ -590,11 +590,7 @@ impl Executor for SqlExecutor {
 
     async fn objects_of(&self, role: Oid) -> Result<Vec<String>, SqlError> {
         // It writes nothing, so no request is to be told from others.
-        let request = RequestId {
-            incarnation: Incarnation::new(0),
-            session: SessionId::new(0),
-            counter: 0,
-        };
+        let request = RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
         let (isolation, access) = (rustydb_txn::Isolation::ReadCommitted, rustydb_txn::Access::ReadOnly);
         let options = rustydb_txn::TxnOptions { isolation, access, request };
         let mut txn = self.database.kv().begin(options).await.map_err(store_error)?;

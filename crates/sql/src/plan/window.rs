@@ -114,7 +114,7 @@ pub enum WindowFunction {
     /// A value of the row of the frame with a number.
     NthValue,
     /// An aggregate of the frame.
-    Aggregate(AggregateCall),
+    Aggregate(Box<AggregateCall>),
 }
 
 impl WindowFunction {

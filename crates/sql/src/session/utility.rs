@@ -670,7 +670,8 @@ impl<E: Executor> Session<E> {
                     }
                     let mut used = self.parts.executor.objects_of(target.oid).await?;
                     let databases = system.databases.values();
-                    let named = databases.filter(|own| own.acl.as_ref().is_some_and(|acl| acl.names(target.oid)));
+                    let named =
+                        databases.filter(|own| own.acl.as_ref().is_some_and(|acl| acl.names(target.oid)));
                     used.extend(named.map(|own| format!("privileges for database {}", own.name)));
                     if !used.is_empty() {
                         let message =
