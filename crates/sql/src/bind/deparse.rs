@@ -241,6 +241,22 @@ impl Deparse<'_> {
                 }
                 Ok(())
             }
+            Expr::Slice { array, bounds, .. } => {
+                let wrap = !matches!(**array, Expr::Column { .. });
+                self.wrapped(out, wrap, |out| self.write(out, array, shows_implicit, indent))?;
+                for (from, to) in bounds {
+                    out.push('[');
+                    if let Some(from) = from {
+                        self.write(out, from, false, indent)?;
+                    }
+                    out.push(':');
+                    if let Some(to) = to {
+                        self.write(out, to, false, indent)?;
+                    }
+                    out.push(']');
+                }
+                Ok(())
+            }
             Expr::Domain { input, domain } => {
                 self.wrapped(out, full, |out| self.operand(out, input, false, Parent::Other, indent))?;
                 out.push_str(&format!("::{}", by_number(domain.oid.get())));
@@ -250,11 +266,9 @@ impl Deparse<'_> {
                 out.push_str("ROW");
                 self.wrapped(out, true, |out| self.list(out, parts, indent))
             }
-            Expr::Slice { .. }
-            | Expr::Param { .. }
-            | Expr::Subquery(_)
-            | Expr::WholeRow { .. }
-            | Expr::Field { .. } => Err(unsupported("this expression where it is kept")),
+            Expr::Param { .. } | Expr::Subquery(_) | Expr::WholeRow { .. } | Expr::Field { .. } => {
+                Err(unsupported("this expression where it is kept"))
+            }
         }
     }
 

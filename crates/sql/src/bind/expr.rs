@@ -349,7 +349,34 @@ impl Binder<'_> {
                     (bind(&AstExpr::CompoundIdentifier(name))?, rest)
                 };
                 let mut bound = root;
-                for access in rest {
+                let mut rest = rest;
+                while let Some((access, behind)) = rest.split_first() {
+                    // Subscripts of which one is a range belong together.
+                    let subscripts: Vec<&Subscript> = rest
+                        .iter()
+                        .map_while(|access| match access {
+                            AccessExpr::Subscript(subscript) => Some(subscript),
+                            AccessExpr::Dot(_) => None,
+                        })
+                        .collect();
+                    if subscripts.iter().any(|one| matches!(one, Subscript::Slice { .. })) {
+                        bound = self.slice(bound, &subscripts, place).map_err(|error| at(error, expr))?;
+                        rest = rest.get(subscripts.len()..).unwrap_or_default();
+                        continue;
+                    }
+                    if subscripts.len() > 1 && bound.ty().base.element().is_some() {
+                        // One for each dimension.
+                        let indexes = subscripts.iter().filter_map(|one| match one {
+                            Subscript::Index { index } => Some(bind(index)),
+                            Subscript::Slice { .. } => None,
+                        });
+                        let indexes = indexes.collect::<Result<Vec<_>, _>>()?;
+                        let element = crate::scalar::resolve::resolve_subscript(bound, indexes);
+                        bound = self.settle(element.map_err(|error| at(error, expr))?);
+                        rest = rest.get(subscripts.len()..).unwrap_or_default();
+                        continue;
+                    }
+                    rest = behind;
                     bound = match access {
                         AccessExpr::Subscript(Subscript::Index { index }) => {
                             let index = bind(index)?;
@@ -370,6 +397,29 @@ impl Binder<'_> {
             }
             _ => Err(at(unsupported("this expression"), expr)),
         }
+    }
+
+    /// A part of an array: a single subscript among ranges ends a range from 1.
+    fn slice(&self, array: Expr, subscripts: &[&Subscript], place: &dyn Resolve) -> Result<Expr, SqlError> {
+        if array.ty().base == BaseType::Jsonb {
+            return Err(fail(SqlState::DATATYPE_MISMATCH, "jsonb subscript does not support slices"));
+        }
+        let bind = |expr: &AstExpr| {
+            self.coerce_assignment(self.bind_expr(expr, place)?, DataType::INT4, "subscript")
+        };
+        let mut bounds = Vec::with_capacity(subscripts.len());
+        for subscript in subscripts {
+            bounds.push(match subscript {
+                Subscript::Index { index } => {
+                    (Some(Expr::constant(Value::Int4(1), DataType::INT4)), Some(bind(index)?))
+                }
+                Subscript::Slice { lower_bound, upper_bound, stride: None } => {
+                    (lower_bound.as_ref().map(bind).transpose()?, upper_bound.as_ref().map(bind).transpose()?)
+                }
+                Subscript::Slice { .. } => return Err(syntax("syntax error at or near \":\"")),
+            });
+        }
+        Ok(self.settle(crate::scalar::resolve::resolve_slice(array, bounds)?))
     }
 
     /// A bare word: a column, or one of the functions that SQL writes without parentheses.

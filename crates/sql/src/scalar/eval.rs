@@ -263,31 +263,24 @@ impl Expr {
                 }
                 owned(subscript(array, &subscripts).cloned().unwrap_or(Value::Null))
             }
-            Expr::Slice { array, from, to } => {
+            Expr::Slice { array, bounds, .. } => {
                 let array = array.eval_ref(row, ctx)?;
                 let Value::Array(array) = array.as_ref() else { return owned(Value::Null) };
-                let lower = array.dimensions.first().map_or(1, |d| i64::from(d.lower));
-                let upper = lower + array.elements.len() as i64 - 1;
-                let bound = |bound: &Option<Box<Expr>>, default: i64| match bound {
-                    Some(expr) => Ok::<_, SqlError>(expr.eval_ref(row, ctx)?.as_i64()),
-                    None => Ok(Some(default)),
-                };
-                let (Some(from), Some(to)) = (bound(from, lower)?, bound(to, upper)?) else {
-                    return owned(Value::Null);
-                };
-                let (from, to) = (from.max(lower), to.min(upper));
-                let taken = if from <= to && array.dimensions.len() == 1 {
-                    array
-                        .elements
-                        .iter()
-                        .skip((from - lower) as usize)
-                        .take((to - from + 1) as usize)
-                        .cloned()
-                        .collect()
-                } else {
-                    Vec::new()
-                };
-                owned(Value::array(array.element, taken))
+                let mut taken: SmallVec<[(i64, i64); 2]> = SmallVec::new();
+                for (place, (from, to)) in bounds.iter().enumerate() {
+                    let dimension = array.dimensions.get(place);
+                    let lower = dimension.map_or(1, |dimension| i64::from(dimension.lower));
+                    let length = dimension.map_or(0, |dimension| i64::from(dimension.length));
+                    let bound = |bound: &Option<Expr>, default: i64| match bound {
+                        Some(expr) => Ok::<_, SqlError>(expr.eval_ref(row, ctx)?.as_i64()),
+                        None => Ok(Some(default)),
+                    };
+                    let (Some(from), Some(to)) = (bound(from, lower)?, bound(to, lower + length - 1)?) else {
+                        return owned(Value::Null);
+                    };
+                    taken.push((from.max(lower), to.min(lower + length - 1)));
+                }
+                owned(Value::Array(Box::new(slice(array, &taken))))
             }
             Expr::Field { record, index, .. } => {
                 let field = match &*record.eval_ref(row, ctx)? {
@@ -363,6 +356,45 @@ pub(super) fn nest(element: BaseType, values: Vec<Value>) -> Result<Value, SqlEr
     let mut dimensions = vec![ArrayDimension { length: count, lower: 1 }];
     dimensions.extend(inner.unwrap_or_default());
     Ok(Value::Array(Box::new(ArrayValue { element, dimensions, elements })))
+}
+
+/// The part of an array between two subscripts of each dimension, those behind them whole. It has subscripts from 1.
+fn slice(array: &ArrayValue, taken: &[(i64, i64)]) -> ArrayValue {
+    if taken.len() > array.dimensions.len() || taken.iter().any(|(from, to)| from > to) {
+        return ArrayValue::from_elements(array.element, Vec::new());
+    }
+    let mut dimensions = Vec::with_capacity(array.dimensions.len());
+    // Where the part begins and how much of each dimension it takes, as counts from 0.
+    let mut ranges: Vec<(usize, usize)> = Vec::with_capacity(array.dimensions.len());
+    for (place, dimension) in array.dimensions.iter().enumerate() {
+        let lower = i64::from(dimension.lower);
+        let whole = (lower, lower + i64::from(dimension.length) - 1);
+        let (from, to) = taken.get(place).copied().unwrap_or(whole);
+        let count = |number: i64| usize::try_from(number).unwrap_or(0);
+        ranges.push((count(from - lower), count(to - from + 1)));
+        dimensions.push(ArrayDimension { length: (to - from + 1) as i32, lower: 1 });
+    }
+    let mut elements = Vec::with_capacity(ranges.iter().map(|(_, length)| length).product());
+    take_ranges(&array.elements, &array.dimensions, &ranges, &mut elements);
+    ArrayValue { element: array.element, dimensions, elements }
+}
+
+fn take_ranges(
+    elements: &[Value],
+    dimensions: &[ArrayDimension],
+    ranges: &[(usize, usize)],
+    out: &mut Vec<Value>,
+) {
+    let (Some((_, below)), Some(((start, length), rest))) = (dimensions.split_first(), ranges.split_first())
+    else {
+        out.extend(elements.iter().cloned());
+        return;
+    };
+    let size =
+        below.iter().map(|dimension| usize::try_from(dimension.length).unwrap_or(0)).product::<usize>();
+    for part in elements.chunks(size.max(1)).skip(*start).take(*length) {
+        take_ranges(part, below, rest, out);
+    }
 }
 
 fn subscript<'a>(array: &'a ArrayValue, subscripts: &[i64]) -> Option<&'a Value> {

@@ -216,14 +216,14 @@ pub enum Expr {
         /// Type of the element.
         ty: DataType,
     },
-    /// `array[from:to]` of a one-dimensional array.
+    /// `array[from:to]...`
     Slice {
         /// The array.
         array: Box<Expr>,
-        /// First subscript, if bounded.
-        from: Option<Box<Expr>>,
-        /// Last subscript, if bounded.
-        to: Option<Box<Expr>>,
+        /// First and last subscript of each dimension, where they are given.
+        bounds: Vec<(Option<Expr>, Option<Expr>)>,
+        /// Type of the result.
+        ty: DataType,
     },
     /// A value that is brought to a domain: it stays as it is, or is refused.
     Domain {
@@ -421,7 +421,7 @@ impl Expr {
             | Expr::Quantified { .. } => DataType::BOOL,
             Expr::NullIf { value, .. } => value.ty(),
             Expr::Domain { input, .. } => input.ty(),
-            Expr::Slice { array, .. } => array.ty(),
+            Expr::Slice { ty, .. } => *ty,
             Expr::Row(_) => DataType::RECORD,
             Expr::WholeRow { ty, .. } | Expr::Field { ty, .. } => *ty,
             Expr::Subquery(query) => query.ty(),
@@ -478,10 +478,9 @@ impl Expr {
                 visit(array);
                 indexes.iter().for_each(visit);
             }
-            Expr::Slice { array, from, to } => {
+            Expr::Slice { array, bounds, .. } => {
                 visit(array);
-                from.iter().for_each(|bound| visit(bound));
-                to.iter().for_each(|bound| visit(bound));
+                bounds.iter().flat_map(|(from, to)| from.iter().chain(to)).for_each(visit);
             }
             Expr::Subquery(query) => query.columns(visit),
         }
@@ -560,10 +559,16 @@ impl Expr {
             Expr::Subscript { array, indexes, ty } => {
                 Expr::Subscript { array: one(array, change), indexes: all(indexes, change), ty }
             }
-            Expr::Slice { array, from, to } => Expr::Slice {
+            Expr::Slice { array, bounds, ty } => Expr::Slice {
                 array: one(array, change),
-                from: from.map(|bound| one(bound, change)),
-                to: to.map(|bound| one(bound, change)),
+                bounds: bounds
+                    .into_iter()
+                    .map(|(from, to)| {
+                        let from = from.map(|bound| bound.transform(change));
+                        (from, to.map(|bound| bound.transform(change)))
+                    })
+                    .collect(),
+                ty,
             },
         };
         change(rebuilt)

@@ -298,17 +298,20 @@ pub fn resolve_subscript(array: Expr, indexes: Vec<Expr>) -> Result<Expr, SqlErr
     Ok(Expr::Subscript { array: Box::new(array), indexes, ty })
 }
 
-/// `array[from:to]`
+/// `array[from:to]...`
 ///
 /// # Errors
 /// 42804 when the value cannot be subscripted.
-pub fn resolve_slice(array: Expr, from: Option<Expr>, to: Option<Expr>) -> Result<Expr, SqlError> {
-    subscriptable(&array)?;
+pub fn resolve_slice(array: Expr, bounds: Vec<(Option<Expr>, Option<Expr>)>) -> Result<Expr, SqlError> {
+    let element = subscriptable(&array)?;
+    let ty = element.array().unwrap_or(array.ty());
     let bound = |bound: Option<Expr>| match bound {
-        Some(expr) => coerce(expr, DataType::INT4, CastContext::Assignment).map(|e| Some(Box::new(e))),
+        Some(expr) => coerce(expr, DataType::INT4, CastContext::Assignment).map(Some),
         None => Ok(None),
     };
-    Ok(Expr::Slice { array: Box::new(array), from: bound(from)?, to: bound(to)? })
+    let bounds = bounds.into_iter().map(|(from, to)| Ok((bound(from)?, bound(to)?)));
+    let bounds = bounds.collect::<Result<Vec<_>, SqlError>>()?;
+    Ok(Expr::Slice { array: Box::new(array), bounds, ty })
 }
 
 pub(super) fn subscriptable(array: &Expr) -> Result<DataType, SqlError> {
