@@ -1,5 +1,6 @@
 //! Parsing: text to sqlparser's tree, with PostgreSQL's folding of names that are not quoted.
 
+pub mod conflict;
 pub mod create_as;
 mod exclusion;
 pub mod like;
@@ -38,6 +39,7 @@ pub fn normalise(tokens: &mut Vec<TokenWithSpan>) {
     normalise_locking(tokens);
     drop_only(tokens);
     like::mark(tokens);
+    conflict::mark(tokens);
     create_as::add_types(tokens);
     sequences::normalise_overriding(tokens);
     sequences::normalise_sequence_name(tokens);

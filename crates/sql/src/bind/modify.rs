@@ -20,6 +20,7 @@ use super::target::{Change, Target};
 use crate::catalog::acl::Privileges;
 use crate::catalog::{ColumnDescriptor, Identity, TableDescriptor};
 use crate::error::{SqlError, SqlState};
+use crate::plan::path::{conjuncts, implies};
 use crate::plan::statement::{
     Action, ConflictAction, DeletePlan, InsertPlan, LockPlan, LockedTable, RowWait, UpdatePlan,
 };
@@ -90,6 +91,12 @@ fn generated(column: &str) -> String {
 
 fn always(column: &str) -> String {
     format!("Column \"{column}\" is an identity column defined as GENERATED ALWAYS.")
+}
+
+/// 42P10 where no index is meant.
+fn no_constraint() -> SqlError {
+    let message = "there is no unique or exclusion constraint matching the ON CONFLICT specification";
+    fail(SqlState::INVALID_COLUMN_REFERENCE, message)
 }
 
 impl Binder<'_> {
@@ -269,6 +276,81 @@ impl Binder<'_> {
         Ok(Node::Project { input: Box::new(input), exprs })
     }
 
+    /// The unique indexes over just these columns, without an expression or a condition.
+    fn inferred_by_columns(&self, target: &Target, names: &[Ident]) -> Result<Vec<usize>, SqlError> {
+        let table = &target.table;
+        let unique = table.indexes.iter().enumerate().filter(|(_, index)| index.is_unique());
+        let mut whole = unique.filter(|(_, index)| index.computed().next().is_none());
+        let mut wanted = names
+            .iter()
+            .map(|name| {
+                let place =
+                    target.place(name, Change::Insert).map_err(|_unknown| undefined_column(None, name))?;
+                Ok(table.columns.get(place).map(|column| column.id))
+            })
+            .collect::<Result<Vec<_>, SqlError>>()?;
+        wanted.sort();
+        let found: Vec<usize> = whole
+            .by_ref()
+            .filter(|(_, index)| {
+                let mut key: Vec<_> = index.key.iter().map(|part| Some(part.column)).collect();
+                key.sort();
+                key == wanted
+            })
+            .map(|(place, _)| place)
+            .collect();
+        if found.is_empty() {
+            return Err(no_constraint());
+        }
+        Ok(found)
+    }
+
+    /// The unique indexes over just these expressions, and with no condition but what follows from the one that is
+    /// given; none when only columns are named.
+    fn inferred(&self, target: &Target, names: &[Ident]) -> Result<Option<Vec<usize>>, SqlError> {
+        let Some(inference) = crate::parse::conflict::of_columns(names)? else { return Ok(None) };
+        let table = &target.table;
+        if target.is_view {
+            return Err(unsupported("ON CONFLICT that names an expression of a view"));
+        }
+        let level = Level::default();
+        let scope = Scope { columns: super::from::table_columns(table, &table.name, 0), level: &level };
+        let mut wanted = Vec::with_capacity(inference.key.len());
+        for part in &inference.key {
+            wanted.push(self.bind_expr(part, &scope)?);
+        }
+        let given = match &inference.condition {
+            Some(condition) => conjuncts(self.bind_condition(condition, &scope, "WHERE")?),
+            None => Vec::new(),
+        };
+        let computed = self.bind_computed(table)?;
+        let part = |id| {
+            let column = table.column_index_of(id).and_then(|index| Some((index, table.columns.get(index)?)));
+            let column =
+                column.map(|(index, column)| Expr::Column { index, ty: column_type(column.data_type) });
+            column.or_else(|| {
+                let place = table.computed.iter().position(|own| own.id == id)?;
+                computed.get(place).cloned()
+            })
+        };
+        let fits = |index: &crate::catalog::IndexDescriptor| {
+            let key: Vec<Option<Expr>> = index.key.iter().map(|own| part(own.column)).collect();
+            let is_wanted = |own: &Option<Expr>| own.as_ref().is_some_and(|own| wanted.contains(own));
+            let has = |one: &Expr| key.iter().flatten().any(|own| own == one);
+            let holds = match index.predicate.map(part) {
+                None => true,
+                Some(None) => false,
+                Some(Some(predicate)) => {
+                    conjuncts(predicate).iter().all(|part| given.iter().any(|given| implies(given, part)))
+                }
+            };
+            index.is_unique() && holds && key.iter().all(is_wanted) && wanted.iter().all(has)
+        };
+        let found = table.indexes.iter().enumerate().filter(|(_, index)| fits(index));
+        let found: Vec<usize> = found.map(|(place, _)| place).collect();
+        if found.is_empty() { Err(no_constraint()) } else { Ok(Some(found)) }
+    }
+
     fn bind_conflict(
         &self,
         target: &Target,
@@ -278,7 +360,6 @@ impl Binder<'_> {
     ) -> Result<ConflictAction, SqlError> {
         let table = &target.table;
         let unique = || table.indexes.iter().enumerate().filter(|(_, index)| index.is_unique());
-        let whole = || unique().filter(|(_, index)| index.computed().next().is_none());
         let among: Vec<usize> = match &conflict.conflict_target {
             None => unique().map(|(place, _)| place).collect(),
             Some(ConflictTarget::OnConstraint(name)) => {
@@ -289,33 +370,10 @@ impl Binder<'_> {
                     format!("constraint \"{}\" for table \"{}\" does not exist", name.value, table.name);
                 vec![found.ok_or_else(|| fail(SqlState::UNDEFINED_OBJECT, message))?.0]
             }
-            Some(ConflictTarget::Columns(names)) => {
-                let mut wanted = names
-                    .iter()
-                    .map(|name| {
-                        let place = target
-                            .place(name, Change::Insert)
-                            .map_err(|_unknown| undefined_column(None, name))?;
-                        Ok(table.columns.get(place).map(|column| column.id))
-                    })
-                    .collect::<Result<Vec<_>, SqlError>>()?;
-                wanted.sort();
-                let found: Vec<usize> = whole()
-                    .filter(|(_, index)| {
-                        let mut key: Vec<_> = index.key.iter().map(|part| Some(part.column)).collect();
-                        key.sort();
-                        key == wanted
-                    })
-                    .map(|(place, _)| place)
-                    .collect();
-                if found.is_empty() {
-                    return Err(fail(
-                        SqlState::INVALID_COLUMN_REFERENCE,
-                        "there is no unique or exclusion constraint matching the ON CONFLICT specification",
-                    ));
-                }
-                found
-            }
+            Some(ConflictTarget::Columns(names)) => match self.inferred(target, names)? {
+                Some(found) => found,
+                None => self.inferred_by_columns(target, names)?,
+            },
         };
         let update = match &conflict.action {
             OnConflictAction::DoNothing => None,
@@ -332,6 +390,8 @@ impl Binder<'_> {
                 for column in scope.columns.iter_mut().skip(target.width()) {
                     // An unqualified name means the row that is there.
                     column.merged = true;
+                    // It is no row of the table that is read.
+                    column.read = None;
                 }
                 let assignments = self.bind_assignments(target, &update.assignments, &scope)?;
                 let written = target.numbers(assignments.iter().map(|(place, _)| place));

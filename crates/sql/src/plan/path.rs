@@ -156,7 +156,7 @@ fn has_all(index: &IndexDescriptor, scan: &Scan, given: &[Expr]) -> bool {
 }
 
 /// Whether what satisfies `given` satisfies `wanted`, as far as is seen at once.
-fn implies(given: &Expr, wanted: &Expr) -> bool {
+pub(crate) fn implies(given: &Expr, wanted: &Expr) -> bool {
     if given == wanted {
         return true;
     }
