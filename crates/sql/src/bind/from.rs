@@ -364,7 +364,7 @@ impl Binder<'_> {
         let relation = self.note_name(name, alias, &visible, relation)?;
         let read = super::privilege::read_of(self, &relation);
         if lock && let Relation::Table(table) = &relation {
-            self.need(table.oid, Privileges::UPDATE.with(Privileges::DELETE), Vec::new());
+            self.need(table.oid, Privileges::UPDATE, Vec::new());
         }
         let (node, mut scope) = self.bind_found(relation, (&visible, alias, known.as_ref()), level, lock)?;
         for column in &mut scope.columns {

@@ -59,6 +59,7 @@ pub(super) async fn table(
         return Ok("CREATE TABLE AS".into());
     }
     let (node, columns) = bound(&binder, query)?;
+    super::privileges::require(&binder, &now, context)?;
     drop(binder);
     let table = TableDescriptor {
         oid: catalog.new_oid()?,

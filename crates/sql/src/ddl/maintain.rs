@@ -55,6 +55,10 @@ pub(super) async fn truncate(
         if found.len() == all.len() {
             break;
         }
+        let now = current(txn, context)?;
+        for table in found.iter().skip(all.len()).filter_map(|oid| now.catalog.table(*oid)) {
+            Demand::Any(Privileges::TRUNCATE).check(table, &now)?;
+        }
         for oid in found.iter().skip(all.len()) {
             txn.lock_table(TableLockId::new(oid.get()), mode, context.lock_wait).await?;
             if let Some(table) = current(txn, context)?.catalog.table(*oid) {

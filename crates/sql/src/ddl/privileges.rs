@@ -9,7 +9,7 @@ use sqlparser::ast::{Ident, ObjectName, Owner};
 use super::{change, current};
 use crate::bind::context::Relation;
 use crate::bind::errors::{fail, unsupported};
-use crate::bind::privilege::{Authority, denied};
+use crate::bind::privilege::{self, Authority, denied};
 use crate::bind::{AnalyzeContext, Binder};
 use crate::catalog::CatalogSnapshot;
 use crate::catalog::acl::{Acl, AclKind, DefaultAcl, PUBLIC_ROLE, Privileges};
@@ -441,6 +441,23 @@ async fn object(
             }
         }
     }
+}
+
+/// Refuses a query that is bound for a statement of its own, and that the current role may not run.
+///
+/// # Errors
+/// 42501.
+pub(super) fn require(
+    binder: &Binder<'_>,
+    now: &AnalyzeContext,
+    context: &ExecContext<'_>,
+) -> Result<(), SqlError> {
+    let (needs, schemas) = binder.needs.borrow().all();
+    let database = context.system.database_named(&now.database).map(|database| database.id);
+    privilege::check((&needs, &schemas), &now.authority, &now.catalog, (context.system, database), |oid| {
+        let found = now.virtuals.iter().find(|relation| relation.oid() == oid.get())?;
+        Some(("table", found.name().to_owned()))
+    })
 }
 
 /// The role that is to own something of the current role.
