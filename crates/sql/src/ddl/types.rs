@@ -201,24 +201,7 @@ pub(super) async fn alter_enum(
                 let message = format!("enum label \"{text}\" already exists");
                 return Err(fail(SqlState::DUPLICATE_OBJECT, message));
             }
-            // What is kept as text of a value would not be one any more.
-            for (mut table, of_type) in users(&found, &now) {
-                for column in table.columns.iter_mut().filter(|column| of_type.contains(&column.id)) {
-                    if column.missing.as_deref() == Some(rename.from.value.as_str()) {
-                        column.missing = Some(text.clone());
-                    } else if column.missing.is_some() && column.data_type.oid == found.array_oid.get() {
-                        return Err(unsupported(
-                            "renaming a label while a column of arrays was added with a default",
-                        ));
-                    }
-                }
-                catalog.put_table(&table).await?;
-            }
-            let kept = Kept::of(&found, &now);
-            if let Some(user) = kept.first_with(&rename.from.value) {
-                let message = format!("renaming a label that {user} names");
-                return Err(unsupported(message).with_hint("Drop it, rename the label, and make it again."));
-            }
+            relabel(&found, (&rename.from.value, &text), &now, &mut catalog).await?;
             let TypeKind::Enum(labels) = &mut found.kind else { return Ok(()) };
             if let Some(label) = labels.get_mut(place) {
                 label.text = text;
@@ -322,12 +305,91 @@ impl Kept {
         }
         Self { texts }
     }
+}
 
-    /// What of it has a literal with this text.
-    fn first_with(&self, literal: &str) -> Option<&str> {
-        let quoted = format!("'{}'", literal.replace('\'', "''"));
-        self.texts.iter().find(|(text, _)| text.contains(&quoted)).map(|(_, what)| what.as_str())
+/// A kept text with another label in its literals of a type; none where one stands in what cannot be told apart.
+fn relabelled(text: &str, of: &TypeDescriptor, (old, new): (&str, &str)) -> Option<String> {
+    let literal = |label: &str| format!("'{}'::{}", label.replace('\'', "''"), by_number(of.oid.get()));
+    let changed = text.replace(&literal(old), &literal(new));
+    // Literals of arrays have labels in them.
+    let of_arrays = format!("'::{}[]", by_number(of.oid.get()));
+    (!changed.contains(&of_arrays) || !changed.contains(old)).then_some(changed)
+}
+
+/// Gives a label its new name in all that the catalog keeps as text.
+async fn relabel(
+    of: &TypeDescriptor,
+    (old, new): (&str, &str),
+    now: &AnalyzeContext,
+    catalog: &mut CatalogWriter<'_>,
+) -> Result<(), SqlError> {
+    let refused = |what: String| {
+        let message = format!("renaming a label that {what} names");
+        Err(unsupported(message).with_hint("Drop it, rename the label, and make it again."))
+    };
+    let change = |text: &mut StoredExpr, what: String| match relabelled(text.as_str(), of, (old, new)) {
+        Some(changed) => {
+            *text = StoredExpr::new(changed);
+            Ok(())
+        }
+        None => refused(what),
+    };
+    // A view keeps its query as it was written, where a label need not say of which type it is.
+    let literal = format!("'{}'", old.replace('\'', "''"));
+    let own: Vec<(Oid, Vec<ColumnId>)> =
+        users(of, now).into_iter().map(|(table, columns)| (table.oid, columns)).collect();
+    for view in now.catalog.views().filter(|view| view.query.contains(&literal)) {
+        let is_near = view.query.contains(&by_number(of.oid.get()))
+            || view.relations.iter().any(|known| {
+                own.iter().any(|(table, _)| *table == known.relation)
+                    || now.catalog.view(known.relation).is_some()
+            });
+        if is_near {
+            return refused(format!("view {}", view.name));
+        }
     }
+    for table in now.catalog.tables() {
+        let (mut changed, name) = (table.as_ref().clone(), &table.name);
+        for check in &mut changed.checks {
+            change(&mut check.expr, format!("constraint {} on table {name}", check.name))?;
+        }
+        let of_type = own.iter().find(|(own, _)| *own == table.oid).map(|(_, columns)| columns.as_slice());
+        for column in &mut changed.columns {
+            let what = format!("column {} of table {name}", column.name);
+            // What rows from before the column hold is kept as text, too.
+            if of_type.unwrap_or_default().contains(&column.id) {
+                if column.missing.as_deref() == Some(old) {
+                    column.missing = Some(new.to_owned());
+                } else if column.data_type.data_type().element().is_some()
+                    && column.missing.as_deref().is_some_and(|missing| missing.contains(old))
+                {
+                    return refused(what);
+                }
+            }
+            for text in column.default.iter_mut().chain(&mut column.generated) {
+                change(text, what.clone())?;
+            }
+        }
+        for computed in &mut changed.computed {
+            change(&mut computed.expr, format!("an index on table {name}"))?;
+        }
+        if changed != **table {
+            catalog.put_table(&changed).await?;
+        }
+    }
+    for domain in now.catalog.types().filter(|domain| domain.oid != of.oid) {
+        let mut changed = domain.as_ref().clone();
+        if let TypeKind::Domain { checks, default, .. } = &mut changed.kind {
+            let texts = checks.iter_mut().map(|check| &mut check.expr).chain(default);
+            for text in texts {
+                change(text, format!("type {}", domain.name))?;
+            }
+        }
+        if changed != **domain {
+            catalog.put_type(&changed).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Binds the condition of a domain's constraint, and gives it a name.
