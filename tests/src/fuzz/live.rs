@@ -6,7 +6,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -35,6 +35,8 @@ pub struct Victim {
     pub base_bytes: u64,
     /// The most that was seen since.
     pub most_bytes: AtomicU64,
+    /// Panics of its tasks that are known.
+    panics: AtomicUsize,
     cluster: String,
     _folder: tempfile::TempDir,
 }
@@ -61,7 +63,8 @@ impl Victim {
             session.run("SELECT count(*), max(b) FROM t")?;
         }
         let base_bytes = resident_bytes(Some(server.pid()?))?;
-        Ok(Victim { server, base_bytes, most_bytes: AtomicU64::new(base_bytes), cluster, _folder: folder })
+        let most_bytes = AtomicU64::new(base_bytes);
+        Ok(Victim { server, base_bytes, most_bytes, panics: AtomicUsize::new(0), cluster, _folder: folder })
     }
 
     /// Looks at the process.
@@ -93,6 +96,19 @@ impl Victim {
         let (tags, error) = session.run("SELECT count(*) FROM kept_for_the_steady_session")?;
         ensure!(error.is_none(), "a plain query is answered with {error:?} ({tags})");
         Ok(())
+    }
+
+    /// No task of it panicked: its session would be over, and the process lives.
+    ///
+    /// # Errors
+    /// One did since the last look, with what it said.
+    pub fn calm(&self) -> Result<()> {
+        let text = self.server.logged();
+        let panics: Vec<usize> = text.match_indices("panicked at").map(|(place, _)| place).collect();
+        let known = self.panics.swap(panics.len(), Ordering::Relaxed);
+        let Some(first) = panics.get(known) else { return Ok(()) };
+        let said: Vec<&str> = text.get(*first..).unwrap_or_default().lines().take(60).collect();
+        bail!("a task of the server {}", said.join("\n"))
     }
 
     /// The last lines that it logged.

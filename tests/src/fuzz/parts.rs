@@ -248,7 +248,7 @@ fn serve(gate: &mut Gate, plan: &Plan, clients: &mut u64, from_peers: &mut u64) 
                     "growth_mib": victim.growth_mib(), "longest_wait_ms": u64::try_from(longest.as_millis())?,
                 }))
             });
-        gate.settle("server messages", result);
+        gate.settle("server messages", victim.calm().and(result));
     }
     if plan.wants(gate, "server peers") {
         let deadline = share(gate, 0.15);
@@ -259,7 +259,7 @@ fn serve(gate: &mut Gate, plan: &Plan, clients: &mut u64, from_peers: &mut u64) 
                 "frames": sent, "growth_mib": victim.growth_mib(), "longest_wait_ms": u64::try_from(longest.as_millis())?,
             }))
         });
-        gate.settle("server peers", result);
+        gate.settle("server peers", victim.calm().and(result));
     }
     for part in ["server slow readers", "server giant messages", "server connections", "server deep nesting"]
     {
@@ -276,7 +276,7 @@ fn serve(gate: &mut Gate, plan: &Plan, clients: &mut u64, from_peers: &mut u64) 
             "server connections" => attack::connections(&victim, 10_000),
             _ => attack::deep_nesting(&victim, share(gate, 0.95)),
         };
-        gate.settle(part, result);
+        gate.settle(part, victim.calm().and(result));
     }
     let alive = victim.server.is_alive()?;
     if !alive {

@@ -9,6 +9,8 @@ use crate::error::SqlError;
 
 /// What such a name begins with, and what stands between the expressions and the condition in it.
 const MARK: char = '\u{1}';
+/// After so many that have no end no further one is looked for: each look goes through the rest of the text.
+const IN_VAIN_MAX: usize = 16;
 
 /// What a unique index is found by.
 #[derive(Clone, Debug)]
@@ -37,11 +39,12 @@ pub(super) fn mark(tokens: &mut Vec<TokenWithSpan>) {
         .collect();
     let at = |place: usize| significant.get(place).and_then(|at| tokens.get(*at)).map(|token| &token.token);
     let mut found = Vec::new();
+    let (mut behind, mut in_vain) = (0, 0);
     for place in 0..significant.len() {
         let begins = word(at(place)) == "on"
             && word(at(place + 1)) == "conflict"
             && at(place + 2) == Some(&Token::LParen);
-        if !begins {
+        if !begins || place < behind || in_vain > IN_VAIN_MAX {
             continue;
         }
         let (mut depth, mut close, mut end) = (0_usize, None, None);
@@ -66,7 +69,11 @@ pub(super) fn mark(tokens: &mut Vec<TokenWithSpan>) {
             let is_word = |place| matches!(at(place), Some(Token::Word(_)));
             is_plain &= !(depth == 1 && is_word(next) && is_word(next + 1)) && depth < 2;
         }
-        let (Some(close), Some(end)) = (close, end) else { continue };
+        let (Some(close), Some(end)) = (close, end) else {
+            in_vain += 1;
+            continue;
+        };
+        behind = end;
         if is_plain && close + 1 == end {
             continue;
         }
@@ -105,4 +112,24 @@ pub fn of_columns(columns: &[Ident]) -> Result<Option<Inference>, SqlError> {
         _ => Err(SqlError::not_supported("an operator class in ON CONFLICT is not supported")),
     });
     Ok(Some(Inference { key: key.collect::<Result<_, _>>()?, condition }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_within_another_is_no_second_one() {
+        for (sql, marks) in [
+            ("insert into t values (1) on conflict (a, on conflict (b + 1) do nothing) do nothing", 1),
+            ("insert into t values (1) on conflict (lower(a)) on conflict (b) do nothing", 1),
+            ("insert into t values (1) on conflict (lower(a)) do nothing", 1),
+            ("insert into t values (1) on conflict (a) do nothing", 0),
+            (&format!("insert into t values (1) {} do nothing", "on conflict (".repeat(40_000)), 0),
+        ] {
+            let tokens = crate::parse::tokens(sql).expect("tokens");
+            let is_mark = |token: &&TokenWithSpan| matches!(&token.token, Token::Word(word) if word.value.starts_with(MARK));
+            assert_eq!(tokens.iter().filter(is_mark).count(), marks, "{sql:.120}");
+        }
+    }
 }
