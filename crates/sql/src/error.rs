@@ -323,6 +323,13 @@ impl SqlError {
         self
     }
 
+    /// Adds a detail, if there is one.
+    #[must_use]
+    pub fn with_details(mut self, detail: Option<String>) -> SqlError {
+        self.0.detail = detail.or(self.0.detail);
+        self
+    }
+
     /// Adds a hint.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> SqlError {

@@ -125,6 +125,8 @@ pub struct RowRules {
     pub computed: Vec<Expr>,
     /// Domains of columns by their places; each new row is asked for them first.
     pub domains: Vec<(usize, Arc<BoundDomain>)>,
+    /// The places of columns to which the statement itself gives values: errors may show those.
+    pub given: Vec<usize>,
 }
 
 impl RowRules {
@@ -132,6 +134,12 @@ impl RowRules {
     #[must_use]
     pub fn without_checks(&self) -> Self {
         Self { checks: Arc::default(), domains: Vec::new(), ..self.clone() }
+    }
+
+    /// The same for a statement that gives values to columns at these places.
+    #[must_use]
+    pub(crate) fn giving(self: &Arc<Self>, given: impl Iterator<Item = usize>) -> Arc<Self> {
+        Arc::new(Self { given: given.collect(), ..self.as_ref().clone() })
     }
 }
 

@@ -133,7 +133,10 @@ impl Binder<'_> {
             Some(_) => return Err(unsupported("ON DUPLICATE KEY UPDATE")),
         };
         let (returning, columns) = self.bind_returning(insert.returning.as_deref(), &scope)?;
-        let rules = self.bind_target_rules(&target)?;
+        let upserted = on_conflict.as_ref().and_then(|action| action.update.as_ref());
+        let upserted = upserted.into_iter().flat_map(|(assignments, _)| assignments);
+        let given = targets.places.iter().filter(|_| is_given).copied();
+        let rules = self.bind_target_rules(&target)?.giving(given.chain(upserted.map(|(place, _)| *place)));
         // An upsert may change any of the columns that it names.
         let references = match on_conflict.as_ref().and_then(|action| action.update.as_ref()) {
             Some(_) => self.references_of_upsert(&table)?,
@@ -585,7 +588,7 @@ impl Binder<'_> {
         let predicate = both(target.condition(), predicate);
         let (returning, columns) = self.bind_returning(update.returning.as_deref(), &scope)?;
         let input = filtered(node, predicate.clone());
-        let rules = self.bind_target_rules(&target)?;
+        let rules = self.bind_target_rules(&target)?.giving(assignments.iter().map(|(place, _)| *place));
         let column = |place: &usize| table.columns.get(*place).map(|column| column.id);
         // What is generated may change with any column.
         let generated = rules.generated.iter().map(|(place, _)| place);

@@ -12,7 +12,7 @@ use rustydb_types::ids::{DatabaseId, Oid};
 use super::context::{Binder, Relation};
 use super::errors::fail;
 use crate::catalog::acl::{Acl, AclKind, Privileges};
-use crate::catalog::{CatalogSnapshot, SchemaDescriptor};
+use crate::catalog::{CatalogSnapshot, ColumnDescriptor, SchemaDescriptor, TableDescriptor};
 use crate::error::{SqlError, SqlState};
 use crate::system::SystemSnapshot;
 
@@ -79,6 +79,19 @@ impl Authority {
     #[must_use]
     pub fn may_in(&self, schema: &SchemaDescriptor, wanted: Privileges) -> bool {
         self.may(wanted, AclKind::Schema, schema.owner, schema.acl.as_ref())
+    }
+
+    /// The places of the columns of a table whose values it may see; absent for all of them.
+    #[must_use]
+    pub fn readable(&self, table: &TableDescriptor) -> Option<Vec<usize>> {
+        if self.may(Privileges::SELECT, AclKind::Table, table.owner, table.acl.as_ref()) {
+            return None;
+        }
+        let may = |column: &ColumnDescriptor| {
+            column.acl.as_ref().is_some_and(|acl| acl.held(&self.roles).has(Privileges::SELECT))
+        };
+        let columns = table.columns.iter().enumerate();
+        Some(columns.filter(|(_, column)| may(column)).map(|(place, _)| place).collect())
     }
 
     /// Refuses what only the owner may do.
@@ -233,7 +246,7 @@ fn check_relation(need: &Need, authority: &Authority, catalog: &CatalogSnapshot)
         if allows(AclKind::Table, table.owner, table.acl.as_ref()) {
             return Ok(());
         }
-        let held = |column: &crate::catalog::ColumnDescriptor| {
+        let held = |column: &ColumnDescriptor| {
             column.acl.as_ref().is_some_and(|acl| !acl.held(&authority.roles).of(need.privileges).is_empty())
         };
         let by_columns = !need.privileges.of(AclKind::Column.all()).is_empty()

@@ -32,6 +32,8 @@ const LETTERS: [(Privileges, &str, char); 12] = [
 impl Privileges {
     /// None.
     pub const NONE: Self = Self(0);
+    /// Every one.
+    pub const ALL: Self = Self(0b1111_1111_1111);
     /// Read rows.
     pub const SELECT: Self = Self(1);
     /// Add rows.
@@ -73,6 +75,12 @@ impl Privileges {
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// How many.
+    #[must_use]
+    pub const fn count(self) -> u32 {
+        self.0.count_ones()
     }
 
     /// Whether there are none.
@@ -227,11 +235,44 @@ impl Acl {
     /// The privileges that any of some roles may give to others; all of them where the owner is among the roles.
     #[must_use]
     pub fn grantable(&self, roles: &BTreeSet<Oid>, owner: Oid, kind: AclKind) -> Privileges {
-        if roles.contains(&owner) {
-            return kind.all();
+        roles
+            .iter()
+            .fold(Privileges::NONE, |held, role| held.with(self.own_options(*role, owner)))
+            .of(kind.all())
+    }
+
+    /// What one role alone may give to others.
+    #[must_use]
+    pub fn own_options(&self, role: Oid, owner: Oid) -> Privileges {
+        if role == owner {
+            return Privileges::ALL;
         }
-        let own = self.0.iter().filter(|item| roles.contains(&item.grantee));
+        let own = self.0.iter().filter(|item| item.grantee == role);
         own.fold(Privileges::NONE, |held, item| held.with(item.options))
+    }
+
+    /// Whether it says the same as another one, in whatever order.
+    #[must_use]
+    pub fn says_same(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len() && self.0.iter().all(|item| other.0.contains(item))
+    }
+
+    /// Whether a role would have the right to give privileges only because of those to whom it gives that right, were
+    /// it given to one more.
+    #[must_use]
+    pub fn is_circle(&self, grantor: Oid, grantee: Oid, options: Privileges, owner: Oid) -> bool {
+        if grantor == owner || options.is_empty() {
+            return false;
+        }
+        let mut without = self.clone();
+        while let Some(item) =
+            without.0.iter().find(|item| item.grantee == grantee && !item.options.is_empty()).copied()
+        {
+            if without.revoke(item.grantor, grantee, item.granted, false, true, owner).is_err() {
+                return true;
+            }
+        }
+        !without.own_options(grantor, owner).has(options)
     }
 
     /// Adds privileges.
@@ -274,19 +315,15 @@ impl Acl {
             return Ok(());
         }
         // What the grantee may still give by another's leave stays.
-        let still = self.grantable(&BTreeSet::from([grantee]), owner, AclKind::Table);
-        let lost = lost.without(still);
-        let given: Vec<(Oid, Privileges)> = self
-            .0
-            .iter()
-            .filter(|item| item.grantor == grantee && !item.granted.of(lost).is_empty())
-            .map(|item| (item.grantee, item.granted.of(lost)))
-            .collect();
-        if !given.is_empty() && !cascade {
-            return Err(Dependent);
-        }
-        for (other, privileges) in given {
-            self.revoke(grantee, other, privileges, false, true, owner)?;
+        let lost = lost.without(self.own_options(grantee, owner));
+        let next = |acl: &Self| {
+            acl.0.iter().find(|item| item.grantor == grantee && !item.granted.of(lost).is_empty()).copied()
+        };
+        while let Some(item) = next(self) {
+            if !cascade {
+                return Err(Dependent);
+            }
+            self.revoke(grantee, item.grantee, item.granted.of(lost), false, true, owner)?;
         }
         Ok(())
     }
@@ -388,6 +425,28 @@ mod tests {
         twice.grant(owner, role(3), Privileges::SELECT, true);
         twice.revoke(owner, role(2), Privileges::SELECT, false, true, owner).expect("cascades");
         assert_eq!(shown(&twice), ["r1=arwdDxt/r1", "r2=a*/r1", "r4=r/r3", "r3=r*/r1"]);
+    }
+
+    #[test]
+    fn nobody_gives_back_what_he_has_from_there() {
+        let (owner, read) = (role(1), Privileges::SELECT);
+        let mut acl = Acl::initial(AclKind::Table, owner);
+        acl.grant(owner, role(2), read, true);
+        acl.grant(role(2), role(3), read, true);
+        acl.grant(role(3), role(4), read, true);
+        assert!(acl.is_circle(role(3), role(2), read, owner) && acl.is_circle(role(4), role(2), read, owner));
+        assert!(!acl.is_circle(role(3), role(5), read, owner) && !acl.is_circle(owner, role(2), read, owner));
+        // By the owner's leave it would be no circle.
+        acl.grant(owner, role(4), read, true);
+        assert!(!acl.is_circle(role(4), role(2), read, owner));
+        let mut longer = acl.clone();
+        longer.grant(role(4), role(2), read, true);
+        longer.revoke(owner, role(2), read, false, true, owner).expect("cascades");
+        assert_eq!(
+            shown(&longer),
+            ["r1=arwdDxt/r1", "r3=r*/r2", "r4=r*/r3", "r4=r*/r1", "r2=r*/r4"],
+            "it may still give it by the leave of the fourth"
+        );
     }
 
     #[test]

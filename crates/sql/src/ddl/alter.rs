@@ -304,6 +304,7 @@ fn writer(table: &TableDescriptor, context: &ExecContext<'_>) -> Result<TableWri
         std::sync::Arc::clone(context.database.row_numbers()),
         context.lock_wait,
         &std::sync::Arc::new(rules),
+        &context.analyze.authority,
     )
 }
 

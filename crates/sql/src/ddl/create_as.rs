@@ -164,7 +164,8 @@ async fn fill(
     let node = optimize(node, &now.catalog);
     let schema = now.catalog.schema(table.schema).map(|schema| schema.name.clone()).unwrap_or_default();
     let numbers = Arc::clone(context.database.row_numbers());
-    let writer = TableWriter::new(Arc::new(table), schema, numbers, context.lock_wait, &Arc::default())?;
+    let (rules, authority) = (Arc::default(), &now.authority);
+    let writer = TableWriter::new(Arc::new(table), schema, numbers, context.lock_wait, &rules, authority)?;
     let pool = Arc::clone(context.database.work_memory());
     let state = RunState::new(context.work_mem, pool, Arc::clone(&context.interrupts));
     let mut execution = Execution { params: Vec::new(), state, input: None, touched: None };

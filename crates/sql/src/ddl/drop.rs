@@ -5,7 +5,7 @@ use rustydb_types::ids::Oid;
 use sqlparser::ast::ObjectName;
 
 use super::foreign::{self, Dropped};
-use super::{Demand, change, current, lock_table, not_there, sequence, skipped, types, view};
+use super::{Demand, change, current, lock_table, not_there, owns_schema, sequence, skipped, types, view};
 use crate::bind::context::Relation;
 use crate::bind::errors::fail;
 use crate::bind::from::last_ident;
@@ -66,9 +66,17 @@ pub(super) async fn indexes(
             not_there((SqlState::UNDEFINED_OBJECT, "index"), name, if_exists, txn, context)?;
             continue;
         };
+        let may_drop = |now: &AnalyzeContext| match now.catalog.index(index_oid) {
+            Some((table, index)) if !owns_schema(table.schema, now) => {
+                now.authority.require_owner(table.owner, "index", &index.name)
+            }
+            _ => Ok(()),
+        };
+        may_drop(&current(txn, context)?)?;
         let lock = TableLockId::new(table_oid.get());
         txn.lock_table(lock, TableLockMode::AccessExclusive, context.lock_wait).await?;
         let now = current(txn, context)?;
+        may_drop(&now)?;
         let Some((table, index)) = now.catalog.index(index_oid) else { continue };
         if index.constraint.is_some() {
             let message = format!(
@@ -119,11 +127,17 @@ pub(super) async fn rename_index(
         return Err(fail(SqlState::UNDEFINED_TABLE, message));
     };
     let new_name = last_ident(new_name)?.value;
+    let may_change = |now: &AnalyzeContext| match now.catalog.index(index_oid) {
+        Some((table, index)) => now.authority.require_owner(table.owner, "index", &index.name),
+        None => Ok(()),
+    };
+    may_change(&current(txn, context)?)?;
     // As in PostgreSQL, readers and writers of the table go on.
     let lock = TableLockId::new(table_oid.get());
     txn.lock_table(lock, TableLockMode::ShareUpdateExclusive, context.lock_wait).await?;
     let mut catalog = change(txn, context).await?;
     let now = current(catalog.txn, context)?;
+    may_change(&now)?;
     let Some((table, _)) = now.catalog.index(index_oid) else { return Ok(()) };
     if now.catalog.has_relation(table.schema, &new_name) {
         return Err(super::relation_exists(&new_name));

@@ -114,23 +114,48 @@ impl<'a> Application<'a> {
         Ok(Self { change, grantees, role: authority.role, is_superuser, roles })
     }
 
-    /// The privileges of an object after the change, and a warning where not all of it could be done.
+    /// As whom it is done, and which privileges that one may give: the owner where that may be, else the first of the
+    /// roles that may give all of them, else the one that may give the most. What may be given of a whole table may be
+    /// given of its columns.
+    fn grantor(
+        &self,
+        kind: AclKind,
+        owner: Oid,
+        acl: &Acl,
+        above: Option<&Acl>,
+        wanted: Privileges,
+    ) -> (Oid, Privileges) {
+        if self.is_superuser || self.roles.contains(&owner) {
+            return (owner, kind.all());
+        }
+        let others = self.roles.iter().copied().filter(|role| *role != self.role);
+        let mut best = (self.role, Privileges::NONE);
+        for role in std::iter::once(self.role).chain(others) {
+            let of_above = above.map_or(Privileges::NONE, |above| above.own_options(role, owner));
+            let may = acl.own_options(role, owner).with(of_above).of(kind.all()).of(wanted);
+            if may.count() > best.1.count() {
+                best = (role, may);
+            }
+        }
+        best
+    }
+
+    /// The privileges of an object after the change, and a warning where not all of it could be done. `above` are those
+    /// of the table of a column.
     pub(crate) fn apply(
         &self,
         kind: AclKind,
         (what, name): (&str, &str),
         owner: Oid,
-        acl: Option<&Acl>,
+        (acl, above): (Option<&Acl>, Option<&Acl>),
         privileges: Privileges,
     ) -> Result<(Option<Acl>, Option<SqlError>), SqlError> {
         let hardwired = Acl::initial(kind, owner);
         let mut changed = acl.cloned().unwrap_or_else(|| hardwired.clone());
-        // As the owner where that may be, else by the leave that was given.
-        let is_owner = self.is_superuser || self.roles.contains(&owner);
-        let grantor = if is_owner { owner } else { self.role };
-        let may = if is_owner { kind.all() } else { changed.grantable(&self.roles, owner, kind) };
+        let (grantor, may) = self.grantor(kind, owner, &changed, above, privileges);
         if may.of(privileges).is_empty() && !privileges.is_empty() {
-            if changed.held(&self.roles).is_empty() {
+            let of_above = above.map_or(Privileges::NONE, |above| above.held(&self.roles));
+            if changed.held(&self.roles).with(of_above).is_empty() {
                 return Err(denied(what, name));
             }
             let verb = if self.change.is_grant { "granted" } else { "could be revoked" };
@@ -152,6 +177,10 @@ impl<'a> Application<'a> {
             });
         for grantee in &self.grantees {
             if self.change.is_grant {
+                if self.change.option && changed.is_circle(grantor, *grantee, done, owner) {
+                    let message = "grant options cannot be granted back to your own grantor";
+                    return Err(fail(SqlState::INVALID_GRANT_OPERATION, message));
+                }
                 changed.grant(grantor, *grantee, done, self.change.option);
             } else {
                 let (option, cascade) = (self.change.option, self.change.cascade);
@@ -277,7 +306,7 @@ async fn default_acl(
         Some(known) => known.oid,
         None => catalog.new_oid()?,
     };
-    if acl == hardwired {
+    if acl.says_same(&hardwired) {
         return catalog.put_default_acl(oid, None).await;
     }
     catalog.put_default_acl(oid, Some(&DefaultAcl { oid, role, schema, kind, acl })).await
@@ -314,7 +343,7 @@ async fn object(
                 kind,
                 ("schema", &own_name),
                 schema.owner,
-                schema.acl.as_ref(),
+                (schema.acl.as_ref(), None),
                 privileges,
             )?;
             changed.acl = acl;
@@ -328,8 +357,13 @@ async fn object(
             };
             let (privileges, _) = wanted(application.change, kind)?;
             let mut changed = found.as_ref().clone();
-            let (acl, warning) =
-                application.apply(kind, ("type", &own_name), found.owner, found.acl.as_ref(), privileges)?;
+            let (acl, warning) = application.apply(
+                kind,
+                ("type", &own_name),
+                found.owner,
+                (found.acl.as_ref(), None),
+                privileges,
+            )?;
             changed.acl = acl;
             drop(binder);
             tell(warning, context);
@@ -360,7 +394,7 @@ async fn object(
                         AclKind::Sequence,
                         ("sequence", &own_name),
                         sequence.owner,
-                        sequence.acl.as_ref(),
+                        (sequence.acl.as_ref(), None),
                         privileges,
                     )?;
                     changed.acl = acl;
@@ -381,7 +415,7 @@ async fn object(
                         kind,
                         ("view", &own_name),
                         view.owner,
-                        view.acl.as_ref(),
+                        (view.acl.as_ref(), None),
                         privileges,
                     )?;
                     changed.acl = acl;
@@ -396,7 +430,7 @@ async fn object(
                             kind,
                             ("table", &own_name),
                             table.owner,
-                            table.acl.as_ref(),
+                            (table.acl.as_ref(), None),
                             privileges,
                         )?;
                         changed.acl = acl;
@@ -409,7 +443,7 @@ async fn object(
                                     AclKind::Column,
                                     ("table", &own_name),
                                     table.owner,
-                                    column.acl.as_ref(),
+                                    (column.acl.as_ref(), table.acl.as_ref()),
                                     of_columns,
                                 )?;
                                 column.acl = acl.filter(|acl| !acl.0.is_empty());
@@ -429,7 +463,7 @@ async fn object(
                                 AclKind::Column,
                                 ("table", &own_name),
                                 table.owner,
-                                column.acl.as_ref(),
+                                (column.acl.as_ref(), table.acl.as_ref()),
                                 privileges,
                             )?;
                             column.acl = acl.filter(|acl| !acl.0.is_empty());

@@ -95,9 +95,6 @@ pub(crate) fn plan(
             refuse_view(&binder, table_name, "to")?;
             let table = binder.table(table_name)?;
             binder.note_table(table.oid, TableUse::Write);
-            let named = columns.iter().filter_map(|name| table.column_index(&name.value));
-            let named = named.filter_map(|place| table.columns.get(place)).map(|column| column.id.get());
-            binder.need(table.oid, Privileges::INSERT, named.collect());
             let places = if columns.is_empty() {
                 let given = table.columns.iter().enumerate().filter(|(_, column)| column.generated.is_none());
                 given.map(|(place, _)| place).collect()
@@ -116,8 +113,11 @@ pub(crate) fn plan(
                     .map(|place| refuse_generated(&table, place?))
                     .collect::<Result<Vec<_>, _>>()?
             };
+            let written = places.iter().filter_map(|place: &usize| table.columns.get(*place));
+            let written = written.map(|column| column.id.get()).collect();
+            binder.need(table.oid, Privileges::INSERT, written);
             let defaults = binder.bind_defaults(&table)?;
-            let rules = binder.bind_rules(&table)?;
+            let rules = binder.bind_rules(&table)?.giving(places.iter().copied());
             let references = binder.references_of_insert(&table)?;
             let plan = Plan {
                 action: Action::Utility(Box::new(statement.clone())),
@@ -297,6 +297,7 @@ impl CopyFrom {
                 Arc::clone(context.database.row_numbers()),
                 context.lock_wait,
                 rules,
+                &context.analyze.authority,
             )?,
             referee: Referee::new(references.as_ref(), context),
             places: places.clone(),

@@ -41,6 +41,7 @@ fn writer(
         std::sync::Arc::clone(context.database.row_numbers()),
         context.lock_wait,
         rules,
+        &context.analyze.authority,
     )
 }
 

@@ -26,6 +26,7 @@ use super::run::{RunState, row_size};
 use super::text;
 use super::write::TableWriter;
 use crate::bind::from::column_type;
+use crate::bind::privilege::Authority;
 use crate::catalog::{ReferentialAction, TableDescriptor, keys};
 use crate::error::{SqlError, SqlState};
 use crate::plan::Row;
@@ -305,7 +306,7 @@ impl Referee {
             Referred::Key(key) => self.is_there((place, link), key, true, txn, context).await?,
             Referred::Impossible => false,
         };
-        if there { Ok(()) } else { Err(absent(link, &row)) }
+        if there { Ok(()) } else { Err(absent(link, &row, &context.analyze.authority)) }
     }
 
     /// Does what a foreign key asks for when keys go away.
@@ -366,7 +367,7 @@ impl Referee {
             let Referred::Key(key) = parent_key(link, &row, &context.eval(&[]))? else { continue };
             let Some(gone) = keys.get(&key) else { continue };
             if !action.writes() {
-                return Err(still_referenced(link, &gone.old));
+                return Err(still_referenced(link, &gone.old, &context.analyze.authority));
             }
             self.write(link, action, gone, stored, row, txn, context).await?;
             txn.flush_if_large().await?;
@@ -396,6 +397,7 @@ impl Referee {
             Arc::clone(context.database.row_numbers()),
             context.lock_wait,
             &target.rules,
+            &context.analyze.authority,
         )?;
         if action == ReferentialAction::Cascade && gone.new.is_none() {
             writer.delete(txn, stored, &row).await?;
@@ -628,31 +630,39 @@ fn violation(link: &Link, message: String, detail: String) -> SqlError {
         .with_constraint(link.key.name.clone())
 }
 
-/// Names and values of columns, as details show them.
-fn shown(table: &TableDescriptor, columns: impl Iterator<Item = (usize, Value)>) -> (String, String) {
+/// Columns with their values, as details show them to one who may see them, else "Key".
+fn shown(
+    table: &TableDescriptor,
+    columns: impl Iterator<Item = (usize, Value)>,
+    authority: &Authority,
+) -> String {
     let mut names = Vec::new();
     let mut values = Vec::new();
+    let readable = authority.readable(table);
     for (place, value) in columns {
+        if readable.as_ref().is_some_and(|readable| !readable.contains(&place)) {
+            return "Key".to_owned();
+        }
         if let Some(column) = table.columns.get(place) {
             names.push(column.name.clone());
             values.push(text::print(&value, column_type(column.data_type)));
         }
     }
-    (names.join(", "), values.join(", "))
+    format!("Key ({})=({})", names.join(", "), values.join(", "))
 }
 
 /// 23503 for a row that refers to a key that is not there.
-pub(crate) fn absent(link: &Link, row: &[Value]) -> SqlError {
+pub(crate) fn absent(link: &Link, row: &[Value], authority: &Authority) -> SqlError {
     let value = |place: usize| row.get(place).cloned().unwrap_or(Value::Null);
     let columns = link.columns.iter().map(|column| (column.child, value(column.child)));
-    let (names, values) = shown(&link.child, columns);
+    let key = shown(&link.child, columns, authority);
     violation(
         link,
         format!(
             "insert or update on table \"{}\" violates foreign key constraint \"{}\"",
             link.child.name, link.key.name
         ),
-        format!("Key ({names})=({values}) is not present in table \"{}\".", link.parent.name),
+        format!("{key} is not present in table \"{}\".", link.parent.name),
     )
 }
 
@@ -667,16 +677,16 @@ fn mixed(link: &Link) -> SqlError {
     )
 }
 
-fn still_referenced(link: &Link, old: &[Value]) -> SqlError {
+fn still_referenced(link: &Link, old: &[Value], authority: &Authority) -> SqlError {
     let columns = link.columns.iter().zip(old).map(|(column, value)| (column.parent, value.clone()));
-    let (names, values) = shown(&link.parent, columns);
+    let key = shown(&link.parent, columns, authority);
     violation(
         link,
         format!(
             "update or delete on table \"{}\" violates foreign key constraint \"{}\" on table \"{}\"",
             link.parent.name, link.key.name, link.child.name
         ),
-        format!("Key ({names})=({values}) is still referenced from table \"{}\".", link.child.name),
+        format!("{key} is still referenced from table \"{}\".", link.child.name),
     )
 }
 
@@ -750,6 +760,6 @@ pub(crate) fn check_row(
         Referred::Nothing => Ok(()),
         Referred::Mixed => Err(mixed(link)),
         Referred::Key(key) if txn.get_latest(&parent_entry(link, &key))?.is_some() => Ok(()),
-        _ => Err(absent(link, row)),
+        _ => Err(absent(link, row, &context.analyze.authority)),
     }
 }

@@ -13,6 +13,7 @@ use super::rows::{self, RowLayout};
 use super::text;
 use crate::bind::from::column_type;
 use crate::bind::kept::RowRules;
+use crate::bind::privilege::Authority;
 use crate::catalog::{IndexDescriptor, TableDescriptor};
 use crate::error::{SqlError, SqlState};
 use crate::plan::Row;
@@ -39,6 +40,8 @@ pub struct TableWriter {
     rules: Arc<RowRules>,
     numbers: Arc<dyn RowNumbers>,
     wait: LockWait,
+    /// The places of the columns that errors may show; absent for all.
+    readable: Option<Vec<usize>>,
 }
 
 /// What became of an insert.
@@ -51,7 +54,7 @@ pub enum Inserted {
 }
 
 impl TableWriter {
-    /// A writer of rows of `table` under its rules.
+    /// A writer of rows of `table` under its rules, whose errors show what one may see.
     ///
     /// # Errors
     /// XX001 when a stored default cannot be read.
@@ -61,12 +64,14 @@ impl TableWriter {
         numbers: Arc<dyn RowNumbers>,
         wait: LockWait,
         rules: &Arc<RowRules>,
+        authority: &Authority,
     ) -> Result<Self, SqlError> {
         let layout = RowLayout::new(&table)?;
         if rules.computed.len() != table.computed.len() {
             return Err(SqlError::internal("the rules of a table are another one's"));
         }
-        Ok(Self { table, schema, layout, rules: Arc::clone(rules), numbers, wait })
+        let readable = authority.readable(&table);
+        Ok(Self { table, schema, layout, rules: Arc::clone(rules), numbers, wait, readable })
     }
 
     /// Computes the generated columns of a new row.
@@ -128,7 +133,7 @@ impl TableWriter {
                         column.name
                     ),
                 )
-                .with_detail(format!("Failing row contains ({}).", self.print_row(row, context)))
+                .with_details(self.print_row(row, context))
                 .with_table(self.schema.clone(), name.clone())
                 .with_column(column.name.clone()));
             }
@@ -143,7 +148,7 @@ impl TableWriter {
             if check.is_view && holds != Value::Bool(true) {
                 let message = format!("new row violates check option for view \"{}\"", check.name);
                 return Err(SqlError::new(SqlState::WITH_CHECK_OPTION_VIOLATION, message)
-                    .with_detail(format!("Failing row contains ({}).", self.print_row(row, context))));
+                    .with_details(self.print_row(row, context)));
             }
             if holds == Value::Bool(false) {
                 let (table, name) = (&self.table.name, &check.name);
@@ -151,7 +156,7 @@ impl TableWriter {
                     SqlState::CHECK_VIOLATION,
                     format!("new row for relation \"{table}\" violates check constraint \"{name}\""),
                 )
-                .with_detail(format!("Failing row contains ({}).", self.print_row(row, context)))
+                .with_details(self.print_row(row, context))
                 .with_table(self.schema.clone(), table.clone())
                 .with_constraint(name.clone()));
             }
@@ -159,8 +164,9 @@ impl TableWriter {
         Ok(())
     }
 
-    /// The row as an error's detail shows it: long values are cut.
-    fn print_row(&self, row: &[Value], context: &ExecContext<'_>) -> String {
+    /// The row as an error's detail shows it: long values are cut. Of a row that one may not see as a whole the columns
+    /// that one may see, and those that the statement gave, with their names.
+    fn print_row(&self, row: &[Value], context: &ExecContext<'_>) -> Option<String> {
         let reading = TextContext { zone: context.session.timezone(), now: context.transaction_time };
         let print = |(column, value): (&crate::catalog::ColumnDescriptor, &Value)| {
             if value.is_null() {
@@ -173,7 +179,21 @@ impl TableWriter {
             }
             text
         };
-        self.table.columns.iter().zip(row).map(print).collect::<Vec<_>>().join(", ")
+        let is_shown = |place: &usize| {
+            let readable = self.readable.as_ref();
+            readable.is_none_or(|places| places.contains(place) || self.rules.given.contains(place))
+        };
+        let columns = self.table.columns.iter().zip(row).enumerate();
+        let shown: Vec<_> = columns.filter(|(place, _)| is_shown(place)).map(|(_, column)| column).collect();
+        if shown.is_empty() {
+            return None;
+        }
+        let names = shown.iter().map(|(column, _)| column.name.as_str()).collect::<Vec<_>>().join(", ");
+        let values = shown.into_iter().map(print).collect::<Vec<_>>().join(", ");
+        Some(match &self.readable {
+            None => format!("Failing row contains ({values})."),
+            Some(_) => format!("Failing row contains ({names}) = ({values})."),
+        })
     }
 
     /// Inserts a row or says that it cannot be for a conflict.
@@ -357,6 +377,11 @@ impl TableWriter {
         let mut names = Vec::new();
         let mut values = Vec::new();
         let wide = self.wide(row).unwrap_or(Cow::Borrowed(row));
+        let is_shown = self.readable.as_ref().is_none_or(|readable| {
+            index.key.iter().all(|part| {
+                self.table.column_index_of(part.column).is_some_and(|place| readable.contains(&place))
+            })
+        });
         for part in &index.key {
             if let Some(computed) = self.table.computed_of(part.column) {
                 let place = self.table.key_place(part.column);
@@ -374,7 +399,9 @@ impl TableWriter {
             SqlState::UNIQUE_VIOLATION,
             format!("duplicate key value violates unique constraint \"{}\"", index.name),
         )
-        .with_detail(format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")))
+        .with_details(
+            is_shown.then(|| format!("Key ({})=({}) already exists.", names.join(", "), values.join(", "))),
+        )
         .with_table(self.schema.clone(), self.table.name.clone())
         .with_constraint(index.name.clone())
     }

@@ -625,7 +625,7 @@ impl<E: Executor> Session<E> {
                         AclKind::Database,
                         ("database", name),
                         record.owner,
-                        record.acl.as_ref(),
+                        (record.acl.as_ref(), None),
                         asked,
                     )?;
                     if let Some(warning) = warning {
