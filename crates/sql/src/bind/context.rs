@@ -7,7 +7,7 @@ use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::ids::Oid;
 use sqlparser::ast::{Ident, ObjectName};
 
-use super::errors::{fail, undefined_relation};
+use super::errors::{at, fail, undefined_relation};
 use super::kept::Forms;
 use super::privilege::{Authority, Needs, denied};
 use crate::catalog::acl::Privileges;
@@ -24,7 +24,8 @@ pub struct AnalyzeContext {
     pub catalog: Arc<CatalogSnapshot>,
     /// Relations whose rows are computed.
     pub virtuals: Arc<VirtualRegistry>,
-    /// Schemas that unqualified names are looked up in, in order; `pg_catalog` is looked in first when absent.
+    /// Schemas that unqualified names are looked up in, in order, without those that the role may not use; `pg_catalog`
+    /// is looked in first when absent.
     pub search_path: Vec<String>,
     /// Name of the connected database.
     pub database: String,
@@ -193,19 +194,7 @@ impl<'a> Binder<'a> {
     pub(super) fn search_schemas(&self) -> impl Iterator<Item = &str> {
         let path = &self.context.search_path;
         let implicit = (!path.iter().any(|schema| schema == "pg_catalog")).then_some("pg_catalog");
-        let named = path
-            .iter()
-            .map(|schema| if schema == "$user" { self.context.user.as_str() } else { schema.as_str() });
-        // Who may not use a schema does not find what is in it.
-        let usable = named.filter(|name| {
-            self.context.authority.is_superuser
-                || self
-                    .context
-                    .catalog
-                    .schema_named(name)
-                    .is_none_or(|schema| self.context.authority.may_in(schema, Privileges::USAGE))
-        });
-        implicit.into_iter().chain(usable)
+        implicit.into_iter().chain(path.iter().map(String::as_str))
     }
 
     /// The relation that a name means, if any.
@@ -216,8 +205,8 @@ impl<'a> Binder<'a> {
         let (schema, name) = self.split_name(name)?;
         match schema {
             Some(schema) => {
-                if let Some(schema) = self.context.catalog.schema_named(&schema.value) {
-                    self.need_schema(schema.oid);
+                if let Some(named) = self.context.catalog.schema_named(&schema.value) {
+                    self.need_schema(named).map_err(|error| at(error, schema))?;
                 }
                 Ok(self.relation_in(&schema.value, &name.value))
             }
@@ -297,15 +286,11 @@ impl<'a> Binder<'a> {
             Some(schema) => catalog.schema_named(&schema.value).ok_or_else(|| {
                 fail(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{}\" does not exist", schema.value))
             })?,
-            None => self
-                .context
-                .search_path
-                .iter()
-                .map(|schema| if schema == "$user" { self.context.user.as_str() } else { schema.as_str() })
-                .find_map(|schema| catalog.schema_named(schema))
-                .ok_or_else(|| {
-                    fail(SqlState::INVALID_SCHEMA_NAME, "no schema has been selected to create in")
-                })?,
+            None => {
+                self.context.search_path.iter().find_map(|schema| catalog.schema_named(schema)).ok_or_else(
+                    || fail(SqlState::INVALID_SCHEMA_NAME, "no schema has been selected to create in"),
+                )?
+            }
         };
         if matches!(schema.name.as_str(), "pg_catalog" | "information_schema") {
             return Err(fail(

@@ -185,10 +185,20 @@ impl Binder<'_> {
         columns
     }
 
-    /// Notes that a schema is named. What a view or a kept expression names was found when it was made.
-    pub(crate) fn need_schema(&self, schema: Oid) {
-        if self.within_views.borrow().is_empty() && self.kept.is_none() {
-            self.needs.borrow_mut().schemas.insert(schema);
+    /// Notes that a schema is named, and refuses it to a role that may not use it. What a view or a kept expression names
+    /// was found when it was made.
+    ///
+    /// # Errors
+    /// 42501.
+    pub(crate) fn need_schema(&self, schema: &SchemaDescriptor) -> Result<(), SqlError> {
+        if !self.within_views.borrow().is_empty() || self.kept.is_some() {
+            return Ok(());
+        }
+        self.needs.borrow_mut().schemas.insert(schema.oid);
+        if self.context.authority.may_in(schema, Privileges::USAGE) {
+            Ok(())
+        } else {
+            Err(denied("schema", &schema.name))
         }
     }
 }

@@ -11,7 +11,9 @@ use rustydb_types::value::Value;
 use sqlparser::ast;
 
 use super::context::Binder;
-use super::errors::{fail, syntax, unsupported};
+use super::errors::{at, fail, syntax, unsupported};
+use super::privilege::denied;
+use crate::catalog::acl::{AclKind, Privileges};
 use crate::catalog::descriptor::{KnownTypes, TypeRef};
 use crate::catalog::{ColumnDescriptor, StorageId, TableDescriptor, TypeDescriptor, TypeKind, UserType};
 use crate::error::{SqlError, SqlState};
@@ -231,6 +233,9 @@ impl Binder<'_> {
                 Err(fail(SqlState::INVALID_SCHEMA_NAME, message))
             }
             Some(schema) => {
+                if let Some(named) = catalog.schema_named(&schema.value) {
+                    self.need_schema(named).map_err(|error| at(error, schema))?;
+                }
                 Ok(in_schema(&schema.value).or_else(|| self.array_named(&schema.value, &name.value)))
             }
             None => Ok(self
@@ -251,11 +256,45 @@ impl Binder<'_> {
     /// The descriptor of the type that a name means, if a user made it.
     ///
     /// # Errors
-    /// 3F000 when its schema does not exist.
+    /// 3F000 when its schema does not exist, 42501 when the role may not use that, 42809 for an array type.
     pub(crate) fn find_type(&self, name: &ast::ObjectName) -> Result<Option<Arc<TypeDescriptor>>, SqlError> {
+        let Some((found, is_array)) = self.type_or_array(name)? else { return Ok(None) };
+        if is_array {
+            let shown = self.shown_type(&found);
+            let message = format!("cannot alter array type {shown}[]");
+            return Err(fail(SqlState::WRONG_OBJECT_TYPE, message)
+                .with_hint(format!("You can alter type {shown}, which will alter the array type as well.")));
+        }
+        Ok(Some(found))
+    }
+
+    /// The same, and whether the name is that of arrays of it.
+    ///
+    /// # Errors
+    /// 3F000 and 42501 for its schema.
+    pub(crate) fn type_or_array(
+        &self,
+        name: &ast::ObjectName,
+    ) -> Result<Option<(Arc<TypeDescriptor>, bool)>, SqlError> {
         let (schema, name) = self.split_name(name)?;
-        let found = self.user_type(schema, name)?;
-        Ok(found.and_then(|found| self.context.catalog.type_descriptor(Oid::new(found.oid)).cloned()))
+        let Some(found) = self.user_type(schema, name)?.map(|found| Oid::new(found.oid)) else {
+            return Ok(None);
+        };
+        let descriptor = self.context.catalog.type_descriptor(found).cloned();
+        Ok(descriptor.map(|descriptor| (Arc::clone(&descriptor), descriptor.oid != found)))
+    }
+
+    /// Refuses a type to a role that may not use it.
+    ///
+    /// # Errors
+    /// 42501.
+    pub(crate) fn require_type(&self, declared: TypeRef) -> Result<(), SqlError> {
+        let Some(own) = self.context.catalog.type_descriptor(Oid::new(declared.oid)) else { return Ok(()) };
+        if self.context.authority.may(Privileges::USAGE, AclKind::Type, own.owner, own.acl.as_ref()) {
+            Ok(())
+        } else {
+            Err(denied("type", &self.shown_type(own)))
+        }
     }
 
     /// The conditions of a domain, those of the domains under it first.

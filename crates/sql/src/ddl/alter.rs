@@ -858,6 +858,7 @@ async fn set_type(
     let now = current(txn, context)?;
     let binder = Binder::new(&now, &[]);
     let declared = binder.declared_type(data_type)?;
+    binder.require_type(declared)?;
     let target = declared.data_type();
     let former = table.clone();
     let Some(column) = former.columns.get(place) else { return Ok(()) };
@@ -964,6 +965,7 @@ fn evaluated(
             ..context.virtuals()
         },
         search_path: &now.search_path,
+        authority: Some(&now.authority),
     };
     expr.eval(row, &EvalContext { txn: Some(txn), catalog: &lookup, ..context.eval(&[]) })
 }

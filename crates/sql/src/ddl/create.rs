@@ -133,6 +133,7 @@ async fn plain_table(
         skipped(SqlState::DUPLICATE_TABLE, format!("relation \"{name}\" already exists"), context);
         return Ok("CREATE TABLE".into());
     }
+    super::refuse_type_name(schema, &name, &now)?;
     let oid = catalog.new_oid()?;
     let mut table = TableDescriptor {
         oid,
@@ -278,6 +279,7 @@ pub(super) fn add_column(
         Some(base) => rustydb_types::datatype::DataType::from(base).into(),
         None => binder.declared_type(&column.data_type).map_err(|error| at(error, &column.name))?,
     };
+    binder.require_type(declared_type)?;
     let data_type = declared_type.data_type();
     if !data_type.base.is_storable() {
         let message = format!("column \"{name}\" has pseudo-type {data_type}");

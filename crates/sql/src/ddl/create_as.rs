@@ -60,7 +60,10 @@ pub(super) async fn table(
     }
     let (node, columns) = bound(&binder, query)?;
     super::privileges::require(&binder, &now, context)?;
+    let described = described(create, &columns)?;
+    described.iter().try_for_each(|column| binder.require_type(column.data_type))?;
     drop(binder);
+    super::refuse_type_name(schema, &name, &now)?;
     let table = TableDescriptor {
         oid: catalog.new_oid()?,
         schema,
@@ -72,7 +75,7 @@ pub(super) async fn table(
             crate::catalog::acl::AclKind::Table,
             schema,
         ),
-        columns: described(create, &columns)?,
+        columns: described,
         next_column: u32::try_from(columns.len()).unwrap_or(u32::MAX).saturating_add(1),
         indexes: Vec::new(),
         checks: Vec::new(),
@@ -159,7 +162,8 @@ async fn fill(
 ) -> Result<u64, SqlError> {
     let virtuals =
         crate::catalog::virtual_table::VirtualContext { catalog: &now.catalog, ..context.virtuals() };
-    let lookup = SystemLookup { context: virtuals, search_path: &now.search_path };
+    let lookup =
+        SystemLookup { context: virtuals, search_path: &now.search_path, authority: Some(&now.authority) };
     let context = ExecContext { analyze: now, lookup: &lookup, ..context.clone() };
     let node = optimize(node, &now.catalog);
     let schema = now.catalog.schema(table.schema).map(|schema| schema.name.clone()).unwrap_or_default();

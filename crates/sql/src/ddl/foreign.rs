@@ -126,10 +126,7 @@ pub(super) async fn lock_referenced(
         lock_table(
             &spec.table,
             false,
-            (
-                TableLockMode::ShareRowExclusive,
-                super::Demand::Any(crate::catalog::acl::Privileges::REFERENCES),
-            ),
+            (TableLockMode::ShareRowExclusive, super::Demand::References(&spec.referenced)),
             txn,
             context,
         )
@@ -511,7 +508,6 @@ pub(crate) fn deferrable(
             },
             None => {
                 let path = context.search_path.iter();
-                let path = path.map(|schema| if schema == "$user" { &context.user } else { schema });
                 path.filter_map(|schema| Some(catalog.schema_named(schema)?.oid)).collect()
             }
         };

@@ -23,9 +23,9 @@ use sqlparser::ast::{AlterIndexOperation, AlterTableType, ObjectType, Statement}
 use crate::bind::errors::{fail, unsupported};
 use crate::bind::privilege::denied;
 use crate::bind::{AnalyzeContext, Binder};
-use crate::catalog::TableDescriptor;
 use crate::catalog::acl::{AclKind, Privileges};
 use crate::catalog::store::CatalogWriter;
+use crate::catalog::{ColumnDescriptor, TableDescriptor};
 use crate::error::{Severity, SqlError, SqlState};
 use crate::exec::ExecContext;
 
@@ -226,16 +226,18 @@ fn not_there(
 
 /// What is asked of the role before a table is locked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Demand {
+enum Demand<'a> {
     /// That it owns the table.
     Owner,
     /// That it owns the table or its schema.
     OwnerOrSchema,
     /// That it has one of these privileges.
     Any(Privileges),
+    /// That foreign keys of it may refer to these columns, or to its primary key.
+    References(&'a [sqlparser::ast::Ident]),
 }
 
-impl Demand {
+impl Demand<'_> {
     fn check(self, table: &TableDescriptor, now: &AnalyzeContext) -> Result<(), SqlError> {
         let authority = &now.authority;
         let may = |one: &str| {
@@ -246,6 +248,21 @@ impl Demand {
             Self::OwnerOrSchema if owns_schema(table.schema, now) => Ok(()),
             Self::Owner | Self::OwnerOrSchema => authority.require_owner(table.owner, "table", &table.name),
             Self::Any(privileges) if privileges.names().any(may) => Ok(()),
+            Self::References(named) => {
+                let held = |column: &ColumnDescriptor| {
+                    let acl = column.acl.as_ref();
+                    acl.is_some_and(|acl| acl.held(&authority.roles).has(Privileges::REFERENCES))
+                };
+                let of_key = |column: &&ColumnDescriptor| match named {
+                    [] => table.row_key.contains(&column.id),
+                    named => named.iter().any(|name| name.value == column.name),
+                };
+                let mut columns = table.columns.iter().filter(of_key).peekable();
+                if may("REFERENCES") || columns.peek().is_some() && columns.all(held) {
+                    return Ok(());
+                }
+                Err(denied("table", &table.name))
+            }
             Self::Any(_) => Err(denied("table", &table.name)),
         }
     }
@@ -260,7 +277,7 @@ fn owns_schema(schema: rustydb_types::ids::Oid, now: &AnalyzeContext) -> bool {
 async fn lock_table(
     name: &sqlparser::ast::ObjectName,
     if_exists: bool,
-    (mode, demand): (TableLockMode, Demand),
+    (mode, demand): (TableLockMode, Demand<'_>),
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<Option<TableDescriptor>, SqlError> {
@@ -282,6 +299,21 @@ async fn lock_table(
         }
     }
     Err(fail(SqlState::SERIALIZATION_FAILURE, format!("relation {name} keeps being replaced")))
+}
+
+/// Refuses a relation with the name of a type: each has a type of its own name.
+fn refuse_type_name(
+    schema: rustydb_types::ids::Oid,
+    name: &str,
+    now: &AnalyzeContext,
+) -> Result<(), SqlError> {
+    if now.catalog.type_named(schema, name).is_none() {
+        return Ok(());
+    }
+    Err(fail(SqlState::DUPLICATE_OBJECT, format!("type \"{name}\" already exists")).with_hint(
+        "A relation has an associated type of the same name, so you must use a name that doesn't conflict with any \
+         existing type.",
+    ))
 }
 
 /// The error for a relation that is there already.

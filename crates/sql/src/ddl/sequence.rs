@@ -254,6 +254,7 @@ pub(super) async fn create(
         skipped(SqlState::DUPLICATE_TABLE, format!("relation \"{own_name}\" already exists"), context);
         return Ok(());
     }
+    super::refuse_type_name(schema, &own_name, &now)?;
     let data_type = data_type.map(|ty| binder.type_name(ty)).transpose()?;
     let mut sequence = described(data_type.map_or(BaseType::Int8, |ty| ty.base), options, false)?;
     sequence.owned_by = match owned_by {
@@ -603,6 +604,7 @@ pub(super) async fn restart_owned(
 ) -> Result<(), SqlError> {
     let now = current(catalog.txn, context)?;
     for sequence in now.catalog.sequences_of(table, None) {
+        now.authority.require_owner(sequence.owner, "sequence", &sequence.name)?;
         let mut changed = sequence.as_ref().clone();
         catalog.drop_position(changed.mark).await?;
         changed.mark = catalog.new_mark(context.session.random());

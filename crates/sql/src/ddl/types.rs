@@ -447,6 +447,7 @@ pub(super) async fn create_domain(
     let now = current(catalog.txn, context)?;
     let binder = Binder::new(&now, &[]);
     let base = binder.declared_type(&create.data_type)?;
+    binder.require_type(base)?;
     let data_type = base.data_type();
     if !data_type.base.is_storable() {
         let message = format!("\"{data_type}\" is not a valid base type for a domain");
@@ -650,6 +651,12 @@ pub(super) async fn drop_types(
     let mut all: Vec<TypeDescriptor> = Vec::new();
     for name in names {
         let now = current(txn, context)?;
+        if let Ok(Some((element, true))) = Binder::new(&now, &[]).type_or_array(name) {
+            let shown = Binder::new(&now, &[]).shown_type(&element);
+            let message = format!("cannot drop type {shown}[] because type {shown} requires it");
+            return Err(fail(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message)
+                .with_hint(format!("You can drop type {shown} instead.")));
+        }
         let found = match find(name, &now) {
             Ok(found) => found,
             Err(error)

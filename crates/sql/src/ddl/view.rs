@@ -53,6 +53,7 @@ pub(super) async fn create(
             relation_exists(&name)
         });
     }
+    super::refuse_type_name(schema, &name, &now)?;
     let mut view = described(create, &now)?;
     (view.schema, view.name) = (schema, name);
     // Another relation has got such a name meanwhile: without a lock it could go while the view comes.
@@ -189,7 +190,8 @@ fn used_columns(text: &str, relations: &[ViewRelation]) -> Result<Vec<(Oid, u32)
 /// The view that a statement defines, without its number, schema and name.
 fn described(create: &CreateView, now: &AnalyzeContext) -> Result<ViewDescriptor, SqlError> {
     // Once as it was written, so that errors have their places.
-    let ((_, columns), _) = Binder::new(now, &[]).keep_query(&create.query)?;
+    let binder = Binder::new(now, &[]);
+    let ((_, columns), _) = binder.keep_query(&create.query)?;
     let text = create.comment.clone().ok_or_else(|| unsupported("this form of CREATE VIEW"))?;
     let (query, again, found, _) = settled(text, now)?;
     if again.iter().map(|column| column.data_type).ne(columns.iter().map(|column| column.data_type)) {
@@ -199,6 +201,7 @@ fn described(create: &CreateView, now: &AnalyzeContext) -> Result<ViewDescriptor
         return Err(syntax("CREATE VIEW specifies more column names than columns"));
     }
     let named = named_columns(&columns, |place| create.columns.get(place).map(|column| &column.name))?;
+    named.iter().try_for_each(|(_, data_type)| binder.require_type(*data_type))?;
     let shown = named.into_iter().map(|(name, data_type)| ViewColumn { name, data_type }).collect();
     let uses = used_columns(&query, &found.relations)?;
     let view = ViewDescriptor {

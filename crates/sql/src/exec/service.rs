@@ -23,6 +23,8 @@ use super::run::{RunState, WORK_MEM_FACTOR};
 use crate::bind::AnalyzeContext;
 use crate::bind::errors::unpack;
 use crate::bind::privilege::{self, Authority};
+use crate::catalog::CatalogSnapshot;
+use crate::catalog::acl::Privileges;
 use crate::catalog::virtual_table::{Live, VirtualContext};
 use crate::copy::{CopyFormat, CopyOptions, CopyWriter, binary as copy_binary};
 use crate::error::{SqlError, SqlState};
@@ -37,6 +39,7 @@ use crate::session::failure::store_error;
 use crate::session::random::RandomSeries;
 use crate::session::request::Bind;
 use crate::session::response::{self, Format, RowWriter};
+use crate::session::roles;
 use crate::session::settings::Scope;
 use crate::session::sink::OUTPUT_SIZE_HIGH;
 use crate::session::token::{Questions, TransactionToken};
@@ -102,6 +105,7 @@ struct View<'a> {
     analyze: &'a AnalyzeContext,
     env: &'a Env,
     store: &'a KvStore,
+    system: &'a SystemSnapshot,
 }
 
 impl View<'_> {
@@ -127,10 +131,10 @@ impl SessionView for View<'_> {
         &self.context.database
     }
     fn search_path(&self) -> Vec<String> {
-        let named = search_path(self.context.settings.get("search_path")).into_iter();
-        let named =
-            named.map(|name| if name == "$user" { self.context.current_user().to_owned() } else { name });
-        named.filter(|name| self.analyze.catalog.schema_named(name).is_some()).collect()
+        let catalog = &self.analyze.catalog;
+        let mut path = effective_path(self.context, &self.analyze.authority, catalog);
+        path.retain(|name| catalog.schema_named(name).is_some());
+        path
     }
     fn timezone(&self) -> Zone {
         zone(self.context)
@@ -139,7 +143,19 @@ impl SessionView for View<'_> {
         self.context.settings.show(name).ok().map(|(_, value)| value)
     }
     fn change_setting(&self, name: &str, value: Option<&str>, is_local: bool) -> Result<String, SqlError> {
-        let (name, shown) = self.context.settings.checked(name, value)?;
+        let (name, shown) = match (roles::setting_named(name), value) {
+            (Some(name @ "role"), _) => {
+                let (name, role) = self.context.settings.checked(name, value)?;
+                roles::check_role(self.context.session_user(), &role, self.system)?;
+                (name, role)
+            }
+            (Some(name), _) => {
+                let role = value.unwrap_or(&self.context.user);
+                roles::check_authorization(&self.context.user, role, self.system)?;
+                (name.to_owned(), role.to_owned())
+            }
+            (None, _) => self.context.settings.checked(name, value)?,
+        };
         let scope = if is_local { Scope::Local } else { Scope::Session };
         self.context.changes.lock().push((scope, name, value.map(str::to_owned)));
         Ok(shown)
@@ -223,6 +239,17 @@ fn zone(context: &Context) -> Zone {
     context.settings.derived().zone
 }
 
+/// The schemas in which names without one are looked up. What is in a schema that the role may not use is not found.
+fn effective_path(context: &Context, authority: &Authority, catalog: &CatalogSnapshot) -> Vec<String> {
+    let named = search_path(context.settings.get("search_path")).into_iter();
+    let named = named.map(|name| if name == "$user" { context.current_user().to_owned() } else { name });
+    let may_use = |name: &str| {
+        let schema = catalog.schema_named(name);
+        schema.is_none_or(|schema| authority.may_in(schema, Privileges::USAGE))
+    };
+    named.filter(|name| may_use(name)).collect()
+}
+
 /// The schemas of a `search_path` as it is set.
 fn search_path(setting: &str) -> Vec<String> {
     setting
@@ -277,8 +304,12 @@ impl SqlExecutor {
             user: context.current_user(),
             settings: &settings,
         };
-        let lookup = SystemLookup { context: virtuals, search_path: &analyze.search_path };
-        let view = View { context, analyze, env: &self.env, store: self.database.kv() };
+        let lookup = SystemLookup {
+            context: virtuals,
+            search_path: &analyze.search_path,
+            authority: Some(&analyze.authority),
+        };
+        let view = View { context, analyze, env: &self.env, store: self.database.kv(), system: &system };
         let exec = ExecContext {
             live,
             database: &self.database,
@@ -447,10 +478,11 @@ impl SqlExecutor {
 
     fn analyze_context(&self, txn: &Transaction, context: &Context) -> Result<AnalyzeContext, SqlError> {
         let authority = Arc::new(self.authority(context)?);
+        let catalog = self.database.catalog(txn)?;
         Ok(AnalyzeContext {
-            catalog: self.database.catalog(txn)?,
+            search_path: effective_path(context, &authority, &catalog),
+            catalog,
             virtuals: Arc::clone(self.database.virtuals()),
-            search_path: search_path(context.settings.get("search_path")),
             database: context.database.clone(),
             user: context.current_user().to_owned(),
             user_oid: authority.role,
@@ -613,7 +645,7 @@ impl Executor for SqlExecutor {
             return Ok(false);
         }
         let authority = self.authority(context)?;
-        if plan.analyze.authority.role != authority.role {
+        if plan.analyze.authority.role != authority.role || plan.analyze.authority.roles != authority.roles {
             return Ok(false);
         }
         let is_good = self.database.lock(&plan.plan, txn, context.lock_wait).await?;

@@ -46,6 +46,7 @@ use crate::session::failure::ask_later;
 use crate::session::interrupt::{Deadline, Interrupts};
 use crate::session::request::{Request, Target};
 use crate::session::response::{self, Mark, Messages, TransactionStatus};
+use crate::session::roles;
 use crate::session::sequences;
 use crate::session::settings::Settings;
 use crate::session::sink::ResponseSink;
@@ -128,7 +129,8 @@ impl<E: Executor> GatewaySession<E> {
             return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message)
                 .with_detail("User does not have CONNECT privilege."));
         }
-        let settings = Settings::of_session(&context.user, is_superuser, &context.settings)?;
+        let mut settings = Settings::of_session(&context.user, is_superuser, &context.settings)?;
+        roles::begin(&context.user, &mut settings, &system)?;
         let mut session = Self {
             gateway,
             record,
@@ -339,7 +341,7 @@ impl<E: Executor> GatewaySession<E> {
             self.context.prepared.push(prepared);
         }
         if !changes.settings.is_empty() {
-            let superuser = self.settings.is_on("is_superuser");
+            let superuser = self.settings.began_as_superuser();
             // They were accepted where the session ran, so they are here.
             if let Ok(settings) = Settings::of_moved_session(
                 &self.context.user,

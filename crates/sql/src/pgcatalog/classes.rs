@@ -6,6 +6,7 @@ use rustydb_types::value::{ArrayValue, Value};
 
 use super::relation::Rows;
 use super::{definition, facts, sequences, shape};
+use crate::catalog::acl::Privileges;
 use crate::catalog::virtual_table::VirtualContext;
 use crate::catalog::{
     CheckDescriptor, ColumnDescriptor, ForeignKeyDescriptor, Identity, IndexDescriptor, IndexKind,
@@ -735,10 +736,14 @@ pub(super) fn pg_indexes(context: &VirtualContext<'_>) -> Rows {
 
 /// `pg_stats`: what ANALYZE found out. Values and histograms are not kept.
 pub(super) fn pg_stats(context: &VirtualContext<'_>) -> Rows {
+    let viewer = super::visible::Viewer::of(context);
     let mut rows = Rows::new();
     for table in context.catalog.tables() {
         let Some(statistics) = context.catalog.statistics(table.oid) else { continue };
         for column in &table.columns {
+            if viewer.as_ref().is_some_and(|own| !own.may_column(Privileges::SELECT, table, column)) {
+                continue;
+            }
             let Some(found) = statistics.columns.get(&column.id.get()) else { continue };
             let mut row = vec![
                 text(schema_name(context, table.schema)),

@@ -9,7 +9,7 @@ use super::classes::{
     attnum, checks, column_type, foreign_keys, indexes, is_not_null, schema_name, shown_default, text,
 };
 use super::relation::Rows;
-use super::{cluster, definition, facts, sequences, shape};
+use super::{cluster, definition, facts, privileges, sequences, shape};
 use crate::catalog::virtual_table::VirtualContext;
 use crate::catalog::{Identity, IndexKind, SequenceDescriptor, TableDescriptor, TypeDescriptor, TypeRef};
 
@@ -21,7 +21,12 @@ const OCTETS_OF_CHARACTER: i32 = 4;
 /// What computes the rows of a view; `None` for views that are always empty.
 pub(super) fn source_of(name: &str) -> Option<fn(&VirtualContext<'_>) -> Rows> {
     Some(match name {
+        "applicable_roles" => privileges::applicable_roles,
         "character_sets" => character_sets,
+        "column_privileges" => privileges::column_privileges,
+        "role_column_grants" => privileges::role_column_grants,
+        "role_table_grants" => privileges::role_table_grants,
+        "table_privileges" => privileges::table_privileges,
         "check_constraints" => check_constraints,
         "collations" => collations,
         "columns" => columns,

@@ -11,6 +11,8 @@ use rustydb_types::value::Value;
 
 use super::{PG_CLASS, PG_CONSTRAINT, PG_NAMESPACE, activity, definition, privileges, shape, views};
 use crate::bind::kept;
+use crate::bind::privilege::Authority;
+use crate::catalog::acl::Privileges;
 use crate::catalog::snapshot;
 use crate::catalog::virtual_table::VirtualContext;
 use crate::error::{SqlError, SqlState};
@@ -58,6 +60,8 @@ pub struct SystemLookup<'a> {
     pub context: VirtualContext<'a>,
     /// Schemas in which names without a schema are looked up, in order; `pg_catalog` comes first when it is absent.
     pub search_path: &'a [String],
+    /// The role that asks, which may not use every schema; absent where nobody asks.
+    pub authority: Option<&'a Authority>,
 }
 
 impl fmt::Debug for SystemLookup<'_> {
@@ -135,11 +139,7 @@ impl SystemLookup<'_> {
     fn path(&self) -> impl Iterator<Item = &str> {
         let implicit =
             (!self.search_path.iter().any(|schema| schema == "pg_catalog")).then_some("pg_catalog");
-        let named = self.search_path.iter().map(|schema| match schema.as_str() {
-            "$user" => self.context.user,
-            other => other,
-        });
-        implicit.into_iter().chain(named)
+        implicit.into_iter().chain(self.search_path.iter().map(String::as_str))
     }
 
     fn relation_in(&self, schema: &str, name: &str) -> Option<u32> {
@@ -200,6 +200,11 @@ fn global(name: &str) -> ObjectName {
 }
 
 impl CatalogLookup for SystemLookup<'_> {
+    fn may_use(&self, schema: &str) -> bool {
+        let found = self.context.catalog.schema_named(schema).zip(self.authority);
+        found.is_none_or(|(schema, authority)| authority.may_in(schema, Privileges::USAGE))
+    }
+
     fn object_by_name(&self, kind: ObjectKind, schema: Option<&str>, name: &str) -> Option<u32> {
         let in_pg_catalog = schema.is_none_or(|schema| schema == "pg_catalog");
         match kind {
@@ -417,7 +422,7 @@ mod tests {
             live: None,
         };
         let search_path: Vec<String> = search_path.iter().map(|name| (*name).to_owned()).collect();
-        check(&SystemLookup { context, search_path: &search_path });
+        check(&SystemLookup { context, search_path: &search_path, authority: None });
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod settings;
 mod shape;
 mod types;
 mod views;
+mod visible;
 
 use std::sync::Arc;
 

@@ -74,6 +74,11 @@ fn authority(context: &VirtualContext<'_>, role: Option<u32>) -> Option<Authorit
     Some(Authority::of(role, context.system, database(context)))
 }
 
+/// What the current role may do.
+pub(super) fn current(context: &VirtualContext<'_>) -> Option<Authority> {
+    authority(context, None)
+}
+
 /// What a list such as `select, update with grant option` asks for: each privilege, and whether it may be given on.
 fn asked(list: &str) -> impl Iterator<Item = (Privileges, bool)> + '_ {
     list.split(',').filter_map(|one| {
@@ -182,4 +187,142 @@ pub(super) fn has_role(context: &VirtualContext<'_>, role: Option<u32>, of: u32,
         context.system.roles_of(role, database(context), word == "usage").contains(&of)
     };
     Some(context.system.is_superuser(role) || list.split(',').any(one))
+}
+
+/// One privilege of somebody on a table, a view, or a column of one.
+struct Grant<'a> {
+    schema: Oid,
+    table: &'a str,
+    column: Option<&'a str>,
+    owner: Oid,
+    grantor: Oid,
+    grantee: Oid,
+    privilege: &'static str,
+    is_grantable: bool,
+}
+
+/// The privileges on tables and views, or on their columns: those on the whole are on each column, too.
+fn grants<'a>(context: &VirtualContext<'a>, of_columns: bool) -> Vec<Grant<'a>> {
+    let mut all = Vec::new();
+    let mut add =
+        |schema, table: &'a str, owner, columns: Vec<(&'a str, Option<&Acl>)>, acl: Option<&Acl>| {
+            let initial = Acl::initial(AclKind::Table, owner);
+            let mut add_all = |acl: &Acl, column: Option<&'a str>| {
+                for item in &acl.0 {
+                    let granted =
+                        if column.is_some() { item.granted.of(AclKind::Column.all()) } else { item.granted };
+                    for privilege in granted.names() {
+                        let (grantor, grantee) = (item.grantor, item.grantee);
+                        let is_grantable =
+                            Privileges::named(privilege).is_some_and(|one| item.options.has(one));
+                        all.push(Grant {
+                            schema,
+                            table,
+                            column,
+                            owner,
+                            grantor,
+                            grantee,
+                            privilege,
+                            is_grantable,
+                        });
+                    }
+                }
+            };
+            let acl = acl.unwrap_or(&initial);
+            if !of_columns {
+                return add_all(acl, None);
+            }
+            for (name, own) in columns {
+                add_all(acl, Some(name));
+                if let Some(own) = own {
+                    add_all(own, Some(name));
+                }
+            }
+        };
+    for table in context.catalog.tables() {
+        let columns = table.columns.iter().map(|column| (column.name.as_str(), column.acl.as_ref()));
+        add(table.schema, table.name.as_str(), table.owner, columns.collect(), table.acl.as_ref());
+    }
+    for view in context.catalog.views() {
+        let columns = view.columns.iter().map(|column| (column.name.as_str(), None));
+        add(view.schema, view.name.as_str(), view.owner, columns.collect(), view.acl.as_ref());
+    }
+    all
+}
+
+fn grant_rows(context: &VirtualContext<'_>, of_columns: bool, to_public: bool) -> Rows {
+    let Some(own) = current(context) else { return Rows::new() };
+    let enabled = |role: Oid| own.is_superuser && role != PUBLIC_ROLE || own.roles.contains(&role);
+    let name = |role: Oid| match role {
+        PUBLIC_ROLE => text("PUBLIC"),
+        role => text(role_name(context, role)),
+    };
+    let is_shown = |grant: &Grant<'_>| {
+        enabled(grant.grantor) || enabled(grant.grantee) || to_public && grant.grantee == PUBLIC_ROLE
+    };
+    let yes_or_no = |yes: bool| text(if yes { "YES" } else { "NO" });
+    let mut seen = BTreeSet::new();
+    let mut rows = Rows::new();
+    for grant in grants(context, of_columns) {
+        let held = grant.grantee != PUBLIC_ROLE
+            && context.system.roles_of(grant.grantee, database(context), true).contains(&grant.owner);
+        let is_grantable = grant.is_grantable || held;
+        let of = (grant.schema, grant.table, grant.column, grant.grantor, grant.grantee, grant.privilege);
+        // The same may have been given on the whole and on a column.
+        if !is_shown(&grant) || !seen.insert((of, is_grantable)) {
+            continue;
+        }
+        let mut row = vec![
+            name(grant.grantor),
+            name(grant.grantee),
+            text(context.database),
+            text(super::classes::schema_name(context, grant.schema)),
+            text(grant.table),
+        ];
+        row.extend(grant.column.map(text));
+        row.extend([text(grant.privilege), yes_or_no(is_grantable)]);
+        if !of_columns {
+            row.push(yes_or_no(grant.privilege == "SELECT"));
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+/// `information_schema.table_privileges`
+pub(super) fn table_privileges(context: &VirtualContext<'_>) -> Rows {
+    grant_rows(context, false, true)
+}
+
+/// `information_schema.role_table_grants`
+pub(super) fn role_table_grants(context: &VirtualContext<'_>) -> Rows {
+    grant_rows(context, false, false)
+}
+
+/// `information_schema.column_privileges`
+pub(super) fn column_privileges(context: &VirtualContext<'_>) -> Rows {
+    grant_rows(context, true, true)
+}
+
+/// `information_schema.role_column_grants`
+pub(super) fn role_column_grants(context: &VirtualContext<'_>) -> Rows {
+    grant_rows(context, true, false)
+}
+
+/// `information_schema.applicable_roles`: members that the current role may act as, and of what.
+pub(super) fn applicable_roles(context: &VirtualContext<'_>) -> Rows {
+    let Some(own) = current(context) else { return Rows::new() };
+    let mut rows = Rows::new();
+    for member in context.system.roles.values() {
+        if !(own.is_superuser
+            || context.system.roles_of(own.role, database(context), true).contains(&member.oid))
+        {
+            continue;
+        }
+        for known in &member.member_of {
+            let is_grantable = if known.admin { "YES" } else { "NO" };
+            rows.push(vec![text(&member.name), text(role_name(context, known.role)), text(is_grantable)]);
+        }
+    }
+    rows
 }

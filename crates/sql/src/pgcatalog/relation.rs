@@ -8,7 +8,9 @@ use rustydb_types::datatype::DataType;
 use rustydb_types::value::{ArrayValue, Value};
 
 use super::shape::Shape;
-use super::{activity, classes, cluster, information_schema, privileges, sequences, settings, types, views};
+use super::{
+    activity, classes, cluster, information_schema, privileges, sequences, settings, types, views, visible,
+};
 use crate::catalog::virtual_table::{VirtualColumn, VirtualContext, VirtualRelation};
 use crate::error::{SqlError, SqlState};
 
@@ -66,6 +68,9 @@ impl VirtualRelation for SystemRelation {
     fn rows(&self, context: &VirtualContext<'_>) -> Result<Rows, SqlError> {
         match self.source {
             Source::Empty => Ok(Vec::new()),
+            Source::Computed(compute) if self.shape.schema == "information_schema" => {
+                Ok(visible::visible(self.shape.name, context, compute(context)))
+            }
             Source::Computed(compute) => Ok(compute(context)),
             Source::Data { text, constants } => {
                 if let Some(rows) = self.parsed.get() {

@@ -115,7 +115,7 @@ pub(super) fn default_text(context: &VirtualContext<'_>, default: &str, data_typ
     let search_path: Vec<String> = setting.map_or_else(Vec::new, |(_, path)| {
         path.split(',').map(|name| name.trim().trim_matches('"').to_owned()).collect()
     });
-    let lookup = SystemLookup { context: *context, search_path: &search_path };
+    let lookup = SystemLookup { context: *context, search_path: &search_path, authority: None };
     let mut shown = default.to_owned();
     for (place, sequence) in named.into_iter().rev() {
         let name = lookup.written(sequence.get()).unwrap_or_else(|| sequence.to_string());

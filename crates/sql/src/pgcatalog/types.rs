@@ -52,7 +52,7 @@ pub(super) fn written(context: &VirtualContext<'_>, number: u32) -> Option<Strin
     let search_path: Vec<String> = setting.map_or_else(Vec::new, |(_, path)| {
         path.split(',').map(|name| name.trim().trim_matches('"').to_owned()).collect()
     });
-    SystemLookup { context: *context, search_path: &search_path }.user_type_text(number)
+    SystemLookup { context: *context, search_path: &search_path, authority: None }.user_type_text(number)
 }
 
 /// A kept text with the names that types have now.

@@ -171,7 +171,7 @@ pub(super) fn pg_get_viewdef(lookup: &SystemLookup<'_>, args: &[Value]) -> Value
 
 /// The query with the schemas of its relations: what these relations are computed from knows no search path.
 fn definition(context: &VirtualContext<'_>, view: &ViewDescriptor) -> Value {
-    let lookup = SystemLookup { context: *context, search_path: &[] };
+    let lookup = SystemLookup { context: *context, search_path: &[], authority: None };
     let written = |oid: u32| {
         let (schema, own) = lookup.relation_name(oid)?;
         let shown = !matches!(schema.as_str(), "public" | "pg_catalog");

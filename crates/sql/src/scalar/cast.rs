@@ -318,32 +318,41 @@ pub fn split_name(text: &str) -> (Option<String>, String) {
 }
 
 /// Reads a name as an object id; `None` when there is no such object.
-pub fn find_object(text: &str, base: BaseType, ctx: &EvalContext<'_>) -> Option<u32> {
+///
+/// # Errors
+/// 42501 where the role may not use its schema.
+pub fn find_object(text: &str, base: BaseType, ctx: &EvalContext<'_>) -> Result<Option<u32>, SqlError> {
     if text == "-" {
-        return Some(0);
+        return Ok(Some(0));
     }
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        return text.parse().ok();
+        return Ok(text.parse().ok());
     }
     if base == BaseType::RegType
         && let Some(ty) = DataType::parse(text)
     {
-        return Some(ty.oid());
+        return Ok(Some(ty.oid()));
     }
     let (schema, name) = split_name(text);
     let system = schema.as_deref().is_none_or(|schema| schema == "pg_catalog");
     if base == BaseType::RegProcedure && system && name.contains('(') {
-        return procedure(&name);
+        return Ok(procedure(&name));
     }
     if matches!(base, BaseType::RegProc | BaseType::RegProcedure) && system {
         match super::catalogue::Catalogue::get().functions(&name) {
             [] => {}
-            [function] => return Some(function.oid),
+            [function] => return Ok(Some(function.oid)),
             // A name that several share means none of them.
-            _ => return None,
+            _ => return Ok(None),
         }
     }
-    ctx.catalog.object_by_name(object_kind(base), schema.as_deref(), &name)
+    if let Some(schema) = schema.as_deref()
+        && !ctx.catalog.may_use(schema)
+    {
+        let message = format!("permission denied for schema {schema}");
+        return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));
+    }
+    Ok(ctx.catalog.object_by_name(object_kind(base), schema.as_deref(), &name))
 }
 
 /// The function of a name with the types of its parameters: `abs(integer)`.
@@ -363,7 +372,7 @@ fn procedure(signature: &str) -> Option<u32> {
 /// Those of `text_in`; 42P01, 42704, 42883 or 3F000 for an unknown object's name.
 pub fn read(input: &str, to: DataType, ctx: &EvalContext<'_>) -> Result<Value, SqlError> {
     if to.base.is_reg() {
-        return find_object(input.trim(), to.base, ctx).map(Value::Oid).ok_or_else(|| {
+        return find_object(input.trim(), to.base, ctx)?.map(Value::Oid).ok_or_else(|| {
             let (state, what) = match to.base {
                 BaseType::RegType => (SqlState::UNDEFINED_OBJECT, "type"),
                 BaseType::RegProc | BaseType::RegProcedure => (SqlState::UNDEFINED_FUNCTION, "function"),

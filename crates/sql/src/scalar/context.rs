@@ -236,6 +236,10 @@ pub enum SizeOf {
 /// What functions such as `pg_get_indexdef` ask of the catalog.
 /// `None` means that the object does not exist; the functions then answer NULL (or the bare number).
 pub trait CatalogLookup: Send + Sync {
+    /// Whether the role that asks may use a schema, if there is one of this name.
+    fn may_use(&self, _schema: &str) -> bool {
+        true
+    }
     /// The object id behind a name; `schema` as given, else by the search path.
     fn object_by_name(&self, _kind: ObjectKind, _schema: Option<&str>, _name: &str) -> Option<u32> {
         None

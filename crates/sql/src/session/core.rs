@@ -31,6 +31,7 @@ use super::portal::Portal;
 use super::prepared::{OWN_MEMORY_BYTES, Prepared, hold};
 use super::request::Request;
 use super::response::{self, Mark, TransactionStatus};
+use super::roles;
 use super::sequences::SequenceValues;
 use super::settings::{Scope, Settings};
 use super::sink::{ResponseSink, SinkClosed};
@@ -521,12 +522,19 @@ impl<E: Executor> Session<E> {
     pub(super) fn apply_changes(&mut self) -> Result<(), SqlError> {
         let changes = std::mem::take(self.context.changes.get_mut());
         for (scope, name, value) in changes {
-            match value {
-                Some(value) => self.context.settings.set(&name, &value, scope)?,
-                None => self.context.settings.reset(&name, scope)?,
-            }
+            self.put_setting(scope, &name, value.as_deref())?;
         }
         Ok(())
+    }
+
+    fn put_setting(&mut self, scope: Scope, name: &str, value: Option<&str>) -> Result<(), SqlError> {
+        match (roles::setting_named(name), value) {
+            (Some(name), _) => {
+                roles::change(name, value, scope, &mut self.context, &self.parts.cluster.system())
+            }
+            (None, Some(value)) => self.context.settings.set(name, value, scope),
+            (None, None) => self.context.settings.reset(name, scope),
+        }
     }
 
     /// Appends what the statement had to tell beside its answer.
@@ -543,10 +551,7 @@ impl<E: Executor> Session<E> {
         name: &str,
         value: Option<&str>,
     ) -> Result<(), SqlError> {
-        match value {
-            Some(value) => self.context.settings.set(name, value, scope),
-            None => self.context.settings.reset(name, scope),
-        }?;
+        self.put_setting(scope, name, value)?;
         if self.block.status == TransactionStatus::Idle && !self.is_multiple {
             self.context.settings.commit();
         }

@@ -23,6 +23,7 @@ mod query;
 pub mod random;
 pub mod request;
 pub mod response;
+pub(crate) mod roles;
 mod run;
 pub(crate) mod sequences;
 pub mod settings;

@@ -323,15 +323,10 @@ impl Settings {
     ) -> Result<Self, SqlError> {
         let mut settings = Self::of_session(user, is_superuser, start)?;
         for (name, value) in values {
-            match name.as_str() {
-                "session_authorization" => {
-                    settings.fix("session_authorization", value);
-                    continue;
-                }
-                "is_superuser" => continue,
-                _ => {}
-            }
-            let (name, value) = checked(name, value)?;
+            let (name, value) = match name.as_str() {
+                "session_authorization" | "is_superuser" => (name.clone(), value.clone()),
+                _ => checked(name, value)?,
+            };
             // A name may come twice: first as configured, then as the client wants it. The last counts.
             if settings.start.get(&name) == Some(&value) {
                 settings.session.remove(&name);
@@ -382,11 +377,23 @@ impl Settings {
         Ok(())
     }
 
-    /// RESET ALL.
+    /// Sets or resets a value that was checked and that a client may not set by name alone.
+    pub(super) fn put_fixed(&mut self, name: &'static str, value: Option<&str>, scope: Scope) {
+        self.put(name.to_owned(), value.map(str::to_owned), scope);
+    }
+
+    /// Whether the role that logged in was a superuser then.
+    #[must_use]
+    pub fn began_as_superuser(&self) -> bool {
+        self.start.get("is_superuser").is_some_and(|value| value == "on")
+    }
+
+    /// RESET ALL, which leaves alone as whom the session runs.
     pub fn reset_all(&mut self) {
         self.remember();
-        self.session.clear();
-        self.local.clear();
+        let is_kept = |name: &String, _: &mut String| super::roles::SETTINGS.contains(&name.as_str());
+        self.session.retain(is_kept);
+        self.local.retain(is_kept);
         self.changed();
     }
 

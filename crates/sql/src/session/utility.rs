@@ -107,10 +107,6 @@ impl<E: Executor> Session<E> {
                 self.set(*scope, name, value.as_deref(), sink.buffer())?;
                 "SET"
             }
-            Statement::Reset(Some(name)) if name == "session_authorization" => {
-                self.authorize(None)?;
-                "RESET"
-            }
             Statement::Reset(Some(name)) => {
                 self.change_setting(Scope::Session, name, None)?;
                 "RESET"
@@ -128,9 +124,11 @@ impl<E: Executor> Session<E> {
                 "DISCARD SEQUENCES"
             }
             Statement::DiscardAll => {
-                self.context.sequences.lock().clear();
                 self.refuse_in_block("DISCARD ALL")?;
+                self.context.sequences.lock().clear();
                 self.portals.clear();
+                self.change_setting(Scope::Session, "session_authorization", None)?;
+                self.change_setting(Scope::Session, "role", None)?;
                 self.context.settings.reset_all();
                 self.deallocate_all();
                 self.context.advisory.get_mut().release_all();
@@ -370,45 +368,10 @@ impl<E: Executor> Session<E> {
                     let message = "SET LOCAL can only be used in transaction blocks";
                     warn(out, SqlState::NO_ACTIVE_SQL_TRANSACTION, message);
                 }
-                if name.eq_ignore_ascii_case("session_authorization") {
-                    return self.authorize(value);
-                }
-                if name.eq_ignore_ascii_case("role") {
-                    self.check_role(value)?;
-                }
                 return self.change_setting(scope, name, value);
             }
         };
         if self.block.status == TransactionStatus::Idle { Ok(()) } else { self.set_modes(transaction_mode) }
-    }
-
-    /// SET SESSION AUTHORIZATION; without a name back to the role that logged in.
-    fn authorize(&mut self, name: Option<&str>) -> Result<(), SqlError> {
-        let own = self.context.user.clone();
-        let name = name.unwrap_or(&own);
-        let system = self.parts.cluster.system();
-        if system.role_named(name).is_none() {
-            let message = format!("role \"{name}\" does not exist");
-            return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message));
-        }
-        if name != own {
-            allow(system.role_named(&own), "permission denied to set session authorization", |_| false)?;
-        }
-        self.change_setting(Scope::Session, "role", None)?;
-        self.context.settings.fix("session_authorization", name);
-        Ok(())
-    }
-
-    /// Refuses SET ROLE to a role that is not there, or that the session's role is no member of.
-    fn check_role(&self, value: Option<&str>) -> Result<(), SqlError> {
-        let Some(name) = value.filter(|name| *name != "none") else { return Ok(()) };
-        let system = self.parts.cluster.system();
-        let role = system.role_named(name).ok_or_else(|| {
-            SqlError::new(SqlState::INVALID_PARAMETER_VALUE, format!("role \"{name}\" does not exist"))
-        })?;
-        let me = system.role_named(self.context.session_user());
-        let message = format!("permission denied to set role \"{name}\"");
-        allow(me, &message, |me| system.roles_of(me.oid, None, false).contains(&role.oid))
     }
 
     fn setting_value(&self, name: &str) -> Result<(String, String), SqlError> {

@@ -55,7 +55,8 @@ copy (
   where c.relkind in ('r', 'v') and n.nspname in ('pg_catalog', 'information_schema')
     -- What would be untrue when empty, and has no data here, is left out: it does not exist rather than misinform.
     and c.relname !~ '^(_pg_|pg_stat(io)?_.*(tables|indexes|sequences)$|pg_stat_(slru|wal|ssl|gssapi|database|archiver|bgwriter|replication$|recovery)|pg_(file_settings|hba_|ident_|config|shmem_|backend_mem|timezone_|replication_origin_status)|sql_(features|sizing|implementation_info|parts)|routines|parameters)'
-    and (c.relname !~ '(_privileges|_grants|_usage)$' or c.relname in ('key_column_usage', 'constraint_column_usage', 'constraint_table_usage'))
+    and (c.relname !~ '(_privileges|_grants|_usage)$' or c.relname in ('key_column_usage', 'constraint_column_usage', 'constraint_table_usage',
+      'table_privileges', 'column_privileges', 'role_table_grants', 'role_column_grants'))
   group by n.nspname, c.relname, c.relkind, c.oid order by n.nspname collate "C" desc, c.relname collate "C"
 ) to stdout \g columns.tsv
 copy (

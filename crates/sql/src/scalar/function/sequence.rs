@@ -34,8 +34,9 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         },
         "lastval" => |_, call| {
             let session = call.ctx.session;
-            let last = session.last_sequence().filter(|oid| call.ctx.catalog.sequence(*oid).is_some());
-            match last.and_then(|oid| session.sequence_value(oid)) {
+            let last = session.last_sequence().and_then(|oid| call.ctx.catalog.sequence(oid));
+            let last = last.map(|last| allowed(last, "usage,select", call)).transpose()?;
+            match last.and_then(|last| session.sequence_value(last.oid.get())) {
                 Some(value) => Ok(Value::Int8(value)),
                 None => Err(SqlError::new(
                     SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,

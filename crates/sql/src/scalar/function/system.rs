@@ -236,25 +236,25 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         "pg_database_size" if args.first() == Some(&T::Oid) => {
             |a, call| Ok(call.ctx.catalog.database_size(int(a, 0)? as u32).map_or(Value::Null, Value::Int8))
         }
-        "to_regclass" => {
-            |a, call| Ok(cast::find_object(text(a, 0)?, T::RegClass, call.ctx).map_or(Value::Null, Value::Oid))
-        }
+        "to_regclass" => |a, call| {
+            Ok(cast::find_object(text(a, 0)?, T::RegClass, call.ctx)?.map_or(Value::Null, Value::Oid))
+        },
         "to_regtype" => {
-            |a, call| Ok(cast::find_object(text(a, 0)?, T::RegType, call.ctx).map_or(Value::Null, Value::Oid))
+            |a, call| Ok(cast::find_object(text(a, 0)?, T::RegType, call.ctx)?.map_or(Value::Null, Value::Oid))
         }
         "to_regnamespace" => |a, call| {
-            Ok(cast::find_object(text(a, 0)?, T::RegNamespace, call.ctx).map_or(Value::Null, Value::Oid))
+            Ok(cast::find_object(text(a, 0)?, T::RegNamespace, call.ctx)?.map_or(Value::Null, Value::Oid))
         },
         "to_regrole" => {
-            |a, call| Ok(cast::find_object(text(a, 0)?, T::RegRole, call.ctx).map_or(Value::Null, Value::Oid))
+            |a, call| Ok(cast::find_object(text(a, 0)?, T::RegRole, call.ctx)?.map_or(Value::Null, Value::Oid))
         }
         "pg_is_in_recovery" | "pg_is_other_temp_schema" => |_, _| Ok(Value::Bool(false)),
         "pg_relation_is_publishable" => |_, _| Ok(Value::Bool(true)),
         "to_regproc" => {
-            |a, call| Ok(cast::find_object(text(a, 0)?, T::RegProc, call.ctx).map_or(Value::Null, Value::Oid))
+            |a, call| Ok(cast::find_object(text(a, 0)?, T::RegProc, call.ctx)?.map_or(Value::Null, Value::Oid))
         }
         "to_regprocedure" => |a, call| {
-            Ok(cast::find_object(text(a, 0)?, T::RegProcedure, call.ctx).map_or(Value::Null, Value::Oid))
+            Ok(cast::find_object(text(a, 0)?, T::RegProcedure, call.ctx)?.map_or(Value::Null, Value::Oid))
         },
         "pg_char_to_encoding" => |a, _| {
             let name = text(a, 0)?.to_ascii_lowercase();

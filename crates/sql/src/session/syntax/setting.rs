@@ -33,8 +33,13 @@ impl Words<'_> {
             return Ok(Statement::Set { scope, name: "session_authorization".to_owned(), value });
         }
         if self.take("role") {
-            let _sign = self.take_token(&Token::Eq) || self.take("to");
-            return Ok(Statement::Set { scope, name: "role".to_owned(), value: self.values()? });
+            let is_generic = self.take_token(&Token::Eq) || self.take("to");
+            let unexpected = self.unexpected();
+            let value = self.values()?;
+            if value.is_none() && !is_generic {
+                return Err(unexpected);
+            }
+            return Ok(Statement::Set { scope, name: "role".to_owned(), value });
         }
         let name = if self.take_all(&["time", "zone"]) {
             let value = self.values()?;

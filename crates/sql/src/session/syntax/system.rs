@@ -3,7 +3,7 @@
 use sqlparser::tokenizer::Token;
 
 use super::words::Words;
-use crate::error::SqlError;
+use crate::error::{SqlError, SqlState};
 use crate::session::statement::{Password, SystemStatement};
 use crate::system::RoleChange;
 
@@ -40,7 +40,11 @@ impl Words<'_> {
         }
         for (kind, login) in [("role", None), ("user", Some(true)), ("group", None)] {
             if self.take_all(&["create", kind]) {
-                let name = self.name()?;
+                let place = self.unexpected().fields().position;
+                let name = self.new_role().map_err(|error| match place {
+                    Some(place) if !error.message().contains("pg_") => error.at(place),
+                    _ => error,
+                })?;
                 let (mut properties, password) = self.role_options()?;
                 properties.login = properties.login.or(login);
                 return Ok(Some(SystemStatement::CreateRole { name, properties, password }));
@@ -48,7 +52,7 @@ impl Words<'_> {
             if self.take_all(&["alter", kind]) {
                 let name = self.name()?;
                 if self.take_all(&["rename", "to"]) {
-                    let change = RoleChange { name: Some(self.name()?), ..RoleChange::default() };
+                    let change = RoleChange { name: Some(self.new_role()?), ..RoleChange::default() };
                     return Ok(Some(SystemStatement::AlterRole {
                         name,
                         change,
@@ -68,6 +72,26 @@ impl Words<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// The name of a role that comes to be.
+    fn new_role(&mut self) -> Result<String, SqlError> {
+        let is_quoted = matches!(self.peek().map(|token| &token.token),
+            Some(Token::Word(word)) if word.quote_style.is_some());
+        let name = self.name()?;
+        let reserved = |message: String| SqlError::new(SqlState::RESERVED_NAME, message);
+        if !is_quoted && matches!(name.as_str(), "current_user" | "current_role" | "session_user") {
+            let message = format!("{} cannot be used as a role name here", name.to_uppercase());
+            return Err(reserved(message));
+        }
+        if matches!(name.as_str(), "public" | "none") {
+            return Err(reserved(format!("role name \"{name}\" is reserved")));
+        }
+        if name.starts_with("pg_") {
+            return Err(reserved(format!("role name \"{name}\" is reserved"))
+                .with_detail("Role names starting with \"pg_\" are reserved."));
+        }
+        Ok(name)
     }
 
     pub(super) fn create_database(&mut self) -> Result<SystemStatement, SqlError> {
