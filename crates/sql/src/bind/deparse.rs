@@ -42,6 +42,23 @@ pub(crate) struct Deparse<'a> {
     pub zone: Zone,
     /// Without parentheses that are not needed.
     pub pretty: bool,
+    /// What else an expression of a plan reads; absent where the text is kept.
+    pub plan: Option<&'a PlanNames<'a>>,
+}
+
+/// What an expression of a plan reads beside its row.
+#[derive(Debug)]
+pub(crate) struct PlanNames<'a> {
+    /// Texts of the values around it.
+    pub outer: &'a [String],
+    /// Gives a subquery its number.
+    pub subquery: &'a dyn SubqueryNames,
+}
+
+/// Who numbers the subqueries of a plan.
+pub(crate) trait SubqueryNames: std::fmt::Debug {
+    /// The text of a subquery.
+    fn name(&self, subquery: &dyn crate::scalar::SubqueryExpr) -> String;
 }
 
 /// What an operand stands in; decides whether it needs parentheses where the text is pretty.
@@ -129,6 +146,12 @@ impl Deparse<'_> {
                 return self.case(out, Some(operand), branches, (otherwise.as_deref(), *ty), indent);
             }
             _ => {}
+        }
+        if let Some(plan) = self.plan
+            && let Some(text) = self.of_plan(plan, expr)?
+        {
+            out.push_str(&text);
+            return Ok(());
         }
         match expr {
             Expr::Const { value, ty } => self.constant(out, value, *ty, true),
@@ -270,6 +293,29 @@ impl Deparse<'_> {
                 Err(unsupported("this expression where it is kept"))
             }
         }
+    }
+
+    /// What stands in a plan and in no text that is kept.
+    fn of_plan(&self, plan: &PlanNames<'_>, expr: &Expr) -> Result<Option<String>, SqlError> {
+        let place = |names: &[String], index: usize| names.get(index).cloned().unwrap_or_else(|| "?".into());
+        Ok(Some(match expr {
+            Expr::Column { index, .. } => place(self.columns, *index),
+            Expr::Outer { index, .. } => place(plan.outer, *index),
+            Expr::Param { index, .. } => format!("${}", index + 1),
+            Expr::Subquery(subquery) => plan.subquery.name(subquery.as_ref()),
+            Expr::WholeRow { fields, .. } => {
+                let mut text = "ROW(".to_owned();
+                self.list(&mut text, fields, 0)?;
+                text + ")"
+            }
+            Expr::Field { record, index, .. } => format!("({}).f{}", self.text(record)?, index + 1),
+            Expr::Domain { input, domain } => format!("({})::{}", self.text(input)?, domain.shown),
+            Expr::Const { value, ty } if ty.base.is_reg() => {
+                let text = text::text_out(value, *ty, &TextContext { zone: self.zone, now: 0 });
+                format!("'{text}'::{ty}")
+            }
+            _ => return Ok(None),
+        }))
     }
 
     fn chain(&self, out: &mut String, parts: &[Expr], is_and: bool, indent: usize) -> Result<(), SqlError> {

@@ -600,7 +600,7 @@ impl Binder<'_> {
     ) -> Result<String, SqlError> {
         let columns: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
         let forms = self.kept.as_ref().map(|forms| forms.borrow().clone()).unwrap_or_default();
-        Deparse { columns: &columns, forms: &forms, eval, zone, pretty }.text(bound)
+        Deparse { columns: &columns, forms: &forms, eval, zone, pretty, plan: None }.text(bound)
     }
 
     /// The default of a column, over no row, as PostgreSQL brings it to the column's type: its length comes later.
@@ -664,7 +664,8 @@ mod tests {
         let bound = binder.bind_expr(&crate::parse::parse_expr(sql)?, &Scope::empty(&level))?;
         let forms = binder.kept.as_ref().unwrap().borrow().clone();
         let eval = EvalContext::constant(&[]);
-        Deparse { columns: &[], forms: &forms, eval: &eval, zone: Zone::UTC, pretty: false }.text(&bound)
+        Deparse { columns: &[], forms: &forms, eval: &eval, zone: Zone::UTC, pretty: false, plan: None }
+            .text(&bound)
     }
 
     /// The type and the value of an expression over no row.

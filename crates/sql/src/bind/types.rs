@@ -78,7 +78,7 @@ pub struct BoundDomain {
     /// Its name.
     name: String,
     /// Its name as messages have it.
-    shown: String,
+    pub shown: String,
     /// Whether it, or a domain under it, refuses NULL.
     not_null: bool,
     /// The constraints in the order in which they are asked: name, and condition over the value.

@@ -272,8 +272,8 @@ impl Cursor {
                 self.ready = modify::lock_rows(lock, execution, txn, context).await?.into_iter();
                 return Ok(());
             }
-            Action::Explain { plan, analyze } => {
-                self.ready = explain::rows(plan, *analyze, execution, txn, context).await?.into_iter();
+            Action::Explain { plan, options } => {
+                self.ready = explain::rows(plan, *options, execution, txn, context).await?.into_iter();
                 return Ok(());
             }
             Action::Utility(statement) => {

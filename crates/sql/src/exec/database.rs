@@ -12,7 +12,7 @@ use sqlparser::ast::{self, SetExpr, Statement};
 use super::sequence::Sequences;
 use super::write::RowNumbers;
 use crate::bind::context::TableUse;
-use crate::bind::errors::unsupported;
+use crate::bind::errors::{fail, syntax, unsupported};
 use crate::bind::{AnalyzeContext, Binder};
 use crate::catalog::store::CatalogCache;
 use crate::catalog::virtual_table::{Live, VirtualContext, VirtualRegistry};
@@ -20,7 +20,7 @@ use crate::catalog::{CatalogSnapshot, keys};
 use crate::error::{SqlError, SqlState};
 use crate::memory::WorkMemory;
 use crate::plan::optimize::optimize;
-use crate::plan::statement::{Action, Plan};
+use crate::plan::statement::{Action, ExplainOptions, Plan};
 use crate::scalar::{CatalogLookup, EvalContext, SessionView};
 use crate::session::interrupt::Interrupts;
 use crate::system::SystemSnapshot;
@@ -245,11 +245,12 @@ pub fn analyze(
         Statement::Update(update) => binder.bind_update(update)?,
         Statement::Delete(delete) => binder.bind_delete(delete)?,
         Statement::Explain { analyze: run, statement, format, options, .. } => {
-            let run = explain_runs(*run, format.is_some(), options.as_deref())?;
+            let options = explain_options(*run, format.as_ref(), options.as_deref())?;
+            let run = options.analyze;
             let plan = analyze(context, statement, params)?;
             let columns = vec![crate::plan::ColumnInfo {
                 name: "QUERY PLAN".into(),
-                data_type: DataType::TEXT,
+                data_type: if options.is_json { DataType::JSON } else { DataType::TEXT },
                 origin: None,
             }];
             let mut tables = plan.tables.clone();
@@ -260,7 +261,7 @@ pub fn analyze(
             let param_types = plan.param_types.clone();
             let (uses_virtual, advances, needs) = (plan.uses_virtual, plan.advances, plan.needs.clone());
             return Ok(Arc::new(Plan {
-                action: Action::Explain { plan, analyze: run },
+                action: Action::Explain { plan, options },
                 columns,
                 param_types,
                 tables,
@@ -298,25 +299,53 @@ pub(crate) fn changes_rows(query: &ast::Query) -> bool {
     matches!(*query.body, SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_))
 }
 
-fn explain_runs(
+fn explain_options(
     analyze: bool,
-    format: bool,
+    format: Option<&ast::AnalyzeFormatKind>,
     options: Option<&[ast::UtilityOption]>,
-) -> Result<bool, SqlError> {
-    if format {
-        return Err(unsupported("EXPLAIN with a format other than text"));
+) -> Result<ExplainOptions, SqlError> {
+    if format.is_some() {
+        return Err(unsupported("EXPLAIN with FORMAT outside of parentheses"));
     }
-    let mut run = analyze;
+    let mut found = ExplainOptions { analyze, costs: true, timing: true, summary: true, is_json: false };
+    let (mut timing, mut summary) = (None, None);
     for option in options.unwrap_or_default() {
-        let on =
-            option.arg.as_ref().is_none_or(|arg| !matches!(arg.to_string().as_str(), "false" | "off" | "0"));
-        match option.name.value.as_str() {
-            "analyze" => run = on,
-            "costs" | "timing" | "summary" | "verbose" | "buffers" | "settings" => {}
-            other => return Err(unsupported(format!("EXPLAIN option \"{other}\""))),
+        let value = option.arg.as_ref().map(|arg| arg.to_string().trim_matches('\'').to_ascii_lowercase());
+        let name = option.name.value.as_str();
+        if name == "format" {
+            found.is_json = match value.as_deref() {
+                Some("json") => true,
+                Some("text") => false,
+                Some("xml" | "yaml") => return Err(unsupported("EXPLAIN as XML or YAML")),
+                other => {
+                    let other = other.unwrap_or_default();
+                    let message = format!("unrecognized value for EXPLAIN option \"format\": \"{other}\"");
+                    return Err(fail(SqlState::INVALID_PARAMETER_VALUE, message));
+                }
+            };
+            continue;
+        }
+        let on = match value.as_deref() {
+            None | Some("true" | "on" | "1") => true,
+            Some("false" | "off" | "0") => false,
+            Some(_) => return Err(syntax(format!("{name} requires a Boolean value"))),
+        };
+        match name {
+            "analyze" => found.analyze = on,
+            "costs" => found.costs = on,
+            "timing" => timing = Some(on),
+            "summary" => summary = Some(on),
+            // What they add is not there: blocks are not counted, and nobody set what changes plans.
+            "verbose" | "buffers" | "settings" | "wal" => {}
+            other => return Err(syntax(format!("unrecognized EXPLAIN option \"{other}\""))),
         }
     }
-    Ok(run)
+    if timing == Some(true) && !found.analyze {
+        let message = "EXPLAIN option TIMING requires ANALYZE";
+        return Err(fail(SqlState::INVALID_PARAMETER_VALUE, message));
+    }
+    (found.timing, found.summary) = (timing.unwrap_or(true), summary.unwrap_or(found.analyze));
+    Ok(found)
 }
 
 fn optimized(action: Action, catalog: &CatalogSnapshot) -> Action {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use rustydb_types::value::Value;
 
+use super::meter;
 use super::operator::{self, BATCH_ROWS, Batch, Filling, State, eval_all};
 use super::partition::{DEPTH_MAX, Partitions};
 use super::run::{Run, row_size};
@@ -410,7 +411,11 @@ fn go_on(
                 if batch.is_full() {
                     return Ok(false);
                 }
-                match state.next(scan, run)? {
+                let found = match &run.state.meter {
+                    None => state.next(scan, run)?,
+                    Some(meter) => meter.measured(meter::key(&join.right), run, || state.next(scan, run))?,
+                };
+                match found {
                     Some(rows) => *rest = rows.into_iter(),
                     None => break,
                 }

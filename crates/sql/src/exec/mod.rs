@@ -12,6 +12,7 @@ pub(crate) mod deferred;
 pub mod distinct;
 pub mod explain;
 pub mod join;
+pub(crate) mod meter;
 pub mod modify;
 pub mod operator;
 mod partition;

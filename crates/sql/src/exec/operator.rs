@@ -13,6 +13,7 @@ use rustydb_types::value::Value;
 use super::aggregate;
 use super::distinct::Distinct;
 use super::join::{self, JoinState};
+use super::meter;
 use super::recursive;
 use super::run::{Run, row_size};
 use super::scan::ScanState;
@@ -130,6 +131,13 @@ impl State {
 /// # Errors
 /// Whatever evaluation or reading raises; 57014 when cancelled, 53200 when too much would have to be kept.
 pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batch>, SqlError> {
+    match &run.state.meter {
+        None => step(node, state, run),
+        Some(meter) => meter.measured(meter::key(node), run, || step(node, state, run)),
+    }
+}
+
+fn step(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batch>, SqlError> {
     run.state.check_cancel()?;
     match (node, state) {
         (Node::Values { rows, .. }, State::Values(place)) => {
@@ -213,7 +221,9 @@ pub fn next(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batc
         }
         (Node::Filter { input, predicate }, State::Unary(state)) => {
             while let Some(mut batch) = next(input, state, run)? {
+                let before = batch.len();
                 retain(&mut batch, predicate, &run.context())?;
+                run.state.removed(|| meter::key(node), before - batch.len());
                 if !batch.is_empty() {
                     return Ok(Some(batch));
                 }

@@ -46,6 +46,8 @@ pub struct RunState {
     subqueries: Mutex<HashMap<usize, Arc<KeptSubquery>>>,
     /// Asked between batches whether to go on.
     interrupts: Arc<Interrupts>,
+    /// What each node does, for EXPLAIN ANALYZE.
+    pub(crate) meter: Option<super::meter::Meter>,
 }
 
 impl Drop for RunState {
@@ -70,6 +72,7 @@ impl RunState {
             computed: Mutex::default(),
             subqueries: Mutex::default(),
             interrupts,
+            meter: None,
         }
     }
 

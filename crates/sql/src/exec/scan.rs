@@ -77,7 +77,9 @@ impl ScanState {
                 },
             };
             if let Some(filter) = &scan.filter {
+                let before = batch.len();
                 retain(&mut batch, filter, &run.context())?;
+                run.state.removed(|| std::ptr::from_ref(scan).addr(), before - batch.len());
             }
             if let Some(batch) = some(batch) {
                 return Ok(Some(batch));

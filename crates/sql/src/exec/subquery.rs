@@ -235,6 +235,10 @@ impl Subquery {
 }
 
 impl SubqueryExpr for Subquery {
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+
     fn id(&self) -> usize {
         self.id
     }

@@ -4,6 +4,7 @@
 //! pushes predicates down, picks access paths and join algorithms in place. A plan that was never optimized gives the
 //! same rows, only slower, which the tests use as their model.
 
+pub mod cost;
 pub mod node;
 pub mod optimize;
 pub mod path;

@@ -6,6 +6,7 @@
 use rustydb_types::ids::Oid;
 use rustydb_types::value::Value;
 
+use super::cost;
 use super::node::{Join, JoinAlgorithm, JoinKind, Node, Scan, SortKey};
 use super::path::{self, Condition, column_span, conjuncts};
 use crate::catalog::CatalogSnapshot;
@@ -229,7 +230,7 @@ impl Optimizer<'_> {
         let filter = scan.filter.clone().map(conjuncts).unwrap_or_default();
         let Some(found) = path::best(scan, &conditions, &filter) else { return false };
         let statistics = self.catalog.statistics(scan.table.oid).map(AsRef::as_ref);
-        let total = statistics.map_or(1000.0, |statistics| statistics.rows.max(1.0));
+        let total = statistics.map_or(cost::DEFAULT_ROWS, |statistics| statistics.rows.max(1.0));
         let per_lookup = if found.unique {
             1.0
         } else {
@@ -237,9 +238,8 @@ impl Optimizer<'_> {
                 |condition: &Condition| path::equality_share(scan, condition.column, statistics, total);
             total * conditions.iter().take(found.equal).map(share).product::<f64>()
         };
-        // A lookup costs about four rows of a scan, each row found through a secondary index another two.
-        let per_row = if found.index.is_some() { 3.0 } else { 1.0 };
-        if left_rows * (4.0 + per_lookup * per_row) >= total {
+        let per_row = if found.index.is_some() { cost::INDEXED_ROW } else { cost::ROW };
+        if left_rows * (cost::LOOKUP + per_lookup * per_row) >= total * cost::ROW {
             return false;
         }
         scan.path.index = found.index;

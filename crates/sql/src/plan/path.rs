@@ -3,13 +3,12 @@
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::value::Value;
 
+use super::cost::DEFAULT_ROWS;
 use super::node::{Probe, Scan};
 use crate::bind::from::column_type;
 use crate::catalog::{IndexDescriptor, TableDescriptor, TableStatistics};
 use crate::scalar::{CastContext, CompareOp, Expr, coerce};
 
-/// Rows of a table that was never analyzed.
-const DEFAULT_ROWS: f64 = 1000.0;
 /// The share of rows that satisfies a condition of which nothing is known.
 const DEFAULT_SELECTIVITY: f64 = 0.25;
 

@@ -120,6 +120,21 @@ pub struct LockPlan {
     pub offset: Option<Expr>,
 }
 
+/// The options of EXPLAIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExplainOptions {
+    /// Whether the statement is executed, and what its parts do is shown.
+    pub analyze: bool,
+    /// Whether estimated costs are shown.
+    pub costs: bool,
+    /// Whether times are.
+    pub timing: bool,
+    /// Whether the time of the whole is.
+    pub summary: bool,
+    /// Whether it is a JSON document.
+    pub is_json: bool,
+}
+
 /// What a statement does.
 #[derive(Clone, Debug)]
 pub enum Action {
@@ -137,8 +152,8 @@ pub enum Action {
     Explain {
         /// The statement.
         plan: Arc<Plan>,
-        /// Whether it is executed too.
-        analyze: bool,
+        /// How.
+        options: ExplainOptions,
     },
     /// Changes the schema, or maintains tables; bound when it is executed, under its locks.
     Utility(Box<ast::Statement>),
@@ -193,7 +208,7 @@ impl Plan {
         match &self.action {
             Action::Query(_) if self.advances.is_some() => false,
             Action::Query(_) => self.before.is_empty(),
-            Action::Explain { plan, analyze } => !analyze || plan.is_read_only(),
+            Action::Explain { plan, options } => !options.analyze || plan.is_read_only(),
             // Readers hold this lock on whatever they read.
             Action::Utility(statement) => matches!(
                 statement.as_ref(),

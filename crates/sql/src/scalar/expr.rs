@@ -249,6 +249,8 @@ pub trait SubqueryExpr: Debug + Send + Sync {
     fn eval(&self, row: &[Value], ctx: &EvalContext<'_>) -> Result<Value, SqlError>;
     /// What tells it from the other subqueries of the statement.
     fn id(&self) -> usize;
+    /// What it is, for who knows.
+    fn as_any(&self) -> &dyn std::any::Any;
     /// Visits the expressions over the enclosing query's row.
     fn columns(&self, visit: &mut dyn FnMut(&Expr));
     /// The same subquery with its expressions over the enclosing query's row rebuilt.
