@@ -94,9 +94,12 @@ pub(super) struct Output {
 #[derive(Debug, Default)]
 struct Subqueries {
     numbers: RefCell<BTreeMap<usize, usize>>,
-    /// Those named since this was emptied: number, plan, and what it reads of the row around it.
-    named: RefCell<Vec<(usize, Arc<Node>, Vec<Expr>)>>,
+    /// Those named since this was emptied.
+    named: RefCell<Vec<Named>>,
 }
+
+/// A subquery: its number, its plan, and what it reads of the row around it.
+type Named = (usize, Arc<Node>, Vec<Expr>);
 
 impl SubqueryNames for Subqueries {
     fn name(&self, subquery: &dyn SubqueryExpr) -> String {
