@@ -124,7 +124,7 @@ pub(crate) fn aggregate(
         }
     };
     let sets = sets.into_iter().map(complete).collect();
-    Ok(Aggregate { input, groups, calls, always_one, sets, groupings })
+    Ok(Aggregate { input, groups, calls, always_one, sets, groupings, estimate: None })
 }
 
 /// Whether an expression reads a column of its row.

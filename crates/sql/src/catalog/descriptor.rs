@@ -421,28 +421,6 @@ impl TableDescriptor {
     }
 }
 
-/// What ANALYZE found out about a column.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ColumnStatistics {
-    /// Distinct values: a count when positive, minus a share of the rows when negative, as `pg_stats.n_distinct`.
-    pub distinct: f64,
-    /// The share of rows that hold NULL.
-    pub null_fraction: f64,
-    /// Mean stored size in bytes.
-    pub width: u32,
-}
-
-/// What ANALYZE found out about a table.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct TableStatistics {
-    /// The number of rows, estimated.
-    pub rows: f64,
-    /// Bytes of the rows, estimated.
-    pub bytes: f64,
-    /// By column number.
-    pub columns: BTreeMap<u32, ColumnStatistics>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

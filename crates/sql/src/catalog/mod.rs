@@ -29,6 +29,7 @@ pub mod foreign;
 pub mod keys;
 pub mod sequence;
 pub mod snapshot;
+pub mod statistics;
 pub mod store;
 pub mod types;
 pub mod view;
@@ -36,10 +37,11 @@ pub mod virtual_table;
 
 pub use descriptor::{
     CheckDescriptor, ColumnDescriptor, ComputedDescriptor, Identity, IndexDescriptor, IndexKeyColumn,
-    IndexKind, SchemaDescriptor, StorageId, StoredExpr, TableDescriptor, TableStatistics, TypeRef,
+    IndexKind, SchemaDescriptor, StorageId, StoredExpr, TableDescriptor, TypeRef,
 };
 pub use foreign::{ForeignKeyDescriptor, ReferentialAction};
 pub use sequence::{SequenceDescriptor, SequenceOwner};
 pub use snapshot::CatalogSnapshot;
+pub use statistics::TableStatistics;
 pub use types::{TypeDescriptor, TypeKind, UserType, UserTypes};
 pub use view::ViewDescriptor;

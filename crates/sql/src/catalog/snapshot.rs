@@ -6,9 +6,10 @@ use std::sync::Arc;
 use rustydb_types::ids::Oid;
 
 use super::acl::{Acl, AclKind, PUBLIC_ROLE, Privileges};
-use super::descriptor::{IndexDescriptor, SchemaDescriptor, TableDescriptor, TableStatistics};
+use super::descriptor::{IndexDescriptor, SchemaDescriptor, TableDescriptor};
 use super::foreign::ForeignKeyDescriptor;
 use super::sequence::SequenceDescriptor;
+use super::statistics::TableStatistics;
 
 /// `pg_namespace.oid` of `pg_catalog`.
 pub const PG_CATALOG: Oid = Oid::new(11);

@@ -9,10 +9,11 @@ use rustydb_txn::{Direction, LockWait, RowLock, ScanRequest, Transaction};
 use rustydb_types::ids::Oid;
 use serde::{Deserialize, Serialize};
 
-use super::descriptor::{self, SchemaDescriptor, StorageId, TableDescriptor, TableStatistics};
+use super::descriptor::{self, SchemaDescriptor, StorageId, TableDescriptor};
 use super::keys::{self, Kind};
 use super::sequence::SequenceDescriptor;
 use super::snapshot::{self, CatalogSnapshot};
+use super::statistics::TableStatistics;
 use crate::error::{SqlError, SqlState};
 
 /// Catalogs that are kept, so that a transaction with changes of its own does not cost the others theirs.

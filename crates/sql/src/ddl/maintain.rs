@@ -1,9 +1,6 @@
 //! TRUNCATE, ANALYZE, VACUUM, COMMENT.
 
-use std::collections::{BTreeMap, HashSet};
-
-use bytes::Bytes;
-use rustydb_txn::{Direction, LockWait, ScanRequest, TableLockId, TableLockMode, Transaction};
+use rustydb_txn::{LockWait, TableLockId, TableLockMode, Transaction};
 use rustydb_types::ids::Oid;
 use sqlparser::ast::{
     CommentObject, Ident, LockTableMode, ObjectName, Truncate, TruncateIdentityOption, VacuumStatement,
@@ -14,18 +11,12 @@ use crate::bind::context::Relation;
 use crate::bind::errors::{fail, unsupported};
 use crate::bind::from::last_ident;
 use crate::bind::{AnalyzeContext, Binder};
+use crate::catalog::TableDescriptor;
 use crate::catalog::acl::Privileges;
-use crate::catalog::descriptor::ColumnStatistics;
 use crate::catalog::snapshot::CLASS_SCHEMA;
-use crate::catalog::{TableDescriptor, TableStatistics, keys};
 use crate::error::{Severity, SqlError, SqlState};
 use crate::exec::ExecContext;
-use crate::exec::rows::RowLayout;
-use crate::exec::run::row_size;
-use crate::exec::subquery::HashedRow;
 
-/// Rows of which ANALYZE counts the distinct values.
-const SAMPLE_ROWS: usize = 30_000;
 /// `pg_class`, the class of comments on tables, columns and indexes.
 const CLASS_RELATION: u32 = 1259;
 /// `pg_type`, the class of comments on types.
@@ -169,68 +160,10 @@ pub(super) async fn analyze(
                 return Err(fail(SqlState::DUPLICATE_COLUMN, format!("{named} appears more than once")));
             }
         }
-        let statistics = measure(&table, txn, context).await?;
+        let statistics = super::analyze::measure(&table, txn, context).await?;
         change(txn, context).await?.put_statistics(table.oid, &statistics).await?;
     }
     Ok(())
-}
-
-/// Counts all rows, and the distinct values of the first of them.
-async fn measure(
-    table: &TableDescriptor,
-    txn: &mut Transaction,
-    context: &ExecContext<'_>,
-) -> Result<TableStatistics, SqlError> {
-    let layout = RowLayout::new(table)?;
-    let mut seen: Vec<HashSet<HashedRow>> = vec![HashSet::new(); table.columns.len()];
-    let mut nulls = vec![0_u64; table.columns.len()];
-    let mut widths = vec![0_u64; table.columns.len()];
-    let (mut rows, mut sampled, mut bytes) = (0_u64, 0_usize, 0_u64);
-    let (start, end) = keys::storage_range(table.storage);
-    let mut rest: Option<(Bytes, Bytes)> = Some((start.into(), end.into()));
-    while let Some((start, end)) = rest {
-        // Rows of different moments count as well, and no snapshot is held over a long scan.
-        txn.renew_snapshot();
-        let direction = Direction::Forward;
-        let chunk = txn.scan(ScanRequest { start, end, direction, max_bytes: 256 << 10, max_rows: 4096 })?;
-        for (key, value) in chunk.iter() {
-            rows += 1;
-            bytes += (key.len() + value.len()) as u64;
-            if sampled >= SAMPLE_ROWS {
-                continue;
-            }
-            sampled += 1;
-            let row = layout.decode_all(value)?;
-            for (((value, seen), nulls), width) in
-                row.into_iter().zip(&mut seen).zip(&mut nulls).zip(&mut widths)
-            {
-                if value.is_null() {
-                    *nulls += 1;
-                } else {
-                    *width += row_size(std::slice::from_ref(&value)) as u64 - 24;
-                    seen.insert(HashedRow(vec![value]));
-                }
-            }
-        }
-        rest = chunk.rest();
-        context.breathe().await?;
-    }
-    let sample = (sampled as f64).max(1.0);
-    let mut columns = BTreeMap::new();
-    for (((column, seen), nulls), width) in table.columns.iter().zip(&seen).zip(&nulls).zip(&widths) {
-        let found = seen.len() as f64;
-        // Nearly as many values as rows: their number grows with the table.
-        let distinct = if found > sample * 0.1 { -(found / sample) } else { found };
-        columns.insert(
-            column.id.get(),
-            ColumnStatistics {
-                distinct,
-                null_fraction: *nulls as f64 / sample,
-                width: u32::try_from(width / sampled.max(1) as u64).unwrap_or(u32::MAX),
-            },
-        );
-    }
-    Ok(TableStatistics { rows: rows as f64, bytes: bytes as f64, columns })
 }
 
 /// VACUUM. There is nothing to clean up: what no snapshot sees of a row is dropped in the background, and so are the

@@ -4,6 +4,7 @@
 //! same transaction as any row it has to write; so it is all there or not at all, for everybody.
 
 mod alter;
+mod analyze;
 mod check;
 mod create;
 mod create_as;

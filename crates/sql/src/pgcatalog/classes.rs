@@ -2,11 +2,13 @@
 
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::ids::Oid;
+use rustydb_types::keycodec::{self, KeyOrder};
 use rustydb_types::value::{ArrayValue, Value};
 
 use super::relation::Rows;
 use super::{definition, facts, sequences, shape};
 use crate::catalog::acl::Privileges;
+use crate::catalog::statistics::KeyBytes;
 use crate::catalog::virtual_table::VirtualContext;
 use crate::catalog::{
     CheckDescriptor, ColumnDescriptor, ForeignKeyDescriptor, Identity, IndexDescriptor, IndexKind,
@@ -734,7 +736,7 @@ pub(super) fn pg_indexes(context: &VirtualContext<'_>) -> Rows {
         .collect()
 }
 
-/// `pg_stats`: what ANALYZE found out. Values and histograms are not kept.
+/// `pg_stats`: what ANALYZE found out.
 pub(super) fn pg_stats(context: &VirtualContext<'_>) -> Rows {
     let viewer = super::visible::Viewer::of(context);
     let mut rows = Rows::new();
@@ -754,6 +756,18 @@ pub(super) fn pg_stats(context: &VirtualContext<'_>) -> Rows {
                 Value::Int4(i32::try_from(found.width).unwrap_or(i32::MAX)),
                 Value::Float4(found.distinct as f32),
             ];
+            let base = column_type(column).base;
+            let decoded =
+                |bytes: &KeyBytes| keycodec::decode(&mut bytes.0.as_slice(), base, KeyOrder::ASCENDING).ok();
+            let array = |values: Option<Vec<Value>>| match values {
+                Some(values) if !values.is_empty() => Value::array(base, values),
+                _ => Value::Null,
+            };
+            let shares: Vec<Value> =
+                found.common.iter().map(|(_, share)| Value::Float4(*share as f32)).collect();
+            row.push(array(found.common.iter().map(|(value, _)| decoded(value)).collect()));
+            row.push(if shares.is_empty() { Value::Null } else { Value::array(BaseType::Float4, shares) });
+            row.push(array(found.bounds.iter().map(decoded).collect()));
             row.resize(14, Value::Null);
             rows.push(row);
         }

@@ -8,7 +8,7 @@ use rustydb_types::text::{TextContext, text_out};
 use rustydb_types::value::Value;
 
 use super::{PG_CLASS, relation, shape};
-use crate::catalog::descriptor::ColumnStatistics;
+use crate::catalog::statistics::ColumnStatistics;
 use crate::catalog::virtual_table::{VirtualContext, VirtualRegistry};
 use crate::catalog::{
     CatalogSnapshot, ColumnDescriptor, IndexDescriptor, IndexKeyColumn, IndexKind, SchemaDescriptor,
@@ -162,7 +162,8 @@ pub(super) fn catalog() -> CatalogSnapshot {
         vec![column(1, "id", "uuid", false, None), column(2, "title", "text", false, Some("'none'"))],
         vec![index(16_418, "items_pkey", IndexKind::Primary, &[(1, false, false)], Some(16_419))],
     ));
-    let statistics = ColumnStatistics { distinct: -1.0, null_fraction: 0.25, width: 4 };
+    let statistics =
+        ColumnStatistics { distinct: -1.0, null_fraction: 0.25, width: 4, ..ColumnStatistics::default() };
     let columns = BTreeMap::from([(1, statistics)]);
     catalog.add_statistics(Oid::new(16_385), TableStatistics { rows: 1000.0, bytes: 20_000.0, columns });
     catalog.add_comment(PG_CLASS, Oid::new(16_385), 0, "all accounts".into());

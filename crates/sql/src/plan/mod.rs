@@ -9,6 +9,7 @@ pub mod node;
 pub mod optimize;
 pub mod path;
 pub mod references;
+pub mod selectivity;
 pub mod statement;
 pub mod window;
 

@@ -184,6 +184,8 @@ pub struct Aggregate {
     pub sets: Vec<GroupingSet>,
     /// The keys of each GROUPING, the last one in the lowest bit of its value.
     pub groupings: Vec<Vec<usize>>,
+    /// How many groups a set has at most, where statistics know the distinct values of its keys.
+    pub estimate: Option<f64>,
 }
 
 /// One key of a sort.

@@ -9,6 +9,7 @@ use rustydb_types::value::Value;
 use super::cost;
 use super::node::{Join, JoinAlgorithm, JoinKind, Node, Scan, SortKey};
 use super::path::{self, Condition, column_span, conjuncts};
+use super::selectivity::Known;
 use crate::catalog::CatalogSnapshot;
 use crate::scalar::{CompareOp, Expr, resolve_operator};
 
@@ -86,6 +87,7 @@ impl Optimizer<'_> {
             }
             Node::Aggregate(mut aggregate) => {
                 aggregate.input = self.push(aggregate.input, Vec::new());
+                aggregate.estimate = self.distinct(&aggregate.input, &aggregate.groups);
                 filtered(Node::Aggregate(aggregate), parts)
             }
             Node::Window(mut window) => {
@@ -116,6 +118,19 @@ impl Optimizer<'_> {
                 filtered(leaf, parts)
             }
         }
+    }
+
+    /// How many distinct values some expressions over a node's rows have, if statistics tell.
+    fn distinct(&self, node: &Node, exprs: &[Expr]) -> Option<f64> {
+        let mut count = 1.0;
+        for expr in exprs {
+            let Expr::Column { index, .. } = expr else { return None };
+            let (scan, place) = origin(node, *index)?;
+            let statistics = self.catalog.statistics(scan.table.oid)?;
+            let column = statistics.columns.get(&scan.table.columns.get(place)?.id.get())?;
+            count *= column.distinct_of(statistics.rows).min(scan.rows.max(1.0));
+        }
+        Some(count)
     }
 
     fn choose_path(&self, scan: &mut Scan) {
@@ -234,8 +249,8 @@ impl Optimizer<'_> {
         let per_lookup = if found.unique {
             1.0
         } else {
-            let share =
-                |condition: &Condition| path::equality_share(scan, condition.column, statistics, total);
+            let known = Known::of(scan, statistics, total);
+            let share = |condition: &Condition| known.equal(condition.column, None);
             total * conditions.iter().take(found.equal).map(share).product::<f64>()
         };
         let per_row = if found.index.is_some() { cost::INDEXED_ROW } else { cost::ROW };
@@ -248,6 +263,23 @@ impl Optimizer<'_> {
         scan.rows = per_lookup;
         join.algorithm = JoinAlgorithm::IndexLookup;
         true
+    }
+}
+
+/// The column of a table that a value of a node's rows is, unchanged.
+fn origin(node: &Node, index: usize) -> Option<(&Scan, usize)> {
+    match node {
+        Node::Scan(scan) => Some((scan, index)),
+        Node::Filter { input, .. } | Node::Sort { input, .. } => origin(input, index),
+        Node::Project { input, exprs } => match exprs.get(index)? {
+            Expr::Column { index, .. } => origin(input, *index),
+            _ => None,
+        },
+        Node::Join(join) => {
+            let width = join.left.width();
+            if index < width { origin(&join.left, index) } else { origin(&join.right, index - width) }
+        }
+        _ => None,
     }
 }
 
@@ -275,10 +307,11 @@ pub fn rows(node: &Node) -> f64 {
             }
         }
         Node::Aggregate(aggregate) => {
-            if aggregate.always_one {
-                1.0
-            } else {
-                (rows(&aggregate.input) * 0.1).max(1.0) * aggregate.sets.len().max(1) as f64
+            let input = rows(&aggregate.input);
+            match aggregate.estimate {
+                _ if aggregate.always_one => 1.0,
+                Some(groups) if aggregate.sets.is_empty() => groups.min(input).max(1.0),
+                _ => (input * 0.1).max(1.0) * aggregate.sets.len().max(1) as f64,
             }
         }
         Node::Distinct { input, .. } => (rows(input) * 0.5).max(1.0),

@@ -5,12 +5,10 @@ use rustydb_types::value::Value;
 
 use super::cost::DEFAULT_ROWS;
 use super::node::{Probe, Scan};
+use super::selectivity::Known;
 use crate::bind::from::column_type;
 use crate::catalog::{IndexDescriptor, TableDescriptor, TableStatistics};
 use crate::scalar::{CastContext, CompareOp, Expr, coerce};
-
-/// The share of rows that satisfies a condition of which nothing is known.
-const DEFAULT_SELECTIVITY: f64 = 0.25;
 
 /// The parts of a conjunction.
 #[must_use]
@@ -254,22 +252,12 @@ pub fn choose(scan: &mut Scan, statistics: Option<&TableStatistics>) {
     let conditions: Vec<Condition> =
         parts.iter().enumerate().filter_map(|(place, part)| condition(part, place, scan)).collect();
     let total = statistics.map_or(DEFAULT_ROWS, |statistics| statistics.rows.max(1.0));
-    let mut rows = total;
+    let mut rows = (total * Known::of(scan, statistics, total).all(&parts)).max(1.0);
     let mut answered = Vec::new();
     if let Some(found) = best(scan, &conditions, &parts) {
-        let probes = found.probes.len() as f64;
-        rows = if found.unique {
-            probes
-        } else {
-            let per_column = if found.ranged { DEFAULT_SELECTIVITY } else { 1.0 };
-            let equal: f64 = found
-                .answered
-                .iter()
-                .filter_map(|place| conditions.iter().find(|condition| condition.conjunct == Some(*place)))
-                .map(|condition| equality_share(scan, condition.column, statistics, total))
-                .product();
-            (total * equal * per_column * probes).max(1.0)
-        };
+        if found.unique {
+            rows = rows.min(found.probes.len() as f64);
+        }
         scan.path.index = found.index;
         scan.path.probes = found.probes;
         scan.path.unique = found.unique;
@@ -281,22 +269,6 @@ pub fn choose(scan: &mut Scan, statistics: Option<&TableStatistics>) {
         .filter(|(place, _)| !answered.contains(place))
         .map(|(_, part)| part)
         .collect();
-    for _ in &rest {
-        rows = (rows * DEFAULT_SELECTIVITY).max(1.0);
-    }
     scan.rows = rows;
     scan.filter = if rest.is_empty() { None } else { Some(Expr::and(rest)) };
-}
-
-/// The share of rows that has one given value in a column.
-#[must_use]
-pub fn equality_share(scan: &Scan, column: usize, statistics: Option<&TableStatistics>, total: f64) -> f64 {
-    let id = scan.table.columns.get(column).map(|column| column.id.get());
-    let known = statistics.and_then(|statistics| statistics.columns.get(&id?));
-    let distinct = match known {
-        Some(known) if known.distinct > 0.0 => known.distinct,
-        Some(known) if known.distinct < 0.0 => -known.distinct * total,
-        _ => total.sqrt(),
-    };
-    1.0 / distinct.max(1.0)
 }
