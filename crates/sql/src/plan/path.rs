@@ -231,11 +231,14 @@ fn match_index(
         let bound = |wanted: [CompareOp; 2]| {
             on_column().find(|condition| wanted.contains(&condition.op)).and_then(|condition| {
                 let inclusive = matches!(condition.op, CompareOp::Ge | CompareOp::Le);
-                condition.values.first().map(|value| (value.clone(), inclusive))
+                condition.values.first().map(|value| ((value.clone(), inclusive), condition.conjunct))
             })
         };
         let (low, high) = (bound([CompareOp::Gt, CompareOp::Ge]), bound([CompareOp::Lt, CompareOp::Le]));
         found.ranged = low.is_some() || high.is_some();
+        // A range has no NULLs, so the bounds are all that the conditions ask.
+        found.answered.extend([&low, &high].into_iter().flatten().filter_map(|(_, conjunct)| *conjunct));
+        let (low, high) = (low.map(|(low, _)| low), high.map(|(high, _)| high));
         for probe in &mut found.probes {
             probe.low.clone_from(&low);
             probe.high.clone_from(&high);
