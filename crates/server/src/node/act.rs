@@ -11,7 +11,7 @@ use rustydb_types::ids::{GroupId, NodeId};
 
 use super::membership::FIRST;
 use super::reconcile::{Action, Balance, plan};
-use super::{Inner, NodeError};
+use super::{Inner, NodeError, watch};
 
 /// Pause between two looks when nothing happens; a change is looked at at once.
 const CALM: Duration = Duration::from_millis(250);
@@ -228,6 +228,12 @@ async fn act(node: &Arc<Inner>, action: Action) -> Result<(), NodeError> {
             if !node.is_fit_to_lead(to).await {
                 return Ok(());
             }
+            // Open transactions would fail with it; it can wait for a better moment.
+            if let Some(store) = node.databases.store(group)
+                && !watch::calm_moment(&store, &node.env).await
+            {
+                return Ok(());
+            }
             tracing::info!(%group, %to, "handing over a leadership to even them out");
             node.replicas.transfer(group, to).await
         }
@@ -255,6 +261,10 @@ async fn hand_over(node: &Arc<Inner>, group: GroupId, to: &[NodeId]) -> Result<(
         }
     }
     let Some(to) = best else { return Ok(()) };
+    if let Some(store) = node.databases.store(group) {
+        // It goes in any case.
+        let _is_calm = watch::calm_moment(&store, &node.env).await;
+    }
     tracing::info!(%group, %to, "handing over a leadership because this node is being removed");
     node.replicas.transfer(group, *to).await
 }

@@ -30,6 +30,7 @@ mod start;
 mod status;
 mod system;
 mod tls;
+mod watch;
 
 pub(crate) use tls::problems as certificate_problems;
 
