@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustydb_consensus::{
-    ConsensusConfig, ConsensusError, Group, Groups, GroupsParts,
+    ConsensusConfig, ConsensusError, Group, Groups, GroupsParts, Health,
     loopback::{Link, LoopbackNetwork},
     model::{ModelStore, append_command},
     node_state::NodeState,
@@ -469,6 +469,36 @@ fn leadership_moves_to_the_node_that_is_asked_for() {
         let at_follower = cluster.at(leader, to_itself).await;
         assert!(matches!(at_follower, Err(ConsensusError::NotLeader { .. })), "{at_follower:?}");
     });
+}
+
+/// One whose state is wrong is not elected, and who offered it the leadership would serve nobody meanwhile.
+#[test]
+fn a_leader_steps_down_for_a_voter_that_can_be_elected() {
+    for which in [0, 1] {
+        simulated(|world| async move {
+            let cluster = Cluster::of(3, world, ConsensusConfig::default()).await;
+            let (leader, term) = cluster.leader().await;
+            assert_eq!(cluster.propose(leader, term, 1, 1).await, Ok(()));
+            let others: Vec<NodeId> = cluster.nodes.keys().copied().filter(|id| *id != leader).collect();
+            let (wrong, sound) = (others[which], others[1 - which]);
+            // Nobody confirms a state that it could be repaired with.
+            cluster.network.set_cut(wrong, sound, true);
+            cluster.network.set_cut(sound, wrong, true);
+            let distrusted = |group: Group| async move {
+                group.distrust("the test says so");
+                let begun = ambient::now();
+                while group.agreement().health != Health::Diverged {
+                    assert!(ambient::now() < begun + Duration::from_secs(5), "it is not withheld");
+                    ambient::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            cluster.at(wrong, distrusted).await;
+            let outcome = cluster.at(leader, |group| async move { group.step_down().await }).await;
+            assert_eq!(outcome, Ok(()), "it is {wrong} that is wrong, and not {sound}");
+            let serves = || cluster.nodes[&sound].store.cell(GROUP).leads();
+            cluster.eventually("the sound one serves", serves).await;
+        });
+    }
 }
 
 /// A leader that has offered its leadership takes no more proposals; if nobody takes it, it must not stay like that.

@@ -289,7 +289,20 @@ impl Group {
             MarkAt::NotYet => (Standing::NotYet, None),
             MarkAt::Passed => (Standing::Passed, None),
         };
-        v1::RaftMarkAnswer { standing: standing.into(), mark }
+        v1::RaftMarkAnswer { standing: standing.into(), mark, cannot_lead: !self.may_campaign() }
+    }
+
+    /// Whether another member can be elected now; nothing when it does not say so in time.
+    pub(super) async fn can_lead(&self, node: NodeId) -> Option<bool> {
+        let inner = &self.inner;
+        let body = Body::Mark(v1::RaftMarkAsk { index: 0 });
+        let call = inner.calls.start(node, Lane::Consensus, inner.id, body).ok()?;
+        match inner.env.timeout(inner.config.election_timeout_max, call).await {
+            Ok(Ok(Body::MarkAnswer(answer))) => Some(!answer.cannot_lead),
+            // It has no such group, or none yet.
+            Ok(Ok(Body::Refusal(_))) => Some(false),
+            _ => None,
+        }
     }
 
     /// Withholds this member's state and replaces it by that of another. `holders` are known to be sound; without any,

@@ -1,7 +1,9 @@
 //! Who belongs to a group, and who of them leads it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use openraft::{
     ChangeMembers, Raft,
     async_runtime::WatchReceiver,
@@ -16,6 +18,9 @@ use crate::{
     state_machine::StateMachine,
     type_config::{Member, TypeConfig},
 };
+
+/// Pause between two looks for a voter that can be elected.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Group {
     /// Gives the group its first members. Called at one of them; the others learn it from the log. Calling it
@@ -214,22 +219,32 @@ impl Group {
         }
     }
 
-    /// Hands leadership to the voter with the longest log of those that answered lately. Does nothing when this node
-    /// does not lead or no other voter answers.
+    /// Hands leadership to the voter with the longest log of those that answered lately and can be elected. Waits a moment
+    /// for one that cannot be yet. Does nothing when this node does not lead or there is no such voter.
     ///
     /// # Errors
     /// As [`Group::transfer_leader`].
     pub async fn step_down(&self) -> Result<(), ConsensusError> {
-        let status = self.status();
-        if status.state != NodeState::Leader {
-            return Ok(());
-        }
-        let answering = self.answering();
-        let fit = |node: &NodeId| status.voters.contains(node) && answering.contains(node);
-        let best = status.matched.iter().filter(|(node, _)| fit(node)).max_by_key(|(_, at)| *at);
-        match best {
-            Some((node, _)) => self.transfer_leader(*node).await,
-            None => Ok(()),
+        let deadline = self.inner.env.now() + self.inner.config.election_timeout_max * 3;
+        loop {
+            let status = self.status();
+            if status.state != NodeState::Leader {
+                return Ok(());
+            }
+            let answering = self.answering();
+            let others = status.matched.iter().filter(|(node, _)| {
+                *node != self.inner.node && status.voters.contains(node) && answering.contains(node)
+            });
+            let asked = others.map(|(node, at)| async move { (self.can_lead(*node).await, *at, *node) });
+            let heirs = join_all(asked).await;
+            // One that does not say is better than none once it is late: offered leadership, it may still take it.
+            let is_late = self.inner.env.now() >= deadline;
+            let is_fit = |can_lead: Option<bool>| can_lead.unwrap_or(is_late);
+            match heirs.iter().filter(|(can_lead, ..)| is_fit(*can_lead)).max() {
+                Some((.., node)) => return self.transfer_leader(*node).await,
+                None if heirs.is_empty() || is_late => return Ok(()),
+                None => self.inner.env.sleep(ASK_AGAIN).await,
+            }
         }
     }
 }

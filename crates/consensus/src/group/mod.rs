@@ -566,13 +566,23 @@ impl Group {
     pub(crate) fn settle_elections(&self) -> Option<rustydb_env::Instant> {
         let inner = &self.inner;
         let _settling = inner.elections.lock();
-        let from = inner.elections_from.max(inner.campaigns_from);
-        let from = inner.campaigns.rests_until().map_or(from, |rested| rested.max(from));
-        let is_early = inner.env.now() < from;
-        let is_allowed = !is_early && self.is_sound() && !self.is_mending();
+        let is_allowed = self.may_campaign();
         inner.campaigns.allow(is_allowed);
         inner.handle.raft.runtime_config().elect(is_allowed);
-        is_early.then_some(from)
+        let from = self.campaigns_from();
+        (inner.env.now() < from).then_some(from)
+    }
+
+    /// From when on this member may campaign, if nothing else is in the way.
+    fn campaigns_from(&self) -> rustydb_env::Instant {
+        let inner = &self.inner;
+        let from = inner.elections_from.max(inner.campaigns_from);
+        inner.campaigns.rests_until().map_or(from, |rested| rested.max(from))
+    }
+
+    /// Whether this member can be elected now.
+    pub(crate) fn may_campaign(&self) -> bool {
+        self.inner.env.now() >= self.campaigns_from() && self.is_sound() && !self.is_mending()
     }
 }
 
