@@ -566,3 +566,83 @@ async fn an_advisory_lock_keeps_others_out_and_does_not_outlive_its_leader_unsee
     }
     anyhow::bail!("nodes are elected all the time\n{}", cluster.logs())
 }
+
+/// Sessions that have temporary objects, as the leaders of databases counted lately.
+fn with_temporary(cluster: &Cluster) -> Result<u64> {
+    let mut sum = 0;
+    for node in cluster.node_numbers() {
+        let (_, metrics) = cluster.http(node, "/metrics")?;
+        let name = "rustydb_sql_sessions_with_temporary_objects ";
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        sum += line.with_context(|| format!("no {name}in {metrics}"))?.trim().parse::<u64>()?;
+    }
+    Ok(sum)
+}
+
+fn wait_for_temporary(cluster: &Cluster, wanted: u64) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = with_temporary(cluster)?;
+        if found == wanted {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "{found} sessions have temporary objects, not {wanted}\n{}",
+            cluster.logs()
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Compares what a session keeps in its temporary table.
+async fn expect(cluster: &Cluster, client: &Client, wanted: &[i32]) -> Result<()> {
+    let rows = client.query("SELECT a FROM t ORDER BY a", &[]).await.with_context(|| cluster.logs())?;
+    let found: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
+    ensure!(found == wanted, "{found:?} is kept and not {wanted:?}\n{}", cluster.logs());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn temporary_tables_are_a_sessions_own_move_with_it_and_end_with_it() -> Result<()> {
+    let cluster = Cluster::start(3)?;
+    let mut clients = Vec::new();
+    for node in cluster.node_numbers() {
+        let client = cluster.connect(node, "postgres").await?;
+        let sql = format!("CREATE TEMP TABLE t (a int PRIMARY KEY); INSERT INTO t VALUES ({node})");
+        client.batch_execute(&sql).await?;
+        clients.push((node, client));
+    }
+    let leader = cluster.leader("postgres")?;
+    let to = cluster.node_numbers().find(|node| *node != leader).context("no other node")?;
+    hand_over(&cluster, leader, to)?;
+    for (node, client) in &clients {
+        expect(&cluster, client, &[i32::from(*node)]).await?;
+        client.batch_execute("INSERT INTO t VALUES (10)").await?;
+        client.batch_execute("BEGIN; INSERT INTO t VALUES (20); ROLLBACK").await?;
+    }
+    wait_for_temporary(&cluster, 3)?;
+    // The clients of a leader that is killed are gone with what they had; the others have all.
+    let killed = cluster.leader("postgres")?;
+    cluster.kill(killed)?;
+    clients.retain(|(node, _)| *node != killed);
+    for (node, client) in &clients {
+        expect(&cluster, client, &[i32::from(*node), 10]).await?;
+    }
+    cluster.start_node(killed)?;
+    // What the sessions of its former life left is found when somebody comes by it.
+    let visitor = cluster.connect(killed, "postgres").await?;
+    let none: i64 =
+        visitor.query_one("SELECT count(*) FROM pg_class WHERE relpersistence = 't'", &[]).await?.get(0);
+    ensure!(none == 0, "{none} temporary tables of others are seen");
+    wait_for_temporary(&cluster, 2)?;
+    for (node, client) in &clients {
+        expect(&cluster, client, &[i32::from(*node), 10]).await?;
+    }
+    // One that ends within a transaction.
+    if let Some((_, client)) = clients.first() {
+        client.batch_execute("BEGIN; INSERT INTO t VALUES (30)").await?;
+    }
+    drop(clients);
+    wait_for_temporary(&cluster, 0)
+}

@@ -291,10 +291,10 @@ async fn login<E: Executor, S: Stream>(
     };
     let end = run(shared, &mut wire, &mut session, &interrupts).await;
     drop(registration);
-    drop(session);
     if let Err(end) = end {
         say_goodbye(&mut wire, end).await;
     }
+    session.end().await;
 }
 
 /// Logs in and begins the session; gives the registration that cancel requests find it by.

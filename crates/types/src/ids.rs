@@ -128,6 +128,16 @@ impl Oid {
     pub const INVALID: Self = Self(0);
     /// The first identifier of objects that users create; everything below is built in.
     pub const FIRST_USER: Self = Self(16_384);
+    /// The first identifier of objects that end with the session that made them.
+    pub const FIRST_TEMPORARY: Self = Self(1 << 30);
+    /// The last of those.
+    pub const LAST_TEMPORARY: Self = Self((1 << 31) - 1);
+
+    /// Whether the object ends with the session that made it.
+    #[must_use]
+    pub const fn is_temporary(self) -> bool {
+        self.0 >= Self::FIRST_TEMPORARY.0 && self.0 <= Self::LAST_TEMPORARY.0
+    }
 }
 
 identifier! {

@@ -166,6 +166,8 @@ pub(crate) struct Inner {
     replicas: Replicas,
     databases: Arc<Databases>,
     addresses: Addresses,
+    /// The lives of nodes that sessions are of, once there is a gateway.
+    lives: std::sync::OnceLock<Arc<rustydb_sql::gateway::Lives>>,
     /// What the PostgreSQL front end counts, once it serves.
     front_counts: std::sync::OnceLock<Arc<rustydb_pg::metrics::Metrics>>,
     tls: Option<ClientTlsConfig>,

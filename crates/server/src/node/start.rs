@@ -170,6 +170,7 @@ pub(super) async fn start(
         replicas: Replicas::new(env.clone(), groups.clone(), peers.clone(), me),
         databases,
         addresses,
+        lives: std::sync::OnceLock::new(),
         front_counts: std::sync::OnceLock::new(),
         tls: client_tls,
         clients: Mutex::default(),
@@ -227,10 +228,12 @@ pub(super) async fn start(
         .map_err(NodeError::Listen)?;
     sql_tasks.spawn("http", http::run(pages, inner.clone(), sql_tasks.stopping()));
     let cluster = Arc::clone(&inner) as Arc<dyn ClusterPort>;
-    sql_tasks.spawn("sweep", sweep::run(sql.clone(), cluster, sql_tasks.stopping()));
+    let lives = Arc::clone(gateway.lives());
+    sql_tasks.spawn("sweep", sweep::run(sql.clone(), cluster, Arc::clone(&lives), sql_tasks.stopping()));
     let front = front::serve(&sql, gateway, &config, listeners.postgres).await?;
     // Set once: there is one front end in a node's life.
     let _second = inner.front_counts.set(front.metrics());
+    let _second = inner.lives.set(lives);
     Ok(Node { inner, peers, log, tasks, sql_tasks, front, host })
 }
 

@@ -48,6 +48,11 @@ impl StatusSource for Inner {
                 value: self.system.latest().databases.len() as f64,
             },
             Figure {
+                name: "rustydb_sql_sessions_with_temporary_objects",
+                help: "Sessions with temporary objects in the databases that this node leads.",
+                value: self.lives.get().map_or(0.0, |lives| lives.with_temporary() as f64),
+            },
+            Figure {
                 name: "rustydb_sql_work_memory_bytes",
                 help: "Kept by sorts, hash tables and materialisations of all statements.",
                 value: self.work_memory.used_bytes() as f64,

@@ -7,7 +7,7 @@ use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::ids::Oid;
 use sqlparser::ast::{Ident, ObjectName};
 
-use super::errors::{at, fail, undefined_relation};
+use super::errors::{at, fail, undefined_relation, unsupported};
 use super::kept::Forms;
 use super::privilege::{Authority, Needs, denied};
 use crate::catalog::acl::Privileges;
@@ -35,6 +35,23 @@ pub struct AnalyzeContext {
     pub user_oid: Oid,
     /// What that role may do.
     pub authority: Arc<Authority>,
+}
+
+impl AnalyzeContext {
+    /// The schemas that the unqualified name of a relation is looked up in.
+    pub fn path(&self) -> impl Iterator<Item = &str> {
+        path(&self.search_path, &self.catalog)
+    }
+}
+
+/// The schemas of a search path with those that come first without being named: that of the session's temporary objects
+/// and `pg_catalog`.
+pub fn path<'a>(search_path: &'a [String], catalog: &'a CatalogSnapshot) -> impl Iterator<Item = &'a str> {
+    let temporary = catalog.temporary_schema().map(|schema| schema.name.as_str());
+    let is_named = |name: &str| search_path.iter().any(|schema| schema == name);
+    let temporary = temporary.filter(|name| !is_named(name) && !is_named("pg_temp"));
+    let implicit = (!is_named("pg_catalog")).then_some("pg_catalog");
+    temporary.into_iter().chain(implicit).chain(search_path.iter().map(String::as_str))
 }
 
 /// A relation that a name means.
@@ -192,9 +209,7 @@ impl<'a> Binder<'a> {
 
     /// The schemas that an unqualified name is looked up in.
     pub(super) fn search_schemas(&self) -> impl Iterator<Item = &str> {
-        let path = &self.context.search_path;
-        let implicit = (!path.iter().any(|schema| schema == "pg_catalog")).then_some("pg_catalog");
-        implicit.into_iter().chain(path.iter().map(String::as_str))
+        self.context.path()
     }
 
     /// The relation that a name means, if any.
@@ -287,9 +302,11 @@ impl<'a> Binder<'a> {
                 fail(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{}\" does not exist", schema.value))
             })?,
             None => {
-                self.context.search_path.iter().find_map(|schema| catalog.schema_named(schema)).ok_or_else(
-                    || fail(SqlState::INVALID_SCHEMA_NAME, "no schema has been selected to create in"),
-                )?
+                let found = self.context.search_path.iter().filter_map(|schema| catalog.schema_named(schema));
+                let mut found = found.filter(|schema| !schema.oid.is_temporary());
+                found.next().ok_or_else(|| {
+                    fail(SqlState::INVALID_SCHEMA_NAME, "no schema has been selected to create in")
+                })?
             }
         };
         if matches!(schema.name.as_str(), "pg_catalog" | "information_schema") {
@@ -297,6 +314,9 @@ impl<'a> Binder<'a> {
                 SqlState::INSUFFICIENT_PRIVILEGE,
                 format!("permission denied for schema {}", schema.name),
             ));
+        }
+        if schema.oid.is_temporary() {
+            return Err(unsupported("a temporary object of this kind"));
         }
         if !self.context.authority.may_in(schema, Privileges::CREATE) {
             return Err(denied("schema", &schema.name));

@@ -78,7 +78,8 @@ impl Authority {
     /// Whether it has privileges on a schema.
     #[must_use]
     pub fn may_in(&self, schema: &SchemaDescriptor, wanted: Privileges) -> bool {
-        self.may(wanted, AclKind::Schema, schema.owner, schema.acl.as_ref())
+        // Nobody sees that of another session.
+        schema.oid.is_temporary() || self.may(wanted, AclKind::Schema, schema.owner, schema.acl.as_ref())
     }
 
     /// The places of the columns of a table whose values it may see; absent for all of them.

@@ -138,6 +138,7 @@ pub(crate) fn domain_row(name: &str, base: DataType, types: &KnownTypes) -> Tabl
         storage: StorageId::new(0),
         row_key: Vec::new(),
         options: std::collections::BTreeMap::new(),
+        at_commit: crate::catalog::AtCommit::Keep,
         types: types.clone(),
     }
 }

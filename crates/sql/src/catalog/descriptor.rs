@@ -101,6 +101,12 @@ impl StorageId {
     pub const fn get(self) -> u32 {
         self.0
     }
+
+    /// Whether it belongs to a temporary table: the numbers of storages are divided like those of objects.
+    #[must_use]
+    pub const fn is_temporary(self) -> bool {
+        Oid::new(self.0).is_temporary()
+    }
 }
 
 impl std::fmt::Display for StorageId {
@@ -316,6 +322,24 @@ impl IndexDescriptor {
     }
 }
 
+/// What the end of each transaction does to a temporary table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AtCommit {
+    /// Nothing.
+    #[default]
+    Keep,
+    /// Its rows are deleted: ON COMMIT DELETE ROWS.
+    Empty,
+    /// It is dropped: ON COMMIT DROP.
+    Drop,
+}
+
+impl AtCommit {
+    fn is_keep(&self) -> bool {
+        *self == Self::Keep
+    }
+}
+
 /// A table with its columns and indexes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableDescriptor {
@@ -354,6 +378,9 @@ pub struct TableDescriptor {
     /// Options given in WITH, kept as written.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
+    /// What the end of a transaction does to it, if it is temporary.
+    #[serde(default, skip_serializing_if = "AtCommit::is_keep")]
+    pub at_commit: AtCommit,
     /// What types that users made mean in what is kept of it; the catalog finds it out when it is read.
     #[serde(skip)]
     pub types: KnownTypes,
@@ -461,6 +488,7 @@ mod tests {
             storage: StorageId::new(1),
             row_key: vec![ColumnId::new(1)],
             options: BTreeMap::from([("fillfactor".into(), "100".into())]),
+            at_commit: AtCommit::Keep,
             types: KnownTypes::default(),
         }
     }

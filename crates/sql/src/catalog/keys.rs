@@ -1,6 +1,6 @@
 //! Keys of the database's key-value store; the map of them is drawn in the parent module.
 
-use rustydb_types::ids::Oid;
+use rustydb_types::ids::{Incarnation, Oid, SessionId};
 
 use super::descriptor::StorageId;
 
@@ -10,6 +10,9 @@ const CATALOG: u8 = 0x01;
 const DATA: u8 = 0x02;
 /// First byte of every key of a sequence's position.
 const SEQUENCE: u8 = 0x03;
+
+/// First byte of every key of what the catalog knows of a session's temporary objects.
+const TEMPORARY: u8 = 0x04;
 
 /// The row that changes with every committed change of schema.
 pub const VERSION: [u8; 2] = [CATALOG, 0x00];
@@ -69,6 +72,39 @@ pub fn comment(class: u32, object: Oid, sub: u32) -> Vec<u8> {
 #[must_use]
 pub fn kind_range(kind: Kind) -> (Vec<u8>, Vec<u8>) {
     (vec![CATALOG, kind as u8], vec![CATALOG, kind as u8 + 1])
+}
+
+/// What the keys begin with of the temporary objects of a session.
+#[must_use]
+pub fn temporary_prefix((incarnation, session): (Incarnation, SessionId)) -> [u8; 17] {
+    let mut key = [TEMPORARY; 17];
+    let numbers = [incarnation.get(), session.get()];
+    for (to, from) in key[1..].iter_mut().zip(numbers.iter().flat_map(|number| number.to_be_bytes())) {
+        *to = from;
+    }
+    key
+}
+
+/// The key that stands for a catalog key among the temporary objects of a session.
+#[must_use]
+pub fn temporary(owner: (Incarnation, SessionId), key: &[u8]) -> Vec<u8> {
+    [temporary_prefix(owner).as_slice(), key.get(1..).unwrap_or_default()].concat()
+}
+
+/// The catalog key that a key of [`temporary`] stands for, and the session.
+#[must_use]
+pub fn of_temporary(key: &[u8]) -> Option<((Incarnation, SessionId), Vec<u8>)> {
+    let (prefix, rest) = key.split_first_chunk::<17>()?;
+    let (incarnation, session) = prefix.get(1..)?.split_first_chunk::<8>()?;
+    let session = SessionId::new(u64::from_be_bytes(session.try_into().ok()?));
+    let incarnation = Incarnation::new(u64::from_be_bytes(*incarnation));
+    Some(((incarnation, session), [&[CATALOG], rest].concat()))
+}
+
+/// The keys of the temporary objects of all sessions: from the first to the end.
+#[must_use]
+pub fn temporary_range() -> (Vec<u8>, Vec<u8>) {
+    (vec![TEMPORARY], vec![TEMPORARY + 1])
 }
 
 /// The key of the position of the sequence with this mark.

@@ -17,6 +17,8 @@
 //! 0x01 0x0a its oid            DefaultAcl
 //! 0x03 mark                    the position of a sequence, written beside all transactions
 //! 0x02 storage number, key     rows of a table or entries of an index
+//! 0x04 session, 0x00           version of what the session has of temporary objects
+//! 0x04 session, as 0x01        their descriptors: see [`temporary`]
 //! ```
 //!
 //! Invariants: object identifiers and storage numbers are allocated once and never again; a storage number belongs to
@@ -31,13 +33,14 @@ pub mod sequence;
 pub mod snapshot;
 pub mod statistics;
 pub mod store;
+pub mod temporary;
 pub mod types;
 pub mod view;
 pub mod virtual_table;
 
 pub use descriptor::{
-    CheckDescriptor, ColumnDescriptor, ComputedDescriptor, Identity, IndexDescriptor, IndexKeyColumn,
-    IndexKind, SchemaDescriptor, StorageId, StoredExpr, TableDescriptor, TypeRef,
+    AtCommit, CheckDescriptor, ColumnDescriptor, ComputedDescriptor, Identity, IndexDescriptor,
+    IndexKeyColumn, IndexKind, SchemaDescriptor, StorageId, StoredExpr, TableDescriptor, TypeRef,
 };
 pub use foreign::{ForeignKeyDescriptor, ReferentialAction};
 pub use sequence::{SequenceDescriptor, SequenceOwner};

@@ -89,6 +89,34 @@ impl CatalogSnapshot {
         Self { known: Arc::clone(known), ..Self::empty(Vec::new()) }
     }
 
+    /// The same catalog under another version, to which temporary objects are added.
+    #[must_use]
+    pub(super) fn with_version(&self, version: Vec<u8>) -> Self {
+        Self { version, ..self.clone() }
+    }
+
+    /// Finds out, when all temporary objects are added, what the types of their columns mean.
+    pub(super) fn settle_temporary(&mut self) {
+        let known = Arc::clone(&self.known);
+        for (_, table) in self.tables.range_mut(Oid::FIRST_TEMPORARY..=Oid::LAST_TEMPORARY) {
+            let table = Arc::make_mut(table);
+            let columns = table.columns.iter_mut().map(|column| &mut column.data_type);
+            let computed = table.computed.iter_mut().map(|computed| &mut computed.data_type);
+            columns.chain(computed).for_each(|stored| known.settle(stored));
+            table.types = super::descriptor::KnownTypes(Arc::clone(&known));
+        }
+        for (_, view) in self.views.range_mut(Oid::FIRST_TEMPORARY..=Oid::LAST_TEMPORARY) {
+            let columns = &mut Arc::make_mut(view).columns;
+            columns.iter_mut().for_each(|column| known.settle(&mut column.data_type));
+        }
+    }
+
+    /// The schema of the session's temporary objects, if it has some.
+    #[must_use]
+    pub fn temporary_schema(&self) -> Option<&Arc<SchemaDescriptor>> {
+        self.schemas.range(Oid::FIRST_TEMPORARY..=Oid::LAST_TEMPORARY).next().map(|(_, schema)| schema)
+    }
+
     /// Adds or replaces a schema.
     pub fn add_schema(&mut self, schema: SchemaDescriptor) {
         self.schemas.insert(schema.oid, Arc::new(schema));
@@ -206,9 +234,12 @@ impl CatalogSnapshot {
         self.schemas.get(&oid)
     }
 
-    /// A schema by name.
+    /// A schema by name; `pg_temp` is that of the session's temporary objects.
     #[must_use]
     pub fn schema_named(&self, name: &str) -> Option<&Arc<SchemaDescriptor>> {
+        if name == "pg_temp" {
+            return self.temporary_schema();
+        }
         self.schemas.values().find(|schema| schema.name == name)
     }
 

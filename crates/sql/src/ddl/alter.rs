@@ -11,7 +11,7 @@ use sqlparser::ast::{
 use super::check::{self, CheckSpec};
 use super::create::{self, KeySpec};
 use super::foreign::{self, Dropped, ForeignKeySpec};
-use super::{Demand, change, current, lock_table, privileges, relation_exists, sequence, skipped, view};
+use super::{Demand, change_of, current, lock_table, privileges, relation_exists, sequence, skipped, view};
 use crate::bind::errors::{fail, unsupported};
 use crate::bind::from::{column_type, last_ident};
 use crate::bind::scope::{Level, Scope};
@@ -137,7 +137,7 @@ async fn operate(
         AlterTableOperation::RenameTable { table_name } => {
             let (RenameTableNameKind::To(name) | RenameTableNameKind::As(name)) = table_name;
             let name = last_ident(name)?.value;
-            let mut catalog = change(txn, context).await?;
+            let mut catalog = change_of(table.oid, txn, context).await?;
             if current(catalog.txn, context)?.catalog.has_relation(table.schema, &name) {
                 return Err(relation_exists(&name));
             }
@@ -150,7 +150,7 @@ async fn operate(
             {
                 return Ok(());
             }
-            let mut catalog = change(txn, context).await?;
+            let mut catalog = change_of(table.oid, txn, context).await?;
             if current(catalog.txn, context)?.catalog.has_relation(table.schema, &new_name.value) {
                 return Err(relation_exists(&new_name.value));
             }
@@ -178,7 +178,7 @@ async fn operate(
             alter_column(column_name, op, table, txn, context).await
         }
         AlterTableOperation::OwnerTo { new_owner } => {
-            let mut catalog = change(txn, context).await?;
+            let mut catalog = change_of(table.oid, txn, context).await?;
             let now = current(catalog.txn, context)?;
             let new = privileges::new_owner(new_owner, Some(table.schema), &now, context)?;
             privileges::change_owner(&mut table.owner, &mut table.acl, new);
@@ -218,7 +218,7 @@ pub(super) async fn save(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
-    change(txn, context).await?.put_table(table).await
+    change_of(table.oid, txn, context).await?.put_table(table).await
 }
 
 async fn add_key(
@@ -232,7 +232,7 @@ async fn add_key(
         return Err(fail(SqlState::INVALID_TABLE_DEFINITION, message));
     }
     let former = table.clone();
-    let mut catalog = change(txn, context).await?;
+    let mut catalog = change_of(table.oid, txn, context).await?;
     let now = current(catalog.txn, context)?;
     create::add_index(&mut catalog, &now.catalog, table, spec)?;
     let place = table.indexes.len().saturating_sub(1);
@@ -483,7 +483,7 @@ async fn add_column(
     create::add_column(&binder, table, column, &mut declared, context)?;
     let mut computed = None;
     if !sequences.is_empty() {
-        let mut catalog = change(txn, context).await?;
+        let mut catalog = change_of(table.oid, txn, context).await?;
         let now = current(catalog.txn, context)?;
         sequence::create_for_columns(&sequences, table, &now.catalog, &mut catalog, context).await?;
     }
@@ -521,7 +521,7 @@ async fn add_column(
     }
     drop(binder);
     if !generated.is_empty() {
-        let mut catalog = change(txn, context).await?;
+        let mut catalog = change_of(table.oid, txn, context).await?;
         move_storages(table, &mut catalog).await?;
         catalog.put_table(table).await?;
         let remake = |_: &Transaction, row: &mut Row| {
@@ -531,7 +531,7 @@ async fn add_column(
         rewrite_with(&former, table, Some(&remake), txn, context).await?;
     } else if let Some(default) = computed {
         // Each row has a value of its own: all are written anew.
-        let mut catalog = change(txn, context).await?;
+        let mut catalog = change_of(table.oid, txn, context).await?;
         move_storages(table, &mut catalog).await?;
         catalog.put_table(table).await?;
         let value = |txn: &Transaction, row: &mut Row| {
@@ -600,7 +600,7 @@ async fn drop_column(
     if table.row_key.contains(&id) {
         drop_row_key(table, txn, context).await?;
     }
-    let mut catalog = change(txn, context).await?;
+    let mut catalog = change_of(table.oid, txn, context).await?;
     let uses = |computed: &ComputedDescriptor| computed.columns.contains(&id);
     let computed: Vec<ColumnId> =
         table.computed.iter().filter(|computed| uses(computed)).map(|computed| computed.id).collect();
@@ -659,7 +659,7 @@ async fn drop_row_key(
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
     let former = table.clone();
-    let mut catalog = change(txn, context).await?;
+    let mut catalog = change_of(table.oid, txn, context).await?;
     table.indexes.retain(|index| index.storage != former.storage);
     table.row_key = Vec::<ColumnId>::new();
     table.storage = catalog.new_storage()?;
@@ -705,7 +705,7 @@ async fn drop_constraint(
         return drop_row_key(table, txn, context).await;
     }
     let oid = index.oid;
-    let mut catalog = change(txn, context).await?;
+    let mut catalog = change_of(table.oid, txn, context).await?;
     drop_indexes(&mut catalog, table, |index| index.oid == oid).await?;
     catalog.put_table(table).await
 }
@@ -936,7 +936,7 @@ async fn set_type(
     if stays {
         save(table, txn, context).await?;
     } else {
-        let mut catalog = change(txn, context).await?;
+        let mut catalog = change_of(table.oid, txn, context).await?;
         move_storages(table, &mut catalog).await?;
         catalog.put_table(table).await?;
         let remake = |txn: &Transaction, row: &mut Row| {

@@ -7,7 +7,7 @@ use rustydb_types::ids::Oid;
 use rustydb_types::value::Value;
 use sqlparser::ast::{CheckConstraint, Expr as AstExpr, Ident, Spanned, TableConstraint};
 
-use super::{alter, change, current};
+use super::{alter, change_of, current};
 use crate::bind::errors::{fail, syntax};
 use crate::bind::kept::{self, BoundCheck};
 use crate::bind::{AnalyzeContext, Binder};
@@ -233,7 +233,7 @@ pub(super) async fn rename(
     for check in table.checks.iter_mut().filter(|check| check.name == old) {
         new.clone_into(&mut check.name);
     }
-    change(txn, context).await?.put_table(table).await?;
+    change_of(table.oid, txn, context).await?.put_table(table).await?;
     Ok(true)
 }
 
@@ -245,7 +245,7 @@ async fn append(
     context: &ExecContext<'_>,
 ) -> Result<Vec<Oid>, SqlError> {
     let before = table.checks.len();
-    let mut catalog = change(txn, context).await?;
+    let mut catalog = change_of(table.oid, txn, context).await?;
     let now = current(catalog.txn, context)?;
     add(&mut catalog, &now, table, specs, false, context)?;
     catalog.put_table(table).await?;

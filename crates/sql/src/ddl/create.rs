@@ -13,7 +13,7 @@ use sqlparser::ast::{
 use super::check::{self, CheckSpec};
 use super::foreign::{self, ForeignKeySpec};
 use super::sequence::{self, SequenceSpec};
-use super::{Demand, change, current, like, lock_table, relation_exists, skipped};
+use super::{Demand, change, change_of, current, like, lock_table, relation_exists, skipped, temporary};
 use crate::bind::errors::{at, fail, unsupported};
 use crate::bind::from::last_ident;
 use crate::bind::kept::{self, KeptFor};
@@ -88,9 +88,9 @@ pub(super) async fn table(
         index(create, txn, context).await?;
     }
     if !expanded.comments.is_empty() {
-        let mut catalog = change(txn, context).await?;
-        let now = current(catalog.txn, context)?;
+        let now = current(txn, context)?;
         let table = Binder::new(&now, &[]).table(&create.name)?;
+        let mut catalog = change_of(table.oid, txn, context).await?;
         for (column, comment) in &expanded.comments {
             let found = table.column_index(column).and_then(|place| table.columns.get(place));
             if let Some(column) = found {
@@ -111,7 +111,6 @@ async fn plain_table(
     context: &ExecContext<'_>,
 ) -> Result<String, SqlError> {
     let refused = [
-        (create.temporary, "CREATE TEMPORARY TABLE"),
         (create.like.is_some(), "this form of LIKE"),
         (create.partition_by.is_some() || create.partition_of.is_some(), "a partitioned table"),
         (create.inherits.is_some(), "INHERITS"),
@@ -121,10 +120,9 @@ async fn plain_table(
     }
     let foreign_keys = foreign_keys(create)?;
     foreign::lock_referenced(&foreign_keys, Some(&create.name), txn, context).await?;
-    let mut catalog = change(txn, context).await?;
-    let now = current(catalog.txn, context)?;
+    let (mut catalog, now, schema) =
+        temporary::begin_creation(&create.name, create.temporary, txn, context).await?;
     let binder = Binder::new(&now, &[]);
-    let schema = binder.creation_schema(&create.name)?;
     let name = last_ident(&create.name)?.value;
     if now.catalog.has_relation(schema, &name) {
         if !create.if_not_exists {
@@ -150,6 +148,7 @@ async fn plain_table(
         storage: catalog.new_storage()?,
         row_key: Vec::new(),
         options: table_options(&create.table_options)?,
+        at_commit: temporary::at_commit(create.on_commit, schema)?,
         types: KnownTypes(Arc::clone(now.catalog.known_types())),
     };
     let (mut keys, mut checks, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
@@ -709,7 +708,7 @@ pub(super) async fn index(
     else {
         return Ok("CREATE INDEX".into());
     };
-    let mut catalog = change(txn, context).await?;
+    let mut catalog = change_of(table.oid, txn, context).await?;
     let now = current(catalog.txn, context)?;
     if let Some(name) = &spec.name
         && create.if_not_exists

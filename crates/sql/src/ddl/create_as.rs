@@ -7,7 +7,7 @@ use rustydb_types::ids::ColumnId;
 use sqlparser::ast::{ColumnDef, CreateTable, Ident, Query};
 
 use super::create::{COLUMN_COUNT_MAX, table_options};
-use super::{change, current, relation_exists, skipped};
+use super::{current, relation_exists, skipped, temporary};
 use crate::bind::context::TableUse;
 use crate::bind::errors::{at, fail, syntax, unsupported};
 use crate::bind::from::last_ident;
@@ -46,10 +46,9 @@ pub(super) async fn table(
     for (table, _) in tables {
         txn.lock_table(TableLockId::new(table.get()), TableLockMode::AccessShare, context.lock_wait).await?;
     }
-    let mut catalog = change(txn, context).await?;
-    let now = current(catalog.txn, context)?;
+    let (mut catalog, now, schema) =
+        temporary::begin_creation(&create.name, create.temporary, txn, context).await?;
     let binder = Binder::new(&now, &[]);
-    let schema = binder.creation_schema(&create.name)?;
     let name = last_ident(&create.name)?.value;
     if now.catalog.has_relation(schema, &name) {
         if !create.if_not_exists {
@@ -84,6 +83,7 @@ pub(super) async fn table(
         storage: catalog.new_storage()?,
         row_key: Vec::new(),
         options: table_options(&create.table_options)?,
+        at_commit: temporary::at_commit(create.on_commit, schema)?,
         types: KnownTypes(Arc::clone(now.catalog.known_types())),
     };
     catalog.put_table(&table).await?;

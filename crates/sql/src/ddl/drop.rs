@@ -5,7 +5,9 @@ use rustydb_types::ids::Oid;
 use sqlparser::ast::ObjectName;
 
 use super::foreign::{self, Dropped};
-use super::{Demand, change, current, lock_table, not_there, owns_schema, sequence, skipped, types, view};
+use super::{
+    Demand, change, change_of, current, lock_table, not_there, owns_schema, sequence, skipped, types, view,
+};
 use crate::bind::context::Relation;
 use crate::bind::errors::fail;
 use crate::bind::from::last_ident;
@@ -42,7 +44,7 @@ pub(super) async fn tables(
                 let what = format!("table {}", table.name);
                 view::drop_dependents((table.oid, None), &what, &[], cascade, txn, context).await?;
                 foreign::drop_dependents(&table, Dropped::Table(&dropped), cascade, txn, context).await?;
-                let mut catalog = change(txn, context).await?;
+                let mut catalog = change_of(table.oid, txn, context).await?;
                 sequence::drop_owned(&table, None, cascade, &mut catalog, context).await?;
                 catalog.drop_table(&table).await?;
             }
@@ -89,7 +91,7 @@ pub(super) async fn indexes(
             )));
         }
         foreign::drop_dependents(table, Dropped::Index(index), cascade, txn, context).await?;
-        let mut catalog = change(txn, context).await?;
+        let mut catalog = change_of(table_oid, txn, context).await?;
         let now = current(catalog.txn, context)?;
         let Some((table, index)) = now.catalog.index(index_oid) else { continue };
         let mut changed: TableDescriptor = table.as_ref().clone();
@@ -107,7 +109,7 @@ fn find_index(name: &ObjectName, now: &AnalyzeContext) -> Result<Option<(Oid, Oi
     let (schema, own) = binder.split_name(name)?;
     let path: Vec<&str> = match schema {
         Some(schema) => vec![schema.value.as_str()],
-        None => now.search_path.iter().map(String::as_str).collect(),
+        None => now.path().collect(),
     };
     Ok(path.iter().find_map(|schema| {
         let schema = now.catalog.schema_named(schema)?;
@@ -135,7 +137,7 @@ pub(super) async fn rename_index(
     // As in PostgreSQL, readers and writers of the table go on.
     let lock = TableLockId::new(table_oid.get());
     txn.lock_table(lock, TableLockMode::ShareUpdateExclusive, context.lock_wait).await?;
-    let mut catalog = change(txn, context).await?;
+    let mut catalog = change_of(table_oid, txn, context).await?;
     let now = current(catalog.txn, context)?;
     may_change(&now)?;
     let Some((table, _)) = now.catalog.index(index_oid) else { return Ok(()) };
@@ -165,7 +167,8 @@ pub(super) async fn schemas(
     for name in names {
         let name = last_ident(name)?.value;
         let now = current(txn, context)?;
-        let Some(schema) = now.catalog.schema_named(&name).cloned() else {
+        let found = now.catalog.schema_named(&name).filter(|found| found.name == name);
+        let Some(schema) = found.cloned() else {
             let message = format!("schema \"{name}\" does not exist");
             if if_exists {
                 skipped(SqlState::SUCCESSFUL_COMPLETION, message, context);

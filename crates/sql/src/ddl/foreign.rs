@@ -11,7 +11,7 @@ use sqlparser::ast::{
     ReferentialAction as Written, TableConstraint,
 };
 
-use super::{alter, change, check, current, lock_table};
+use super::{alter, change_of, check, current, lock_table};
 use crate::bind::errors::{fail, syntax, unsupported};
 use crate::bind::from::{column_type, last_ident};
 use crate::bind::{AnalyzeContext, Binder};
@@ -274,6 +274,7 @@ pub(super) fn add(
         };
         let (index, referenced) = target(spec, parent)?;
         let (index, parent_oid) = (index.oid, parent.oid);
+        super::temporary::refuse_mixed(table.oid, parent_oid)?;
         if columns.len() != referenced.len() {
             let message = "number of referencing and referenced columns for foreign key disagree";
             return Err(fail(SqlState::INVALID_FOREIGN_KEY, message));
@@ -316,7 +317,7 @@ pub(super) async fn add_to_table(
 ) -> Result<(), SqlError> {
     lock_referenced(specs, None, txn, context).await?;
     let before = table.foreign_keys.len();
-    let mut catalog = change(txn, context).await?;
+    let mut catalog = change_of(table.oid, txn, context).await?;
     let now = current(catalog.txn, context)?;
     add(&mut catalog, &now, table, (specs, None))?;
     catalog.put_table(table).await?;
@@ -461,7 +462,7 @@ pub(super) async fn drop_dependents(
             let lock = TableLockId::new(child.oid.get());
             txn.lock_table(lock, TableLockMode::AccessExclusive, context.lock_wait).await?;
         }
-        let mut catalog = change(txn, context).await?;
+        let mut catalog = change_of(child.oid, txn, context).await?;
         let now = current(catalog.txn, context)?;
         let Some(child) = now.catalog.table(child.oid) else { continue };
         let mut child = child.as_ref().clone();
@@ -506,10 +507,7 @@ pub(crate) fn deferrable(
                     return Err(fail(SqlState::INVALID_SCHEMA_NAME, message));
                 }
             },
-            None => {
-                let path = context.search_path.iter();
-                path.filter_map(|schema| Some(catalog.schema_named(schema)?.oid)).collect()
-            }
+            None => context.path().filter_map(|schema| Some(catalog.schema_named(schema)?.oid)).collect(),
         };
         let of_schema = |schema: &Oid| {
             let tables: Vec<_> = catalog

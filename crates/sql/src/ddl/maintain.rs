@@ -6,7 +6,7 @@ use sqlparser::ast::{
     CommentObject, Ident, LockTableMode, ObjectName, Truncate, TruncateIdentityOption, VacuumStatement,
 };
 
-use super::{Demand, change, current, foreign, lock_table, sequence};
+use super::{Demand, change_of, current, foreign, lock_table, sequence};
 use crate::bind::context::Relation;
 use crate::bind::errors::{fail, unsupported};
 use crate::bind::from::last_ident;
@@ -14,6 +14,7 @@ use crate::bind::{AnalyzeContext, Binder};
 use crate::catalog::TableDescriptor;
 use crate::catalog::acl::Privileges;
 use crate::catalog::snapshot::CLASS_SCHEMA;
+use crate::catalog::store::CatalogWriter;
 use crate::error::{Severity, SqlError, SqlState};
 use crate::exec::ExecContext;
 
@@ -66,24 +67,32 @@ pub(super) async fn truncate(
             continue;
         };
         foreign::refuse_pending(&table, "TRUNCATE", context)?;
-        let mut catalog = change(txn, context).await?;
-        let former = table.storage;
-        table.storage = catalog.new_storage()?;
-        catalog.drop_storage(former).await?;
-        for index in &mut table.indexes {
-            if index.storage == former {
-                index.storage = table.storage;
-            } else {
-                catalog.drop_storage(index.storage).await?;
-                index.storage = catalog.new_storage()?;
-            }
-        }
-        catalog.put_table(&table).await?;
+        let mut catalog = change_of(oid, txn, context).await?;
+        empty(&mut table, &mut catalog).await?;
         if matches!(truncate.identity, Some(TruncateIdentityOption::Restart)) {
             sequence::restart_owned(table.oid, &mut catalog, context).await?;
         }
     }
     Ok(())
+}
+
+/// Gives a table storages without rows.
+pub(super) async fn empty(
+    table: &mut TableDescriptor,
+    catalog: &mut CatalogWriter<'_>,
+) -> Result<(), SqlError> {
+    let former = table.storage;
+    table.storage = catalog.new_storage()?;
+    catalog.drop_storage(former).await?;
+    for index in &mut table.indexes {
+        if index.storage == former {
+            index.storage = table.storage;
+        } else {
+            catalog.drop_storage(index.storage).await?;
+            index.storage = catalog.new_storage()?;
+        }
+    }
+    catalog.put_table(table).await
 }
 
 /// LOCK TABLE.
@@ -161,7 +170,7 @@ pub(super) async fn analyze(
             }
         }
         let statistics = super::analyze::measure(&table, txn, context).await?;
-        change(txn, context).await?.put_statistics(table.oid, &statistics).await?;
+        change_of(table.oid, txn, context).await?.put_statistics(table.oid, &statistics).await?;
     }
     Ok(())
 }
@@ -226,7 +235,7 @@ pub(super) async fn comment(
                 let key = (CLASS_RELATION, view.oid, number);
                 require_owner(key.1, &now)?;
                 let text = text.filter(|text| !text.is_empty());
-                return change(txn, context).await?.put_comment(key, text).await;
+                return change_of(key.1, txn, context).await?.put_comment(key, text).await;
             }
             let table = binder.table(&relation)?;
             let place = column.as_ref().and_then(|column| table.column_index(&column.value));
@@ -272,7 +281,7 @@ pub(super) async fn comment(
         }
         CommentObject::Index => {
             let (_, own) = binder.split_name(name)?;
-            let found = now.search_path.iter().find_map(|schema| {
+            let found = now.path().find_map(|schema| {
                 now.catalog.index_named(now.catalog.schema_named(schema)?.oid, &own.value)
             });
             let Some((_, index)) = found else {
@@ -287,5 +296,5 @@ pub(super) async fn comment(
     };
     drop(binder);
     require_owner(key.1, &now)?;
-    change(txn, context).await?.put_comment(key, text.filter(|text| !text.is_empty())).await
+    change_of(key.1, txn, context).await?.put_comment(key, text.filter(|text| !text.is_empty())).await
 }

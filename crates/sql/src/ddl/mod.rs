@@ -15,6 +15,7 @@ mod maintain;
 pub(crate) mod owned;
 pub(crate) mod privileges;
 mod sequence;
+pub(crate) mod temporary;
 mod types;
 mod view;
 
@@ -40,7 +41,7 @@ pub async fn execute(
     context: &ExecContext<'_>,
 ) -> Result<String, SqlError> {
     let tag = match statement {
-        Statement::CreateTable(create) if create.query.is_some() && !create.temporary => {
+        Statement::CreateTable(create) if create.query.is_some() => {
             let Some(query) = &create.query else { return Err(unsupported("this CREATE TABLE AS")) };
             return create_as::table(create, query, txn, context).await;
         }
@@ -194,6 +195,15 @@ async fn change<'t>(
     context: &ExecContext<'_>,
 ) -> Result<CatalogWriter<'t>, SqlError> {
     CatalogWriter::begin(txn, context.lock_wait, context.session.random()).await
+}
+
+/// Begins a change of an object, or of what belongs to it.
+async fn change_of<'t>(
+    object: rustydb_types::ids::Oid,
+    txn: &'t mut Transaction,
+    context: &'t ExecContext<'_>,
+) -> Result<CatalogWriter<'t>, SqlError> {
+    if object.is_temporary() { temporary::change(txn, context).await } else { change(txn, context).await }
 }
 
 /// Something is there already, or is not, and that is no error: a notice.

@@ -10,7 +10,7 @@ use sqlparser::ast::{
     SequenceOptions, SqlOption,
 };
 
-use super::{change, current, not_there, privileges, relation_exists, skipped};
+use super::{change_of, current, not_there, privileges, relation_exists, skipped};
 use crate::bind::Binder;
 use crate::bind::errors::{fail, undefined_relation, unsupported};
 use crate::bind::from::last_ident;
@@ -239,13 +239,8 @@ pub(super) async fn create(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
-    if temporary {
-        return Err(unsupported("CREATE TEMPORARY SEQUENCE"));
-    }
-    let mut catalog = change(txn, context).await?;
-    let now = current(catalog.txn, context)?;
+    let (mut catalog, now, schema) = super::temporary::begin_creation(name, temporary, txn, context).await?;
     let binder = Binder::new(&now, &[]);
-    let schema = binder.creation_schema(name)?;
     let own_name = last_ident(name)?.value;
     if now.catalog.has_relation(schema, &own_name) {
         if !if_not_exists {
@@ -349,7 +344,7 @@ pub(super) async fn alter(
     }
     let lock = TableLockId::new(oid.get());
     txn.lock_table(lock, TableLockMode::AccessExclusive, context.lock_wait).await?;
-    let mut catalog = change(txn, context).await?;
+    let mut catalog = change_of(oid, txn, context).await?;
     let now = current(catalog.txn, context)?;
     let Some(former) = now.catalog.sequence(oid).cloned() else {
         return Err(undefined_relation(&alter.name));
@@ -486,7 +481,7 @@ pub(super) async fn drop(
         for lock in tables.iter().chain([&oid]) {
             txn.lock_table(TableLockId::new(lock.get()), mode, context.lock_wait).await?;
         }
-        let mut catalog = change(txn, context).await?;
+        let mut catalog = change_of(oid, txn, context).await?;
         let now = current(catalog.txn, context)?;
         let Some(sequence) = now.catalog.sequence(oid).cloned() else { continue };
         for (table, column) in users(&now.catalog, oid) {
@@ -628,7 +623,7 @@ pub(super) async fn add_identity(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
-    let mut catalog = change(txn, context).await?;
+    let mut catalog = change_of(table.oid, txn, context).await?;
     let now = current(catalog.txn, context)?;
     let name = match name {
         Some(name) => {

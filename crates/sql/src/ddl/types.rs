@@ -21,6 +21,7 @@ use crate::bind::types::{by_number, domain_row};
 use crate::bind::{AnalyzeContext, Binder};
 use crate::catalog::descriptor::KnownTypes;
 use crate::catalog::store::CatalogWriter;
+use crate::catalog::temporary;
 use crate::catalog::types::{DomainCheck, EnumLabel, position_at, spread};
 use crate::catalog::{ColumnDescriptor, StoredExpr, TableDescriptor, TypeDescriptor, TypeKind, UserType};
 use crate::error::{Severity, SqlError, SqlState};
@@ -719,6 +720,12 @@ pub(super) async fn drop_found(
         // It may have gone with one before it.
         let Some(found) = now.catalog.type_descriptor(found.oid).cloned() else { continue };
         let what = format!("type {}", Binder::new(&now, &[]).shown_type(&found));
+        if temporary::others_use_type(txn, &[found.oid.get(), found.array_oid.get()])? {
+            let message = format!("cannot drop {what} because other objects depend on it");
+            return Err(fail(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message)
+                .with_detail("A temporary table of another session has a column of it.")
+                .with_hint("Wait until that session is over, or end it."));
+        }
         let mut dependents: Vec<String> = Vec::new();
         let domains: Vec<TypeDescriptor> = (now.catalog.types())
             .filter(|other| {

@@ -11,7 +11,7 @@ use sqlparser::ast::{
 };
 
 use super::create_as::named_columns;
-use super::{change, current, not_there, relation_exists, skipped};
+use super::{change_of, current, not_there, relation_exists, skipped, temporary};
 use crate::bind::context::{Relation, TableUse};
 use crate::bind::errors::{fail, syntax, unsupported};
 use crate::bind::from::last_ident;
@@ -41,10 +41,17 @@ pub(super) async fn create(
         txn.lock_table(TableLockId::new(relation.get()), TableLockMode::AccessShare, context.lock_wait)
             .await?;
     }
-    let mut catalog = change(txn, context).await?;
-    let now = current(catalog.txn, context)?;
-    let schema = Binder::new(&now, &[]).creation_schema(&create.name)?;
     let name = last_ident(&create.name)?.value;
+    let reads_temporary = relations.iter().any(|relation| relation.is_temporary());
+    if reads_temporary && !temporary::is_meant(&create.name, create.temporary, &now)? {
+        let message = format!("view \"{name}\" will be a temporary view");
+        context
+            .session
+            .notice(fail(SqlState::SUCCESSFUL_COMPLETION, message).with_severity(Severity::Notice));
+    }
+    let is_temporary = create.temporary || reads_temporary;
+    let (mut catalog, now, schema) =
+        temporary::begin_creation(&create.name, is_temporary, txn, context).await?;
     let former = now.catalog.view_named(schema, &name).cloned();
     if now.catalog.has_relation(schema, &name) && !(create.or_replace && former.is_some()) {
         return Err(if create.or_replace {
@@ -90,7 +97,6 @@ pub(super) async fn create(
 fn refuse_options(create: &CreateView) -> Result<(), SqlError> {
     let refused = [
         (create.materialized, "CREATE MATERIALIZED VIEW"),
-        (create.temporary, "CREATE TEMPORARY VIEW"),
         (create.if_not_exists, "IF NOT EXISTS in CREATE VIEW"),
         (create.with_no_schema_binding || create.secure || create.or_alter, "this form of CREATE VIEW"),
         (create.to.is_some() || create.copy_grants, "this form of CREATE VIEW"),
@@ -281,7 +287,7 @@ pub(super) async fn alter(
         now.authority.require_owner(found.owner, "view", &found.name)?;
     }
     txn.lock_table(TableLockId::new(oid.get()), TableLockMode::AccessExclusive, context.lock_wait).await?;
-    let mut catalog = change(txn, context).await?;
+    let mut catalog = change_of(oid, txn, context).await?;
     let now = current(catalog.txn, context)?;
     let Some(mut view) = now.catalog.view(oid).map(|view| view.as_ref().clone()) else {
         return Err(crate::bind::errors::undefined_relation(&alter.name));
@@ -367,14 +373,12 @@ pub(super) async fn remove(
     txn: &mut Transaction,
     context: &ExecContext<'_>,
 ) -> Result<(), SqlError> {
-    if views.is_empty() {
-        return Ok(());
-    }
+    let Some(object) = views.iter().min().copied() else { return Ok(()) };
     for view in views {
         let lock = TableLockId::new(view.get());
         txn.lock_table(lock, TableLockMode::AccessExclusive, context.lock_wait).await?;
     }
-    let mut catalog = change(txn, context).await?;
+    let mut catalog = change_of(object, txn, context).await?;
     for view in views {
         catalog.drop_view(*view).await?;
     }

@@ -14,9 +14,9 @@ use super::write::RowNumbers;
 use crate::bind::context::TableUse;
 use crate::bind::errors::{fail, syntax, unsupported};
 use crate::bind::{AnalyzeContext, Binder};
-use crate::catalog::store::CatalogCache;
+use crate::catalog::CatalogSnapshot;
+use crate::catalog::store::{CatalogCache, latest_version, seen_version};
 use crate::catalog::virtual_table::{Live, VirtualContext, VirtualRegistry};
-use crate::catalog::{CatalogSnapshot, keys};
 use crate::error::{SqlError, SqlState};
 use crate::memory::WorkMemory;
 use crate::plan::optimize::optimize;
@@ -129,15 +129,13 @@ impl Database {
             };
             txn.lock_table(TableLockId::new(table.get()), mode, wait).await?;
         }
-        let version = txn.get_latest(&keys::VERSION)?.unwrap_or_default();
-        if version.as_ref() == plan.catalog_version.as_slice() {
+        let version = latest_version(txn)?;
+        if version == plan.catalog_version {
             return Ok(true);
         }
         // The plan to come is made from the snapshot, so the snapshot must reach the newest catalog.
         txn.begin_statement();
-        if txn.options().isolation != Isolation::ReadCommitted
-            && txn.get(&keys::VERSION)?.unwrap_or_default() != version
-        {
+        if txn.options().isolation != Isolation::ReadCommitted && seen_version(txn)? != version {
             let message = "could not serialize access due to a concurrent change of the schema";
             return Err(SqlError::new(SqlState::SERIALIZATION_FAILURE, message));
         }

@@ -19,7 +19,10 @@ use std::collections::HashMap;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use rustydb_txn::Transaction;
+use rustydb_types::datatype::BaseType;
+use rustydb_types::ids::Oid;
 
+use crate::catalog::temporary::Numbers;
 use crate::catalog::{SequenceDescriptor, keys};
 use crate::error::{SqlError, SqlState};
 
@@ -89,6 +92,37 @@ struct Live {
 pub struct Sequences {
     /// By mark.
     live: Mutex<HashMap<u64, Live>>,
+}
+
+/// Under which the position of the sequence is stored that numbers of temporary objects are taken from. Those of other
+/// sequences are random.
+const TEMPORARY_MARK: u64 = 0;
+/// Numbers of temporary objects that are taken at a time.
+const TEMPORARY_BLOCK: i64 = 1024;
+
+impl Numbers for Sequences {
+    fn next_number(&self, txn: &Transaction, random: u64) -> Result<u32, SqlError> {
+        let (first, last) = (Oid::FIRST_TEMPORARY.get().into(), Oid::LAST_TEMPORARY.get().into());
+        let sequence = SequenceDescriptor {
+            oid: Oid::INVALID,
+            schema: Oid::INVALID,
+            name: String::new(),
+            owner: Oid::INVALID,
+            acl: None,
+            data_type: BaseType::Int8.oid(),
+            start: first,
+            increment: 1,
+            min: first,
+            max: last,
+            cache: TEMPORARY_BLOCK,
+            // Whatever had the first ones is long gone by then, and storages that are not are passed over.
+            cycle: true,
+            mark: TEMPORARY_MARK,
+            owned_by: None,
+        };
+        let number = self.next(&sequence, txn, random, 0)?;
+        u32::try_from(number).map_err(|_| SqlError::internal("a temporary object has no number"))
+    }
 }
 
 impl Sequences {

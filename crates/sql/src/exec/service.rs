@@ -166,6 +166,9 @@ impl SessionView for View<'_> {
     fn backend_pid(&self) -> i32 {
         self.context.activity.pid()
     }
+    fn note_temporary(&self) {
+        self.context.temporary.note();
+    }
     fn transaction_token(&self) -> Option<String> {
         let token = self.context.token?;
         self.context.is_token_given.store(true, Ordering::Relaxed);
@@ -247,7 +250,11 @@ fn effective_path(context: &Context, authority: &Authority, catalog: &CatalogSna
         let schema = catalog.schema_named(name);
         schema.is_none_or(|schema| authority.may_in(schema, Privileges::USAGE))
     };
-    named.filter(|name| may_use(name)).collect()
+    let known = |name: String| match catalog.temporary_schema() {
+        Some(own) if name == "pg_temp" => own.name.clone(),
+        _ => name,
+    };
+    named.filter(|name| may_use(name)).map(known).collect()
 }
 
 /// The schemas of a `search_path` as it is set.
@@ -456,6 +463,15 @@ impl SqlExecutor {
         Ok(())
     }
 
+    async fn end_temporary_tables(&self, txn: &mut Transaction, context: &Context) -> Result<(), SqlError> {
+        txn.begin_statement();
+        let analyze = self.analyze_context(txn, context)?;
+        self.with_analysis(context, &analyze, false, async |exec| {
+            crate::ddl::temporary::end_transaction(txn, exec).await
+        })
+        .await
+    }
+
     fn run_state(&self, context: &Context) -> RunState {
         let pool = Arc::clone(self.database.work_memory());
         RunState::new(work_mem(context), pool, Arc::clone(&context.interrupts))
@@ -542,6 +558,8 @@ impl SqlExecutor {
             columns,
             param_types: plan.param_types().iter().map(|ty| ty.base.oid()).collect(),
             dialogue,
+            has_rows: copy.is_none()
+                && (!plan.columns().is_empty() || matches!(plan.action, Action::Query(_) | Action::Lock(_))),
             is_read_only: plan.is_read_only() && !matches!(dialogue, Dialogue::CopyIn(..)),
             name: name(&plan, copy.as_ref()),
         };
@@ -775,6 +793,14 @@ impl Executor for SqlExecutor {
 
     fn seek(&self, cursor: &mut Running, row: usize) {
         cursor.cursor.seek(row);
+    }
+
+    async fn end_temporary(&self, txn: &mut Transaction, context: &Context) -> Result<(), SqlError> {
+        self.end_temporary_tables(txn, context).await.map_err(unpack)
+    }
+
+    async fn discard_temporary(&self, txn: &mut Transaction, context: &Context) -> Result<(), SqlError> {
+        crate::ddl::temporary::discard(txn, context.lock_wait).await.map_err(unpack)
     }
 
     async fn check_deferred(&self, txn: &mut Transaction, context: &Context) -> Result<(), SqlError> {

@@ -18,7 +18,11 @@ use rustydb_types::ids::{DatabaseId, Incarnation, RequestId, SessionId};
 
 use crate::catalog::descriptor::StorageId;
 use crate::catalog::keys::{self, Kind};
+use crate::catalog::temporary;
+use crate::error::SqlError;
+use crate::gateway::Lives;
 use crate::gateway::cluster::ClusterPort;
+use crate::system::SystemSnapshot;
 
 /// How often to look for something to sweep.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -32,6 +36,8 @@ const REST_FACTOR: u32 = 4;
 const REST_FACTOR_BUSY: u32 = 24;
 /// Others commit when this many transactions were applied during a rest; one may be the step itself.
 const BUSY_COMMITS: u64 = 2;
+/// Sessions with temporary objects that are looked at in a round.
+const OWNERS_MAX: usize = 10_000;
 const LOCK_WAIT: LockWait = LockWait::For(Duration::from_secs(1));
 
 /// What one step came to.
@@ -49,7 +55,8 @@ pub enum Swept {
 pub struct Place(Option<(StorageId, Bytes)>);
 
 /// Sweeps the databases that this node leads until it is told to stop.
-pub async fn run(env: Env, cluster: Arc<dyn ClusterPort>, stopping: Signal) {
+pub async fn run(env: Env, cluster: Arc<dyn ClusterPort>, lives: Arc<Lives>, stopping: Signal) {
+    lives.note(cluster.incarnation());
     let mut places: BTreeMap<DatabaseId, Place> = BTreeMap::new();
     loop {
         if env.timeout(INTERVAL, stopping.wait()).await.is_ok() {
@@ -57,8 +64,18 @@ pub async fn run(env: Env, cluster: Arc<dyn ClusterPort>, stopping: Signal) {
         }
         let databases: Vec<DatabaseId> = cluster.system().databases.keys().copied().collect();
         places.retain(|database, _| databases.contains(database));
+        lives.retain(&cluster.system());
+        let mut with_temporary = 0;
         for database in databases {
             let Some(store) = cluster.store(database) else { continue };
+            if store.is_leader() {
+                match forget_ended(&store, &lives, &cluster.system()).await {
+                    Ok(left) => with_temporary += left,
+                    Err(error) => {
+                        tracing::debug!(%error, "what sessions of former lives left is still there")
+                    }
+                }
+            }
             let place = places.entry(database).or_default();
             while store.is_leader() {
                 let began = env.now();
@@ -83,7 +100,43 @@ pub async fn run(env: Env, cluster: Arc<dyn ClusterPort>, stopping: Signal) {
                 }
             }
         }
+        lives.note_with_temporary(with_temporary);
     }
+}
+
+/// Forgets the temporary objects of sessions that ended with the node of their clients. Gives how many other sessions
+/// have some; no more than 10,000 are looked at.
+///
+/// # Errors
+/// As a commit.
+pub async fn forget_ended(
+    store: &KvStore,
+    lives: &Lives,
+    system: &SystemSnapshot,
+) -> Result<usize, SqlError> {
+    let mut from = (Incarnation::new(0), SessionId::new(0));
+    let mut left = 0;
+    for _ in 0..OWNERS_MAX {
+        let mut txn = begin(store).await?;
+        let Some(owner) = temporary::next_owner(&txn, from)? else { break };
+        if lives.is_over(owner.0, system) {
+            temporary::forget(&mut txn, owner, LOCK_WAIT).await?;
+            txn.commit().await?;
+        } else {
+            left += 1;
+        }
+        from = (owner.0, SessionId::new(owner.1.get().saturating_add(1)));
+    }
+    Ok(left)
+}
+
+async fn begin(store: &KvStore) -> Result<Transaction, TxnError> {
+    let nobody = RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
+    let options =
+        TxnOptions { isolation: Isolation::ReadCommitted, access: Access::ReadWrite, request: nobody };
+    let mut txn = store.begin(options).await?;
+    txn.begin_statement();
+    Ok(txn)
 }
 
 /// Deletes some rows of the first dropped storage, or forgets it where none is left.
@@ -91,11 +144,7 @@ pub async fn run(env: Env, cluster: Arc<dyn ClusterPort>, stopping: Signal) {
 /// # Errors
 /// As a commit; nothing has changed then, or the step took effect.
 pub async fn step(store: &KvStore, place: &mut Place) -> Result<Swept, TxnError> {
-    let nobody = RequestId { incarnation: Incarnation::new(0), session: SessionId::new(0), counter: 0 };
-    let options =
-        TxnOptions { isolation: Isolation::ReadCommitted, access: Access::ReadWrite, request: nobody };
-    let mut txn = store.begin(options).await?;
-    txn.begin_statement();
+    let mut txn = begin(store).await?;
     let Some((record, storage)) = first(&txn)? else { return Ok(Swept::Nothing) };
     let (start, end) = keys::storage_range(storage);
     let from = place.0.take().filter(|(at, _)| *at == storage).map(|(_, key)| key);

@@ -68,6 +68,7 @@ impl Local {
             questions: Mutex::default(),
             sleep: Default::default(),
             advisory: Mutex::default(),
+            temporary: crate::session::temporary::Temporary::default(),
             notify: Mutex::default(),
             deferred: Mutex::default(),
             sequences: parking_lot::Mutex::default(),

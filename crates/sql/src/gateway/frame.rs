@@ -86,6 +86,8 @@ pub struct StateChanges {
     pub channels: Option<Vec<String>>,
     /// Whether it has sent notifications.
     pub has_sent: bool,
+    /// Whether it has temporary objects now, and had none.
+    pub has_temporary: bool,
 }
 
 impl StateChanges {
@@ -99,6 +101,7 @@ impl StateChanges {
             && self.holds_locks.is_none()
             && self.channels.is_none()
             && !self.has_sent
+            && !self.has_temporary
     }
 }
 
@@ -131,6 +134,8 @@ pub struct SessionContext {
     pub channels: Vec<String>,
     /// Whether the gateway's node has a replica of the database.
     pub has_replica: bool,
+    /// Whether it has temporary objects.
+    pub has_temporary: bool,
 }
 
 /// From a gateway.
@@ -333,6 +338,7 @@ impl SessionContext {
         put_sequences(&mut out, &self.sequences);
         put_texts(&mut out, &self.channels);
         out.put_u8(u8::from(self.has_replica));
+        out.put_u8(u8::from(self.has_temporary));
         out.freeze()
     }
 
@@ -357,6 +363,7 @@ impl SessionContext {
             // Nor did others tell of these.
             channels: if bytes.is_empty() { Vec::new() } else { read_texts(&mut bytes)? },
             has_replica: !bytes.is_empty() && read_u8(&mut bytes)? > 0,
+            has_temporary: !bytes.is_empty() && read_u8(&mut bytes)? > 0,
         })
     }
 }
@@ -430,7 +437,7 @@ fn put_changes(out: &mut BytesMut, changes: &StateChanges) {
     });
     out.put_u8(u8::from(changes.channels.is_some()));
     put_texts(out, changes.channels.as_deref().unwrap_or_default());
-    out.put_u8(u8::from(changes.has_sent));
+    out.put_u8(u8::from(changes.has_sent) | u8::from(changes.has_temporary) << 1);
 }
 
 fn read_changes(bytes: &mut Bytes) -> Result<StateChanges, FrameError> {
@@ -444,9 +451,19 @@ fn read_changes(bytes: &mut Bytes) -> Result<StateChanges, FrameError> {
     };
     let are_told = read_u8(bytes)? > 0;
     let channels = read_texts(bytes)?;
-    let has_sent = read_u8(bytes)? > 0;
+    let more = read_u8(bytes)?;
+    let (has_sent, has_temporary) = (more & 1 > 0, more & 2 > 0);
     let channels = are_told.then_some(channels);
-    Ok(StateChanges { settings, prepared, deallocated, sequences, holds_locks, channels, has_sent })
+    Ok(StateChanges {
+        settings,
+        prepared,
+        deallocated,
+        sequences,
+        holds_locks,
+        channels,
+        has_sent,
+        has_temporary,
+    })
 }
 
 fn put_texts(out: &mut BytesMut, texts: &[String]) {
@@ -584,6 +601,7 @@ mod tests {
             holds_locks: Some(true),
             channels: Some(vec!["news".into()]),
             has_sent: true,
+            has_temporary: true,
         };
         let done = ResponseFrame::Done {
             status: TransactionStatus::InBlock,
@@ -618,6 +636,7 @@ mod tests {
             sequences: vec![SequenceValue { sequence: 16_390, value: i64::MAX, is_next: false }],
             channels: vec!["news".into(), "Other".into()],
             has_replica: true,
+            has_temporary: true,
         };
         assert_eq!(SessionContext::decode(context.encode()), Ok(context));
     }

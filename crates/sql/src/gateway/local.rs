@@ -12,6 +12,7 @@ use rustydb_types::ids::{DatabaseId, NodeId, RequestId, SessionId, Version};
 
 use super::cluster::ClusterPort;
 use super::frame::{RequestFrame, ResponseFrame, SessionContext};
+use super::lives::Lives;
 use super::peer::{SessionKey, SessionOpen, SessionPeer};
 use super::session::GatewaySession;
 use crate::error::{SqlError, SqlState};
@@ -54,6 +55,8 @@ pub struct Gateway<E: Executor> {
     next_session: AtomicU64,
     /// The sessions that run here, of this node's clients and of others'.
     activities: Arc<Activities>,
+    /// The lives of nodes that sessions are of.
+    lives: Arc<Lives>,
     /// The way to other nodes; without it only databases that this node leads are served.
     peer: Option<Arc<dyn SessionPeer>>,
 }
@@ -70,6 +73,7 @@ impl<E: Executor> Gateway<E> {
             seen: Mutex::default(),
             next_session: AtomicU64::new(1),
             activities: Arc::default(),
+            lives: Arc::default(),
             peer: None,
         }
     }
@@ -93,6 +97,12 @@ impl<E: Executor> Gateway<E> {
     #[must_use]
     pub fn cluster(&self) -> &Arc<dyn ClusterPort> {
         &self.cluster
+    }
+
+    /// The lives of nodes that sessions are of which run here.
+    #[must_use]
+    pub const fn lives(&self) -> &Arc<Lives> {
+        &self.lives
     }
 
     /// A number that no other session of this life of the node has.
@@ -147,6 +157,7 @@ impl<E: Executor> Gateway<E> {
         context: &SessionContext,
         interrupts: Arc<Interrupts>,
     ) -> Result<Session<E>, SqlError> {
+        self.lives.note(key.incarnation);
         let executor = {
             let system = self.cluster.system();
             let mut executors = self.executors.lock();

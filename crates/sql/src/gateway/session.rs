@@ -26,7 +26,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use rustydb_env::{Bug, Instant};
 use rustydb_txn::KvStore;
-use rustydb_types::ids::{NodeId, Version};
+use rustydb_types::ids::{NodeId, RequestId, Version};
 
 use super::fate::{in_doubt, moved};
 use super::forward::Break;
@@ -38,6 +38,7 @@ use super::portals::Portals;
 use super::taken::{self, Taken, Watched, put_message};
 use crate::bind::privilege::Authority;
 use crate::catalog::acl::Privileges;
+use crate::catalog::snapshot::BOOTSTRAP_ROLE;
 use crate::error::{Severity, SqlError, SqlState};
 use crate::session::advisory;
 use crate::session::core::{Session, SessionEnd, idle_deadline};
@@ -49,7 +50,7 @@ use crate::session::response::{self, Mark, Messages, TransactionStatus};
 use crate::session::roles;
 use crate::session::sequences;
 use crate::session::settings::Settings;
-use crate::session::sink::ResponseSink;
+use crate::session::sink::{ResponseSink, SinkClosed};
 use crate::session::statement::Statement;
 use crate::session::syntax;
 use crate::system::DatabaseRecord;
@@ -160,6 +161,51 @@ impl<E: Executor> GatewaySession<E> {
         let deadline = session.gateway.env().now() + LEADER_WAIT;
         session.find_place(deadline, None).await?;
         Ok(session)
+    }
+
+    /// The client is gone: what ends with the session goes, if the database's leader can be reached in a while. What
+    /// is left otherwise goes when the node has begun another life.
+    pub async fn end(&mut self) {
+        /// How long that may take.
+        const PATIENCE: Duration = Duration::from_secs(10);
+        if !self.context.has_temporary {
+            return;
+        }
+        let env = self.gateway.env().clone();
+        // As a session that has just begun, so that nothing of what was set or is under way is in the way.
+        self.at = At::Nowhere;
+        self.interrupts = Arc::default();
+        (self.status, self.holds_locks, self.listening) = (TransactionStatus::Idle, false, None);
+        (self.is_ready, self.is_skipping, self.is_block_lost) = (true, false, false);
+        (self.batch, self.copying, self.taken) = (BytesMut::new(), Bytes::new(), Taken::default());
+        self.unnamed.clear();
+        self.portals = Portals::default();
+        let former = std::mem::take(&mut self.context);
+        // The role that logged in may be gone.
+        let system = self.gateway.cluster().system();
+        let user = system.roles.get(&BOOTSTRAP_ROLE).map_or(former.user, |role| role.name.clone());
+        self.context = SessionContext {
+            user,
+            database: former.database,
+            client_address: former.client_address,
+            backend_pid: former.backend_pid,
+            counter: former.counter,
+            has_temporary: true,
+            ..SessionContext::default()
+        };
+        if let Ok(settings) = Settings::of_session(&self.context.user, false, &[]) {
+            self.settings = settings;
+        }
+        let mut answer = Unread::default();
+        let done = env.timeout(PATIENCE, self.message(b'Q', b"DISCARD TEMP\0", &mut answer)).await;
+        let is_done = matches!(done, Ok(Ok(()))) && answer.0.first() == Some(&b'C');
+        if !is_done {
+            tracing::info!(
+                database = self.record.name,
+                "what a session had of temporary objects is still there"
+            );
+        }
+        self.at = At::Nowhere;
     }
 
     /// Where the session is with its transaction.
@@ -330,6 +376,7 @@ impl<E: Executor> GatewaySession<E> {
         }
         self.holds_locks = changes.holds_locks.unwrap_or(self.holds_locks);
         self.listens(changes.channels, changes.has_sent);
+        self.context.has_temporary |= changes.has_temporary;
         for given in &changes.sequences {
             sequences::note(&mut self.context.sequences, *given);
         }
@@ -669,6 +716,30 @@ impl<E: Executor> GatewaySession<E> {
         } else {
             self.is_skipping = true;
         }
+        Ok(())
+    }
+}
+
+/// What a session answers when nobody listens any more.
+#[derive(Default)]
+struct Unread(BytesMut);
+
+impl ResponseSink for Unread {
+    fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.0
+    }
+
+    async fn flush(&mut self) -> Result<(), SinkClosed> {
+        Ok(())
+    }
+
+    async fn before_commit(
+        &mut self,
+        _: RequestId,
+        _: TransactionStatus,
+        _: &[u8],
+        _: StateChanges,
+    ) -> Result<(), SinkClosed> {
         Ok(())
     }
 }

@@ -30,7 +30,9 @@ pub(super) fn add_types(tokens: &mut Vec<TokenWithSpan>) {
         names.push(*at);
         match token(place + 1) {
             Some(Token::Comma) => place += 2,
-            Some(Token::RParen) if is_word(place + 2, "as") => break,
+            Some(Token::RParen) if ["as", "on", "with"].iter().any(|word| is_word(place + 2, word)) => {
+                break;
+            }
             _ => return,
         }
     }
@@ -49,15 +51,15 @@ pub(super) fn add_types(tokens: &mut Vec<TokenWithSpan>) {
 /// SELECT INTO as the CREATE TABLE AS that it is.
 ///
 /// # Errors
-/// 0A000 for a temporary table.
+/// 0A000 for a form that is not known.
 pub fn of_select_into(query: &Query) -> Result<Statement, SqlError> {
     let mut query = query.clone();
     let into = match query.body.as_mut() {
         SetExpr::Select(select) => select.into.take(),
         _ => None,
     };
-    let Some(SelectInto { temporary: false, targets, .. }) = into else {
-        return Err(SqlError::not_supported("SELECT INTO of a temporary table is not supported"));
+    let Some(SelectInto { temporary, targets, .. }) = into else {
+        return Err(SqlError::not_supported("this SELECT INTO is not supported"));
     };
     let name = match targets.as_slice() {
         [Expr::Identifier(name)] => ObjectName::from(vec![name.clone()]),
@@ -68,6 +70,7 @@ pub fn of_select_into(query: &Query) -> Result<Statement, SqlError> {
     match statements.pop() {
         Some(Statement::CreateTable(mut create)) => {
             create.name = name;
+            create.temporary = temporary;
             create.query = Some(Box::new(query));
             Ok(Statement::CreateTable(create))
         }

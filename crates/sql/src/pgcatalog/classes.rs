@@ -130,8 +130,8 @@ impl Class<'_> {
             Value::Int4(0), // relallvisible
             Value::Oid(0),  // reltoastrelid
             Value::Bool(self.has_index),
-            no.clone(), // relisshared
-            text("p"),  // relpersistence
+            no.clone(),                                               // relisshared
+            text(if self.schema.is_temporary() { "t" } else { "p" }), // relpersistence
             text(self.kind),
             int2(self.columns),
             int2(self.checks),

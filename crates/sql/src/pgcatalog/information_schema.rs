@@ -97,12 +97,17 @@ fn schemata(context: &VirtualContext<'_>) -> Rows {
 }
 
 fn tables(context: &VirtualContext<'_>) -> Rows {
+    let own = context.catalog.temporary_schema().map(|schema| schema.name.as_str());
     let row = |schema: &str, name: &str, view: bool, insertable: bool| {
         vec![
             text(context.database),
             text(schema),
             text(name),
-            text(if view { "VIEW" } else { "BASE TABLE" }),
+            text(match own {
+                Some(own) if own == schema => "LOCAL TEMPORARY",
+                _ if view => "VIEW",
+                _ => "BASE TABLE",
+            }),
             Value::Null,
             Value::Null,
             Value::Null,

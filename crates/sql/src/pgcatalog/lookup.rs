@@ -137,9 +137,7 @@ impl SystemLookup<'_> {
     }
 
     fn path(&self) -> impl Iterator<Item = &str> {
-        let implicit =
-            (!self.search_path.iter().any(|schema| schema == "pg_catalog")).then_some("pg_catalog");
-        implicit.into_iter().chain(self.search_path.iter().map(String::as_str))
+        crate::bind::context::path(self.search_path, self.context.catalog)
     }
 
     fn relation_in(&self, schema: &str, name: &str) -> Option<u32> {
@@ -200,6 +198,10 @@ fn global(name: &str) -> ObjectName {
 }
 
 impl CatalogLookup for SystemLookup<'_> {
+    fn temporary_schema(&self) -> Option<(u32, String)> {
+        self.context.catalog.temporary_schema().map(|schema| (schema.oid.get(), schema.name.clone()))
+    }
+
     fn may_use(&self, schema: &str) -> bool {
         let found = self.context.catalog.schema_named(schema).zip(self.authority);
         found.is_none_or(|(schema, authority)| authority.may_in(schema, Privileges::USAGE))
@@ -325,7 +327,8 @@ impl CatalogLookup for SystemLookup<'_> {
         let own = self.context.catalog.sequences_of(found.oid, column).next();
         Ok(own.and_then(|own| {
             let schema = self.context.catalog.schema(own.schema)?;
-            Some(definition::qualified(Some(&schema.name), &own.name))
+            let schema = if schema.oid.is_temporary() { "pg_temp" } else { &schema.name };
+            Some(definition::qualified(Some(schema), &own.name))
         }))
     }
 

@@ -80,6 +80,7 @@ fn table(
         storage: StorageId::new(oid),
         row_key: Vec::new(),
         options: BTreeMap::new(),
+        at_commit: crate::catalog::AtCommit::Keep,
         types: KnownTypes::default(),
     }
 }

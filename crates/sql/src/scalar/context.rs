@@ -82,6 +82,8 @@ pub trait SessionView: Send + Sync {
     fn notice(&self, notice: SqlError);
     /// `pg_backend_pid()`
     fn backend_pid(&self) -> i32;
+    /// The session makes temporary objects: they are to go when it ends.
+    fn note_temporary(&self) {}
     /// `rustydb_transaction_token()`; `None` when no transaction is open that may write.
     fn transaction_token(&self) -> Option<String> {
         None
@@ -239,6 +241,10 @@ pub trait CatalogLookup: Send + Sync {
     /// Whether the role that asks may use a schema, if there is one of this name.
     fn may_use(&self, _schema: &str) -> bool {
         true
+    }
+    /// The schema of the session's temporary objects, if it has some: its object id and its name.
+    fn temporary_schema(&self) -> Option<(u32, String)> {
+        None
     }
     /// The object id behind a name; `schema` as given, else by the search path.
     fn object_by_name(&self, _kind: ObjectKind, _schema: Option<&str>, _name: &str) -> Option<u32> {

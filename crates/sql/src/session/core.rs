@@ -37,6 +37,7 @@ use super::settings::{Scope, Settings};
 use super::sink::{ResponseSink, SinkClosed};
 use super::statement::{Modes, Statement};
 use super::syntax;
+use super::temporary::Temporary;
 use super::token::TokenKey;
 use super::transaction::Block;
 use crate::error::{Severity, SqlError, SqlState};
@@ -166,6 +167,7 @@ impl<E: Executor> Session<E> {
             sequences: Mutex::new(SequenceValues::of_moved_session(&from.sequences)),
             sleep: AtomicI64::default(),
             advisory: Mutex::default(),
+            temporary: Temporary::of_moved_session(from.has_temporary),
             notify: Mutex::new(Notify::of_moved_session(&from.channels)),
             deferred: Mutex::default(),
             notices: Mutex::default(),
@@ -312,6 +314,7 @@ impl<E: Executor> Session<E> {
         StateChanges {
             channels,
             has_sent,
+            has_temporary: self.context.temporary.take_news(),
             sequences: self.context.sequences.lock().take_changes(),
             holds_locks: self.context.advisory.get_mut().take_news(),
             ..std::mem::take(&mut self.changes)
@@ -460,6 +463,7 @@ impl<E: Executor> Session<E> {
         let mut changes = self.changes.clone();
         changes.sequences = self.context.sequences.lock().changes();
         changes.holds_locks = self.context.advisory.lock().news();
+        changes.has_temporary = self.context.temporary.news();
         (changes.channels, changes.has_sent) = self.context.notify.lock().news_to_come();
         if self.reported_version == self.context.settings.version() {
             return changes;

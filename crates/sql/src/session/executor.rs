@@ -24,6 +24,7 @@ use super::request::Bind;
 use super::response::Format;
 use super::sequences::SequenceValues;
 use super::settings::{Scope, Settings};
+use super::temporary::Temporary;
 use super::token::{Questions, TokenKey, TransactionToken};
 use crate::error::SqlError;
 use crate::exec::deferred::Deferred;
@@ -83,6 +84,8 @@ pub struct Context {
     pub sequences: Mutex<SequenceValues>,
     /// How long the statement has asked to sleep and has not yet slept; microseconds.
     pub sleep: AtomicI64,
+    /// Whether it has temporary objects.
+    pub temporary: Temporary,
     /// What it listens on and sends.
     pub notify: Mutex<Notify>,
     /// Its advisory locks.
@@ -132,12 +135,14 @@ pub enum Dialogue {
 /// What a session must know of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// What it returns; empty when it returns no rows.
+    /// The columns of what it returns.
     pub columns: Vec<Column>,
     /// The types of its parameters.
     pub param_types: Vec<u32>,
     /// How it speaks with the client.
     pub dialogue: Dialogue,
+    /// Whether it returns rows, be they without columns.
+    pub has_rows: bool,
     /// Whether a read-only transaction can run it.
     pub is_read_only: bool,
     /// Its name, such as `INSERT`, for the message that refuses it in a read-only transaction.
@@ -280,6 +285,30 @@ pub trait Executor: Send + Sync + 'static {
     /// # Errors
     /// When a constraint is violated.
     fn check_deferred(
+        &self,
+        _txn: &mut Transaction,
+        _context: &Context,
+    ) -> impl Future<Output = Result<(), SqlError>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Does to temporary tables what they were made to have done to them at the end of each transaction.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn end_temporary(
+        &self,
+        _txn: &mut Transaction,
+        _context: &Context,
+    ) -> impl Future<Output = Result<(), SqlError>> + Send {
+        async { Ok(()) }
+    }
+
+    /// DISCARD TEMP.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn discard_temporary(
         &self,
         _txn: &mut Transaction,
         _context: &Context,

@@ -30,6 +30,7 @@ pub mod settings;
 pub mod sink;
 pub mod statement;
 pub mod syntax;
+pub mod temporary;
 pub mod token;
 mod transaction;
 mod utility;

@@ -222,7 +222,7 @@ impl<E: Executor> Session<E> {
                 let shape = self.parts.executor.shape(&plan);
                 let is_query = shape.dialogue == Dialogue::Rows
                     && shape.is_read_only
-                    && !shape.columns.is_empty()
+                    && shape.has_rows
                     && declared.is_none();
                 let body = match rest {
                     Some(cursor) => PortalBody::Run { plan, cursor },
@@ -326,7 +326,7 @@ fn result_formats(bind: &Bind<'_>, columns: usize, is_plan: bool) -> Result<Resu
 }
 
 fn describe_result(out: &mut BytesMut, shape: &Shape, formats: &ResultFormats) {
-    if shape.columns.is_empty() || shape.dialogue != Dialogue::Rows {
+    if !shape.has_rows || shape.dialogue != Dialogue::Rows {
         response::mark(out, Mark::NoData);
     } else {
         write_row_description(out, shape, formats);

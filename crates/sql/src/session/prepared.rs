@@ -197,7 +197,7 @@ impl<E: Executor> Session<E> {
             ))
             .into());
         }
-        if !is_described && !shape.columns.is_empty() {
+        if !is_described && shape.has_rows {
             write_row_description(sink.buffer(), shape, formats);
         }
         let cursor = self.parts.executor.open(&self.context, &plan, bind)?;

@@ -82,7 +82,7 @@ impl<E: Executor> Session<E> {
         if !shape.param_types.is_empty() {
             return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1").into());
         }
-        if !shape.columns.is_empty() && shape.dialogue == Dialogue::Rows {
+        if shape.has_rows && shape.dialogue == Dialogue::Rows {
             write_row_description(sink.buffer(), shape, &ResultFormats::Text);
         }
         let cursor = self.parts.executor.open(&self.context, &plan, &Bind::EMPTY)?;

@@ -66,6 +66,7 @@ impl Executor for Scripted {
             columns: Vec::new(),
             param_types: Vec::new(),
             dialogue: Dialogue::Rows,
+            has_rows: text.starts_with("SELECT"),
             is_read_only: text.starts_with("SELECT"),
             name: "INSERT",
         };

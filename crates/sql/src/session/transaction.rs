@@ -81,6 +81,9 @@ impl<E: Executor> Session<E> {
             return Err(store_error(TxnError::Fallen { reason: "the leader changed" }));
         }
         txn.began_by(self.since);
+        if self.context.temporary.is_there() {
+            txn.mark();
+        }
         txn.begin_first_statement();
         self.context.advisory.get_mut().begin_transaction(txn.id())?;
         self.context.activity.open(txn.id(), self.context.transaction_time);
@@ -155,6 +158,7 @@ impl<E: Executor> Session<E> {
     ) -> Result<(), Fault> {
         self.check_deferred().await?;
         self.hold_cursors().await?;
+        self.end_temporary().await?;
         let Some(mut txn) = self.txn.take() else {
             self.context.settings.commit();
             self.context.notify.get_mut().commit();
@@ -209,6 +213,28 @@ impl<E: Executor> Session<E> {
         let Some(txn) = &mut self.txn else { return Ok(()) };
         let checked = pin!(self.parts.executor.check_deferred(txn, &self.context));
         self.context.interrupts.guard(&self.parts.env, self.deadline, checked).await?
+    }
+
+    async fn end_temporary(&mut self) -> Result<(), SqlError> {
+        if self.access != Access::ReadWrite || !self.context.temporary.is_there() {
+            return Ok(());
+        }
+        let Some(txn) = &mut self.txn else { return Ok(()) };
+        let ended = pin!(self.parts.executor.end_temporary(txn, &self.context));
+        self.context.interrupts.guard(&self.parts.env, self.deadline, ended).await?
+    }
+
+    /// DISCARD TEMP.
+    pub(super) async fn discard_temporary(&mut self) -> Result<(), SqlError> {
+        if !self.context.temporary.is_there() {
+            return Ok(());
+        }
+        self.ensure_transaction(Access::ReadWrite).await?;
+        self.begin_statement().await?;
+        self.is_fresh = false;
+        let Some(txn) = &mut self.txn else { return Ok(()) };
+        let discarded = pin!(self.parts.executor.discard_temporary(txn, &self.context));
+        self.context.interrupts.guard(&self.parts.env, self.deadline, discarded).await?
     }
 
     /// The transaction has failed.

@@ -133,7 +133,12 @@ impl<E: Executor> Session<E> {
                 self.deallocate_all();
                 self.context.advisory.get_mut().release_all();
                 self.context.notify.get_mut().listen(Listening::AllOff);
+                self.discard_temporary().await?;
                 "DISCARD ALL"
+            }
+            Statement::Discard("DISCARD TEMP") => {
+                self.discard_temporary().await?;
+                "DISCARD TEMP"
             }
             Statement::Discard(tag) => tag,
             Statement::Listen(Listening::On(_)) if !self.has_replica => {

@@ -101,6 +101,8 @@ pub struct Transaction {
     asides: Mutex<BTreeMap<Bytes, Bytes>>,
     /// Flushes of the layers when the snapshot was taken, or before.
     flushes: u64,
+    /// A mark of whoever uses it.
+    is_marked: bool,
 }
 
 impl std::fmt::Debug for Transaction {
@@ -143,6 +145,7 @@ impl Transaction {
             epoch: epoch.unwrap_or(0),
             reads: serializable.then(|| Mutex::new(ReadSet::new(core.config.read_ranges_max))),
             attachments: Vec::new(),
+            is_marked: false,
             keeps_outcome: false,
             staging: Staging::new(flushes),
             private: BTreeSet::new(),
@@ -172,6 +175,17 @@ impl Transaction {
     #[must_use]
     pub const fn options(&self) -> &TxnOptions {
         &self.options
+    }
+
+    /// Sets a mark that means something to whoever uses the transaction, and nothing to the store.
+    pub const fn mark(&mut self) {
+        self.is_marked = true;
+    }
+
+    /// Whether the mark was set.
+    #[must_use]
+    pub const fn is_marked(&self) -> bool {
+        self.is_marked
     }
 
     /// The version that the transaction's present snapshot sees.

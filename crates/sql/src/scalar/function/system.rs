@@ -70,6 +70,12 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
             if a[0].as_bool() == Some(true) && !path.iter().any(|schema| schema == "pg_catalog") {
                 path.insert(0, "pg_catalog".to_owned());
             }
+            if a[0].as_bool() == Some(true)
+                && let Some(temporary) = call.ctx.catalog.temporary_schema().map(|(_, name)| name)
+                && !path.contains(&temporary)
+            {
+                path.insert(0, temporary);
+            }
             Ok(Value::array(BaseType::Name, path.into_iter().map(Value::text).collect()))
         },
         "pg_typeof" => |_, call| Ok(Value::Oid(call.arg_types.first().map_or(705, |ty| ty.oid()))),
@@ -262,7 +268,9 @@ pub(super) fn find(name: &str, args: &[BaseType]) -> Option<FunctionFn> {
         },
         "getdatabaseencoding" => |_, _| Ok(Value::text("UTF8")),
         "pg_jit_available" | "row_security_active" => |_, _| Ok(Value::Bool(false)),
-        "pg_my_temp_schema" => |_, _| Ok(Value::Oid(0)),
+        "pg_my_temp_schema" => {
+            |_, call| Ok(Value::Oid(call.ctx.catalog.temporary_schema().map_or(0, |(oid, _)| oid)))
+        }
         "pg_size_pretty" if args == [T::Numeric] => |a, _| match &a[0] {
             Value::Numeric(n) => numeric_size_pretty(n).map(Value::text),
             _ => Err(super::mismatch()),
