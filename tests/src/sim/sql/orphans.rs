@@ -85,8 +85,8 @@ impl Orphans {
                 seen.counts.refused += 1;
                 return true;
             }
-            // What a client hears of a leader that is gone or has too much to do, or of none.
-            code if ["08", "53", "55", "57"].iter().any(|class| code.starts_with(class)) => {
+            // What a client hears of a leader that is gone, has too much to do or a disk that fails, or of none.
+            code if ["08", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class)) => {
                 seen.counts.unknown += 1;
             }
             code => {
