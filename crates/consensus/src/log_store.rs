@@ -47,6 +47,9 @@ pub struct LogStore {
     read_bytes_max: usize,
     /// The index behind what was handed to the log, whether the log took it or not. Zero before the first append.
     handed_end: Arc<AtomicU64>,
+    /// What was committed last. openraft takes for granted that a leader takes none of it back, and would end the
+    /// process; a member that lies ends the group only.
+    committed: Option<LogId>,
     /// Knows the members as of what is purged.
     machine: Option<Arc<MachineCell>>,
     /// Told of every vote.
@@ -82,7 +85,14 @@ impl LogStore {
     /// Over `log`, reading pieces of about `read_bytes_max`.
     #[must_use]
     pub fn new(log: GroupLog, read_bytes_max: usize) -> Self {
-        Self { log, read_bytes_max, handed_end: Arc::default(), machine: None, campaigns: None }
+        Self {
+            log,
+            read_bytes_max,
+            handed_end: Arc::default(),
+            committed: None,
+            machine: None,
+            campaigns: None,
+        }
     }
 
     /// The same; with what it purges it keeps the members, so that they are known even when the state is lost.
@@ -93,6 +103,17 @@ impl LogStore {
     /// The same; it tells of every vote, and how long it took.
     pub(crate) fn telling_votes(self, campaigns: &Arc<Campaigns>) -> Self {
         Self { campaigns: Some(Arc::clone(campaigns)), ..self }
+    }
+
+    /// Refuses what no leader asks for: that the log ends, or is committed, before what was committed.
+    fn refuse_below(&self, index: u64, what: &str) -> Result<(), io::Error> {
+        match self.committed {
+            Some(committed) if index < committed.index => {
+                let reason = format!("a leader {what}: {committed} was, and this is of index {index}");
+                Err(io::Error::other(reason))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes a vote for the own one, unless that is as high. Returns once it is durable.
@@ -332,6 +353,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         if let Some(committed) = committed {
+            self.refuse_below(committed.index, "commits less than was committed")?;
+            self.committed = Some(committed);
             self.log.save_committed(codec::encode_log_id(&committed));
         }
         Ok(())
@@ -339,7 +362,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
         let committed = self.log.state().committed;
-        committed.map(|bytes| codec::decode_log_id(&bytes)).transpose().map_err(io_error)
+        self.committed = committed.map(|bytes| codec::decode_log_id(&bytes)).transpose().map_err(io_error)?;
+        Ok(self.committed)
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
@@ -364,6 +388,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         if ambient::has_bug(Bug::ConflictKept) {
             return Ok(());
         }
+        self.refuse_below(last_log_id.map_or(0, |last| last.index), "takes back what was committed")?;
         let (done, truncated) = oneshot::channel();
         let last = last_log_id.map(|log_id| LogIndex::new(log_id.index));
         self.handed_end.store(last.map_or(0, |last| last.get() + 1), Ordering::Release);

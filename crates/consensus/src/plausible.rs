@@ -42,7 +42,16 @@ pub(crate) fn append(append: &v1::RaftAppend) -> Result<(), CodecError> {
         require(entry.term >= term && entry.term <= leader.term, WHAT, "terms do not follow each other")?;
         (term, index) = (entry.term, index + 1);
     }
-    Ok(())
+    let Some(commit) = &append.leader_commit else { return Ok(()) };
+    // Terms grow along a log, and what is committed is in its leader's.
+    let known = append.previous.iter().map(|last| (last.index, last.term));
+    let mut known = known.chain(append.entries.iter().map(|entry| (entry.index, entry.term)));
+    let fits = known.all(|(index, term)| match commit.index.cmp(&index) {
+        std::cmp::Ordering::Less => commit.term <= term,
+        std::cmp::Ordering::Equal => commit.term == term,
+        std::cmp::Ordering::Greater => commit.term >= term,
+    });
+    require(fits, WHAT, "what is committed is not in the log")
 }
 
 /// Nobody asks for votes with a log of a later term.
@@ -102,7 +111,9 @@ mod tests {
             v1::RaftAppend { entries: vec![entry(2, 9)], ..sound.clone() },
             v1::RaftAppend { entries: vec![entry(1, 8)], ..sound.clone() },
             v1::RaftAppend { entries: vec![entry(4, 8)], ..sound.clone() },
-            v1::RaftAppend { leader_commit: at(9, 9), ..sound },
+            v1::RaftAppend { leader_commit: at(9, 9), ..sound.clone() },
+            v1::RaftAppend { leader_commit: at(3, 6), ..sound.clone() },
+            v1::RaftAppend { leader_commit: at(2, 9), ..sound },
         ];
         for message in wrong {
             let refused = append(&message);
