@@ -379,13 +379,10 @@ impl Binder<'_> {
                     rest = behind;
                     bound = match access {
                         AccessExpr::Subscript(Subscript::Index { index }) => {
-                            let index = bind(index)?;
-                            let index = if bound.ty().base == BaseType::Jsonb {
-                                index
-                            } else {
-                                self.coerce_implicit(index, DataType::INT4)?
-                            };
-                            self.subscript(bound, index).map_err(|error| at(error, expr))?
+                            self.subscript(bound, bind(index)?).map_err(|error| {
+                                let is_of_index = error.message().starts_with("array subscript");
+                                if is_of_index { at(error, index) } else { at(error, expr) }
+                            })?
                         }
                         AccessExpr::Dot(AstExpr::Identifier(name)) => {
                             field(bound, name).map_err(|error| at(error, expr))?

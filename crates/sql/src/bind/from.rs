@@ -40,7 +40,9 @@ pub(crate) fn full_scan(table: &Arc<TableDescriptor>, alias: &str, locator: bool
     Ok(Scan {
         table: Arc::clone(table),
         alias: alias.to_owned(),
+        columns: (0..table.columns.len()).collect(),
         wanted: layout.wanted(&[]),
+        blank: layout.blank_row().to_vec(),
         layout,
         locator,
         path: AccessPath::default(),

@@ -184,6 +184,7 @@ fn references(node: &Node, id: usize, place: &dyn Fn(&str) -> SqlError) -> Resul
         Node::Values { .. } | Node::Scan(_) | Node::Virtual { .. } | Node::Function { .. } => 0,
         Node::Filter { input, .. }
         | Node::Project { input, .. }
+        | Node::Pick { input, .. }
         | Node::ProjectSet { input, .. }
         | Node::Sort { input, .. }
         | Node::Distinct { input, .. }

@@ -110,7 +110,7 @@ impl State {
             Node::Function { .. } => Self::Rows(None),
             Node::Shared { .. } | Node::Virtual { .. } | Node::WorkTable { .. } => Self::Shared(None, 0),
             Node::Recursive { .. } => Self::Recursive(None, 0),
-            Node::Filter { input, .. } => Self::Unary(open(input)),
+            Node::Filter { input, .. } | Node::Pick { input, .. } => Self::Unary(open(input)),
             Node::Project { input, .. } => Self::Project(open(input), Vec::new().into_iter()),
             Node::ProjectSet { input, .. } => {
                 Self::ProjectSet(open(input), Vec::new().into_iter(), Vec::new().into_iter())
@@ -243,6 +243,11 @@ fn step(node: &Node, state: &mut State, run: &Run<'_>) -> Result<Option<Batch>, 
                 batch.push(eval_all(exprs, &row, &context)?);
             }
             Ok(batch.finish())
+        }
+        (Node::Pick { input, columns }, State::Unary(state)) => {
+            let Some(batch) = next(input, state, run)? else { return Ok(None) };
+            let pick = |row: Row| columns.iter().filter_map(|column| row.get(*column).cloned()).collect();
+            Ok(Some(batch.into_iter().map(pick).collect()))
         }
         (Node::ProjectSet { input, exprs }, State::ProjectSet(state, pending, rest)) => loop {
             let mut batch = Filling::with_capacity(rest.len());

@@ -67,15 +67,16 @@ impl RowLayout {
         rowcodec::encode(&self.ids, row).into()
     }
 
-    /// A row of which only the wanted columns are decoded.
-    ///
-    /// # Errors
-    /// XX001 when the stored value is damaged.
-    pub fn decode(&self, value: &[u8], wanted: &[Wanted]) -> Result<Row, SqlError> {
-        let mut row = Vec::with_capacity(self.missing.len() + 1);
-        row.extend_from_slice(&self.missing);
-        rowcodec::decode(value, wanted, &mut row)?;
-        Ok(row)
+    /// What a row has that was written before any column existed.
+    #[must_use]
+    pub fn blank_row(&self) -> &[Value] {
+        &self.missing
+    }
+
+    /// The same of the columns at these places.
+    #[must_use]
+    pub fn blank(&self, columns: &[usize]) -> Row {
+        columns.iter().map(|column| self.missing.get(*column).cloned().unwrap_or(Value::Null)).collect()
     }
 
     /// A row with all its columns.
@@ -83,7 +84,9 @@ impl RowLayout {
     /// # Errors
     /// XX001 when the stored value is damaged.
     pub fn decode_all(&self, value: &[u8]) -> Result<Row, SqlError> {
-        self.decode(value, &self.wanted(&[]))
+        let mut row = self.missing.clone();
+        rowcodec::decode(value, &self.wanted(&[]), &mut row)?;
+        Ok(row)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustydb_txn::{Direction, ScanRequest};
 use rustydb_types::keycodec::{self, KeyOrder};
+use rustydb_types::rowcodec;
 use rustydb_types::value::Value;
 
 use super::operator::{BATCH_ROWS, Batch, Filling, retain, some};
@@ -133,7 +134,11 @@ impl ScanState {
 
 /// The row that is stored under a key.
 fn row_of(scan: &Scan, key: &[u8], value: &[u8]) -> Result<Row, SqlError> {
-    let mut row = scan.layout.decode(value, &scan.wanted)?;
+    let mut row = Vec::with_capacity(scan.blank.len() + usize::from(scan.locator));
+    row.extend_from_slice(&scan.blank);
+    if !scan.wanted.is_empty() {
+        rowcodec::decode(value, &scan.wanted, &mut row)?;
+    }
     if scan.locator {
         row.push(Value::Bytea(Arc::from(key)));
     }

@@ -16,7 +16,7 @@ pub const INDEXED_ROW: f64 = 3.0 * ROW;
 /// Evaluating an expression over a row.
 pub const EXPRESSION: f64 = ROW / 4.0;
 /// Keeping a row in a hash table, or finding one there.
-const HASHED_ROW: f64 = ROW / 2.0;
+pub const HASHED_ROW: f64 = ROW / 2.0;
 /// Comparing two rows while sorting.
 const COMPARISON: f64 = 2.0 * EXPRESSION;
 /// Rows of a table that was never analyzed.
@@ -54,7 +54,7 @@ fn rows_read(scan: &Scan, catalog: &CatalogSnapshot) -> f64 {
     }
 }
 
-fn of_scan(scan: &Scan, catalog: &CatalogSnapshot) -> Cost {
+pub(super) fn of_scan(scan: &Scan, catalog: &CatalogSnapshot) -> Cost {
     let read = rows_read(scan, catalog);
     let row = if scan.path.index.is_some() { INDEXED_ROW } else { ROW };
     let startup = if scan.path.probes.is_empty() && scan.path.index.is_none() { 0.0 } else { LOOKUP };
@@ -85,6 +85,7 @@ pub fn of(node: &Node, catalog: &CatalogSnapshot) -> Cost {
         Node::Project { input, exprs } => {
             below(input).per_row(rows(input), EXPRESSION * computed(exprs) as f64)
         }
+        Node::Pick { input, .. } => below(input),
         Node::ProjectSet { input, .. } => below(input).per_row(rows(node), EXPRESSION),
         Node::Join(join) => {
             let (left, right) = (below(&join.left), below(&join.right));

@@ -5,8 +5,10 @@
 //! same rows, only slower, which the tests use as their model.
 
 pub mod cost;
+pub mod narrow;
 pub mod node;
 pub mod optimize;
+mod order;
 pub mod path;
 pub mod references;
 pub mod selectivity;

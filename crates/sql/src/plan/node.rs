@@ -1,8 +1,8 @@
 //! The nodes of a plan.
 //!
-//! Every node has a width: the number of values in each of its rows. A scan's rows are as wide as its table, whatever
-//! the statement asks for; columns that nobody asks for are NULL and are never decoded. So expressions keep their
-//! column numbers while the optimizer moves them.
+//! Every node has a width: the number of values in each of its rows. A scan's rows are as wide as its table, so that
+//! expressions keep their column numbers while the optimizer moves them, until [`narrow`](super::narrow) takes away
+//! what nobody asks for.
 
 use std::sync::Arc;
 
@@ -41,6 +41,19 @@ pub struct Probe {
     pub high: Option<(Expr, bool)>,
 }
 
+impl Probe {
+    /// Its values.
+    pub fn exprs(&self) -> impl Iterator<Item = &Expr> {
+        self.prefix.iter().chain([&self.low, &self.high].into_iter().flatten().map(|(bound, _)| bound))
+    }
+
+    /// Its values.
+    pub fn exprs_mut(&mut self) -> impl Iterator<Item = &mut Expr> {
+        let bounds = [&mut self.low, &mut self.high].into_iter().flatten();
+        self.prefix.iter_mut().chain(bounds.map(|(bound, _)| bound))
+    }
+}
+
 /// How a scan finds its rows.
 #[derive(Clone, Debug, Default)]
 pub struct AccessPath {
@@ -63,8 +76,12 @@ pub struct Scan {
     pub alias: String,
     /// How the table's rows are stored.
     pub layout: Arc<RowLayout>,
-    /// The columns that anybody asks for.
+    /// The places in the table of the values of its rows.
+    pub columns: Vec<usize>,
+    /// The values that are read.
     pub wanted: Vec<Wanted>,
+    /// A row before anything is read: what rows have that were written before a column existed.
+    pub blank: Row,
     /// Whether each row ends with its storage key, for statements that lock or change rows.
     pub locator: bool,
     /// How rows are found.
@@ -81,7 +98,7 @@ impl Scan {
     /// The width of the scan's rows.
     #[must_use]
     pub fn width(&self) -> usize {
-        self.table.columns.len() + usize::from(self.locator)
+        self.columns.len() + usize::from(self.locator)
     }
 }
 
@@ -281,6 +298,13 @@ pub enum Node {
         /// The values.
         exprs: Vec<Expr>,
     },
+    /// Some of the values of each row, in this order.
+    Pick {
+        /// The rows.
+        input: Box<Node>,
+        /// The places of the values.
+        columns: Vec<usize>,
+    },
     /// As a projection, but some values are functions that yield rows.
     ProjectSet {
         /// The rows.
@@ -355,6 +379,7 @@ impl Node {
             | Self::Distinct { input, .. }
             | Self::Limit { input, .. } => input.width(),
             Self::Project { exprs, .. } => exprs.len(),
+            Self::Pick { columns, .. } => columns.len(),
             Self::ProjectSet { exprs, .. } => exprs.len(),
             Self::Join(join) => join.left.width() + join.right.width(),
             Self::Aggregate(aggregate) => {

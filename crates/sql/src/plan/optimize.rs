@@ -1,13 +1,15 @@
 //! The optimizer: rewrites a plan into one that gives the same rows with less work.
 //!
 //! In order: predicates move down to where their columns come from; scans choose their paths; joins choose their
-//! algorithms; sorts that an index makes needless go; columns that nobody asks for are marked.
+//! algorithms, inner ones of several relations their order; sorts that an index makes needless go; what nobody asks for
+//! is left out of the rows.
 
 use rustydb_types::ids::Oid;
-use rustydb_types::value::Value;
 
 use super::cost;
+use super::narrow;
 use super::node::{Join, JoinAlgorithm, JoinKind, Node, Scan, SortKey};
+use super::order;
 use super::path::{self, Condition, column_span, conjuncts};
 use super::selectivity::Known;
 use crate::catalog::CatalogSnapshot;
@@ -16,24 +18,30 @@ use crate::scalar::{CompareOp, Expr, resolve_operator};
 /// Optimizes a plan.
 #[must_use]
 pub fn optimize(node: Node, catalog: &CatalogSnapshot) -> Node {
-    let mut node = Optimizer { catalog }.push(node, Vec::new());
-    let all = vec![true; node.width()];
-    prune(&mut node, &all);
-    node
+    narrow::exact(Optimizer { catalog }.push(node, Vec::new()))
 }
 
-struct Optimizer<'a> {
-    catalog: &'a CatalogSnapshot,
+pub(super) struct Optimizer<'a> {
+    pub(super) catalog: &'a CatalogSnapshot,
+}
+
+/// What a lookup of a scan's rows for each row of another relation comes to.
+pub(super) struct Lookup {
+    found: path::Match,
+    /// Rows that each finds.
+    rows: f64,
+    /// What each costs.
+    pub(super) cost: f64,
 }
 
 /// The node with a filter on top, if there is anything to filter by.
-fn filtered(node: Node, parts: Vec<Expr>) -> Node {
+pub(super) fn filtered(node: Node, parts: Vec<Expr>) -> Node {
     if parts.is_empty() { node } else { Node::Filter { input: Box::new(node), predicate: Expr::and(parts) } }
 }
 
 impl Optimizer<'_> {
     /// Optimizes a node on whose rows the given conditions are put.
-    fn push(&self, node: Node, mut parts: Vec<Expr>) -> Node {
+    pub(super) fn push(&self, node: Node, mut parts: Vec<Expr>) -> Node {
         match node {
             Node::Filter { input, predicate } => {
                 parts.extend(conjuncts(predicate));
@@ -45,6 +53,7 @@ impl Optimizer<'_> {
                 self.choose_path(&mut scan);
                 Node::Scan(scan)
             }
+            Node::Join(join) if order::can_order(&join) => self.order(*join, parts),
             Node::Join(join) => self.push_join(*join, parts),
             Node::Project { input, exprs } => {
                 let movable = |part: &Expr| {
@@ -113,6 +122,12 @@ impl Optimizer<'_> {
             Node::Shared { id, plan } => {
                 let plan = std::sync::Arc::new(optimize(plan.as_ref().clone(), self.catalog));
                 filtered(Node::Shared { id, plan }, parts)
+            }
+            Node::Pick { input, columns } => {
+                let place = |index: usize| columns.get(index).copied().unwrap_or(index);
+                let parts = parts.into_iter().map(|part| part.map_columns(&mut |index| place(index)));
+                let input = Box::new(self.push(*input, parts.collect()));
+                Node::Pick { input, columns }
             }
             leaf @ (Node::Values { .. } | Node::Virtual { .. } | Node::Function { .. }) => {
                 filtered(leaf, parts)
@@ -188,7 +203,7 @@ impl Optimizer<'_> {
         filtered(Node::Join(Box::new(join)), above)
     }
 
-    fn choose_algorithm(&self, join: &mut Join, condition: &mut Vec<Expr>, width: usize) {
+    pub(super) fn choose_algorithm(&self, join: &mut Join, condition: &mut Vec<Expr>, width: usize) {
         let mut pairs: Vec<(usize, Expr, Expr)> = Vec::new();
         for (place, part) in condition.iter().enumerate() {
             let Expr::Compare { op: CompareOp::Eq, left, right } = part else { continue };
@@ -227,26 +242,46 @@ impl Optimizer<'_> {
     fn choose_lookup(&self, join: &mut Join, pairs: &[(usize, Expr, Expr)]) -> bool {
         let left_rows = rows(&join.left);
         let Node::Scan(scan) = &mut join.right else { return false };
-        if !scan.path.probes.is_empty() {
+        let Some(lookup) = self.lookup(scan, pairs.iter().map(|(_, left, right)| (left, right))) else {
+            return false;
+        };
+        if left_rows * lookup.cost >= cost::of_scan(scan, self.catalog).total + left_rows * cost::HASHED_ROW {
             return false;
         }
+        scan.path.index = lookup.found.index;
+        scan.path.probes = lookup.found.probes;
+        scan.path.unique = lookup.found.unique;
+        scan.rows = lookup.rows;
+        join.algorithm = JoinAlgorithm::IndexLookup;
+        true
+    }
+
+    /// What it comes to to look a scan's rows up by values that equal values of each row of another relation: pairs of
+    /// those and of the scan's own.
+    pub(super) fn lookup<'e>(
+        &self,
+        scan: &Scan,
+        pairs: impl Iterator<Item = (&'e Expr, &'e Expr)>,
+    ) -> Option<Lookup> {
+        if !scan.path.probes.is_empty() {
+            return None;
+        }
         let conditions: Vec<Condition> = pairs
-            .iter()
-            .filter_map(|(_, left, right)| match right {
+            .filter_map(|(other, own)| match own {
                 Expr::Column { index, .. } => {
                     let stored = scan.table.columns.get(*index)?;
                     let stored = crate::bind::from::column_type(stored.data_type);
-                    let value = path::keyed(stored, left.clone())?;
+                    let value = path::keyed(stored, other.clone())?;
                     Some(Condition { column: *index, op: CompareOp::Eq, values: vec![value], conjunct: None })
                 }
                 _ => None,
             })
             .collect();
         let filter = scan.filter.clone().map(conjuncts).unwrap_or_default();
-        let Some(found) = path::best(scan, &conditions, &filter) else { return false };
+        let found = path::best(scan, &conditions, &filter)?;
         let statistics = self.catalog.statistics(scan.table.oid).map(AsRef::as_ref);
         let total = statistics.map_or(cost::DEFAULT_ROWS, |statistics| statistics.rows.max(1.0));
-        let per_lookup = if found.unique {
+        let rows = if found.unique {
             1.0
         } else {
             let known = Known::of(scan, statistics, total);
@@ -254,23 +289,16 @@ impl Optimizer<'_> {
             total * conditions.iter().take(found.equal).map(share).product::<f64>()
         };
         let per_row = if found.index.is_some() { cost::INDEXED_ROW } else { cost::ROW };
-        if left_rows * (cost::LOOKUP + per_lookup * per_row) >= total * cost::ROW {
-            return false;
-        }
-        scan.path.index = found.index;
-        scan.path.probes = found.probes;
-        scan.path.unique = found.unique;
-        scan.rows = per_lookup;
-        join.algorithm = JoinAlgorithm::IndexLookup;
-        true
+        Some(Lookup { found, rows, cost: cost::LOOKUP + rows * per_row })
     }
 }
 
 /// The column of a table that a value of a node's rows is, unchanged.
-fn origin(node: &Node, index: usize) -> Option<(&Scan, usize)> {
+pub(super) fn origin(node: &Node, index: usize) -> Option<(&Scan, usize)> {
     match node {
         Node::Scan(scan) => Some((scan, index)),
         Node::Filter { input, .. } | Node::Sort { input, .. } => origin(input, index),
+        Node::Pick { input, columns } => origin(input, *columns.get(index)?),
         Node::Project { input, exprs } => match exprs.get(index)? {
             Expr::Column { index, .. } => origin(input, *index),
             _ => None,
@@ -295,7 +323,7 @@ pub fn rows(node: &Node) -> f64 {
         Node::Recursive { initial, step, .. } => rows(initial) + 10.0 * rows(step),
         Node::WorkTable { .. } => 10.0,
         Node::Filter { input, .. } => (rows(input) * 0.25).max(1.0),
-        Node::Project { input, .. } | Node::Sort { input, .. } => rows(input),
+        Node::Project { input, .. } | Node::Pick { input, .. } | Node::Sort { input, .. } => rows(input),
         Node::Window(window) => rows(&window.input),
         Node::ProjectSet { input, .. } => rows(input) * 10.0,
         Node::Join(join) => {
@@ -421,111 +449,4 @@ fn in_any_index_order(node: &mut Node, keys: &[SortKey]) -> bool {
         }
     }
     false
-}
-
-/// Marks the columns that expressions read.
-fn mark<'e>(exprs: impl IntoIterator<Item = &'e Expr>, needed: &mut [bool]) {
-    for expr in exprs {
-        expr.visit(&mut |part| {
-            if let Expr::Column { index, .. } = part
-                && let Some(slot) = needed.get_mut(*index)
-            {
-                *slot = true;
-            }
-        });
-    }
-}
-
-/// Marks in every scan the columns that are asked for.
-fn prune(node: &mut Node, needed: &[bool]) {
-    let width = node.width();
-    match node {
-        Node::Scan(scan) => {
-            let mut wanted = needed.to_vec();
-            mark(&scan.filter, &mut wanted);
-            scan.wanted = scan.layout.wanted(&wanted);
-        }
-        Node::Filter { input, predicate } => {
-            let mut wanted = needed.to_vec();
-            mark([&*predicate], &mut wanted);
-            prune(input, &wanted);
-        }
-        Node::Project { input, exprs } => {
-            let mut wanted = vec![false; input.width()];
-            let asked = exprs.iter().zip(needed).filter(|(expr, needed)| **needed || expr.is_volatile());
-            mark(asked.map(|(expr, _)| expr), &mut wanted);
-            // Nobody reads the others, but they are computed all the same and must not fail.
-            for (expr, needed) in exprs.iter_mut().zip(needed) {
-                if !needed && !expr.is_volatile() {
-                    *expr = Expr::constant(Value::Null, expr.ty());
-                }
-            }
-            prune(input, &wanted);
-        }
-        Node::ProjectSet { input, exprs } => {
-            let mut wanted = vec![false; input.width()];
-            mark(exprs.iter().flat_map(|(_, args)| args), &mut wanted);
-            prune(input, &wanted);
-        }
-        Node::Join(join) => {
-            let mut wanted = needed.to_vec();
-            mark(&join.condition, &mut wanted);
-            let split = join.left.width();
-            let (left, right) = wanted.split_at(split.min(width));
-            let (mut left, mut right) = (left.to_vec(), right.to_vec());
-            match &join.algorithm {
-                JoinAlgorithm::Hash { left: left_key, right: right_key } => {
-                    mark(left_key, &mut left);
-                    mark(right_key, &mut right);
-                }
-                JoinAlgorithm::Lateral { outer } => mark(outer, &mut left),
-                JoinAlgorithm::IndexLookup => {
-                    if let Node::Scan(scan) = &join.right {
-                        for probe in &scan.path.probes {
-                            mark(&probe.prefix, &mut left);
-                        }
-                    }
-                }
-                JoinAlgorithm::NestedLoop => {}
-            }
-            prune(&mut join.left, &left);
-            prune(&mut join.right, &right);
-        }
-        Node::Aggregate(aggregate) => {
-            let mut wanted = vec![false; aggregate.input.width()];
-            mark(&aggregate.groups, &mut wanted);
-            for call in &aggregate.calls {
-                mark(&call.args, &mut wanted);
-                mark(&call.direct, &mut wanted);
-                mark(&call.filter, &mut wanted);
-                mark(call.order_by.iter().map(|key| &key.expr), &mut wanted);
-            }
-            prune(&mut aggregate.input, &wanted);
-        }
-        Node::Window(window) => {
-            let mut wanted = needed.to_vec();
-            wanted.truncate(window.input.width());
-            mark(&window.partition, &mut wanted);
-            mark(window.order.iter().map(|key| &key.expr), &mut wanted);
-            mark(window.calls.iter().flat_map(|call| call.exprs()), &mut wanted);
-            prune(&mut window.input, &wanted);
-        }
-        Node::Sort { input, keys, .. } => {
-            let mut wanted = needed.to_vec();
-            mark(keys.iter().map(|key| &key.expr), &mut wanted);
-            prune(input, &wanted);
-        }
-        Node::Distinct { input, .. } => prune(input, &vec![true; width]),
-        Node::SetOp { left, right, .. } => {
-            prune(left, &vec![true; width]);
-            prune(right, &vec![true; width]);
-        }
-        Node::Limit { input, .. } => prune(input, needed),
-        Node::Values { .. }
-        | Node::Virtual { .. }
-        | Node::Function { .. }
-        | Node::Shared { .. }
-        | Node::Recursive { .. }
-        | Node::WorkTable { .. } => {}
-    }
 }

@@ -3,20 +3,42 @@
 use rustydb_types::datatype::{BaseType, DataType};
 use rustydb_types::value::Value;
 
-use super::cost::DEFAULT_ROWS;
+use super::cost::{self, DEFAULT_ROWS};
 use super::node::{Probe, Scan};
 use super::selectivity::Known;
 use crate::bind::from::column_type;
 use crate::catalog::{IndexDescriptor, TableDescriptor, TableStatistics};
 use crate::scalar::{CastContext, CompareOp, Expr, coerce};
 
-/// The parts of a conjunction.
+/// The parts of a conjunction. What all branches of a disjunction ask is a part of its own.
 #[must_use]
 pub fn conjuncts(expr: Expr) -> Vec<Expr> {
     match expr {
         Expr::And(parts) => parts.into_iter().flat_map(conjuncts).collect(),
+        Expr::Or(branches) => factored(branches),
         other => vec![other],
     }
+}
+
+/// `(a AND b) OR (a AND c)` as `a` and `b OR c`.
+fn factored(branches: Vec<Expr>) -> Vec<Expr> {
+    let all: Vec<Vec<Expr>> = branches.iter().cloned().map(conjuncts).collect();
+    let Some((first, others)) = all.split_first() else { return vec![Expr::Or(branches)] };
+    let is_common = |part: &&Expr| !part.is_volatile() && others.iter().all(|other| other.contains(part));
+    let common: Vec<Expr> = first.iter().filter(is_common).cloned().collect();
+    if common.is_empty() {
+        return vec![Expr::Or(branches)];
+    }
+    let mut rest = Vec::with_capacity(all.len());
+    for branch in all {
+        let left: Vec<Expr> = branch.into_iter().filter(|part| !common.contains(part)).collect();
+        if left.is_empty() {
+            // It asks no more than what all ask.
+            return common;
+        }
+        rest.push(Expr::and(left));
+    }
+    common.into_iter().chain([Expr::Or(rest)]).collect()
 }
 
 /// The smallest and the largest column that an expression reads.
@@ -249,6 +271,27 @@ fn match_index(
     (found.equal > 0 || found.ranged).then_some(found)
 }
 
+/// Whether reading what an index finds costs less than reading all rows.
+fn pays(
+    found: &Match,
+    scan: &Scan,
+    statistics: Option<&TableStatistics>,
+    parts: &[Expr],
+    total: f64,
+) -> bool {
+    if found.index.is_none() || found.unique {
+        return true;
+    }
+    // Nothing is known of the table: it may be large, and what is asked for may be little.
+    if statistics.is_none() {
+        return true;
+    }
+    let asked: Vec<Expr> = found.answered.iter().filter_map(|place| parts.get(*place).cloned()).collect();
+    let read = total * Known::of(scan, statistics, total).all(&asked);
+    let lookups = found.probes.len() as f64 * cost::LOOKUP;
+    lookups + read * cost::INDEXED_ROW <= total * cost::ROW
+}
+
 /// Gives a scan the best path for its filter, and an estimate of its rows.
 pub fn choose(scan: &mut Scan, statistics: Option<&TableStatistics>) {
     let parts = scan.filter.take().map(conjuncts).unwrap_or_default();
@@ -257,7 +300,9 @@ pub fn choose(scan: &mut Scan, statistics: Option<&TableStatistics>) {
     let total = statistics.map_or(DEFAULT_ROWS, |statistics| statistics.rows.max(1.0));
     let mut rows = (total * Known::of(scan, statistics, total).all(&parts)).max(1.0);
     let mut answered = Vec::new();
-    if let Some(found) = best(scan, &conditions, &parts) {
+    if let Some(found) = best(scan, &conditions, &parts)
+        && pays(&found, scan, statistics, &parts, total)
+    {
         if found.unique {
             rows = rows.min(found.probes.len() as f64);
         }

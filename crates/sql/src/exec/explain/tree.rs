@@ -138,6 +138,7 @@ fn relations(node: &Node) -> usize {
         Node::Recursive { initial, step, .. } => 1 + relations(initial) + relations(step),
         Node::Filter { input, .. }
         | Node::Project { input, .. }
+        | Node::Pick { input, .. }
         | Node::ProjectSet { input, .. }
         | Node::Sort { input, .. }
         | Node::Distinct { input, .. }
@@ -262,6 +263,13 @@ impl<'a> Tree<'a> {
                 let row: Vec<Output> = exprs.iter().map(one).collect();
                 self.add_subqueries(&mut item, &below, outer);
                 item.cost = cost::of(node, self.catalog());
+                item.width = row.iter().map(|output| output.width).sum();
+                (item, row)
+            }
+            Node::Pick { input, columns } => {
+                let (mut item, below) = self.item(input, outer);
+                let row: Vec<Output> =
+                    columns.iter().filter_map(|column| below.get(*column).cloned()).collect();
                 item.width = row.iter().map(|output| output.width).sum();
                 (item, row)
             }
@@ -477,7 +485,7 @@ impl<'a> Tree<'a> {
                 item.add(below);
                 (item, row)
             }
-            Node::Project { .. } | Node::Filter { .. } => self.item(node, outer),
+            Node::Project { .. } | Node::Pick { .. } | Node::Filter { .. } => self.item(node, outer),
         }
     }
 
@@ -487,9 +495,10 @@ impl<'a> Tree<'a> {
         Output { bare: None, text, width }
     }
 
+    /// The values of all columns of a scan's table.
     fn row_of(&self, scan: &Scan) -> Vec<Output> {
         let known = self.catalog().statistics(scan.table.oid);
-        let columns = scan.table.columns.iter().enumerate().map(|(place, column)| {
+        let columns = scan.table.columns.iter().map(|column| {
             let own = known.and_then(|known| known.columns.get(&column.id.get()));
             let data_type = column_type(column.data_type);
             let fixed = width_of(data_type);
@@ -497,7 +506,7 @@ impl<'a> Tree<'a> {
                 Some(own) if data_type.base.type_len() < 0 => own.width,
                 _ => fixed,
             };
-            let is_wanted = scan.wanted.iter().any(|wanted| wanted.slot == place);
+            let is_wanted = scan.wanted.iter().any(|wanted| wanted.column == column.id.get());
             self.column(&scan.alias, &column.name, if is_wanted { width } else { 0 })
         });
         let locator = scan.locator.then(|| self.column(&scan.alias, "ctid", 6));
@@ -513,7 +522,9 @@ impl<'a> Tree<'a> {
             None if scan.path.probes.is_empty() && !scan.path.reverse => None,
             None => scan.table.indexes.iter().find(|index| scan.table.is_row_key(index)),
         };
-        let row = self.row_of(scan);
+        let table_row = self.row_of(scan);
+        let own = scan.columns.iter().filter_map(|column| table_row.get(*column));
+        let row: Vec<Output> = own.chain(table_row.iter().skip(scan.table.columns.len())).cloned().collect();
         let mut item = match index {
             Some(index) => {
                 let backward = if scan.path.reverse { " Backward" } else { "" };
@@ -531,13 +542,15 @@ impl<'a> Tree<'a> {
                 .key
                 .iter()
                 .map(|part| match scan.table.column_index_of(part.column) {
-                    Some(place) => row.get(place).map_or_else(String::new, |output| output.text.clone()),
+                    Some(place) => {
+                        table_row.get(place).map_or_else(String::new, |output| output.text.clone())
+                    }
                     None => {
                         let computed = scan.table.computed_of(part.column);
                         let place = computed.and_then(|own| scan.table.key_place(own.id));
                         let place = place.and_then(|place| place.checked_sub(scan.table.columns.len()));
                         let expr = place.and_then(|place| scan.computed.get(place));
-                        expr.map_or_else(|| "?".into(), |expr| self.text(expr, &row, outer))
+                        expr.map_or_else(|| "?".into(), |expr| self.text(expr, &table_row, outer))
                     }
                 })
                 .collect();

@@ -293,7 +293,14 @@ pub fn resolve_subscript(array: Expr, indexes: Vec<Expr>) -> Result<Expr, SqlErr
     let ty = subscriptable(&array)?;
     let indexes = indexes
         .into_iter()
-        .map(|index| coerce(index, DataType::INT4, CastContext::Assignment))
+        .map(|index| {
+            coerce(index, DataType::INT4, CastContext::Assignment).map_err(|error| {
+                if error.state() != SqlState::CANNOT_COERCE && error.state() != SqlState::DATATYPE_MISMATCH {
+                    return error;
+                }
+                SqlError::new(SqlState::DATATYPE_MISMATCH, "array subscript must have type integer")
+            })
+        })
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Expr::Subscript { array: Box::new(array), indexes, ty })
 }
